@@ -1,0 +1,34 @@
+"""mmkd: knowledge distillation for detectors and segmentors on OpenMMLab.
+
+Importing it makes ``type='mmkd.…'`` and ``_base_ = ['mmkd::…']`` work in every mmengine config.
+"""
+
+from mmkd.environment import check_environment
+from mmkd.version import __version__
+
+check_environment()  # before anything that a wrong version would break with a worse message
+
+from mmkd.config import install_scopes  # noqa: E402
+
+install_scopes()
+
+from mmkd.distiller import Distiller  # noqa: E402
+from mmkd.objective import Objective, PairObjective  # noqa: E402
+from mmkd.registry import MODELS  # noqa: E402
+from mmkd.schedule import Progress, Schedule  # noqa: E402
+from mmkd.tap import Tap, TapError, Trace  # noqa: E402
+from mmkd.teacher import Teacher  # noqa: E402
+
+__all__ = [
+    'MODELS',
+    'Distiller',
+    'Objective',
+    'PairObjective',
+    'Progress',
+    'Schedule',
+    'Tap',
+    'TapError',
+    'Teacher',
+    'Trace',
+    '__version__',
+]

@@ -1,0 +1,88 @@
+"""Convolutional and linear adapters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from mmkd.levels import Level
+
+
+class ConvAdapter(nn.Module):
+    """(N, C_s, H, W) -> (N, C_t, H, W): convolution, optional BatchNorm, optional ReLU.
+
+    Args:
+        in_channels (int): student width C_s.
+        out_channels (int): teacher width C_t.
+        kernel (int): odd kernel size; the map keeps its size.
+        bias (bool): bias of the convolution.
+        norm (bool): BatchNorm behind it.
+        relu (bool): ReLU at the end, for teacher features that are never negative.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int = 1,
+        bias: bool = True,
+        norm: bool = False,
+        relu: bool = False,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=bias)
+        self.norm = nn.BatchNorm2d(out_channels) if norm else nn.Identity()
+        self.relu = nn.ReLU() if relu else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(self.norm(self.conv(x)))
+
+    def describe(self) -> str:
+        kernel = self.conv.kernel_size[0]
+        parts = [f'{kernel}x{kernel} conv {self.conv.in_channels} -> {self.conv.out_channels}']
+        parts += ['BN'] * (not isinstance(self.norm, nn.Identity))
+        parts += ['ReLU'] * (not isinstance(self.relu, nn.Identity))
+        return ' + '.join(parts)
+
+
+class LinearAdapter(nn.Linear):
+    """(..., C_s) -> (..., C_t) for tokens and vectors."""
+
+    def describe(self) -> str:
+        return f'linear {self.in_features} -> {self.out_features}'
+
+
+#: adapters by name; `adapt='conv1x1'` in a config
+ADAPTERS: dict[str, dict] = {
+    'conv1x1': dict(kernel=1),
+    'conv3x3': dict(kernel=3),
+    'conv1x1_bn_relu': dict(kernel=1, bias=False, norm=True, relu=True),
+}
+
+
+def build_adapter(
+    adapt: str | None, student: Level, teacher: Level, owner: str = 'the objective'
+) -> nn.Module | None:
+    """Adapter for one pair, None where none is needed.
+
+    Raises:
+        ValueError: an unknown name; unequal widths with ``adapt=None``.
+    """
+    c_s, c_t = student.channels, teacher.channels
+    if adapt is None and c_s != c_t:
+        raise ValueError(
+            f"{owner}: student '{student.tap}' has {c_s} channels and teacher '{teacher.tap}' "
+            f"{c_t}, but adapt=None. Set adapt='auto' for a 1x1 convolution."
+        )
+    if adapt is None or (adapt == 'auto' and c_s == c_t):
+        return None
+    if adapt != 'auto' and adapt not in ADAPTERS:
+        raise ValueError(
+            f"{owner}: adapt={adapt!r} is unknown; choose 'auto', None, or one of "
+            f'{", ".join(ADAPTERS)}.'
+        )
+    if len(student.shape) != 3:
+        return LinearAdapter(c_s, c_t)
+    return ConvAdapter(c_s, c_t, **ADAPTERS['conv1x1' if adapt == 'auto' else adapt])

@@ -1,0 +1,132 @@
+"""Where configs come from: files, installed packages (``mmdet::…``), and stock configs wrapped."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import os.path as osp
+from importlib.metadata import PackageNotFoundError, distribution
+from typing import Any
+
+import mmengine.config.utils as mm_utils
+from mmengine.config import Config
+
+
+def install_scopes() -> None:
+    """Let ``_base_ = ['mmseg::…']`` and ``_base_ = ['mmkd::…']`` find their files.
+
+    mmengine knows mmseg by the name of one distribution only and does not know mmkd at all.
+    """
+    try:
+        distribution(mm_utils.MODULE2PACKAGE['mmseg'])
+    except PackageNotFoundError:
+        mm_utils.MODULE2PACKAGE['mmseg'] = 'mmseg'
+    stock = Config._get_cfg_path
+    if getattr(stock, 'knows_mmkd', False):
+        return
+
+    def get_cfg_path(path: str, filename: str) -> tuple[str, str | None]:
+        # No scope: our configs say 'mmkd.' where they mean it, all else is their parent's.
+        return (own_config(path), None) if path.startswith('mmkd::') else stock(path, filename)
+
+    get_cfg_path.knows_mmkd = True  # type: ignore[attr-defined]
+    Config._get_cfg_path = staticmethod(get_cfg_path)
+
+
+def own_config(path: str) -> str:
+    """File behind ``'mmkd::name.py'``, in the installed package or in the source tree."""
+    package = osp.dirname(osp.abspath(__file__))
+    name = path.partition('::')[2]
+    folders = [osp.join(package, '.mim', 'configs'), osp.join(osp.dirname(package), 'configs')]
+    for folder in folders:
+        if osp.isfile(osp.join(folder, name)):
+            return osp.join(folder, name)
+    known = sorted({f for d in folders if osp.isdir(d) for f in os.listdir(d) if f.endswith('.py')})
+    raise FileNotFoundError(f'mmkd has no config {name!r}. It has: {", ".join(known)}.')
+
+
+def resolve(path: str) -> str:
+    """File behind ``path``, which may be ``'mmdet::…'``, ``'mmseg::…'`` or ``'mmkd::…'``.
+
+    Raises:
+        FileNotFoundError: there is no such file or package.
+    """
+    if '::' not in path:
+        if not osp.isfile(path):
+            raise FileNotFoundError(
+                f'Config {path!r} does not exist (looked in {osp.abspath(".")}).'
+            )
+        return path
+    package = path.partition('::')[0]
+    if importlib.util.find_spec(package) is None:
+        raise FileNotFoundError(f'Config {path!r}: the package {package!r} is not installed.')
+    try:
+        return Config._get_cfg_path(path, '')[0]
+    except (FileNotFoundError, ValueError) as error:
+        raise FileNotFoundError(f'Config {path!r} does not exist in {package}: {error}') from None
+
+
+def load_config(path: str) -> Config:
+    """Parse a config file; raises FileNotFoundError that names it."""
+    return Config.fromfile(resolve(path))
+
+
+def wrap_stock(
+    path: str, teacher: str, checkpoint: str, method: str, name: str | None = None
+) -> tuple[Config, str]:
+    """Distillation config for a stock config, without any config of ours.
+
+    Args:
+        path (str): the student's config.
+        teacher (str): the teacher's config.
+        checkpoint (str): the teacher's weights.
+        method (str): a registered objective, ``'FGFI'`` or ``'mmkd.FGFI'``.
+        name (str | None): key of the objective; the method in lower case by default.
+
+    Returns:
+        tuple[Config, str]: the config, and the text of the equivalent short config file.
+
+    Raises:
+        ValueError: an unknown method, or a config that distils already.
+    """
+    from mmkd.methods import names
+
+    kind = method.removeprefix('mmkd.')
+    if kind not in names():
+        raise ValueError(f'--method {method}: unknown. Known methods: {", ".join(names())}.')
+    config = load_config(path)
+    if 'Distiller' in str(config.model.get('type')):
+        raise ValueError(f'{path} distils already; --teacher and --method wrap a plain config.')
+    objectives = {name or kind.lower(): dict(type=f'mmkd.{kind}')}
+    config.model = dict(
+        type='mmkd.Distiller',
+        student=config.model.to_dict(),
+        teacher=dict(config=_portable(teacher), checkpoint=_portable(checkpoint)),
+        objectives=objectives,
+    )
+    return config, _short_text(path, config.model)
+
+
+def _portable(path: str) -> str:
+    return path if '::' in path or '://' in path or path == 'random' else osp.abspath(path)
+
+
+def _short_text(path: str, model: Any) -> str:
+    return (
+        f'_base_ = [{_portable(path)!r}]\n\n'
+        'model = dict(\n'
+        '    _delete_=True,\n'
+        "    type='mmkd.Distiller',\n"
+        '    student=_base_.model,\n'
+        '    teacher=dict(\n'
+        f'        config={model["teacher"]["config"]!r},\n'
+        f'        checkpoint={model["teacher"]["checkpoint"]!r},\n'
+        '    ),\n'
+        f'    objectives={_plain(model["objectives"])},\n'
+        ')\n'
+    )
+
+
+def _plain(objectives: Any) -> str:
+    items = ', '.join(f"{k}=dict(type='{v['type']}')" for k, v in objectives.items())
+    return f'dict({items})'

@@ -1,0 +1,184 @@
+"""Checks of a dataset's config before anything is loaded."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+
+from mmengine.registry import DATASETS
+
+from mmkd.datasets._names import Names, is_coco, is_voc, read_names
+
+
+def check_paths(dataset_cfg: Mapping, scope: str | None = None) -> None:
+    """Stop before building a dataset whose files are not there or of which nothing would remain.
+
+    Looks inside wrappers (``dataset=``, ``datasets=``) and instantiates each dataset lazily, so
+    that paths are joined as the class itself does. Remote paths are not looked at.
+
+    Args:
+        dataset_cfg: A ``*_dataloader.dataset`` of a config.
+        scope: The config's ``default_scope``, for type names without one.
+
+    Raises:
+        FileNotFoundError: A folder or annotation file is missing. The message has what was asked
+            for, where it was looked for, how far that path exists and what to try.
+        ValueError: An annotation file is empty, cut off or malformed, lists no image, or names
+            none of the dataset's classes.
+    """
+    for cfg in _leaf_configs(dataset_cfg):
+        # A config that cannot be instantiated is for the real build to complain about.
+        dataset = _build_lazily(cfg, scope)
+        if dataset is not None:
+            check_files(dataset, cfg)
+            check_not_empty(dataset)
+
+
+def check_evaluator(evaluator_cfg: Mapping | list, data_root: str | None = None) -> None:
+    """The same for the ``ann_file`` of metrics, a path of its own that ``data_root`` does not move.
+
+    Args:
+        evaluator_cfg: ``val_evaluator`` or ``test_evaluator`` of a config.
+        data_root: What the dataset uses, for the advice.
+
+    Raises:
+        FileNotFoundError: The file of a metric is missing.
+    """
+    for cfg in [evaluator_cfg] if isinstance(evaluator_cfg, Mapping) else evaluator_cfg or []:
+        path = cfg.get('ann_file')
+        if path and not _is_remote(path, cfg) and not os.path.exists(path):
+            advice = f'set ann_file of the evaluator; the dataset uses data_root={data_root!r}'
+            raise FileNotFoundError(
+                _missing(f'metric {cfg.get("type")}', [('ann_file', path, path)], advice)
+            )
+
+
+def check_files(dataset, cfg: Mapping | None = None) -> None:
+    """Stop if a folder or file that an instantiated dataset wants does not exist.
+
+    Args:
+        dataset: Any mmengine ``BaseDataset``, loaded or lazy.
+        cfg: Its config, to quote paths as they were written.
+
+    Raises:
+        FileNotFoundError: See ``check_paths``.
+    """
+    cfg = cfg or {}
+    prefixes = cfg.get('data_prefix') or {}
+    wanted = [
+        ('data_root', None, dataset.data_root),
+        ('ann_file', cfg.get('ann_file'), dataset.ann_file),
+    ]
+    wanted += [
+        (f'data_prefix.{k}', prefixes.get(k), path) for k, path in dataset.data_prefix.items()
+    ]
+    if is_voc(dataset):
+        for folder in (dataset.img_subdir, dataset.ann_subdir):
+            wanted.append(('folder', folder, os.path.join(dataset.sub_data_root, folder)))
+    missing: list[tuple] = []
+    for name, asked, path in wanted:
+        # What lies below a missing folder is not worth a line of its own.
+        known = any(f'{path}/'.startswith(f'{one[2].rstrip("/")}/') for one in missing)
+        if path and not known and not _is_remote(path, cfg) and not os.path.exists(path):
+            missing.append((name, asked or path, path))
+    if missing:
+        below = ', '.join(dict.fromkeys(asked for _, asked, _ in wanted if asked)) or 'the data'
+        advice = f'set data_root of this dataset to the folder that has {below}'
+        raise FileNotFoundError(_missing(f'dataset {type(dataset).__name__}', missing, advice))
+
+
+def check_not_empty(dataset) -> None:
+    """Stop if nothing would be left to load; mmengine fails there with numpy's complaint.
+
+    Raises:
+        ValueError: See ``check_paths``.
+    """
+    path = dataset.ann_file
+    name = type(dataset).__name__
+    if _is_remote(path or '', vars(dataset)):
+        return
+    if path and os.path.isfile(path):
+        if not os.path.getsize(path):
+            raise ValueError(f'dataset {name}: annotation file {path} is empty')
+        if path.endswith('.json') and _last_character(path) not in b'}]':
+            raise ValueError(f'dataset {name}: annotation file {path} is cut off')
+    elif hasattr(dataset, 'img_suffix') and hasattr(dataset, 'seg_map_suffix'):
+        folder = dataset.data_prefix.get('img_path') or ''
+        if os.path.isdir(folder) and not _has_file(folder, dataset.img_suffix):
+            raise ValueError(
+                f'dataset {name}: no file in {os.path.abspath(folder)} ends in '
+                f'{dataset.img_suffix!r}; try another img_suffix'
+            )
+    if is_coco(dataset) or is_voc(dataset):
+        check_names(dataset, read_names(dataset, time.monotonic() + 0.3))
+
+
+def check_names(dataset, names: Names | None) -> None:
+    """Stop if an annotation file has none of the classes of the dataset.
+
+    Raises:
+        ValueError: With both lists.
+    """
+    classes = dataset.metainfo.get('classes')
+    if names is None or not names.complete or not names.counts or not classes:
+        return
+    if not set(classes) & set(names.counts):
+        raise ValueError(
+            f'dataset {type(dataset).__name__}: none of its classes occurs in {dataset.ann_file}\n'
+            f'  classes of the dataset: {_some(classes)}\n'
+            f'  names in the file:      {_some(names.counts)}\n'
+            f'  try: metainfo=dict(classes=(...)) with the names of the file'
+        )
+
+
+def _leaf_configs(cfg: Mapping) -> Iterator[Mapping]:
+    """Configs of the datasets inside wrappers."""
+    children = cfg.get('datasets') or ([cfg['dataset']] if cfg.get('dataset') else [])
+    for child in children:
+        yield from _leaf_configs(child)
+    if not children:
+        yield cfg
+
+
+def _build_lazily(cfg: Mapping, scope: str | None):
+    try:
+        with DATASETS.switch_scope_and_registry(scope) as registry:
+            return registry.build({**cfg, 'lazy_init': True, 'pipeline': []})
+    except Exception:
+        return None
+
+
+def _missing(owner: str, missing: list[tuple], advice: str) -> str:
+    lines = [f'{owner}: {len(missing)} path(s) not found']
+    for name, asked, path in missing:
+        lines.append(f'  {name}={str(asked)!r} -> {os.path.abspath(path)}')
+    parent = os.path.abspath(missing[0][2])
+    while not os.path.exists(parent):
+        parent = os.path.dirname(parent)
+    inside = _some(sorted(os.listdir(parent))) if os.path.isdir(parent) else 'a file'
+    lines.append(f'  exists up to: {parent} ({inside or "empty"})')
+    return '\n'.join([*lines, f'  try: {advice}'])
+
+
+def _some(names, limit: int = 12) -> str:
+    names = list(names)
+    more = f', … {len(names)} in all' if len(names) > limit else ''
+    return ', '.join(map(str, names[:limit])) + more
+
+
+def _is_remote(path: str, cfg: Mapping) -> bool:
+    backend = (cfg.get('backend_args') or {}).get('backend', 'local')
+    return '://' in path or backend != 'local'
+
+
+def _last_character(path: str) -> bytes:
+    with open(path, 'rb') as stream:
+        stream.seek(-min(64, os.path.getsize(path)), os.SEEK_END)
+        return stream.read().rstrip()[-1:] or b' '
+
+
+def _has_file(folder: str, suffix: str) -> bool:
+    return any(
+        name.endswith(suffix) for _, _, names in os.walk(folder, followlinks=True) for name in names
+    )

@@ -1,0 +1,284 @@
+"""The model that the Runner trains: an unmodified student, its teachers, named objectives."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+
+from mmkd.engine.guard import Guard
+from mmkd.engine.timing import StepTimer
+from mmkd.objective import Objective
+from mmkd.plan import Plan, untouched_random_state
+from mmkd.registry import MODELS
+from mmkd.schedule import Progress, Schedule
+from mmkd.tap import Recorder, Side, Trace, require_gradient
+from mmkd.teacher import Pixels, Teacher, build_model
+
+
+@MODELS.register_module()
+class Distiller(BaseModel):
+    """A student that trains under objectives and is a plain student to everybody else.
+
+    It borrows the student's own children, so parameter names, checkpoints, EMA, optimiser rules
+    and hooks see the plain model's keys; what objectives learn lives under ``objectives.*``, and
+    teachers live outside the module tree.
+
+    Args:
+        student (dict | nn.Module): model mapping of a stock config, or a built model.
+        objectives (dict[str, dict | Objective]): the terms of the distillation loss, by name.
+        teacher (dict | Teacher | None): arguments of :class:`~mmkd.teacher.Teacher`, or a mapping
+            of several by name.
+        task_weight (float | dict[str, float]): factor of the student's own losses; a mapping
+            gives factors to the losses whose name contains the key.
+        preflight (bool | dict): checks before and in the first steps. ``steps`` (5) guarded
+            steps, ``ratio`` (100) above which a term is reported, ``score`` (0) validation
+            samples on which the teacher is evaluated first. ``False`` switches all off.
+
+    Raises:
+        ValueError: anything that could not work: see Teacher, Tap and each objective.
+    """
+
+    def __init__(
+        self,
+        student: dict | nn.Module,
+        objectives: Mapping[str, Any],
+        teacher: Any = None,
+        task_weight: float | Mapping[str, float] = 1.0,
+        preflight: bool | Mapping[str, Any] = True,
+    ) -> None:
+        built = student if isinstance(student, nn.Module) else build_model(student)
+        super().__init__()
+        self._borrow(built)
+        # Nothing below may move the student's random stream: weight 0 equals stock training.
+        with untouched_random_state():
+            self.__dict__['teachers'] = build_teachers(teacher)
+            named = build_objectives(objectives)
+            self.__dict__['plan'] = Plan(built, self.teachers, named).prepare()
+        self.objectives = nn.ModuleDict(named)
+        for objective in named.values():
+            if objective.weight.is_zero:
+                objective.requires_grad_(False)
+        self.task_weight = _check_task_weight(task_weight)
+        self.guard = Guard.of(preflight)
+        self.timer = StepTimer()
+        self.recorder = Recorder(built, self.plan.student_taps())
+        self.pixels = Pixels.of(built)
+
+    def _borrow(self, student: nn.Module) -> None:
+        """Make the student's children, parameters and buffers ours under their own names."""
+        self.__dict__['student'] = student
+        self._modules.clear()
+        self._modules.update(student._modules)
+        self._parameters = student._parameters
+        self._buffers = student._buffers
+        self._non_persistent_buffers_set = student._non_persistent_buffers_set
+        if 'objectives' in student._modules:
+            raise ValueError(
+                f"{type(student).__name__} has a child called 'objectives', the name under which "
+                'mmkd keeps what objectives learn.'
+            )
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            student = self.__dict__.get('student')
+            if student is None:
+                raise
+            return getattr(student, name)
+
+    def init_weights(self) -> None:
+        """Initialise the student as its own config says; never a teacher, never an adapter."""
+        self.student.init_weights()
+
+    def train(self, mode: bool = True) -> Distiller:
+        self.training = mode
+        self.student.train(mode)
+        self.objectives.train(mode)
+        return self
+
+    def to(self, *args: Any, **kwargs: Any) -> Distiller:
+        for teacher in self.teachers.values():
+            teacher.to(*args, **kwargs)
+        return super().to(*args, **kwargs)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Distiller:
+        super()._apply(fn, recurse)
+        device = next(self.parameters()).device
+        for teacher in self.teachers.values():
+            teacher.to(device)
+        return self
+
+    def forward(
+        self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor'
+    ) -> Any:
+        """mmengine's three modes: ``'loss'`` distils, the others are the student's own."""
+        if mode == 'loss':
+            return self.loss(inputs, data_samples or [])
+        return self.student(inputs, data_samples, mode=mode)
+
+    def loss(self, inputs: Tensor, samples: list) -> dict[str, Any]:
+        """One student forward: its own losses under their names, plus ``kd.<objective>.<key>``."""
+        progress = Progress.current()
+        weights = {name: o.weight(progress) for name, o in self.objectives.items()}
+        active = [name for name, weight in weights.items() if weight > 0]
+        sides = self._listen(active, inputs, samples)
+        with self.timer('student'), self.recorder.record(inputs) as student:
+            losses = self.student(inputs, samples, mode='loss')
+        losses = scale_task(losses, self.task_weight)
+        traces = {
+            name: Trace(inputs, samples, student, sides.get(self._teacher_name(name)), progress)
+            for name in active
+        }
+        with self.timer('objectives'):
+            terms = {name: self._terms(name, weights[name], traces.get(name)) for name in weights}
+        self.timer.measure_backward(terms, student)
+        self.guard(self, losses, terms, traces)
+        for named in terms.values():
+            losses.update(named)
+        return losses
+
+    def _teacher_name(self, name: str) -> str:
+        return self.plan.teacher_name(self.objectives[name]) or ''
+
+    def _listen(self, active: list[str], inputs: Tensor, samples: list) -> dict[str, Side]:
+        """Run the teachers that an active objective needs."""
+        wanted = {self._teacher_name(n) for n in active if self.objectives[n].teacher_taps}
+        with self.timer('teacher'):
+            return {n: self.teachers[n](inputs, samples, self.pixels) for n in sorted(wanted)}
+
+    def _terms(self, name: str, weight: float, trace: Trace | None) -> dict[str, Tensor]:
+        """Weighted losses and log values of one objective."""
+        objective = self.objectives[name]
+        if trace is None:
+            return _keep_alive(name, objective)
+        device = trace.inputs.device.type
+        with torch.autocast(device, enabled=False):
+            require_gradient(trace.student, objective.student_taps)
+            result = objective(trace)
+        if isinstance(result, Tensor):
+            result = {'loss': result}
+        terms = {}
+        for key, value in result.items():
+            if key.startswith('loss'):
+                terms[f'kd.{name}.{key}'] = value * weight
+            elif 'loss' in key:
+                raise ValueError(
+                    f"objective '{name}' returned {key!r}: mmengine adds up every key with 'loss' "
+                    "in it. Let losses start with 'loss' and logged values not contain it."
+                )
+            else:
+                terms[f'kd.{name}.{key}'] = value
+        return terms
+
+
+def _keep_alive(name: str, objective: nn.Module) -> dict[str, Tensor]:
+    """A zero that still reaches the parameters of a resting objective, which DDP insists on."""
+    trained = [p for p in objective.parameters() if p.requires_grad]
+    if not trained:
+        return {}
+    return {f'kd.{name}.loss': sum(p.sum() * 0.0 for p in trained)}
+
+
+def scale_task(losses: dict[str, Any], weight: Any) -> dict[str, Any]:
+    """Scale the student's own losses; a factor of 1 leaves the very tensors alone."""
+
+    def factor(key: str) -> float:
+        if not isinstance(weight, Mapping):
+            return weight if 'loss' in key else 1.0
+        found = [w for pattern, w in weight.items() if pattern in key]
+        return found[0] if found and 'loss' in key else 1.0
+
+    def scale(value: Any, by: float) -> Any:
+        return [v * by for v in value] if isinstance(value, (list, tuple)) else value * by
+
+    return {k: v if factor(k) == 1 else scale(v, factor(k)) for k, v in losses.items()}
+
+
+def _check_task_weight(weight: Any) -> Any:
+    numbers = weight.values() if isinstance(weight, Mapping) else [weight]
+    for number in numbers:
+        Schedule.of(number)
+    return dict(weight) if isinstance(weight, Mapping) else weight
+
+
+def build_teachers(teacher: Any) -> dict[str, Teacher]:
+    """One teacher under the name ``'teacher'``, or several under their own."""
+    if teacher is None:
+        return {}
+    if isinstance(teacher, Teacher):
+        return {'teacher': teacher}
+    if not isinstance(teacher, Mapping):
+        raise TypeError(
+            'teacher must be dict(config=…, checkpoint=…) or a mapping of those, '
+            f'found {teacher!r}.'
+        )
+    if 'config' in teacher:
+        return {'teacher': Teacher(**teacher)}
+    result = {}
+    for name, entry in teacher.items():
+        if not isinstance(entry, (Mapping, Teacher)) or (
+            isinstance(entry, Mapping) and 'config' not in entry
+        ):
+            raise ValueError(
+                f'teacher: {name!r} is neither an argument (config, checkpoint, …) nor a named '
+                f'teacher dict(config=…, checkpoint=…): {entry!r}.'
+            )
+        result[name] = entry if isinstance(entry, Teacher) else Teacher(**entry)
+    return result
+
+
+def build_objectives(objectives: Mapping[str, Any]) -> dict[str, Objective]:
+    """Build each entry; the names become part of log keys and checkpoint keys.
+
+    Raises:
+        ValueError: a name with a dot or with ``loss`` in it; something that is no Objective.
+    """
+    built = {}
+    for name, entry in objectives.items():
+        if 'loss' in name or '.' in name or not name:
+            raise ValueError(
+                f'objective name {name!r}: dots are path separators, and mmengine adds up every '
+                "log key that contains 'loss'; choose another name."
+            )
+        if entry is None:  # merged away by a child config
+            continue
+        try:
+            objective = entry if isinstance(entry, Objective) else build_objective(entry)
+        except (ValueError, TypeError) as error:
+            raise type(error)(f"objective '{name}': {error}") from None
+        if not isinstance(objective, Objective):
+            raise TypeError(f"objective '{name}' is a {type(objective).__name__}, no Objective.")
+        built[name] = objective
+    return built
+
+
+def build_objective(entry: Mapping[str, Any]) -> Objective:
+    """Build one config entry; an unknown type or argument is answered with what there is.
+
+    Raises:
+        ValueError: unknown type.
+        TypeError: unknown argument.
+    """
+    from mmkd.methods import names
+
+    kind = entry.get('type')
+    method = MODELS.get(kind) if isinstance(kind, str) else kind
+    if method is None:
+        raise ValueError(f'type={kind!r} is not registered. Methods of mmkd: {", ".join(names())}.')
+    options = {k: v for k, v in entry.items() if k not in ('type', '_scope_')}
+    known = {
+        parameter
+        for cls in method.__mro__
+        if cls is not object and '__init__' in vars(cls) and cls.__module__ != 'torch.nn.modules.module'
+        for parameter in inspect.signature(cls.__init__).parameters
+    } - {'self', 'pair', 'args', 'kwargs'}
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise TypeError(f'{kind} has no option {", ".join(unknown)}; it has {", ".join(sorted(known))}.')
+    return method(**options)

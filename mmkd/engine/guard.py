@@ -1,0 +1,185 @@
+"""The checks of the first steps: is every term alive, finite, and felt by the student?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor
+
+from mmkd.tap import Trace
+
+if TYPE_CHECKING:
+    from mmkd.distiller import Distiller
+
+_DEFAULTS = dict(steps=5, ratio=100.0, score=0)
+
+
+class Guard:
+    """Stops a run that would waste a GPU; called once a step with everything that was computed.
+
+    In every step all losses must be finite. In the first ``steps`` steps in which an objective
+    takes part, the teacher's taps must be finite and each of its losses must depend on the
+    student; after them, each must have been non-zero with a non-zero gradient at least once.
+
+    Args:
+        steps (int): guarded steps of each objective, 0 for none.
+        ratio (float): a term above ``ratio`` times the task loss is reported once.
+        score (int): validation samples for the teacher's score, read by PreflightHook.
+    """
+
+    def __init__(self, steps: int = 5, ratio: float = 100.0, score: int = 0) -> None:
+        if min(steps, score) < 0 or ratio <= 0:
+            raise ValueError(
+                f'preflight: steps={steps} and score={score} must be at least 0, '
+                f'ratio={ratio} above 0.'
+            )
+        self.steps, self.ratio, self.score = steps, ratio, score
+        self.seen: dict[str, int] = {}
+        self.alive: set[str] = set()
+        self.reported: set[str] = set()
+
+    @classmethod
+    def of(cls, preflight: bool | Mapping[str, Any]) -> Guard:
+        """Read the config entry: True, False or a mapping of arguments."""
+        if isinstance(preflight, bool):
+            return cls() if preflight else cls(steps=0, ratio=float('inf'))
+        unknown = set(preflight) - set(_DEFAULTS)
+        if unknown:
+            raise ValueError(
+                f'preflight: unknown {sorted(unknown)}; it takes {", ".join(_DEFAULTS)}.'
+            )
+        return cls(**preflight)
+
+    def __call__(
+        self,
+        distiller: Distiller,
+        task: Mapping[str, Any],
+        terms: Mapping[str, Mapping[str, Tensor]],
+        traces: Mapping[str, Trace],
+    ) -> None:
+        """Check one step.
+
+        Raises:
+            FloatingPointError: a non-finite loss or teacher tensor, by name.
+            RuntimeError: a term without effect on the student.
+        """
+        _check_finite(task, terms)
+        for name, trace in traces.items():
+            losses = {k: v for k, v in terms[name].items() if k.startswith(f'kd.{name}.loss')}
+            self._check_ratio(losses, task)
+            if self.seen.get(name, 0) >= self.steps:
+                continue
+            objective = distiller.objectives[name]
+            _check_teacher(name, objective, trace)
+            self._check_gradient(name, losses, trace, objective.student_taps)
+            if not objective.needs_ground_truth or has_ground_truth(trace.samples):
+                self.seen[name] = self.seen.get(name, 0) + 1
+            if self.seen.get(name) == self.steps:
+                self._conclude(name, losses)
+
+    def _check_ratio(self, losses: Mapping[str, Tensor], task: Mapping[str, Any]) -> None:
+        new = [key for key in losses if key not in self.reported]
+        if not new or not self.steps:
+            return
+        total = sum(float(v.detach().sum()) for k, v in task_losses(task) if 'loss' in k)
+        for key in new:
+            value = float(losses[key].detach())
+            if value > self.ratio * abs(total):
+                self.reported.add(key)
+                print_log(
+                    f'{key} = {value:.4g} is more than {self.ratio:g} times the task loss '
+                    f'({total:.4g}); it will drown it. Lower its weight.',
+                    logger='current',
+                    level=30,
+                )
+        if self.steps and min(self.seen.values(), default=0) >= self.steps:
+            self.reported.update(new)  # only the beginning is watched: it costs a sync a step
+
+    def _check_gradient(
+        self, name: str, losses: Mapping[str, Tensor], trace: Trace, taps: Any
+    ) -> None:
+        leaves = [t for tap in taps for t in _leaves(trace, tap)]
+        for key, loss in losses.items():
+            gradients = _gradients(loss, leaves)
+            if leaves and not any(g is not None for g in gradients):
+                raise RuntimeError(
+                    f'{key} does not depend on the student: no gradient reaches '
+                    f'{", ".join(map(str, taps))}. Look for a detach() or a no_grad() in '
+                    f"objective '{name}'."
+                )
+            felt = any(bool(g.ne(0).any()) for g in gradients if g is not None)
+            if float(loss.detach()) != 0 and (felt or not leaves):
+                self.alive.add(key)
+
+    def _conclude(self, name: str, losses: Mapping[str, Tensor]) -> None:
+        dead = [key for key in losses if key not in self.alive]
+        if dead:
+            raise RuntimeError(
+                f'{", ".join(dead)}: zero, or without a gradient, in all of the first {self.steps} '
+                'steps, so it teaches nothing. Is the student identical to the teacher, or does '
+                'the mask select nothing? preflight=False trains all the same.'
+            )
+        values = ', '.join(f'{k} = {float(v.detach()):.4g}' for k, v in losses.items())
+        print_log(f"preflight: objective '{name}' is live: {values}", logger='current')
+
+
+def task_losses(task: Mapping[str, Any]) -> list[tuple[str, Tensor]]:
+    """(key, tensor) for every tensor of the student's own losses, lists spread out."""
+    pairs = []
+    for key, value in task.items():
+        values = value if isinstance(value, (list, tuple)) else [value]
+        pairs += [(key, v) for v in values if isinstance(v, Tensor)]
+    return pairs
+
+
+def has_ground_truth(samples: list) -> bool:
+    """Whether any image of the batch has a box; True where samples hold no boxes at all."""
+    boxes = [sample.gt_instances for sample in samples if 'gt_instances' in sample]
+    return not boxes or any(len(instances) for instances in boxes)
+
+
+def _check_finite(task: Mapping[str, Any], terms: Mapping[str, Mapping[str, Tensor]]) -> None:
+    named = task_losses(task) + [pair for term in terms.values() for pair in term.items()]
+    if not named:
+        return
+    # One comparison, and so one wait for the device, a step.
+    finite = torch.stack([value.detach().float().sum().isfinite() for _, value in named])
+    if bool(finite.all()):
+        return
+    bad = [
+        f'{key} = {float(value.detach().float().sum())}'
+        for (key, value), ok in zip(named, finite.tolist(), strict=True)
+        if not ok
+    ]
+    raise FloatingPointError(
+        f'training stopped before the update: {", ".join(bad)}. The weights are those of the step '
+        'before. Lower the learning rate or the weight of the term, clip gradients, or train '
+        'without AMP.'
+    )
+
+
+def _check_teacher(name: str, objective: Any, trace: Trace) -> None:
+    for tap in objective.teacher_taps:
+        for tensor in trace.teacher[tap] if trace.teacher else []:
+            if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+                raise FloatingPointError(
+                    f"objective '{name}': the teacher's '{tap}' holds NaN or infinity on a real "
+                    'batch. Is its checkpoint sound? With dtype fp16 try bf16 or None.'
+                )
+
+
+def _leaves(trace: Trace, tap: Any) -> list[Tensor]:
+    """Recorded student tensors themselves; reading through the Side may cast to a copy."""
+    from mmkd.tap import flatten
+
+    tensors = flatten(trace.student.raw(tap))
+    return [t for t in tensors if t.requires_grad]
+
+
+def _gradients(loss: Tensor, leaves: list[Tensor]) -> list[Tensor | None]:
+    if not loss.requires_grad or not leaves:
+        return [None] * len(leaves)
+    return list(torch.autograd.grad(loss, leaves, retain_graph=True, allow_unused=True))

@@ -1,0 +1,135 @@
+"""From a config to a running Runner: what every tool shares."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import os.path as osp
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner as StockRunner
+
+from mmkd.checkpoint import trust_checkpoints
+from mmkd.datasets.guard import check_paths
+from mmkd.engine.runner import Runner
+from mmkd.teacher import load_strictly
+
+_HOOKS = ('mmkd.PreflightHook', 'mmkd.DataGuardHook', 'mmkd.OverheadHook')
+
+
+def prepare(config: Config, work_dir: str | None = None, amp: bool = False) -> Config:
+    """Complete a config for training: work dir, our hooks, AMP; refuses what is known to fail.
+
+    Raises:
+        FileNotFoundError: a dataset path that does not exist.
+        ValueError: AMP without a GPU.
+    """
+    config.work_dir = work_dir or config.get('work_dir') or default_work_dir(config.filename)
+    present = {hook.get('type') for hook in config.get('custom_hooks') or []}
+    missing = [dict(type=hook) for hook in _HOOKS if hook not in present]
+    config.custom_hooks = [*(config.get('custom_hooks') or []), *missing]
+    if amp:
+        enable_amp(config)
+    for key in ('train_dataloader', 'val_dataloader'):
+        if config.get(key):
+            check_paths(config[key]['dataset'])
+    return config
+
+
+def default_work_dir(filename: str | None) -> str:
+    """``work_dirs/<config name>``."""
+    return osp.join('work_dirs', osp.splitext(osp.basename(filename or 'run'))[0])
+
+
+def enable_amp(config: Config) -> None:
+    """Turn the optimiser wrapper into mmengine's mixed-precision one."""
+    if not torch.cuda.is_available():
+        raise ValueError(
+            '--amp needs a GPU: mixed-precision training in mmengine does not run on a CPU. '
+            "The teacher alone may run in low precision: model.teacher.dtype='bf16'."
+        )
+    wrapper = config.optim_wrapper
+    if wrapper.get('type', 'OptimWrapper') not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise ValueError(f'--amp replaces OptimWrapper, but the config has {wrapper.type}.')
+    wrapper.type = 'AmpOptimWrapper'
+    wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def build_runner(config: Config) -> StockRunner:
+    """The Runner that the config asks for, ours by default."""
+    kind = config.get('runner_type', 'mmkd.Runner')
+    if kind == 'mmkd.Runner':
+        return Runner.from_cfg(config)
+    from mmkd.registry import RUNNERS
+
+    return RUNNERS.build(config)
+
+
+def train(config: Config, **options: Any) -> StockRunner:
+    """Prepare, build and train; returns the finished Runner."""
+    runner = build_runner(prepare(config, **options))
+    runner.train()
+    return runner
+
+
+def test(config: Config, checkpoint: str, work_dir: str | None = None) -> dict[str, float]:
+    """Score a student's checkpoint with the config's own test metric; no teacher is built.
+
+    Raises:
+        FileNotFoundError: checkpoint or dataset path does not exist.
+        ValueError: the checkpoint does not fit the student.
+    """
+    if 'Distiller' in str(config.model.get('type')):
+        config.model = config.model.student
+    config.work_dir = work_dir or config.get('work_dir') or default_work_dir(config.filename)
+    config.load_from = None
+    check_paths(config.test_dataloader['dataset'])
+    runner = build_runner(config)
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    load_strictly(model, checkpoint, who='test')
+    runner._has_loaded = True
+    return runner.test()
+
+
+@contextlib.contextmanager
+def plain_errors() -> Iterator[None]:
+    """Let a command end with the message alone; ``MMKD_TRACEBACK=1`` shows where it came from."""
+    kinds = (ValueError, TypeError, OSError, RuntimeError, FloatingPointError)
+    try:
+        yield
+    except kinds as error:
+        if os.environ.get('MMKD_TRACEBACK') or not str(error).strip():
+            raise
+        print(f'\nerror: {error}', file=sys.stderr)
+        print('(MMKD_TRACEBACK=1 shows the traceback)', file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def add_common(parser: Any) -> None:
+    """Arguments that every tool takes."""
+    from mmengine.config import DictAction
+
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='also load files that contain code (only from a source you trust)',
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+
+
+def apply_common(args: Any, config: Config) -> Config:
+    """Honour :func:`add_common`."""
+    if args.cfg_options:
+        config.merge_from_dict(args.cfg_options)
+    if args.trust_checkpoint:
+        trust_checkpoints()
+    config.launcher = args.launcher
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return config

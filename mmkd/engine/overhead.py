@@ -1,0 +1,85 @@
+"""One honest line about what distillation costs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+
+from mmkd.engine.timing import StepTimer
+from mmkd.registry import HOOKS
+
+
+@HOOKS.register_module()
+class OverheadHook(Hook):
+    """After a warm-up, time some steps and log their cost against plain training, once.
+
+    Plain training is what remains when teacher, objectives and the objectives' part of the
+    backward pass, each timed on its own, are taken off.
+
+    Args:
+        warmup (int): steps before the measurement.
+        steps (int): steps measured.
+    """
+
+    priority = 'VERY_LOW'
+
+    def __init__(self, warmup: int = 20, steps: int = 10) -> None:
+        if warmup < 0 or steps < 1:
+            raise ValueError(f'OverheadHook: warmup={warmup} must be >= 0 and steps={steps} >= 1.')
+        self.warmup, self.steps = warmup, steps
+        self.done = 0
+        self.total = StepTimer()
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        model = _distiller(runner)
+        if model is None or self.done > self.warmup + self.steps:
+            return
+        measuring = self.warmup <= self.done < self.warmup + self.steps
+        model.timer.enabled = self.total.enabled = measuring
+        if measuring:
+            self.span = self.total('step')
+            self.span.__enter__()
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        model = _distiller(runner)
+        if model is None:
+            return
+        if self.total.enabled:
+            self.span.__exit__(None, None, None)
+            self.total.enabled = model.timer.enabled = False
+        self.done += 1
+        if self.done == self.warmup + self.steps:
+            runner.logger.info(self.report(model))
+
+    def report(self, model: Any) -> str:
+        """The line, from what the two timers hold."""
+        seconds = {
+            part: model.timer.seconds(part) / self.steps
+            for part in ('teacher', 'objectives', 'objectives_backward')
+        }
+        again = seconds['objectives_backward']  # ran twice: once for the clock, once for real
+        step = self.total.seconds('step') / self.steps - again
+        objectives = seconds['objectives'] + again
+        plain = max(step - seconds['teacher'] - objectives, 1e-9)
+        weights = sum(
+            p.numel() * p.element_size()
+            for t in model.teachers.values()
+            for p in t.model.parameters()
+        )
+        return (
+            f'cost: {step * 1e3:.0f} ms a step, {step / plain:.2f} x plain training '
+            f'({plain * 1e3:.0f} ms student, {seconds["teacher"] * 1e3:.0f} ms teacher, '
+            f'{objectives * 1e3:.0f} ms objectives); about '
+            f'{(weights + model.timer.saved_bytes) / 2**20:.0f} MiB more memory '
+            f'({weights / 2**20:.0f} teacher weights, '
+            f'{model.timer.saved_bytes / 2**20:.0f} kept for the objectives)'
+        )
+
+
+def _distiller(runner: Any) -> Any:
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    return model if hasattr(model, 'timer') else None

@@ -1,0 +1,89 @@
+"""What is proved before the first step, where the whole run is known."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from torch import nn
+
+from mmkd.plan import untouched_random_state
+from mmkd.registry import HOOKS
+
+
+@HOOKS.register_module()
+class PreflightHook(Hook):
+    """Print the plan, prove the optimiser complete, and score the teacher if asked to.
+
+    ``model.preflight=dict(score=N)`` evaluates every teacher on the first N validation samples with
+    the run's own metric.
+
+    Raises:
+        RuntimeError: a parameter of an objective that no optimiser updates; a teacher that
+            changed after it was loaded.
+    """
+
+    priority = 'LOW'
+
+    def before_train(self, runner: Any) -> None:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if not hasattr(model, 'plan'):
+            return
+        runner.logger.info(f'plan\n{model.plan}')
+        check_optimised(model.objectives, runner.optim_wrapper)
+        for name, teacher in model.teachers.items():
+            if any(p.requires_grad for p in teacher.model.parameters()) or teacher.model.training:
+                raise RuntimeError(f"teacher '{name}' was thawed; nothing may train it.")
+            if model.guard.score:
+                score = score_teacher(runner, teacher, model.guard.score)
+                runner.logger.info(f"teacher '{name}' on {model.guard.score} val samples: {score}")
+
+
+def check_optimised(objectives: nn.Module, optim_wrapper: Any) -> None:
+    """Every trainable parameter of every objective must be in a parameter group."""
+    wrappers = (
+        dict(optim_wrapper.items()) if hasattr(optim_wrapper, 'items') else {'': optim_wrapper}
+    )
+    known = {id(p) for w in wrappers.values() for g in w.param_groups for p in g['params']}
+    lost = [n for n, p in objectives.named_parameters() if p.requires_grad and id(p) not in known]
+    if lost:
+        raise RuntimeError(
+            f'no optimiser updates {", ".join(lost)}. Does optim_wrapper use a constructor that '
+            'picks parameters by name? Let it include objectives.*'
+        )
+
+
+@torch.no_grad()
+def score_teacher(runner: Any, teacher: Any, count: int) -> dict[str, float]:
+    """The run's own validation metric of ``teacher`` on the first ``count`` samples.
+
+    Raises:
+        ValueError: the run has no validation.
+    """
+    if runner.val_loop is None:
+        raise ValueError('preflight=dict(score=N) needs val_dataloader and val_evaluator.')
+    dataset = runner.val_dataloader.dataset
+    evaluator = copy.deepcopy(runner.val_evaluator)
+    evaluator.dataset_meta = getattr(dataset, 'metainfo', None)
+    count = min(count, len(dataset))
+    collate = runner.val_dataloader.collate_fn
+    device = next(teacher.model.parameters()).device.type
+    with untouched_random_state():
+        for index in range(count):
+            batch = collate([dataset[index]])
+            with torch.autocast(device, dtype=teacher.dtype, enabled=teacher.dtype is not None):
+                outputs = teacher.model.val_step(batch)
+            evaluator.process(data_samples=outputs, data_batch=batch)
+        restrict(evaluator, dataset, count)
+        metrics = evaluator.evaluate(count)
+    return {k: round(float(v), 4) for k, v in metrics.items() if isinstance(v, (int, float))}
+
+
+def restrict(evaluator: Any, dataset: Any, count: int) -> None:
+    """COCO's metric counts an image without predictions as missed: tell it which were shown."""
+    for metric in evaluator.metrics:
+        if hasattr(metric, 'img_ids'):
+            metric.img_ids = [dataset.get_data_info(i).get('img_id') for i in range(count)]

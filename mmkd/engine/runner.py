@@ -1,0 +1,271 @@
+"""The Runner that mmkd's tools use: safe files, exact resume, and CPUs as good as GPUs."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mmengine.device import get_device
+from mmengine.dist import broadcast_object_list, is_distributed, is_main_process
+from mmengine.fileio import get_file_backend
+from mmengine.fileio.backends import LocalBackend
+from mmengine.hooks import CheckpointHook as MMCheckpointHook
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper, revert_sync_batchnorm
+from mmengine.registry import MODEL_WRAPPERS
+from mmengine.runner import EpochBasedTrainLoop as MMEpochBasedTrainLoop
+from mmengine.runner import IterBasedTrainLoop as MMIterBasedTrainLoop
+from mmengine.runner import Runner as MMRunner
+from mmengine.runner.base_loop import BaseLoop
+from mmengine.runner.checkpoint import _load_checkpoint_to_model
+from torch import distributed as torch_dist
+from torch import nn
+
+from mmkd.checkpoint import (
+    CheckpointError,
+    atomic_file,
+    find_damage,
+    read_checkpoint,
+)
+from mmkd.engine.checkpoint_hook import CheckpointHook
+from mmkd.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
+from mmkd.engine.random_state import RandomStateHook
+from mmkd.registry import RUNNERS
+
+# What stock configs ask for, and what they get.
+STOCK_HOOKS = {MMCheckpointHook: CheckpointHook}
+STOCK_LOOPS = {
+    MMEpochBasedTrainLoop: EpochBasedTrainLoop,
+    MMIterBasedTrainLoop: IterBasedTrainLoop,
+}
+
+
+@RUNNERS.register_module()
+class Runner(MMRunner):
+    """mmengine's Runner, except for what happens when something goes wrong.
+
+    Checkpoints are written at once or not at all and read without running code in them.
+    ``resume=True`` continues from the newest complete checkpoint with the numbers of the
+    uninterrupted run. ``launcher='pytorch'`` works on CPUs, with gloo.
+
+    Raises:
+        FileNotFoundError, CheckpointError: ``load_from`` is missing or no usable checkpoint.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._resume_from: str | None = None
+        if self._resume:
+            self._resume_from = self._load_from or self._find_newest()
+            self._adopt_seed()
+
+    # ------------------------------------------------------------------------------ environment
+
+    def setup_env(self, env_cfg: dict) -> None:
+        """As mmengine's; without a GPU processes are connected by gloo instead of nccl."""
+        if self.distributed and not is_distributed() and _on_cpu():
+            _init_gloo(self.launcher, env_cfg.get('dist_cfg', {}))
+        super().setup_env(env_cfg)
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        """As mmengine's; on CPUs DDP gets no device id, and SyncBN, for GPUs only, becomes BN."""
+        if not self.distributed or not _on_cpu() or is_model_wrapper(model):
+            return super().wrap_model(model_wrapper_cfg, model)
+        if any('SyncB' in type(module).__name__ for module in model.modules()):
+            self.logger.info('SyncBN needs GPUs: plain BatchNorm takes its place on CPUs.')
+            model = revert_sync_batchnorm(model)
+        wrapper = model_wrapper_cfg
+        if wrapper is None:
+            unused = self.cfg.get('find_unused_parameters', False)
+            wrapper = dict(broadcast_buffers=False, find_unused_parameters=unused)
+        wrapper = dict(type='MMDistributedDataParallel') | dict(wrapper)
+        return MODEL_WRAPPERS.build(wrapper, default_args=dict(module=model))
+
+    # -------------------------------------------------------------------------- hooks and loops
+
+    def register_hook(self, hook: Any, priority: Any = None) -> None:
+        """Register a hook; a stock CheckpointHook in a config becomes mmkd's."""
+        if isinstance(hook, dict):
+            hook = _replace_type(hook, STOCK_HOOKS)
+        super().register_hook(hook, priority)
+
+    def register_hooks(
+        self, default_hooks: dict | None = None, custom_hooks: list | None = None
+    ) -> None:
+        """Register default and custom hooks, and the one that saves random states."""
+        super().register_hooks(default_hooks, custom_hooks)
+        if not any(isinstance(hook, RandomStateHook) for hook in self.hooks):
+            self.register_hook(RandomStateHook())
+
+    def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """Build a training loop; the two stock ones in a config become mmkd's."""
+        if isinstance(loop, dict):
+            loop = _replace_type(loop, STOCK_LOOPS)
+            if 'type' not in loop and 'by_epoch' in loop:
+                kind = EpochBasedTrainLoop if loop.pop('by_epoch') else IterBasedTrainLoop
+                loop['type'] = kind
+        return super().build_train_loop(loop)
+
+    # ------------------------------------------------------------------------------ checkpoints
+
+    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
+        """As mmengine's, but a file of this name is complete whenever it exists.
+
+        Raises:
+            OSError: the file cannot be written; an older one of this name is untouched.
+        """
+        backend_args = kwargs.get('backend_args')
+        if not isinstance(get_file_backend(out_dir, backend_args=backend_args), LocalBackend):
+            super().save_checkpoint(out_dir, filename, *args, **kwargs)
+        elif is_main_process():
+            with atomic_file(os.path.join(out_dir, filename)) as part:
+                name = os.path.relpath(part, out_dir)
+                super().save_checkpoint(out_dir, name, *args, **kwargs)
+
+    def load_checkpoint(
+        self,
+        filename: str,
+        map_location: str | Callable = 'cpu',
+        strict: bool = False,
+        revise_keys: list = [(r'^module\.', '')],  # noqa: B006  mmengine's signature
+    ) -> dict:
+        """Load weights from a file or URL, without running code in it.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            CheckpointError: it is no complete checkpoint, or not safe to load.
+        """
+        checkpoint = read_checkpoint(filename, map_location=map_location)
+        if self._resume:
+            _check_resumable(filename, checkpoint)
+        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        checkpoint = _load_checkpoint_to_model(model, checkpoint, strict, revise_keys=revise_keys)
+        self._has_loaded = True
+        self.logger.info(f'Load checkpoint from {filename}')
+        return checkpoint
+
+    def load_or_resume(self) -> None:
+        """Load or resume a checkpoint, once."""
+        if self._has_loaded or not self._resume:
+            super().load_or_resume()
+        elif self._resume_from is not None:
+            self.resume(self._resume_from)
+
+    def _find_newest(self) -> str | None:
+        """Newest complete checkpoint of the work dir, the same for all ranks."""
+        found = [newest_checkpoint(self.work_dir) if is_main_process() else (None, [])]
+        broadcast_object_list(found)
+        path, problems = found[0]
+        for problem in problems:
+            self.logger.warning(f'Not resuming from an incomplete checkpoint: {problem}')
+        if path is None:
+            self.logger.warning(
+                f'resume: there is no complete checkpoint in {self.work_dir}; '
+                'training starts from the beginning.'
+            )
+        else:
+            self.logger.info(f'Resuming from {path}.')
+        return path
+
+    def _adopt_seed(self) -> None:
+        """A run without a seed drew one; samplers must be built with the same one again."""
+        if self._resume_from is None or self._randomness_cfg.get('seed') is not None:
+            return
+        meta = read_checkpoint(self._resume_from, mmap=True).get('meta', {})
+        if meta.get('seed') is not None:
+            self._randomness_cfg.update(seed=meta['seed'])
+            self.set_randomness(**self._randomness_cfg)
+
+
+def newest_checkpoint(folder: str) -> tuple[str | None, list[str]]:
+    """Newest complete checkpoint written during training, and what is wrong with newer ones.
+
+    ``epoch_*.pth`` and ``iter_*.pth`` are looked at, and what ``last_checkpoint`` names.
+    """
+    problems: list[str] = []
+    best: tuple[tuple[int, int], str] | None = None
+    for group in _candidates(folder):
+        for path in group:
+            try:
+                step = _step_of(path)
+            except (OSError, CheckpointError) as error:
+                problems.append(str(error))
+                continue
+            best = max(best or (step, path), (step, path))
+            break
+    return (best[1] if best else None), problems
+
+
+def _candidates(folder: str) -> list[list[str]]:
+    """Paths of each kind, newest first."""
+    groups: dict[str, list[tuple[int, str]]] = {}
+    for path in Path(folder).glob('*.pth'):
+        match = re.fullmatch(r'(epoch|iter)_(\d+)\.pth', path.name)
+        if match:
+            groups.setdefault(match.group(1), []).append((int(match.group(2)), str(path)))
+    paths = [[path for _, path in sorted(group, reverse=True)] for group in groups.values()]
+    known = {path for group in paths for path in group}
+    last = Path(folder) / 'last_checkpoint'
+    named = last.read_text().strip() if last.is_file() else ''
+    if named and os.path.exists(named) and named not in known:
+        paths.append([named])
+    return paths
+
+
+def _step_of(path: str) -> tuple[int, int]:
+    """Iterations and epochs done when the file was written.
+
+    Raises:
+        CheckpointError, OSError: it is damaged, unsafe, or no state of a run.
+    """
+    damage = find_damage(path)
+    if damage:
+        raise CheckpointError(damage)
+    checkpoint = read_checkpoint(path, mmap=True)
+    _check_resumable(path, checkpoint)
+    return checkpoint['meta']['iter'], checkpoint['meta']['epoch']
+
+
+def _check_resumable(path: str, checkpoint: dict) -> None:
+    meta = checkpoint.get('meta') or {}
+    missing = [k for k in ('epoch', 'iter') if k not in meta]
+    missing += [k for k in ('message_hub', 'state_dict') if k not in checkpoint]
+    if missing:
+        raise CheckpointError(
+            f'cannot resume from {path}: it has no {", ".join(missing)}. It holds weights, not the '
+            'state of a run; use it as load_from without resume.'
+        )
+
+
+def _replace_type(cfg: dict, table: dict[type, type]) -> dict:
+    """Copy of a config whose stock type, given as a name or a class, is replaced."""
+    for old, new in table.items():
+        if cfg.get('type') in (old, old.__name__, f'mmengine.{old.__name__}'):
+            return dict(cfg, type=new)
+    return dict(cfg)
+
+
+def _on_cpu() -> bool:
+    return get_device() == 'cpu'
+
+
+def _init_gloo(launcher: str, dist_cfg: dict) -> None:
+    """mmengine selects a CUDA device before it connects; on CPUs there is none.
+
+    Raises:
+        ValueError: a launcher other than 'pytorch'.
+    """
+    if launcher != 'pytorch':
+        raise ValueError(
+            f"launcher={launcher!r} needs GPUs. On CPUs use launcher='pytorch', i.e. torchrun."
+        )
+    options = {k: v for k, v in dist_cfg.items() if k not in ('backend', 'init_backend')}
+    if 'timeout' in options:
+        options['timeout'] = datetime.timedelta(seconds=options['timeout'])
+    torch_dist.init_process_group(backend='gloo', **options)
+    print_log('No GPU here: the processes are connected by gloo.')

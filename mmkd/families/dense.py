@@ -1,0 +1,93 @@
+"""Dense detection heads (RPN, RetinaNet, FCOS, ATSS, GFL, YOLO …): priors, boxes, assignment."""
+
+from __future__ import annotations
+
+import torch
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+
+def dense_head(model: nn.Module) -> nn.Module | None:
+    """The head with priors on the pyramid: ``rpn_head`` or ``bbox_head``."""
+    for name in ('rpn_head', 'bbox_head'):
+        head = getattr(model, name, None)
+        if head is not None:
+            return head
+    return None
+
+
+def anchor_generator(model: nn.Module) -> object | None:
+    """The anchor generator of the dense head, None for heads without anchors."""
+    generator = getattr(dense_head(model), 'prior_generator', None)
+    return generator if hasattr(generator, 'base_anchors') else None
+
+
+def anchor_strides(model: nn.Module) -> list[int] | None:
+    """Horizontal stride of each level of the anchor generator, None for heads without anchors."""
+    generator = anchor_generator(model)
+    return None if generator is None else [int(stride[0]) for stride in generator.strides]
+
+
+def anchors(
+    model: nn.Module, sizes: list[tuple[int, int]], strides: list[int], device: torch.device
+) -> list[Tensor]:
+    """Anchors of each level, (H * W, A, 4) as xyxy in pixels of the padded input.
+
+    Heads without anchors get one square of side ``8 * stride`` a cell.
+    """
+    own = anchor_strides(model)
+    if own is None:
+        return [square_anchors(s, stride, device) for s, stride in zip(sizes, strides, strict=True)]
+    generator = anchor_generator(model)
+    levels = []
+    for size, stride in zip(sizes, strides, strict=True):
+        index = own.index(stride)
+        flat = generator.single_level_grid_priors(size, index, device=device)
+        levels.append(flat.view(size[0] * size[1], -1, 4))
+    return levels
+
+
+def square_anchors(size: tuple[int, int], stride: int, device: torch.device) -> Tensor:
+    """(H * W, 1, 4): squares of side ``8 * stride`` around the middle of each cell."""
+    y, x = (torch.arange(n, device=device).float().add(0.5) * stride for n in size)
+    y, x = (grid.reshape(-1) for grid in torch.meshgrid(y, x, indexing='ij'))
+    half = 4.0 * stride
+    return torch.stack((x - half, y - half, x + half, y + half), dim=-1)[:, None]
+
+
+def ground_truth(samples: list, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Boxes (G, 4), labels (G,) and image indices (G,) of a batch; degenerate boxes are dropped.
+
+    Crowd regions live in ``ignored_instances`` and are not among them.
+    """
+    boxes, labels, images = [], [], []
+    for index, sample in enumerate(samples):
+        instances = sample.gt_instances
+        box = getattr(instances.bboxes, 'tensor', instances.bboxes).to(device).float()
+        keep = ((box[:, 2:] > box[:, :2]).all(1)) & box.isfinite().all(1)
+        boxes.append(box[keep])
+        labels.append(instances.labels.to(device)[keep])
+        images.append(torch.full_like(labels[-1], index))
+    return torch.cat(boxes), torch.cat(labels), torch.cat(images)
+
+
+def assigned_levels(
+    model: nn.Module, levels: list[Tensor], boxes: Tensor, labels: Tensor
+) -> Tensor:
+    """(G, L) bool: has the head's assigner a positive anchor for this box on this level?
+
+    Args:
+        levels (list[Tensor]): anchors, (H * W, A, 4) each.
+        boxes, labels (Tensor): ground truth of one image, (G, 4) and (G,).
+    """
+    flat = [level.reshape(-1, 4) for level in levels]
+    counts = [len(level) for level in flat]
+    assigner = dense_head(model).assigner
+    args = [InstanceData(priors=torch.cat(flat)), InstanceData(bboxes=boxes, labels=labels)]
+    if type(assigner).__name__ == 'ATSSAssigner':
+        args.insert(1, counts)
+    assigned = assigner.assign(*args).gt_inds.split(counts)
+    result = torch.zeros(len(boxes), len(levels), dtype=torch.bool, device=boxes.device)
+    for index, part in enumerate(assigned):
+        result[part[part > 0] - 1, index] = True
+    return result

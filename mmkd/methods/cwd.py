@@ -1,0 +1,125 @@
+"""CWD: each channel's map becomes a distribution over places, and the student learns its shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmkd.families import family_of, segmentor
+from mmkd.functional import check_temperature, weight_or
+from mmkd.objective import PairObjective, Taps
+from mmkd.registry import MODELS
+from mmkd.schedule import Schedule
+from mmkd.tap import Trace, parse_taps
+
+
+def channel_wise_kl(
+    student: Tensor, teacher: Tensor, tau: float, valid: Tensor | None = None
+) -> Tensor:
+    """``tau^2 / (N C) * sum_nc KL(softmax_HW(T / tau) || softmax_HW(S / tau))``.
+
+    Args:
+        student, teacher (Tensor): (N, C, H, W).
+        tau (float): temperature of the softmax over the H * W cells of each channel.
+        valid (Tensor | None): (N, H, W) bool; other cells take no part. An image without a valid
+            cell contributes 0.
+    """
+    n, c = student.shape[:2]
+    s, t = student.flatten(2) / tau, teacher.flatten(2) / tau
+    if valid is not None:
+        kept = valid.flatten(1).any(1)
+        hidden = ~valid.flatten(1)[kept][:, None]
+        s, t = (x[kept].masked_fill(hidden, torch.finfo(x.dtype).min) for x in (s, t))
+    kl = F.kl_div(F.log_softmax(s, -1), F.log_softmax(t, -1), reduction='sum', log_target=True)
+    return kl * tau**2 / (n * c)
+
+
+@MODELS.register_module()
+class CWD(PairObjective):
+    """Channel-wise knowledge distillation for dense prediction.
+
+    Shu et al., ICCV 2021, eqs. 2-4. Settings compared with irfanICMLL/TorchDistiller (SemSeg) and
+    open-mmlab/mmrazor; some re-implementations use the cross entropy, which differs by the
+    teacher's entropy, a constant, and is not 0 at equality.
+
+    Works on any map. Without taps: a segmentor's logits before resizing (tau 4, weight 3); a
+    detector's pyramid (tau 1, weight 10). For a segmentor's features name a tap, for instance
+    ``student='decode_head.bottleneck'`` (tau 4, weight 50, ``adapt='conv1x1_bn_relu'``).
+
+    Args:
+        tau (float | None): temperature; ``None`` takes the value above.
+        mask_ignore (bool): leave out cells whose label is to be ignored. No published code does.
+        ignore_index (int): that label.
+        student, teacher, weight, teacher_name, adapt, resize, level_map, in_channels,
+        out_channels: see :class:`~mmkd.objective.PairObjective`.
+
+    Raises:
+        ValueError: temperature not above 0; logits of unequal or single class count.
+    """
+
+    rank_invariant = True
+    families = ('two_stage', 'dense', 'detr', 'segmentor')
+
+    def __init__(
+        self,
+        student: Taps = None,
+        teacher: Taps = None,
+        weight: Any = None,
+        tau: float | None = None,
+        mask_ignore: bool = False,
+        ignore_index: int = 255,
+        **pair: Any,
+    ) -> None:
+        super().__init__(student, teacher, weight_or(1.0, weight), **pair)
+        self.asked_weight = weight
+        self.tau = None if tau is None else check_temperature('CWD', tau)
+        self.mask_ignore, self.ignore_index = mask_ignore, ignore_index
+
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        super().bind(student, teacher)
+        assert teacher is not None
+        tau, weight = (4.0, 50.0) if family_of(student) == 'segmentor' else (1.0, 10.0)
+        if not self.student_taps:
+            tau, weight = self._choose_taps(student, teacher)
+        if self._on_logits(student):
+            tau, weight = 4.0, 3.0
+            _check_classes(student, teacher)
+        self.tau = self.tau or tau
+        self.weight = Schedule.of(weight_or(weight, self.asked_weight))
+
+    def _choose_taps(self, student: nn.Module, teacher: nn.Module) -> tuple[float, float]:
+        if family_of(student) == 'segmentor' and family_of(teacher) == 'segmentor':
+            self.student_taps = parse_taps(segmentor.logits_tap(student))
+            self.teacher_taps = self.teacher_taps or parse_taps(segmentor.logits_tap(teacher))
+            return 4.0, 3.0
+        part = 'neck' if all(hasattr(m, 'neck') for m in (student, teacher)) else 'backbone'
+        self.student_taps = parse_taps(part)
+        self.teacher_taps = self.teacher_taps or parse_taps(part)
+        return 1.0, 10.0
+
+    def _on_logits(self, student: nn.Module) -> bool:
+        return any(tap.path.endswith('conv_seg') for tap in self.student_taps)
+
+    def forward(self, trace: Trace) -> dict[str, Tensor]:
+        if not self.mask_ignore:
+            return {'loss': sum(self.compare(s, t) for s, t in self.tensor_pairs(trace))}
+        loss = torch.zeros((), device=trace.inputs.device)
+        for s, t in self.tensor_pairs(trace):
+            valid = segmentor.valid_pixels(trace.samples, s.shape[2:], self.ignore_index)
+            loss = loss + channel_wise_kl(s, t, self.tau, valid)
+        return {'loss': loss}
+
+    def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return channel_wise_kl(student, teacher, self.tau)
+
+
+def _check_classes(student: nn.Module, teacher: nn.Module) -> None:
+    k_s, k_t = segmentor.classes(student), segmentor.classes(teacher)
+    if k_s != k_t:
+        raise ValueError(
+            f'CWD on logits: the student has {k_s} classes and the teacher {k_t}. Use features '
+            "instead, e.g. student='decode_head.bottleneck'."
+        )

@@ -1,0 +1,226 @@
+"""The two base classes that the author of a method meets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmkd.adapters import build_adapter
+from mmkd.levels import Level, pair_levels
+from mmkd.schedule import Schedule
+from mmkd.tap import Tap, Trace, parse_taps
+
+Taps = str | Tap | Iterable[str | Tap] | None
+
+
+class Objective(nn.Module):
+    """One term of the distillation loss, with all that it learns or remembers.
+
+    Life: ``__init__`` checks options; :meth:`bind` sees both networks, may choose default taps and
+    refuses pairs that do not fit; :meth:`setup` sees the tapped shapes and creates adapters;
+    :meth:`forward` turns one step into losses. Weighting, schedules, precision (float32, outside
+    autocast), freezing and checkpoints are the framework's.
+
+    Args:
+        student (str | list[str] | None): taps on the student; ``None`` takes the method's own.
+        teacher (str | list[str] | None): taps on the teacher; ``None`` takes the student's.
+        weight (float | dict): a number, or the keys of :class:`~mmkd.schedule.Schedule`.
+        teacher_name (str | None): which teacher, where the model has several.
+    """
+
+    #: default taps; ``bind`` may replace them
+    taps: ClassVar[Taps] = None
+    #: needs a teacher at all (a regulariser does not)
+    needs_teacher: ClassVar[bool] = True
+    #: may be zero for a batch without ground truth
+    needs_ground_truth: ClassVar[bool] = False
+    #: is zero when student and teacher agree and adapters are identities
+    zero_at_equality: ClassVar[bool] = True
+    #: under DDP, averaged gradients of k ranks equal those of one process with the whole batch
+    rank_invariant: ClassVar[bool] = False
+    #: model families it works for, see mmkd.families.family_of
+    families: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(
+        self,
+        student: Taps = None,
+        teacher: Taps = None,
+        weight: Any = 1.0,
+        teacher_name: str | None = None,
+    ) -> None:
+        super().__init__()
+        student = self.taps if student is None else student
+        self.student_taps = parse_taps(student)
+        self.teacher_taps = parse_taps(student if teacher is None else teacher)
+        if not self.needs_teacher:
+            self.teacher_taps = ()
+        self.weight = Schedule.of(weight)
+        self.teacher_name = teacher_name
+
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        """See both networks once, at build; raise ValueError where the method cannot work."""
+
+    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
+        """See the shapes at the taps once, at build (None where they could not be probed)."""
+
+    def forward(self, trace: Trace) -> Tensor | dict[str, Tensor]:
+        """Losses of one step, unweighted.
+
+        A mapping's keys that start with ``loss`` are summed, any other key is logged only.
+        """
+        raise NotImplementedError(f'{type(self).__name__} has no forward(trace).')
+
+    def describe(self) -> list[str]:
+        """Lines for tools/plan.py."""
+        return []
+
+
+class PairObjective(Objective):
+    """Compare student and teacher tensor by tensor: implement :meth:`compare`, nothing else.
+
+    Feature maps are paired by stride, brought to the teacher's width by an adapter where widths
+    differ, and to the same size; then ``compare`` is called once a pair and the results are summed.
+
+    Args:
+        adapt (str | None): ``'auto'`` puts a 1x1 convolution where widths differ; a name of
+            :data:`mmkd.adapters.ADAPTERS` puts that everywhere; ``None`` puts nothing and refuses
+            unequal widths.
+        resize (str | None): maps of one pair must agree within one cell (then the student's is
+            resized); ``'student'`` or ``'teacher'`` names whose size both take when they do not;
+            ``'label'`` takes the input's size.
+        level_map (str | list[tuple[int, int]] | None): ``None`` asks for a partner of equal stride
+            for every level; ``'common'`` drops levels without; pairs of list positions override.
+        in_channels, out_channels (int | None): student and teacher width for taps whose shapes
+            cannot be probed.
+    """
+
+    def __init__(
+        self,
+        student: Taps = None,
+        teacher: Taps = None,
+        weight: Any = 1.0,
+        teacher_name: str | None = None,
+        adapt: str | None = 'auto',
+        resize: str | None = None,
+        level_map: str | list | None = None,
+        in_channels: int | None = None,
+        out_channels: int | None = None,
+    ) -> None:
+        super().__init__(student, teacher, weight, teacher_name)
+        if resize not in (None, 'student', 'teacher', 'label'):
+            raise ValueError(
+                f"resize must be None, 'student', 'teacher' or 'label', found {resize!r}."
+            )
+        self.adapt, self.resize, self.level_map = adapt, resize, level_map
+        self.widths = (in_channels, out_channels)
+        self.pairs: list[tuple[int, int]] = []
+        self.adapters = nn.ModuleDict()
+        self.align_corners = False
+
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        self.align_corners = bool(getattr(student, 'align_corners', False))
+
+    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
+        if student is None or teacher is None:
+            student, teacher = self._typed_levels()
+        name = type(self).__name__
+        pairs = pair_levels(student, teacher, self.level_map, self.resize is not None, name)
+        self.pairs = pairs
+        for k, (i, j) in enumerate(pairs):
+            adapter = build_adapter(self.adapt, student[i], teacher[j], name)
+            if adapter is not None:
+                self.adapters[f'{k}'] = adapter
+
+    def _typed_levels(self) -> tuple[list[Level], list[Level]]:
+        if None in self.widths:
+            raise ValueError(
+                f'{type(self).__name__}: the taps {_names(self.student_taps)} and '
+                f'{_names(self.teacher_taps)} could not be probed at build; '
+                'give in_channels= and out_channels= (student and teacher width).'
+            )
+        levels = [Level((width, 1, 1), None) for width in self.widths if width]
+        return levels[:1], levels[1:]
+
+    def forward(self, trace: Trace) -> Tensor | dict[str, Tensor]:
+        return {'loss': sum(self.compare(s, t) for s, t in self.tensor_pairs(trace))}
+
+    def tensor_pairs(self, trace: Trace) -> list[tuple[Tensor, Tensor]]:
+        """(student, teacher) of equal shape after pairing, resizing and adapting."""
+        pairs = []
+        for k, (student, teacher) in enumerate(self.maps(trace)):
+            adapter = self.adapter(k)
+            adapted = student if adapter is None else adapter(student)
+            if adapted.shape != teacher.shape:
+                raise ValueError(
+                    f'{type(self).__name__}: student {tuple(student.shape)} and teacher '
+                    f'{tuple(teacher.shape)} cannot be compared.'
+                )
+            pairs.append((adapted, teacher))
+        return pairs
+
+    def adapter(self, pair: int) -> nn.Module | None:
+        """The adapter of pair number ``pair``, None for the identity."""
+        return self.adapters[f'{pair}'] if f'{pair}' in self.adapters else None
+
+    def maps(self, trace: Trace) -> list[tuple[Tensor, Tensor]]:
+        """(student, teacher) of each pair, of equal height and width, before the adapters."""
+        assert trace.teacher is not None
+        student = [t for tap in self.student_taps for t in trace.student[tap]]
+        teacher = [t.detach() for tap in self.teacher_taps for t in trace.teacher[tap]]
+        return [self._same_size(student[i], teacher[j], trace) for i, j in self.pairs]
+
+    def _same_size(self, student: Tensor, teacher: Tensor, trace: Trace) -> tuple[Tensor, Tensor]:
+        if student.dim() != 4 or teacher.dim() != 4:
+            return student, teacher
+        assert trace.teacher is not None
+        if len(teacher) == len(trace.inputs):
+            teacher = crop_padding(teacher, trace.teacher.inputs, trace.inputs)
+        if self.resize is None and _gap(student, teacher) > 1:
+            raise ValueError(
+                f'{type(self).__name__}: maps differ in size, student {tuple(student.shape)} and '
+                f"teacher {tuple(teacher.shape)}. Set resize='student' or resize='teacher' if "
+                'comparing them after bilinear resizing is meant.'
+            )
+        sizes = {'student': student.shape[2:], 'label': trace.inputs.shape[2:]}
+        size = sizes.get(self.resize or '', teacher.shape[2:])
+        return self._resize(student, size), self._resize(teacher, size)
+
+    def _resize(self, tensor: Tensor, size: Any) -> Tensor:
+        if tensor.shape[2:] == size:
+            return tensor
+        return F.interpolate(tensor, size, mode='bilinear', align_corners=self.align_corners)
+
+    def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Loss of one pair of equal shape, e.g. (N, C, H, W); a scalar."""
+        raise NotImplementedError(f'{type(self).__name__} has no compare(student, teacher).')
+
+    def describe(self) -> list[str]:
+        adapters = [self.adapter(k) for k in range(len(self.pairs))]
+        return [
+            f'student level {i} <- teacher level {j}: {a.describe() if a else "no adapter"}'
+            for (i, j), a in zip(self.pairs, adapters, strict=True)
+        ]
+
+
+def crop_padding(teacher: Tensor, seen: Tensor, student_seen: Tensor) -> Tensor:
+    """Cut off the part of a map that covers padding which only the teacher's input had."""
+    size = tensor_size(teacher, seen, student_seen)
+    return teacher if size == teacher.shape[2:] else teacher[:, :, : size[0], : size[1]]
+
+
+def tensor_size(teacher: Tensor, seen: Tensor, student_seen: Tensor) -> tuple[int, int]:
+    """(h, w) that a map of this stride would have on the student's input."""
+    h, w = teacher.shape[2:]
+    (sh, sw), (th, tw) = student_seen.shape[2:], seen.shape[2:]
+    return (h if sh == th else -(-h * sh // th)), (w if sw == tw else -(-w * sw // tw))
+
+
+def _gap(student: Tensor, teacher: Tensor) -> int:
+    return max(abs(a - b) for a, b in zip(student.shape[2:], teacher.shape[2:], strict=True))
+
+
+def _names(taps: tuple[Tap, ...]) -> str:
+    return ', '.join(str(tap) for tap in taps)

@@ -1,0 +1,18 @@
+"""Child registries of mmengine's, scope ``mmkd``: write ``type='mmkd.FGFI'`` in any config."""
+
+from mmengine import registry as root
+from mmengine.registry import Registry
+
+_ENGINE = ['mmkd.engine']
+
+MODELS = Registry(
+    'model', parent=root.MODELS, scope='mmkd', locations=['mmkd.distiller', 'mmkd.methods']
+)
+RUNNERS = Registry('runner', parent=root.RUNNERS, scope='mmkd', locations=_ENGINE)
+LOOPS = Registry('loop', parent=root.LOOPS, scope='mmkd', locations=_ENGINE)
+HOOKS = Registry('hook', parent=root.HOOKS, scope='mmkd', locations=_ENGINE)
+DATASETS = Registry('dataset', parent=root.DATASETS, scope='mmkd', locations=['mmkd.datasets'])
+TRANSFORMS = Registry(
+    'transform', parent=root.TRANSFORMS, scope='mmkd', locations=['mmkd.datasets']
+)
+METRICS = Registry('metric', parent=root.METRICS, scope='mmkd', locations=['mmkd.datasets'])

@@ -1,0 +1,322 @@
+"""Taps: written addresses of values inside a network, and the record of what passed there.
+
+Grammar (``path`` is a dotted module path of the unmodified model)::
+
+    neck                                output of a module; a pyramid is a list, a map a list of one
+    neck[0:4], neck[2]                  some entries of that list
+    roi_head.bbox_roi_extractor@in[1]   an argument of the call, by position
+    bbox_head@in[x]                     an argument of the call, by name
+    rpn_head.get_targets()              what a method of that instance returned
+    bbox_head.loss_by_feat()@in[0]      an argument of a method call
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import inspect
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmkd.schedule import Progress
+
+_GRAMMAR = re.compile(
+    r'(?P<path>[A-Za-z_]\w*(\.\w+)*)(?P<call>\(\))?(@in\[(?P<arg>\w+)\])?(\[(?P<index>[-:\d]+)\])?'
+)
+
+
+class TapError(ValueError):
+    """A tap that cannot be read: misspelt, never reached, overwritten or without a gradient."""
+
+
+@dataclass(frozen=True)
+class Tap:
+    """One address. Build it with :meth:`parse`; ``str(tap)`` gives the text back."""
+
+    text: str
+    path: str
+    call: bool = False
+    arg: str | None = None
+    index: int | slice | None = field(default=None, hash=False)
+
+    @classmethod
+    def parse(cls, text: str | Tap) -> Tap:
+        """Read the grammar above; raises TapError with an example otherwise."""
+        if isinstance(text, Tap):
+            return text
+        match = _GRAMMAR.fullmatch(text) if isinstance(text, str) else None
+        if match is None:
+            raise TapError(
+                f"Tap {text!r} is not an address. Examples: 'neck', 'neck[0:4]', "
+                "'backbone.layer3', 'roi_head.bbox_roi_extractor@in[1]', "
+                "'rpn_head.get_targets()'."
+            )
+        return cls(
+            text=text,
+            path=match['path'],
+            call=bool(match['call']),
+            arg=match['arg'],
+            index=_parse_index(match['index']),
+        )
+
+    @property
+    def source(self) -> str:
+        """The recorded place without the index, shared by ``neck`` and ``neck[0]``."""
+        return self.path + '()' * self.call + (f'@in[{self.arg}]' if self.arg is not None else '')
+
+    @property
+    def is_output(self) -> bool:
+        """Whether the address is a module's output, the kind that must carry a gradient."""
+        return not self.call and self.arg is None
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def _parse_index(text: str | None) -> int | slice | None:
+    if text is None:
+        return None
+    try:
+        parts = [int(part) if part else None for part in text.split(':')]
+    except ValueError:
+        raise TapError(f'Tap index [{text}] is neither a number nor a slice.') from None
+    return parts[0] if len(parts) == 1 else slice(*parts)
+
+
+def parse_taps(taps: str | Tap | Iterable[str | Tap] | None) -> tuple[Tap, ...]:
+    """One tap, several, or none, as a tuple."""
+    if taps is None:
+        return ()
+    if isinstance(taps, (str, Tap)):
+        taps = (taps,)
+    return tuple(Tap.parse(tap) for tap in taps)
+
+
+def flatten(value: Any) -> list[Tensor]:
+    """Every tensor in nested tuples, lists and mappings, in order."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, (list, tuple)):
+        return []
+    return [tensor for item in value for tensor in flatten(item)]
+
+
+@dataclass
+class Side:
+    """What one network showed in one step.
+
+    ``side['neck']`` is a list of tensors in float32; ``side.raw('rpn_head.get_targets()')`` is
+    the untouched value of every call; ``side.model`` is the network, ``side.inputs`` the
+    (N, 3, H, W) pixels that it saw.
+    """
+
+    model: nn.Module
+    inputs: Tensor
+    calls: dict[str, list[Any]] = field(default_factory=dict)
+
+    def raw(self, tap: str | Tap) -> list[Any]:
+        """The recorded value of each call, empty if the tap never fired."""
+        return self.calls.get(Tap.parse(tap).source, [])
+
+    def __getitem__(self, tap: str | Tap) -> list[Tensor]:
+        """Tensors at the tap over all calls, in float32, (N, C, H, W) for feature maps.
+
+        Raises:
+            TapError: the tap saw nothing in this step, or its index selects nothing.
+        """
+        tap = Tap.parse(tap)
+        calls = self.raw(tap)
+        if not calls:
+            raise TapError(_silent_message(self.model, tap))
+        tensors = flatten(calls)
+        if tap.index is not None:
+            chosen = tensors[tap.index] if _in_range(tap.index, tensors) else []
+            tensors = chosen if isinstance(chosen, list) else [chosen]
+        if not tensors:
+            raise TapError(
+                f"Tap '{tap}' selects nothing: '{tap.source}' gave {len(flatten(calls))} tensors."
+            )
+        return [t.float() if t.is_floating_point() else t for t in tensors]
+
+
+def _in_range(index: int | slice, items: list) -> bool:
+    return isinstance(index, slice) or -len(items) <= index < len(items)
+
+
+@dataclass
+class Trace:
+    """The read-only record of one training step, all that an objective gets to see.
+
+    Attributes:
+        inputs (Tensor): the student's pixels, (N, 3, H, W), normalised and padded.
+        samples (list): the data samples of the batch, with ground truth.
+        student (Side): the student's taps, with gradients.
+        teacher (Side | None): the teacher's taps, without.
+        progress (Progress): fraction of training done.
+    """
+
+    inputs: Tensor
+    samples: list
+    student: Side
+    teacher: Side | None = None
+    progress: Progress = field(default_factory=Progress)
+
+
+class Recorder:
+    """Records a set of taps of one model, during one forward at a time.
+
+    Nothing stays on the model between forwards, so copies, EMA, validation and export never
+    meet a hook.
+
+    Raises:
+        TapError: a path that the model does not have, with near-by names.
+    """
+
+    def __init__(self, model: nn.Module, taps: Iterable[Tap]) -> None:
+        self.model = model
+        self.taps = {tap.source: tap for tap in taps}
+        self.overwritten: dict[str, bool] = {}
+        for tap in self.taps.values():
+            self._locate(tap)
+
+    def _locate(self, tap: Tap) -> tuple[nn.Module, str]:
+        """The module, and the method name where the tap is a call."""
+        path, _, method = tap.path.rpartition('.') if tap.call else (tap.path, '', '')
+        try:
+            module = self.model.get_submodule(path)
+        except AttributeError:
+            raise TapError(_unknown_message(self.model, tap, path)) from None
+        if tap.call and not callable(getattr(module, method, None)):
+            where = path or type(self.model).__name__
+            raise TapError(f"Tap '{tap}': {where} ({type(module).__name__}) has no '{method}()'.")
+        return module, method
+
+    @contextlib.contextmanager
+    def record(self, inputs: Tensor) -> Iterator[Side]:
+        """Attach, yield the filling :class:`Side`, detach whatever happens."""
+        side = Side(self.model, inputs)
+        watch: dict[str, list[tuple[Tensor, int]]] = {}
+        with contextlib.ExitStack() as stack:
+            for tap in self.taps.values():
+                store = self._store(tap, side, watch)
+                stack.callback(self._attach(tap, store))
+            yield side
+        self._check_overwritten(watch)
+
+    def _store(self, tap: Tap, side: Side, watch: dict) -> Callable[[Any], None]:
+        def store(value: Any) -> None:
+            if tap.is_output:
+                # Until one forward has shown that nothing writes over it, keep a copy as well.
+                watch.setdefault(tap.source, []).extend((t, t._version) for t in flatten(value))
+                if self.overwritten.get(tap.source, True):
+                    value = [tensor.clone() for tensor in flatten(value)]
+            side.calls.setdefault(tap.source, []).append(value)
+
+        return store
+
+    def _attach(self, tap: Tap, store: Callable[[Any], None]) -> Callable[[], None]:
+        module, method = self._locate(tap)
+        if tap.call:
+            return _wrap_method(module, method, tap, store)
+        if tap.arg is None:
+            return module.register_forward_hook(lambda _m, _args, out: store(out)).remove
+
+        def before(_module: nn.Module, args: tuple, kwargs: dict) -> None:
+            store(_argument(module.forward, tap, args, kwargs))
+
+        return module.register_forward_pre_hook(before, with_kwargs=True).remove
+
+    def _check_overwritten(self, watch: dict[str, list[tuple[Tensor, int]]]) -> None:
+        for source, versions in watch.items():
+            changed = any(tensor._version != version for tensor, version in versions)
+            if changed and not self.overwritten.get(source, True):
+                raise TapError(
+                    f"Tap '{source}' was overwritten in place after it was recorded, which it was "
+                    'not in earlier steps. Tap the module behind it, or set inplace=False there.'
+                )
+            self.overwritten[source] = changed or self.overwritten.get(source, False)
+
+
+def _wrap_method(
+    module: nn.Module, method: str, tap: Tap, store: Callable[[Any], None]
+) -> Callable[[], None]:
+    original = getattr(module, method)
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        if tap.arg is not None:
+            store(_argument(original, tap, args, kwargs))
+            return original(*args, **kwargs)
+        value = original(*args, **kwargs)
+        store(value)
+        return value
+
+    # On the instance, never on the class; two taps on one method nest and undo in reverse.
+    had_own = method in module.__dict__
+    module.__dict__[method] = wrapper
+
+    def undo() -> None:
+        if had_own:
+            module.__dict__[method] = original
+        else:
+            module.__dict__.pop(method, None)
+
+    return undo
+
+
+def _argument(function: Callable, tap: Tap, args: tuple, kwargs: dict) -> Any:
+    bound = inspect.signature(function).bind(*args, **kwargs).arguments
+    assert tap.arg is not None
+    try:
+        return list(bound.values())[int(tap.arg)] if tap.arg.isdigit() else bound[tap.arg]
+    except (IndexError, KeyError):
+        raise TapError(
+            f"Tap '{tap}': the call had no argument {tap.arg}; it had {list(bound)}."
+        ) from None
+
+
+def _unknown_message(model: nn.Module, tap: Tap, path: str) -> str:
+    names = [name for name, _ in model.named_modules() if name]
+    near = difflib.get_close_matches(path, names, n=5, cutoff=0.4)
+    parent = path
+    while parent and parent not in names:
+        parent = parent.rpartition('.')[0]
+    inside = [name for name in names if name.rpartition('.')[0] == parent][:12]
+    hint = f' Near-by names: {", ".join(near)}.' if near else ''
+    return (
+        f"Tap '{tap}': {type(model).__name__} has no module '{path}'.{hint} "
+        f"'{parent or type(model).__name__}' contains: {', '.join(inside) or 'nothing'}. "
+        'tools/plan.py lists every candidate.'
+    )
+
+
+def _silent_message(model: nn.Module, tap: Tap) -> str:
+    message = f"Tap '{tap}' of {type(model).__name__} saw nothing in this step."
+    if tap.path.split('.')[-1] in ('decode_head', 'roi_head') and tap.is_output:
+        message += (
+            f" '{tap.path}' is entered through its methods, so its output cannot be hooked:"
+            f" try '{tap.path}.forward()' or a layer inside it."
+        )
+    names = [n for n, _ in model.named_children() if n != tap.path]
+    return f'{message} Near-by names: {", ".join(names)}.'
+
+
+def require_gradient(side: Side, taps: Iterable[Tap]) -> None:
+    """Raise TapError for a student's output tap that carries no gradient."""
+    for tap in taps:
+        if not tap.is_output or not torch.is_grad_enabled():
+            continue
+        tensors = [t for t in side[tap] if t.is_floating_point()]
+        if tensors and not any(t.requires_grad for t in tensors):
+            raise TapError(
+                f"Student tap '{tap}' carries no gradient, so nothing can be learnt there. Either "
+                'its layers are frozen (frozen_stages, requires_grad=False), or the tap lies '
+                'inside a region with activation checkpointing (with_cp=True): tap the output of '
+                'that region or set with_cp=False.'
+            )

@@ -1,0 +1,310 @@
+"""Teachers: built from a config, loaded strictly, frozen, and shown their own kind of pixels."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import DefaultScope
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmkd.checkpoint import read_checkpoint, state_dict_of
+from mmkd.config import load_config
+from mmkd.registry import MODELS
+from mmkd.tap import Recorder, Side, Tap
+
+DTYPES = {'fp16': torch.float16, 'bf16': torch.bfloat16, 'fp32': torch.float32, None: None}
+
+
+class Teacher:
+    """A frozen network that the student listens to.
+
+    It is no sub-module of anything: absent from checkpoints, optimiser, EMA and SyncBN conversion,
+    shared by ``deepcopy``, in eval mode for ever.
+
+    Args:
+        config (str | dict): path of a config, ``'mmdet::…'``, or a model mapping.
+        checkpoint (str): local file or URL. ``'random'`` is the only way to run untrained.
+        dtype (str | None): ``'bf16'`` or ``'fp16'`` runs the network in that precision.
+        memory_format (str | None): ``'channels_last'``.
+        fuse_conv_bn (bool): fold BatchNorms into their convolutions.
+        ignore_keys (list[str]): regular expressions of checkpoint keys that may differ.
+        cfg_options (dict | None): overrides of the config, as in ``--cfg-options``.
+
+    Raises:
+        ValueError: no checkpoint; unknown option; keys missing, unexpected or mis-shaped.
+        FileNotFoundError: config or checkpoint does not exist.
+    """
+
+    def __init__(
+        self,
+        config: str | dict | Config,
+        checkpoint: str | None = None,
+        dtype: str | None = None,
+        memory_format: str | None = None,
+        fuse_conv_bn: bool = False,
+        ignore_keys: Iterable[str] = (),
+        cfg_options: dict | None = None,
+    ) -> None:
+        if dtype not in DTYPES:
+            raise ValueError(f"teacher: dtype must be 'bf16', 'fp16' or None, found {dtype!r}.")
+        if memory_format not in (None, 'channels_last'):
+            raise ValueError(
+                f"teacher: memory_format must be 'channels_last' or None, found {memory_format!r}."
+            )
+        if checkpoint is None:
+            raise ValueError(
+                f'teacher {_title(config)} has no checkpoint. Set checkpoint= to a file or URL; '
+                "an untrained teacher must be asked for with checkpoint='random'."
+            )
+        self.source = checkpoint
+        self.model = build_model(config, cfg_options)
+        self.loaded_keys = 0
+        if checkpoint != 'random':
+            self.loaded_keys = load_strictly(self.model, checkpoint, ignore_keys)
+        self.pixels = Pixels.of(self.model)
+        self.model = revert_sync(self.model)
+        self.model.eval().requires_grad_(False)
+        if fuse_conv_bn:
+            self.model = fuse(self.model)
+        self.dtype = DTYPES[dtype]
+        self.memory_format = torch.channels_last if memory_format else torch.preserve_format
+        self.model.to(dtype=self.dtype, memory_format=self.memory_format)
+        self.route = 'tensor'
+        self.recorder: Recorder | None = None
+
+    def __deepcopy__(self, memo: dict) -> Teacher:
+        return self
+
+    def to(self, *args: Any, **kwargs: Any) -> Teacher:
+        """Follow the student to another device (never to another dtype)."""
+        device = torch._C._nn._parse_to(*args, **kwargs)[0]
+        if device is not None:
+            self.model.to(device)
+        return self
+
+    def listen(self, taps: Iterable[Tap]) -> None:
+        """Fix what will be recorded, and with it the shortest route that reaches it."""
+        taps = list(taps)
+        self.recorder = Recorder(self.model, taps)
+        self.route = shortest_route(self.model, taps)
+
+    @torch.no_grad()
+    def __call__(self, inputs: Tensor, samples: list, student_pixels: Pixels) -> Side:
+        """Record the taps on the student's batch (N, 3, H, W)."""
+        assert self.recorder is not None, 'listen() first'
+        inputs = self.pixels.translate(inputs, samples, student_pixels)
+        samples = _with_batch_shape(samples, inputs)
+        seen = inputs.to(dtype=self.dtype or inputs.dtype, memory_format=self.memory_format)
+        with (
+            self.recorder.record(inputs) as side,
+            torch.autocast(inputs.device.type, enabled=False),
+        ):
+            run_route(self.model, self.route, seen, samples)
+        return side
+
+
+def _title(config: Any) -> str:
+    return repr(config) if isinstance(config, str) else '(given as a mapping)'
+
+
+def build_model(config: str | dict | Config, cfg_options: dict | None = None) -> nn.Module:
+    """Build a model from a config file, a whole config or a model mapping."""
+    if isinstance(config, str):
+        config = load_config(config)
+    config = copy.deepcopy(config)
+    if cfg_options:
+        config = config if isinstance(config, Config) else Config(config)
+        config.merge_from_dict(cfg_options)
+    scope = config.get('default_scope')
+    model = config.get('model', config)
+    if model.get('type') == 'mmkd.Distiller':
+        model = model['student']
+    if scope is None and DefaultScope.get_current_instance() is None:
+        scope = _guess_scope(model)
+    with DefaultScope.overwrite_default_scope(scope):
+        return MODELS.build(model)
+
+
+def _guess_scope(model: dict) -> str | None:
+    """Scope for a bare mapping outside any Runner: the package that knows the type."""
+    for scope in ('mmdet', 'mmseg'):
+        with DefaultScope.overwrite_default_scope(scope):
+            if MODELS.get(str(model.get('type'))) is not None:
+                return scope
+    return None
+
+
+def revert_sync(model: nn.Module) -> nn.Module:
+    """BatchNorm instead of SyncBN: the same in eval mode, and it also runs on a CPU."""
+    return revert_sync_batchnorm(model)
+
+
+def load_strictly(
+    model: nn.Module, source: str, ignore_keys: Iterable[str] = (), who: str = 'teacher'
+) -> int:
+    """Load every weight or raise ValueError that lists what does not fit; returns the key count.
+
+    ``num_batches_tracked`` may be absent: old files lack it and no eval-mode network reads it.
+    """
+    state = state_dict_of(read_checkpoint(source))
+    wanted = {k: v.shape for k, v in model.state_dict().items()}
+    shapes = {
+        k: (tuple(v.shape), tuple(wanted[k]))
+        for k, v in state.items()
+        if k in wanted and v.shape != wanted[k]
+    }
+    # load_state_dict runs the modules' own version upgrades, which may rename keys.
+    fitting = {k: v for k, v in state.items() if k not in shapes}
+    if hasattr(state, '_metadata'):
+        fitting = copy.copy(state)
+        for key in shapes:
+            fitting.pop(key)
+    result = model.load_state_dict(fitting, strict=False)
+    patterns = [re.compile(p) for p in (*ignore_keys, r'num_batches_tracked$')]
+
+    def counts(keys: Iterable[str]) -> list[str]:
+        return [k for k in keys if not any(p.search(k) for p in patterns)]
+
+    missing = counts(k for k in result.missing_keys if k not in shapes)
+    unexpected = counts(result.unexpected_keys)
+    wrong = [f'{k} (file {a}, model {b})' for k, (a, b) in shapes.items() if counts([k])]
+    if missing or unexpected or wrong:
+        raise ValueError(_mismatch_message(model, source, missing, unexpected, wrong, who))
+    return len(wanted) - len(result.missing_keys)
+
+
+def _mismatch_message(
+    model: nn.Module,
+    source: str,
+    missing: list[str],
+    unexpected: list[str],
+    wrong: list[str],
+    who: str,
+) -> str:
+    lines = [f'{who}: {source} does not fit {type(model).__name__}.']
+    for title, keys in (
+        ('missing in the file', missing),
+        ('not in the model', unexpected),
+        ('of another shape', wrong),
+    ):
+        if keys:
+            more = f' … and {len(keys) - 10} more' if len(keys) > 10 else ''
+            lines.append(f'  {len(keys)} {title}: {", ".join(keys[:10])}{more}')
+    hint = 'Is it the checkpoint of this very config (depth, widths, number of classes, deep_stem)?'
+    if who == 'teacher':
+        hint += ' Single keys that may differ can be named in teacher.ignore_keys.'
+    lines.append(hint)
+    return '\n'.join(lines)
+
+
+def fuse(model: nn.Module) -> nn.Module:
+    """Fold eval-mode BatchNorms into the convolution in front of them."""
+    from mmcv.cnn import fuse_conv_bn
+
+    return fuse_conv_bn(model)
+
+
+def shortest_route(model: nn.Module, taps: Iterable[Tap]) -> str:
+    """``'backbone'``, ``'extract_feat'`` or ``'tensor'``: only as far as the taps need."""
+    roots = {tap.path.split('.')[0] for tap in taps}
+    if roots <= {'backbone'} and hasattr(model, 'backbone'):
+        return 'backbone'
+    if roots <= {'backbone', 'neck'} and hasattr(model, 'extract_feat'):
+        return 'extract_feat'
+    return 'tensor'
+
+
+def run_route(model: nn.Module, route: str, inputs: Tensor, samples: list) -> None:
+    """Run a network as far as ``route`` says, never in loss mode."""
+    if route == 'backbone':
+        model.backbone(inputs)
+    elif route == 'extract_feat':
+        model.extract_feat(inputs)
+    elif _head_wants_samples(model):
+        model.decode_head(model.extract_feat(inputs), samples)
+    else:
+        model(inputs, samples, mode='tensor')
+
+
+def _head_wants_samples(model: nn.Module) -> bool:
+    """MaskFormer-like heads in mmseg cannot be reached through ``mode='tensor'``."""
+    head = getattr(model, 'decode_head', None)
+    if not isinstance(head, nn.Module):
+        return False
+    return 'batch_data_samples' in inspect.signature(type(head).forward).parameters
+
+
+def _with_batch_shape(samples: list, inputs: Tensor) -> list:
+    """Samples that agree with inputs padded further for the teacher; the originals stay."""
+    shape = tuple(inputs.shape[2:])
+    old = samples[0].metainfo.get('batch_input_shape') if samples else None
+    if old is None or tuple(old) == shape:
+        return samples
+    copies = [sample.new() for sample in samples]
+    for sample in copies:
+        sample.set_metainfo(dict(batch_input_shape=shape))
+    return copies
+
+
+class Pixels:
+    """How a model wants its pixels: mean, std, channel order, padding value and divisor.
+
+    Read off its data preprocessor, in the order of the channels after conversion.
+    """
+
+    def __init__(self, preprocessor: nn.Module | None) -> None:
+        normalised = getattr(preprocessor, '_enable_normalize', False)
+        self.mean = preprocessor.mean.detach().float().flatten() if normalised else torch.zeros(3)
+        self.std = preprocessor.std.detach().float().flatten() if normalised else torch.ones(3)
+        self.swapped = bool(getattr(preprocessor, '_channel_conversion', False))
+        self.pad = float(getattr(preprocessor, 'pad_val', getattr(preprocessor, 'pad_value', 0)))
+        self.divisor = int(getattr(preprocessor, 'pad_size_divisor', 1) or 1)
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Pixels:
+        return cls(getattr(model, 'data_preprocessor', None))
+
+    def same_values(self, other: Pixels) -> bool:
+        return (
+            self.swapped == other.swapped
+            and self.pad == other.pad
+            and torch.equal(self.mean.cpu(), other.mean.cpu())
+            and torch.equal(self.std.cpu(), other.std.cpu())
+        )
+
+    def translate(self, inputs: Tensor, samples: list, source: Pixels) -> Tensor:
+        """(N, 3, H, W) normalised and padded for ``source`` -> the same images for this model."""
+        if not self.same_values(source):
+            inputs = self._restore_padding(self._renormalise(inputs, source), samples)
+        h, w = inputs.shape[2:]
+        extra = (-w % self.divisor, -h % self.divisor)
+        if any(extra):
+            inputs = F.pad(inputs, (0, extra[0], 0, extra[1]), value=self.pad)
+        return inputs
+
+    def _renormalise(self, inputs: Tensor, source: Pixels) -> Tensor:
+        order = [2, 1, 0] if self.swapped != source.swapped else [0, 1, 2]
+        mean_s, std_s = source.mean[order], source.std[order]
+        scale, shift = std_s / self.std.cpu(), (mean_s - self.mean.cpu()) / self.std.cpu()
+        scale, shift = (v.to(inputs).view(1, -1, 1, 1) for v in (scale, shift))
+        return inputs[:, order] * scale + shift
+
+    def _restore_padding(self, inputs: Tensor, samples: list) -> Tensor:
+        for image, sample in zip(inputs, samples, strict=True):
+            h, w = sample.metainfo.get('img_shape', image.shape[1:])[:2]
+            image[:, h:] = self.pad
+            image[:, :, w:] = self.pad
+        return inputs
+
+    def __str__(self) -> str:
+        order = 'RGB' if self.swapped else 'BGR'
+        mean, std = ([round(v, 3) for v in x.tolist()] for x in (self.mean, self.std))
+        return f'{order} mean {mean} std {std}, padding {self.pad:g} to multiples of {self.divisor}'
