@@ -3,7 +3,7 @@
 from mmengine import registry as root
 from mmengine.registry import Registry
 
-_ENGINE = ['mmkd.engine']
+_ENGINE = ['mmkd.engine.launch']  # imports every hook, loop and Runner
 
 MODELS = Registry(
     'model', parent=root.MODELS, scope='mmkd', locations=['mmkd.distiller', 'mmkd.methods']

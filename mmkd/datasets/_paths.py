@@ -64,7 +64,7 @@ def check_files(dataset, cfg: Mapping | None = None) -> None:
     Raises:
         FileNotFoundError: See ``check_paths``.
     """
-    cfg = cfg or {}
+    cfg = cfg or vars(dataset)
     prefixes = cfg.get('data_prefix') or {}
     wanted = [
         ('data_root', None, dataset.data_root),
@@ -80,7 +80,8 @@ def check_files(dataset, cfg: Mapping | None = None) -> None:
     for name, asked, path in wanted:
         # What lies below a missing folder is not worth a line of its own.
         known = any(f'{path}/'.startswith(f'{one[2].rstrip("/")}/') for one in missing)
-        if path and not known and not _is_remote(path, cfg) and not os.path.exists(path):
+        local = isinstance(path, str) and path and not _is_remote(path, cfg)
+        if local and not known and not os.path.exists(path):
             missing.append((name, asked or path, path))
     if missing:
         below = ', '.join(dict.fromkeys(asked for _, asked, _ in wanted if asked)) or 'the data'

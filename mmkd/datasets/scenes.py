@@ -54,13 +54,7 @@ def generate_scene(
         ValueError: If ``size`` is below 16 pixels or a label is not an index into ``CLASSES``.
     """
     width, height = size
-    if min(width, height) < 16:
-        raise ValueError(f'a scene needs at least 16x16 pixels, got {width}x{height}')
-    if labels is None:
-        labels = rng.integers(len(CLASSES), size=rng.integers(3, 9)).tolist()
-    if not all(0 <= label < len(CLASSES) for label in labels):
-        raise ValueError(f'labels must lie in [0, {len(CLASSES)}), got {list(labels)}')
-
+    labels = _check(rng, size, labels)
     canvas = _background(rng, height, width)
     masks: list[np.ndarray] = []
     areas: list[int] = []
@@ -78,6 +72,17 @@ def generate_scene(
     image = np.clip(canvas, 0, 255).astype(np.uint8)
     stacked = np.stack(masks) if masks else np.zeros((0, height, width), bool)
     return Scene(image, boxes_of(stacked), np.array(kept, np.int64), stacked)
+
+
+def _check(rng, size: tuple[int, int], labels: Sequence[int] | None) -> list[int]:
+    """The classes to draw; ``ValueError`` for arguments out of range."""
+    if min(size) < 16:
+        raise ValueError(f'a scene needs at least 16x16 pixels, got {size[0]}x{size[1]}')
+    if labels is None:
+        return rng.integers(len(CLASSES), size=rng.integers(3, 9)).tolist()
+    if not all(0 <= label < len(CLASSES) for label in labels):
+        raise ValueError(f'labels must lie in [0, {len(CLASSES)}), got {list(labels)}')
+    return list(labels)
 
 
 def boxes_of(masks: np.ndarray) -> np.ndarray:

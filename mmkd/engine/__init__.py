@@ -1,0 +1,1 @@
+"""Running a distillation: the Runner, its hooks, launching, measuring."""

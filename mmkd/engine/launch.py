@@ -15,11 +15,14 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner as StockRunner
 
 from mmkd.checkpoint import trust_checkpoints
-from mmkd.datasets.guard import check_paths
+from mmkd.datasets.guard import check_evaluator, check_paths
+from mmkd.engine.data_guard import DataGuardHook
+from mmkd.engine.overhead import OverheadHook
+from mmkd.engine.preflight import PreflightHook
 from mmkd.engine.runner import Runner
 from mmkd.teacher import load_strictly
 
-_HOOKS = ('mmkd.PreflightHook', 'mmkd.DataGuardHook', 'mmkd.OverheadHook')
+_HOOKS = (PreflightHook, DataGuardHook, OverheadHook)
 
 
 def prepare(config: Config, work_dir: str | None = None, amp: bool = False) -> Config:
@@ -31,14 +34,22 @@ def prepare(config: Config, work_dir: str | None = None, amp: bool = False) -> C
     """
     config.work_dir = work_dir or config.get('work_dir') or default_work_dir(config.filename)
     present = {hook.get('type') for hook in config.get('custom_hooks') or []}
-    missing = [dict(type=hook) for hook in _HOOKS if hook not in present]
+    names = [f'mmkd.{hook.__name__}' for hook in _HOOKS]
+    missing = [dict(type=name) for name in names if name not in present]
     config.custom_hooks = [*(config.get('custom_hooks') or []), *missing]
     if amp:
         enable_amp(config)
-    for key in ('train_dataloader', 'val_dataloader'):
-        if config.get(key):
-            check_paths(config[key]['dataset'])
+    check_data(config, 'train', 'val')
     return config
+
+
+def check_data(config: Config, *splits: str) -> None:
+    """Stop now if a file that a split needs is not there; raises FileNotFoundError."""
+    for split in splits:
+        if config.get(f'{split}_dataloader'):
+            dataset = config[f'{split}_dataloader']['dataset']
+            check_paths(dataset, scope=config.get('default_scope'))
+            check_evaluator(config.get(f'{split}_evaluator') or [], dataset.get('data_root'))
 
 
 def default_work_dir(filename: str | None) -> str:
@@ -88,7 +99,7 @@ def test(config: Config, checkpoint: str, work_dir: str | None = None) -> dict[s
         config.model = config.model.student
     config.work_dir = work_dir or config.get('work_dir') or default_work_dir(config.filename)
     config.load_from = None
-    check_paths(config.test_dataloader['dataset'])
+    check_data(config, 'test')
     runner = build_runner(config)
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     load_strictly(model, checkpoint, who='test')
@@ -124,10 +135,31 @@ def add_common(parser: Any) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 
 
+def move_data(config: Config, root: str) -> None:
+    """Change ``data_root`` wherever the config's own value of it went when it was read."""
+    old = config.get('data_root')
+    if not old:
+        return
+
+    def walk(value: Any) -> Any:
+        if isinstance(value, dict):
+            for key in value:
+                value[key] = walk(value[key])
+        elif isinstance(value, (list, tuple)):
+            return type(value)(walk(item) for item in value)
+        elif isinstance(value, str) and value.startswith(old):
+            return osp.join(root, value[len(old) :].lstrip('/'))
+        return value
+
+    walk(config._cfg_dict)
+
+
 def apply_common(args: Any, config: Config) -> Config:
     """Honour :func:`add_common`."""
-    if args.cfg_options:
-        config.merge_from_dict(args.cfg_options)
+    options = dict(args.cfg_options or {})
+    if 'data_root' in options:
+        move_data(config, options['data_root'])
+    config.merge_from_dict(options)
     if args.trust_checkpoint:
         trust_checkpoints()
     config.launcher = args.launcher

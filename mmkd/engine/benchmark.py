@@ -1,0 +1,217 @@
+"""What a distilled step costs against the least it could cost, measured side by side."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData, PixelData
+from torch import Tensor
+
+from mmkd.distiller import Distiller
+from mmkd.families import family_of, segmentor
+from mmkd.plan import dummy_samples
+from mmkd.teacher import Teacher, run_route
+
+
+@dataclass
+class Cost:
+    """Of one kind of step: median seconds, ratio to the floor in the same round, peak bytes."""
+
+    seconds: float
+    ratio: float
+    spread: tuple[float, float]
+    peak: int
+
+
+def benchmark_step(
+    config: Config,
+    size: tuple[int, int] = (256, 256),
+    batch: int = 2,
+    rounds: int = 7,
+    boxes: int = 8,
+    dtype: str | None = None,
+) -> dict[str, Cost]:
+    """Time three kinds of step in turn, in one process, on a random batch.
+
+    ``plain`` is the student's own step (forward, backward, SGD), ``floor`` that and a bare float32
+    teacher forward as far as the taps need, ``distilled`` the real thing.
+
+    Args:
+        config (Config): of a distillation run; weights are random and no data is read.
+        size (tuple[int, int]): height and width of the batch.
+        batch, rounds, boxes (int): images, measured rounds, ground-truth boxes an image.
+        dtype (str | None): of the distilling teacher; the floor's stays float32.
+    """
+    init_default_scope(config.get('default_scope', 'mmengine'))
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    distiller = _distiller(config, dtype).to(device)
+    bare = _bare_teachers(config, distiller)
+    inputs, samples = random_batch(distiller, size, batch, boxes, device)
+    optimiser = torch.optim.SGD(distiller.parameters(), lr=1e-6)
+
+    def update(losses: dict[str, Any]) -> None:
+        loss, _ = distiller.parse_losses(losses)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+    def plain() -> None:
+        update(distiller.student(inputs, samples, mode='loss'))
+
+    @torch.no_grad()
+    def listen() -> None:
+        for teacher in bare:
+            run_route(teacher.model, teacher.route, inputs, samples)
+
+    def floor() -> None:
+        listen()
+        plain()
+
+    def distilled() -> None:
+        update(distiller(inputs, samples, mode='loss'))
+
+    return measure({'plain': plain, 'floor': floor, 'distilled': distilled}, rounds)
+
+
+def measure(steps: dict[str, Callable[[], None]], rounds: int, base: str = 'floor') -> dict:
+    """Interleave the steps, rotating which one goes first; ratios are taken within a round."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    names = list(steps)
+    for step in steps.values():
+        step()  # warm-up: allocators, kernels, the recorder's first look
+        step()
+    for turn in range(rounds):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            seconds[name].append(_clock(steps[name]))
+    result = {}
+    for name, step in steps.items():
+        ratios = sorted(a / b for a, b in zip(seconds[name], seconds[base], strict=True))
+        result[name] = Cost(
+            statistics.median(seconds[name]),
+            statistics.median(ratios),
+            (ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]),
+            peak_bytes(step),
+        )
+    return result
+
+
+def _clock(step: Callable[[], None]) -> float:
+    _wait()
+    start = time.perf_counter()
+    step()
+    _wait()
+    return time.perf_counter() - start
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def peak_bytes(step: Callable[[], None]) -> int:
+    """Most bytes that one step holds at a time, above what it starts with."""
+    if torch.cuda.is_available():
+        _wait()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        _wait()
+        return torch.cuda.max_memory_allocated() - before
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
+        step()
+    held = peak = 0
+    events = profile.profiler.kineto_results.events()
+    for event in sorted((e for e in events if e.name() == '[memory]'), key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak
+
+
+def _distiller(config: Config, dtype: str | None) -> Distiller:
+    from mmkd.registry import MODELS
+
+    model = config.model
+    if 'Distiller' not in str(model.type):
+        raise ValueError('benchmark step needs a distillation config (model.type mmkd.Distiller).')
+    for entry in _teacher_entries(model):
+        entry['checkpoint'] = 'random'
+        entry['dtype'] = dtype or entry.get('dtype')
+    model.preflight = False
+    return MODELS.build(model).train()
+
+
+def _teacher_entries(model: Any) -> list[Any]:
+    teacher = model.get('teacher') or {}
+    return [teacher] if 'config' in teacher else list(teacher.values())
+
+
+def _bare_teachers(config: Config, distiller: Distiller) -> list[Teacher]:
+    """The same networks in float32, on the routes that the taps ask for."""
+    device = next(distiller.parameters()).device
+    teachers = []
+    for entry, (name, listening) in zip(
+        _teacher_entries(config.model), distiller.teachers.items(), strict=True
+    ):
+        bare = listening
+        if listening.dtype is not None:
+            bare = Teacher(entry['config'], 'random', cfg_options=entry.get('cfg_options'))
+            bare.listen(distiller.plan.teacher_taps(name))
+        teachers.append(bare.to(device))
+    return teachers
+
+
+def random_batch(
+    model: Any, size: tuple[int, int], batch: int, boxes: int, device: str
+) -> tuple[Tensor, list]:
+    """Random pixels (N, 3, H, W) and ground truth of the kind that the model trains on."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(batch, 3, *size, generator=generator).to(device)
+    samples = []
+    for index in range(batch):
+        (sample,) = dummy_samples(size[0])
+        shape = dict(img_shape=size, ori_shape=size, pad_shape=size, batch_input_shape=size)
+        sample.set_metainfo(dict(shape, img_id=index))
+        family = family_of(model.student)
+        if family == 'segmentor':
+            classes = max(segmentor.classes(model.student), 2)
+            labels = torch.randint(classes, (1, *size), generator=generator)
+            sample.set_field(PixelData(data=labels.to(device)), 'gt_sem_seg')
+        elif family == 'classifier':
+            raise ValueError('benchmark step draws no class labels yet; name a detector or segmentor.')
+        else:
+            sample.gt_instances = _random_boxes(size, boxes, generator, device)
+        samples.append(sample)
+    return inputs, samples
+
+
+def _random_boxes(
+    size: tuple[int, int], count: int, generator: torch.Generator, device: str
+) -> InstanceData:
+    """Boxes between a twelfth and a half of the image, anywhere in it."""
+    extent = torch.tensor([size[1], size[0]], dtype=torch.float32)
+    wh = (torch.rand(count, 2, generator=generator) * 0.42 + 0.08) * extent
+    low = torch.rand(count, 2, generator=generator) * (extent - wh)
+    labels = torch.zeros(count, dtype=torch.long)
+    return InstanceData(bboxes=torch.cat((low, low + wh), 1).to(device), labels=labels.to(device))
+
+
+def report(costs: dict[str, Cost]) -> str:
+    """A markdown table."""
+    floor = costs['floor']
+    lines = ['| step | seconds | x floor (quartiles) | peak MiB | x floor |', '|---|---|---|---|---|']
+    for name, cost in costs.items():
+        low, high = cost.spread
+        lines.append(
+            f'| {name} | {cost.seconds:.3f} | {cost.ratio:.3f} ({low:.3f} to {high:.3f}) | '
+            f'{cost.peak / 2**20:.0f} | {cost.peak / max(floor.peak, 1):.3f} |'
+        )
+    return '\n'.join(lines)
