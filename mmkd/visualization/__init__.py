@@ -1,0 +1,5 @@
+"""Pages that show what an objective looks at: boxes, masks, attention, classes."""
+
+from mmkd.visualization.view import Boxes, View
+
+__all__ = ['Boxes', 'View']

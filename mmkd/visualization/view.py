@@ -1,0 +1,78 @@
+"""What an objective has to show: maps over the padded batch, or boxes in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+KINDS = ('mask', 'heat', 'classes')
+
+
+@dataclass(frozen=True)
+class View:
+    """One map for each image of a batch, aligned with the padded input.
+
+    Views of equal ``title`` and size stand side by side, in one colour scale.
+
+    Attributes:
+        title (str): what it is, e.g. ``'attention'``.
+        maps (Tensor): (N, h, w): bool for ``'mask'``, numbers of at least 0 for ``'heat'``, class
+            indices for ``'classes'``.
+        kind (str): ``'mask'``, ``'heat'`` or ``'classes'``.
+        side (str): ``'student'``, ``'teacher'``, or ``''`` for what belongs to neither.
+        stride (int | None): input pixels a cell; ``None`` is worked out from the sizes.
+        unit (str): what a heat of 1 means, e.g. ``'x uniform'``.
+
+    Raises:
+        ValueError: maps of another rank, an unknown kind or side.
+    """
+
+    title: str
+    maps: Tensor
+    kind: str = 'heat'
+    side: str = ''
+    stride: int | None = None
+    unit: str = ''
+
+    def __post_init__(self) -> None:
+        if self.maps.dim() != 3:
+            raise ValueError(
+                f'view {self.title!r}: maps must be (N, h, w), found {tuple(self.maps.shape)}.'
+            )
+        if self.kind not in KINDS:
+            raise ValueError(f'view {self.title!r}: kind {self.kind!r} is none of {KINDS}.')
+        _check_side(self.title, self.side)
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Boxes with what one side says of them.
+
+    Attributes:
+        title (str): what they are, e.g. ``'RoIs of largest KL'``.
+        boxes (Tensor): (R, 5), image index and xyxy in pixels of the padded input.
+        labels (Tensor): (R,), class indices; what lies beyond the classes is background.
+        scores (Tensor): (R,), in [0, 1].
+        side (str): as in :class:`View`.
+    """
+
+    title: str
+    boxes: Tensor
+    labels: Tensor
+    scores: Tensor
+    side: str = ''
+
+    def __post_init__(self) -> None:
+        if self.boxes.dim() != 2 or self.boxes.shape[1] != 5:
+            raise ValueError(
+                f'view {self.title!r}: boxes must be (R, 5), found {tuple(self.boxes.shape)}.'
+            )
+        _check_side(self.title, self.side)
+
+
+def _check_side(title: str, side: str) -> None:
+    if side not in ('', 'student', 'teacher'):
+        raise ValueError(
+            f"view {title!r}: side must be 'student', 'teacher' or '', found {side!r}."
+        )

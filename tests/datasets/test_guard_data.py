@@ -1,0 +1,246 @@
+"""The guard on boxes and unreadable files, with the real dataset classes of mmdet and mmseg."""
+
+import copy
+import json
+import pickle
+from multiprocessing.reduction import ForkingPickler
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import DATASETS
+from torch.utils.data import DataLoader
+
+from mmkd.datasets import guard
+
+
+def edit_json(root, change):
+    path = root / 'annotations/train.json'
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def edit_xml(root, index, old, new):
+    path = root / f'VOC2007/Annotations/{index:06d}.xml'
+    path.write_text(path.read_text().replace(old, new))
+
+
+# Boxes ------------------------------------------------------------------------------------------
+
+
+def spoil_boxes(root):
+    """One box without width, one inside out, one outside its image, in three files."""
+    for index, box in enumerate([(9, 9, 9, 20), (30, 30, 20, 20), (70, 5, 90, 15)]):
+        keys = ('xmin', 'ymin', 'xmax', 'ymax')
+        corners = ''.join(f'<{k}>{v}</{k}>' for k, v in zip(keys, box, strict=True))
+        one = f'<object><name>disc</name><bndbox>{corners}</bndbox></object></annotation>'
+        edit_xml(root, index, '</annotation>', one)
+
+
+@pytest.mark.parametrize('serialize', [True, False])
+def test_degenerate_boxes_of_voc_are_dropped(data, serialize, log):
+    root, config = data('voc')
+    config['serialize_data'] = serialize
+    good = DATASETS.build(config)
+    before = [good.get_data_info(i) for i in range(6)]
+    spoil_boxes(root)
+    dataset = DATASETS.build(config)
+    assert guard.audit(dataset)[0].degenerate == 2
+    wrapped = DATASETS.build({'type': 'RepeatDataset', 'times': 2, 'dataset': dataset})
+    assert guard.drop_degenerate_boxes(wrapped) == 3
+    assert [dataset.get_data_info(i) for i in range(6)] == before
+    assert '3 image(s)' in log.text and '000000.jpg' in log.text
+    assert guard.drop_degenerate_boxes(wrapped) == 0
+
+
+def test_a_box_without_width_would_be_an_infinite_target():
+    """Why they must go: mmdet's own coder and RetinaNet's assigner."""
+    from mmdet.models.task_modules import DeltaXYWHBBoxCoder, MaxIoUAssigner
+    from mmengine.structures import InstanceData
+
+    anchors = torch.tensor([[0.0, 0, 16, 16], [16, 16, 48, 48]])
+    box = torch.tensor([[9.0, 9, 9, 20]])
+    truth = InstanceData(bboxes=box, labels=torch.zeros(1, dtype=torch.long))
+    assigner = MaxIoUAssigner(0.5, 0.4, min_pos_iou=0)
+    assert assigner.assign(InstanceData(priors=anchors), truth).gt_inds.max() == 1
+    assert not torch.isfinite(DeltaXYWHBBoxCoder().encode(anchors[:1], box)).all()
+
+
+def test_boxes_of_test_data_stay(data):
+    root, config = data('voc')
+    spoil_boxes(root)
+    dataset = DATASETS.build({**config, 'test_mode': True, 'filter_cfg': None})
+    assert guard.drop_degenerate_boxes(dataset) == 0
+    assert guard.audit(dataset)[0].degenerate == 2
+
+
+def test_boxes_that_cocos_loader_leaves_out_are_counted(data, log):
+    root, config = data('coco')
+
+    def spoil(content):
+        first, *_ = content['annotations']
+        bad = [
+            {**first, 'id': 9000 + i, 'bbox': b}
+            for i, b in enumerate([[1, 1, 0, 5], [99, 1, 5, 5]])
+        ]
+        content['annotations'] += bad
+
+    edit_json(root, spoil)
+    dataset = DATASETS.build(config)
+    (report,) = guard.protect(dataset)
+    assert report.degenerate == 2 and '2 degenerate boxes' in log.text
+
+
+def test_images_without_ground_truth_are_counted(data, log):
+    root, config = data('coco')
+
+    def spoil(content):
+        content['annotations'] = [a for a in content['annotations'] if a['image_id'] not in (1, 4)]
+
+    edit_json(root, spoil)
+    (report,) = guard.audit(DATASETS.build(config))
+    assert report.empty == 2 and report.clean and '2 without ground truth' in log.text
+
+
+# Files ------------------------------------------------------------------------------------------
+
+
+def spoil_images(root):
+    """Image 1 is truncated, 2 is text, 3 is empty, 4 is gone; 0 and 5 stay good."""
+    images = sorted((root / 'train').iterdir())
+    images[1].write_bytes(images[1].read_bytes()[:400])
+    images[2].write_text('not an image')
+    images[3].write_bytes(b'')
+    images[4].unlink()
+
+
+def indices(loader):
+    return [s.img_id for batch in loader for s in batch['data_samples']]
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_unreadable_training_images_are_replaced_and_counted(data, workers, log):
+    root, config = data('coco')
+    spoil_images(root)
+    dataset = DATASETS.build(config)
+    (report,) = guard.protect(dataset)
+    assert len(report.missing) == 2 and '2 image files missing or empty' in log.text
+    loader = DataLoader(dataset, 2, num_workers=workers, collate_fn=pseudo_collate)
+    for _ in range(2):
+        seen = indices(loader)
+        assert len(seen) == 6 and set(seen) <= {0, 5}
+    assert guard.skipped(dataset) == 4
+    if not workers:  # workers log on their own
+        assert log.text.count('skipped so far') == 3
+        assert '000002.jpg: it cannot be decoded (' in log.text
+
+
+def test_unreadable_test_image_is_one_error(data):
+    root, config = data('coco')
+    spoil_images(root)
+    dataset = DATASETS.build({**config, 'test_mode': True})
+    guard.tolerate(dataset)
+    dataset[0]
+    for index, reason in enumerate(['be decoded', 'be decoded', 'is empty', 'no such file'], 1):
+        with pytest.raises(ValueError, match=rf'{index:06d}\.jpg: .*{reason}.*replace the file'):
+            dataset[index]
+
+
+def test_dataset_of_nothing_but_bad_images_is_an_error(data):
+    root, config = data('coco')
+    for path in (root / 'train').iterdir():
+        path.write_text('no image')
+    dataset = DATASETS.build(config)
+    guard.tolerate(dataset)
+    with pytest.raises(ValueError, match=r'60 images in a row cannot be read(.|\n)*\.jpg'):
+        dataset[0]
+
+
+def test_errors_that_are_not_the_files_fault_pass_through(data):
+    _, config = data('coco')
+    dataset = DATASETS.build(config)
+    guard.tolerate(dataset)
+    dataset.pipeline.transforms.append(lambda results: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        dataset[0]
+
+
+@pytest.mark.parametrize('content', [None, b'', b'no image'])
+@pytest.mark.parametrize('test_mode', [False, True])
+def test_unreadable_label_is_an_error_in_training_too(data, content, test_mode):
+    root, config = data('cityscapes')
+    dataset = DATASETS.build({**config, 'test_mode': test_mode})
+    label = root / 'gtFine/train/shapes/shapes_000003_000019_gtFine_labelTrainIds.png'
+    label.unlink()
+    if content is not None:
+        label.write_bytes(content)
+    guard.tolerate(dataset)
+    dataset[0]
+    with pytest.raises(ValueError, match='label .*shapes_000003_000019_gtFine_labelTrainIds'):
+        dataset[3]
+    with pytest.raises((ValueError, FileNotFoundError), match='shapes_000003'):
+        guard.audit(dataset)
+
+
+def test_grey_images_are_good(data):
+    root, config = data('coco')
+    path = str(root / 'train/000000.jpg')
+    cv2.imwrite(path, cv2.imread(path, cv2.IMREAD_GRAYSCALE))
+    dataset = DATASETS.build(config)
+    guard.protect(dataset)
+    assert dataset[0]['inputs'].shape == (3, 48, 64) and guard.skipped(dataset) == 0
+
+
+@pytest.mark.parametrize('name', ['coco', 'voc', 'cityscapes'])
+def test_good_data_and_random_numbers_are_those_of_stock(data, name):
+    _, config = data(name)
+    stock, guarded = DATASETS.build(config), DATASETS.build(copy.deepcopy(config))
+    guard.protect(guarded)
+    for index in range(6):
+        samples = []
+        for dataset in (stock, guarded):
+            np.random.seed(index)
+            torch.manual_seed(index)
+            samples.append(dataset[index]['inputs'])
+        assert torch.equal(*samples)
+        state = np.random.get_state()[1]
+        np.random.seed(index)
+        torch.manual_seed(index)
+        stock[index]
+        assert np.array_equal(state, np.random.get_state()[1])
+
+
+def test_survives_pickling_copies_subsets_and_a_new_pipeline(data):
+    root, config = data('coco')
+    spoil_images(root)
+    dataset = DATASETS.build({**config, 'serialize_data': True})
+    guard.tolerate(dataset)
+    guard.tolerate(dataset)
+    reloaded = pickle.loads(pickle.dumps(dataset))
+    shared = pickle.loads(ForkingPickler.dumps(dataset))  # what a spawned worker receives
+    dataset.pipeline = copy.deepcopy(dataset.pipeline)
+    for one in (dataset, reloaded, copy.deepcopy(dataset), dataset.get_subset([0, 2, 5]), shared):
+        assert one.prepare_data.dataset is one
+        assert one[2 if len(one) == 6 else 1]['inputs'].shape == (3, 48, 64)
+    assert guard.skipped(dataset) >= 1
+
+
+def test_every_dataset_inside_wrappers_is_guarded_once(data):
+    _, config = data('coco')
+    one, two = DATASETS.build(config), DATASETS.build(config)
+    both = {'type': 'ConcatDataset', 'datasets': [one, two, one]}
+    balanced = {'type': 'ClassBalancedDataset', 'dataset': one, 'oversample_thr': 0.1}
+    assert len(guard.protect(DATASETS.build(both))) == 2
+    assert len(guard.protect(DATASETS.build(balanced))) == 1
+    assert type(one.prepare_data) is type(two.prepare_data) is guard._Prepare
+
+
+def test_audit_looks_at_a_sample_when_time_is_short(data):
+    _, config = data('coco')
+    dataset = DATASETS.build(config)
+    dataset.get_subset_([0] * 400)
+    (report,) = guard.audit(dataset, budget=0)
+    assert report.looked_at == 16 and '400 images (of 16 looked at)' in str(report)
