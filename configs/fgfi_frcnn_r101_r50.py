@@ -11,5 +11,5 @@ model = dict(
             'faster_rcnn_r101_fpn_1x_coco_20200130-f513f705.pth'
         ),
     ),
-    objectives=dict(fgfi=dict(type='mmkd.FGFI', weight=dict(value=0.01, start=400))),
+    objectives=dict(fgfi=dict(type='mmkd.FGFI', weight=dict(start=400))),
 )

@@ -11,5 +11,5 @@ model = dict(
             'retinanet_r101_fpn_1x_coco_20200130-7a93545f.pth'
         ),
     ),
-    objectives=dict(fgfi=dict(type='mmkd.FGFI', weight=dict(value=0.01, start=400))),
+    objectives=dict(fgfi=dict(type='mmkd.FGFI', weight=dict(start=400))),
 )

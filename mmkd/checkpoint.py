@@ -76,8 +76,6 @@ def read_checkpoint(
 
 def _load_trusted(path: str, map_location: Any, error: Exception, trusted: bool) -> Any:
     """Load what the safe reader refused, or say why not."""
-    if 'magic number' in str(error):
-        raise CheckpointError(f'{path} is a pickle, but not one written by torch.save.') from None
     names = _unsafe_names(path, error)
     if not names:
         raise CheckpointError(_damage(path, error)) from None
@@ -101,6 +99,8 @@ def _load_trusted(path: str, map_location: Any, error: Exception, trusted: bool)
 
 
 def _damage(path: str, error: Exception) -> str:
+    if 'magic number' in str(error):
+        return f'{path} is a pickle, but not one written by torch.save.'
     return f'{path} is truncated or damaged ({_first_line(error)}). Copy or download it again.'
 
 
@@ -156,7 +156,10 @@ def _resolve_alias(source: str) -> str:
         'torchvision': mm.get_torchvision_models,
         'mmcls': mm.get_mmcls_models,
     }
-    urls = tables.get(scheme, mm.get_external_models)()
+    try:
+        urls = tables.get(scheme, mm.get_external_models)()
+    except ImportError as error:
+        raise CheckpointError(f'{source} cannot be looked up: {_first_line(error)}.') from None
     name = mm.get_deprecated_model_names().get(name, name) if 'mmlab' in scheme else name
     if name not in urls:
         raise CheckpointError(f'{source} is not a known model; {len(urls)} names are known there.')
@@ -312,6 +315,10 @@ def _allowed() -> list:
         (_history_method, 'builtins.getattr'),
         (_plain_dict, 'mmengine.config.config.ConfigDict'),
         (_plain_dict, 'collections.defaultdict'),
+        (_plain_dict, 'builtins.dict'),
+        (_empty_bytes, 'builtins.bytes'),
+        (list, 'builtins.list'),
+        (int, 'builtins.int'),
         (_Dtype, 'numpy.dtype'),
         (_Array, 'numpy.ndarray'),
     ]
@@ -330,6 +337,10 @@ def _history_method(owner: Any, name: str) -> Callable:
 
 def _plain_dict(*args: Any) -> dict:
     return dict(args[0]) if args and isinstance(args[0], Mapping) else {}
+
+
+def _empty_bytes() -> bytes:
+    return b''
 
 
 class _Dtype:
@@ -358,7 +369,7 @@ class _Array:
     def __setstate__(self, state: tuple) -> None:
         _, shape, dtype, fortran, raw = state
         flat = np.frombuffer(_bytes(raw), dtype=dtype.resolve())
-        self.value = flat.reshape(shape, order='F' if fortran else 'C').copy()
+        self.value = flat.reshape(shape, order='F' if fortran else 'C').copy('K')
 
 
 def _reconstruct(kind: Any, shape: Any, code: Any) -> _Array:

@@ -71,9 +71,7 @@ def load_config(path: str) -> Config:
     return Config.fromfile(resolve(path))
 
 
-def wrap_stock(
-    path: str, teacher: str, checkpoint: str, method: str, name: str | None = None
-) -> tuple[Config, str]:
+def wrap_stock(path: str, teacher: str, checkpoint: str, method: str) -> tuple[Config, str]:
     """Distillation config for a stock config, without any config of ours.
 
     Args:
@@ -81,7 +79,6 @@ def wrap_stock(
         teacher (str): the teacher's config.
         checkpoint (str): the teacher's weights.
         method (str): a registered objective, ``'FGFI'`` or ``'mmkd.FGFI'``.
-        name (str | None): key of the objective; the method in lower case by default.
 
     Returns:
         tuple[Config, str]: the config, and the text of the equivalent short config file.
@@ -90,14 +87,15 @@ def wrap_stock(
         ValueError: an unknown method, or a config that distils already.
     """
     from mmkd.methods import names
+    from mmkd.registry import MODELS
 
-    kind = method.removeprefix('mmkd.')
-    if kind not in names():
+    config = load_config(path)  # first: its custom_imports may register the method
+    kind = method if '.' in method else f'mmkd.{method}'
+    if MODELS.get(kind) is None:
         raise ValueError(f'--method {method}: unknown. Known methods: {", ".join(names())}.')
-    config = load_config(path)
     if 'Distiller' in str(config.model.get('type')):
         raise ValueError(f'{path} distils already; --teacher and --method wrap a plain config.')
-    objectives = {name or kind.lower(): dict(type=f'mmkd.{kind}')}
+    objectives = {kind.rpartition('.')[2].lower(): dict(type=kind)}
     config.model = dict(
         type='mmkd.Distiller',
         student=config.model.to_dict(),

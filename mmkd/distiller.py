@@ -38,6 +38,8 @@ class Distiller(BaseModel):
         preflight (bool | dict): checks before and in the first steps. ``steps`` (5) guarded
             steps, ``ratio`` (100) above which a term is reported, ``score`` (0) validation
             samples on which the teacher is evaluated first. ``False`` switches all off.
+        data_preprocessor (dict | None): what the Runner hands on from the top of a config; the
+            student's, if it names none itself.
 
     Raises:
         ValueError: anything that could not work: see Teacher, Tap and each objective.
@@ -50,7 +52,10 @@ class Distiller(BaseModel):
         teacher: Any = None,
         task_weight: float | Mapping[str, float] = 1.0,
         preflight: bool | Mapping[str, Any] = True,
+        data_preprocessor: dict | None = None,
     ) -> None:
+        if data_preprocessor and not isinstance(student, nn.Module):
+            student.setdefault('data_preprocessor', data_preprocessor)
         built = student if isinstance(student, nn.Module) else build_model(student)
         super().__init__()
         self._borrow(built)
@@ -219,7 +224,7 @@ def build_teachers(teacher: Any) -> dict[str, Teacher]:
             f'found {teacher!r}.'
         )
     if 'config' in teacher:
-        return {'teacher': Teacher(**teacher)}
+        return {'teacher': build_teacher(teacher)}
     result = {}
     for name, entry in teacher.items():
         if not isinstance(entry, (Mapping, Teacher)) or (
@@ -229,8 +234,17 @@ def build_teachers(teacher: Any) -> dict[str, Teacher]:
                 f'teacher: {name!r} is neither an argument (config, checkpoint, …) nor a named '
                 f'teacher dict(config=…, checkpoint=…): {entry!r}.'
             )
-        result[name] = entry if isinstance(entry, Teacher) else Teacher(**entry)
+        result[name] = entry if isinstance(entry, Teacher) else build_teacher(entry)
     return result
+
+
+def build_teacher(entry: Mapping[str, Any]) -> Teacher:
+    """One teacher; an unknown argument is answered with those there are."""
+    known = list(inspect.signature(Teacher.__init__).parameters)[1:]
+    unknown = sorted(set(entry) - set(known))
+    if unknown:
+        raise TypeError(f'teacher has no option {", ".join(unknown)}; it has {", ".join(known)}.')
+    return Teacher(**entry)
 
 
 def build_objectives(objectives: Mapping[str, Any]) -> dict[str, Objective]:
@@ -273,11 +287,12 @@ def build_objective(entry: Mapping[str, Any]) -> Objective:
         raise ValueError(f'type={kind!r} is not registered. Methods of mmkd: {", ".join(names())}.')
     options = {k: v for k, v in entry.items() if k not in ('type', '_scope_')}
     known = {
-        parameter
+        parameter.name
         for cls in method.__mro__
-        if cls is not object and '__init__' in vars(cls) and cls.__module__ != 'torch.nn.modules.module'
-        for parameter in inspect.signature(cls.__init__).parameters
-    } - {'self', 'pair', 'args', 'kwargs'}
+        if cls not in (object, nn.Module) and '__init__' in vars(cls)
+        for parameter in list(inspect.signature(cls.__init__).parameters.values())[1:]
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    }
     unknown = sorted(set(options) - known)
     if unknown:
         raise TypeError(f'{kind} has no option {", ".join(unknown)}; it has {", ".join(sorted(known))}.')

@@ -9,9 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.adapters import build_adapter
+from mmkd.functional import weight_or
 from mmkd.levels import Level, pair_levels
 from mmkd.schedule import Schedule
 from mmkd.tap import Tap, Trace, parse_taps
+from mmkd.visualization.view import Boxes, View
 
 Taps = str | Tap | Iterable[str | Tap] | None
 
@@ -27,12 +29,15 @@ class Objective(nn.Module):
     Args:
         student (str | list[str] | None): taps on the student; ``None`` takes the method's own.
         teacher (str | list[str] | None): taps on the teacher; ``None`` takes the student's.
-        weight (float | dict): a number, or the keys of :class:`~mmkd.schedule.Schedule`.
+        weight (float | dict | None): a number, or the keys of :class:`~mmkd.schedule.Schedule`;
+            without a value the method's published one.
         teacher_name (str | None): which teacher, where the model has several.
     """
 
     #: default taps; ``bind`` may replace them
     taps: ClassVar[Taps] = None
+    #: the published weight, for ``weight=None`` and for schedules that name no ``value``
+    default_weight: ClassVar[float] = 1.0
     #: needs a teacher at all (a regulariser does not)
     needs_teacher: ClassVar[bool] = True
     #: may be zero for a batch without ground truth
@@ -48,7 +53,7 @@ class Objective(nn.Module):
         self,
         student: Taps = None,
         teacher: Taps = None,
-        weight: Any = 1.0,
+        weight: Any = None,
         teacher_name: str | None = None,
     ) -> None:
         super().__init__()
@@ -57,7 +62,7 @@ class Objective(nn.Module):
         self.teacher_taps = parse_taps(student if teacher is None else teacher)
         if not self.needs_teacher:
             self.teacher_taps = ()
-        self.weight = Schedule.of(weight)
+        self.weight = Schedule.of(weight_or(self.default_weight, weight))
         self.teacher_name = teacher_name
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
@@ -75,6 +80,10 @@ class Objective(nn.Module):
 
     def describe(self) -> list[str]:
         """Lines for tools/plan.py."""
+        return []
+
+    def views(self, trace: Trace) -> list[View | Boxes]:
+        """What this objective looks at in one step, for tools/visualize.py."""
         return []
 
 
@@ -101,7 +110,7 @@ class PairObjective(Objective):
         self,
         student: Taps = None,
         teacher: Taps = None,
-        weight: Any = 1.0,
+        weight: Any = None,
         teacher_name: str | None = None,
         adapt: str | None = 'auto',
         resize: str | None = None,

@@ -160,8 +160,13 @@ class Plan:
 
     def _probe_teacher(self, name: str) -> Side | None:
         taps = self.teacher_taps(name)
-        self.teachers[name].listen(taps)
-        return self._try_probe(self.teachers[name].model, taps)
+        teacher = self.teachers[name]
+        teacher.listen(taps)
+        side = self._try_probe(teacher.model, taps)
+        if teacher.fuse_conv_bn and taps:
+            teacher.fuse()
+            _check_fused(name, taps, side, self._try_probe(teacher.model, taps))
+        return side
 
     @staticmethod
     def _try_probe(model: nn.Module, taps: list[Tap]) -> Side | None:
@@ -202,6 +207,19 @@ class Plan:
         lines += [f'  {line}' for line in objective.describe()]
         count = sum(p.numel() for p in objective.parameters())
         return [*lines, f'  trains {count:,} parameters of its own']
+
+
+def _check_fused(name: str, taps: list[Tap], before: Side | None, after: Side | None) -> None:
+    """BatchNorms are folded by position; some heads share or reorder them, some taps lie between."""
+    for tap in taps:
+        pairs = zip(before[tap], after[tap], strict=True) if before and after else []
+        errors = [float((a - b).abs().max() / a.abs().max().clamp(min=1e-6)) for a, b in pairs]
+        if not errors or max(errors) > 1e-2:
+            found = f'by {max(errors):.2g}' if errors else 'in a way that cannot be checked'
+            raise ValueError(
+                f"teacher '{name}': fuse_conv_bn=True changes what '{tap}' shows, {found}. "
+                'Set fuse_conv_bn=False, or tap behind the BatchNorm.'
+            )
 
 
 @contextlib.contextmanager

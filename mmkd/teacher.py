@@ -34,7 +34,8 @@ class Teacher:
         checkpoint (str): local file or URL. ``'random'`` is the only way to run untrained.
         dtype (str | None): ``'bf16'`` or ``'fp16'`` runs the network in that precision.
         memory_format (str | None): ``'channels_last'``.
-        fuse_conv_bn (bool): fold BatchNorms into their convolutions.
+        fuse_conv_bn (bool): fold BatchNorms into their convolutions; refused by the plan if the
+            taps then show other values.
         ignore_keys (list[str]): regular expressions of checkpoint keys that may differ.
         cfg_options (dict | None): overrides of the config, as in ``--cfg-options``.
 
@@ -72,8 +73,7 @@ class Teacher:
         self.pixels = Pixels.of(self.model)
         self.model = revert_sync(self.model)
         self.model.eval().requires_grad_(False)
-        if fuse_conv_bn:
-            self.model = fuse(self.model)
+        self.fuse_conv_bn = fuse_conv_bn
         self.dtype = DTYPES[dtype]
         self.memory_format = torch.channels_last if memory_format else torch.preserve_format
         self.model.to(dtype=self.dtype, memory_format=self.memory_format)
@@ -95,6 +95,12 @@ class Teacher:
         taps = list(taps)
         self.recorder = Recorder(self.model, taps)
         self.route = shortest_route(self.model, taps)
+
+    def fuse(self) -> None:
+        """Fold every eval-mode BatchNorm into the convolution registered in front of it."""
+        from mmcv.cnn import fuse_conv_bn
+
+        self.model = fuse_conv_bn(self.model).requires_grad_(False)
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor, samples: list, student_pixels: Pixels) -> Side:
@@ -203,13 +209,6 @@ def _mismatch_message(
         hint += ' Single keys that may differ can be named in teacher.ignore_keys.'
     lines.append(hint)
     return '\n'.join(lines)
-
-
-def fuse(model: nn.Module) -> nn.Module:
-    """Fold eval-mode BatchNorms into the convolution in front of them."""
-    from mmcv.cnn import fuse_conv_bn
-
-    return fuse_conv_bn(model)
 
 
 def shortest_route(model: nn.Module, taps: Iterable[Tap]) -> str:

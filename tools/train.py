@@ -41,8 +41,10 @@ def main() -> None:
         config.load_from = None if args.resume == 'auto' else args.resume
     work_dir = args.work_dir or config.get('work_dir') or default_work_dir(config.filename)
     if text:
+        name = f'distil_{args.method.rpartition(".")[2].lower()}'
+        work_dir = args.work_dir or f'{work_dir}_{name}'  # not that of the plain training
         os.makedirs(work_dir, exist_ok=True)
-        with open(os.path.join(work_dir, f'distil_{args.method.lower()}.py'), 'w') as file:
+        with open(os.path.join(work_dir, f'{name}.py'), 'w') as file:
             file.write(text)
     train(config, work_dir=work_dir, amp=args.amp)
 

@@ -6,7 +6,10 @@ It trains from scratch; three pyramid levels, strides 8 to 32, suit objects of 2
 _base_ = ['mmdet::_base_/models/faster-rcnn_r50_fpn.py', 'mmdet::_base_/default_runtime.py']
 
 data_root = 'work_dirs/demo/data/'
-metainfo = dict(classes=('disc', 'square', 'triangle', 'star', 'ring'))
+metainfo = dict(
+    classes=('disc', 'square', 'triangle', 'star', 'ring'),
+    palette=[(230, 84, 60), (66, 135, 245), (60, 180, 75), (250, 190, 40), (155, 80, 220)],
+)
 batch_size = 8
 max_epochs = 8
 

@@ -186,7 +186,9 @@ def random_batch(
             labels = torch.randint(classes, (1, *size), generator=generator)
             sample.set_field(PixelData(data=labels.to(device)), 'gt_sem_seg')
         elif family == 'classifier':
-            raise ValueError('benchmark step draws no class labels yet; name a detector or segmentor.')
+            raise ValueError(
+                'benchmark step draws no class labels yet; name a detector or segmentor.'
+            )
         else:
             sample.gt_instances = _random_boxes(size, boxes, generator, device)
         samples.append(sample)
@@ -207,7 +209,10 @@ def _random_boxes(
 def report(costs: dict[str, Cost]) -> str:
     """A markdown table."""
     floor = costs['floor']
-    lines = ['| step | seconds | x floor (quartiles) | peak MiB | x floor |', '|---|---|---|---|---|']
+    lines = [
+        '| step | seconds | x floor (quartiles) | peak MiB | x floor |',
+        '|---|---|---|---|---|',
+    ]
     for name, cost in costs.items():
         low, high = cost.spread
         lines.append(

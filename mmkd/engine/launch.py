@@ -110,13 +110,14 @@ def test(config: Config, checkpoint: str, work_dir: str | None = None) -> dict[s
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
     """Let a command end with the message alone; ``MMKD_TRACEBACK=1`` shows where it came from."""
-    kinds = (ValueError, TypeError, OSError, RuntimeError, FloatingPointError)
+    kinds = (ValueError, TypeError, KeyError, OSError, RuntimeError, FloatingPointError)
     try:
         yield
     except kinds as error:
         if os.environ.get('MMKD_TRACEBACK') or not str(error).strip():
             raise
-        print(f'\nerror: {error}', file=sys.stderr)
+        message = error.args[0] if isinstance(error, KeyError) else error  # str() would quote it
+        print(f'\nerror: {message}', file=sys.stderr)
         print('(MMKD_TRACEBACK=1 shows the traceback)', file=sys.stderr)
         raise SystemExit(1) from None
 

@@ -28,6 +28,7 @@ from torch import nn
 from mmkd.checkpoint import (
     CheckpointError,
     atomic_file,
+    check_file,
     find_damage,
     read_checkpoint,
 )
@@ -62,6 +63,8 @@ class Runner(MMRunner):
         if self._resume:
             self._resume_from = self._load_from or self._find_newest()
             self._adopt_seed()
+        elif self._load_from and '://' not in self._load_from:
+            check_file(self._load_from)
 
     # ------------------------------------------------------------------------------ environment
 
@@ -173,13 +176,18 @@ class Runner(MMRunner):
         return path
 
     def _adopt_seed(self) -> None:
-        """A run without a seed drew one; samplers must be built with the same one again."""
-        if self._resume_from is None or self._randomness_cfg.get('seed') is not None:
+        """Samplers must be built with the seed of the interrupted run, even one that was drawn."""
+        if self._resume_from is None:
             return
-        meta = read_checkpoint(self._resume_from, mmap=True).get('meta', {})
-        if meta.get('seed') is not None:
-            self._randomness_cfg.update(seed=meta['seed'])
-            self.set_randomness(**self._randomness_cfg)
+        checkpoint = read_checkpoint(self._resume_from, mmap=True)
+        _check_resumable(self._resume_from, checkpoint)
+        old, new = checkpoint['meta'].get('seed'), self._randomness_cfg.get('seed')
+        if old is None or old == new:
+            return
+        if new is not None:
+            self.logger.warning(f'seed={new} is ignored: the resumed run was started with {old}.')
+        self._randomness_cfg.update(seed=old)
+        self.set_randomness(**self._randomness_cfg)
 
 
 def newest_checkpoint(folder: str) -> tuple[str | None, list[str]]:

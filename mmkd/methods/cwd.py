@@ -14,6 +14,7 @@ from mmkd.objective import PairObjective, Taps
 from mmkd.registry import MODELS
 from mmkd.schedule import Schedule
 from mmkd.tap import Trace, parse_taps
+from mmkd.visualization.view import View
 
 
 def channel_wise_kl(
@@ -35,6 +36,11 @@ def channel_wise_kl(
         s, t = (x[kept].masked_fill(hidden, torch.finfo(x.dtype).min) for x in (s, t))
     kl = F.kl_div(F.log_softmax(s, -1), F.log_softmax(t, -1), reduction='sum', log_target=True)
     return kl * tau**2 / (n * c)
+
+
+def attention(x: Tensor, tau: float) -> Tensor:
+    """(N, C, H, W) -> the same, each channel a distribution over places."""
+    return (x.flatten(2) / tau).softmax(-1).view_as(x)
 
 
 @MODELS.register_module()
@@ -73,7 +79,7 @@ class CWD(PairObjective):
         ignore_index: int = 255,
         **pair: Any,
     ) -> None:
-        super().__init__(student, teacher, weight_or(1.0, weight), **pair)
+        super().__init__(student, teacher, weight, **pair)
         self.asked_weight = weight
         self.tau = None if tau is None else check_temperature('CWD', tau)
         self.mask_ignore, self.ignore_index = mask_ignore, ignore_index
@@ -114,6 +120,20 @@ class CWD(PairObjective):
 
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
         return channel_wise_kl(student, teacher, self.tau)
+
+    def views(self, trace: Trace) -> list[View]:
+        """Attention averaged over channels, and of the channel with the largest loss."""
+        views = []
+        for pair in self.tensor_pairs(trace):
+            student, teacher = (attention(x, self.tau) for x in pair)
+            kl = teacher * (teacher.clamp(min=1e-12) / student.clamp(min=1e-12)).log()
+            worst = int(kl.sum((0, 2, 3)).argmax())
+            name = f'channel {worst}, largest loss'
+            for title, channels in (('mean attention', slice(None)), (name, [worst])):
+                for side, maps in (('student', student), ('teacher', teacher)):
+                    shown = maps[:, channels].mean(1) * maps[0, 0].numel()
+                    views.append(View(title, shown, side=side, unit='× uniform', scale=2))
+        return views
 
 
 def _check_classes(student: nn.Module, teacher: nn.Module) -> None:

@@ -14,6 +14,7 @@ from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
+from mmkd.visualization.view import View
 
 _BOX_CHUNK = 16
 
@@ -93,7 +94,7 @@ class FGFI(PairObjective):
             ``None``: only on backbone taps, since FPN outputs are signed.
         pixel_offset (int): 1 counts box sides inclusively, as the authors' code does.
         student, teacher, weight, teacher_name, level_map, adapt: see PairObjective. The authors
-            start with ``weight=dict(value=0.01, start=400)``: 400 iterations without imitation.
+            start with ``weight=dict(start=400)``: 400 iterations without imitation.
 
     Raises:
         ValueError: options out of range; a model without a dense head; taps at strides for which
@@ -101,6 +102,7 @@ class FGFI(PairObjective):
     """
 
     taps = 'neck'
+    default_weight = 0.01
     needs_ground_truth = True
     families = ('two_stage', 'dense', 'detr')
 
@@ -108,7 +110,7 @@ class FGFI(PairObjective):
         self,
         student: Taps = None,
         teacher: Taps = None,
-        weight: Any = 0.01,
+        weight: Any = None,
         psi: float = 0.5,
         level_rule: str = 'global',
         adapter_relu: bool | None = None,
@@ -191,6 +193,18 @@ class FGFI(PairObjective):
             self.offset,
         )
         return [mask.view(-1, *size) for mask, size in zip(masks, sizes, strict=True)]
+
+    def views(self, trace: Trace) -> list[View]:
+        """Masks, and how strong the features are there: root mean square over channels."""
+        maps = self.maps(trace)
+        masks = self.masks(trace, [tuple(s.shape[2:]) for s, _ in maps])
+        views = []
+        for pair, mask, stride in zip(maps, masks, self.strides, strict=True):
+            views.append(View('imitation mask', mask, kind='mask', stride=stride))
+            for side, feature in zip(('student', 'teacher'), pair, strict=True):
+                strength = feature.square().mean(1).sqrt()
+                views.append(View('feature strength', strength, side=side, stride=stride))
+        return views
 
 
 def imitation(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import log
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from mmkd.functional import check_choice, check_temperature
 from mmkd.objective import Objective, Taps, crop_padding
 from mmkd.registry import MODELS
 from mmkd.tap import Trace, parse_taps
+from mmkd.visualization.view import Boxes, View
 
 REDUCTIONS = ('per_pixel', 'skd_sum', 'element_mean')
 
@@ -61,7 +63,7 @@ class KD(Objective):
         self,
         student: Taps = None,
         teacher: Taps = None,
-        weight: Any = 1.0,
+        weight: Any = None,
         teacher_name: str | None = None,
         tau: float | None = None,
         reduction: str = 'per_pixel',
@@ -135,6 +137,40 @@ class KD(Objective):
         wanted = two_stage.roi_outputs(trace.teacher.model, feats, rois.detach())[0]
         return soft_kl(scores, wanted, self.tau).mean()
 
+    def views(self, trace: Trace) -> list[View | Boxes]:
+        """Classes and entropy of pixels, or what both sides say of some RoIs."""
+        assert trace.teacher is not None
+        if self.kind == 'segmentor':
+            return self._pixel_views(trace)
+        return self._roi_views(trace) if self.kind == 'two_stage' else []
+
+    def _pixel_views(self, trace: Trace) -> list[View | Boxes]:
+        assert trace.teacher is not None
+        logits = self._same_size(
+            trace.student[self.student_taps[0]][0], trace.teacher[self.teacher_taps[0]][0], trace
+        )
+        sides = list(zip(('student', 'teacher'), logits, strict=True))
+        views = [View('predicted class', z.argmax(1), kind='classes', side=s) for s, z in sides]
+        for side, z in sides:
+            p = (z / self.tau).softmax(1)
+            entropy = -(p * p.clamp(min=1e-12).log()).sum(1)
+            views.append(View('entropy', entropy, side=side, unit='nats', scale=log(z.shape[1])))
+        kl = soft_kl(*(z.permute(0, 2, 3, 1) for z in logits), self.tau)
+        return [*views, View('KL of student from teacher', kl, unit='nats')]
+
+    def _roi_views(self, trace: Trace, shown: int = 10) -> list[View | Boxes]:
+        assert trace.teacher is not None
+        scores, rois = (trace.student[tap][0] for tap in self.student_taps)
+        feats = trace.teacher[self.teacher_taps[0]]
+        wanted = two_stage.roi_outputs(trace.teacher.model, feats, rois)[0]
+        chosen = _largest(-wanted.softmax(-1)[:, -1], rois[:, 0], shown)
+        views = []
+        for side, z in (('student', scores), ('teacher', wanted)):
+            score, label = (z[chosen] / self.tau).softmax(-1).max(-1)
+            title = 'RoIs where the teacher sees most'
+            views.append(Boxes(title, rois[chosen], label, score, side))
+        return views
+
     def _pixels(self, student: Tensor, teacher: Tensor, trace: Trace) -> Tensor:
         student, teacher = self._same_size(student, teacher, trace)
         n, k, h, w = student.shape
@@ -161,6 +197,15 @@ class KD(Objective):
             F.interpolate(x, size, mode='bilinear', align_corners=self.align_corners)
             for x in (student, teacher)
         )
+
+
+def _largest(values: Tensor, images: Tensor, count: int) -> list[int]:
+    """Positions of the ``count`` largest values of each image."""
+    chosen: list[int] = []
+    for image in images.unique():
+        own = (images == image).nonzero()[:, 0]
+        chosen += own[values[own].argsort(descending=True)[:count]].tolist()
+    return chosen
 
 
 def _check_equal(student: int, teacher: int) -> None:

@@ -104,15 +104,29 @@ def framed(picture: np.ndarray, margin: int = 16) -> np.ndarray:
     )
 
 
-def captioned(picture: np.ndarray, caption: str, detail: str = '') -> np.ndarray:
-    """A picture with a bold line and, in grey behind it, a detail, above it."""
+def captioned(
+    picture: np.ndarray, caption: str, detail: str = '', scale: str | None = None
+) -> np.ndarray:
+    """A picture below a bold line and a grey one.
+
+    Args:
+        picture (np.ndarray): (H, W, 3).
+        caption, detail (str): the two lines.
+        scale (str | None): what the hottest colour stands for; draws the colours behind it.
+    """
     width = picture.shape[1]
-    bar = blank(width, 20)
-    caption = shorten(caption, width, 13, bold=True)
-    write(bar, caption, (0, 1), 13, bold=True)
-    used = text_width(caption, 13, bold=True) + 8
-    if detail and used < width - 30:
-        write(bar, shorten(detail, width - used, 12), (used, 2), 12, GREY)
+    bar = blank(width, 38)
+    write(bar, shorten(caption, width, 13, bold=True), (0, 1), 13, bold=True)
+    room = width
+    if scale is not None:
+        room -= text_width(f'0  {scale}', 12) + 78
+        x = room + 8
+        write(bar, '0', (x, 19), 12, GREY)
+        x += text_width('0', 12) + 3
+        ramp = np.linspace(0, 1, 60, dtype=np.float32)[None].repeat(9, 0)
+        bar[23:32, x : x + 60] = overlay_heat(np.full((9, 60, 3), 200, np.uint8), ramp)
+        write(bar, scale, (x + 63, 19), 12, GREY)
+    write(bar, shorten(detail, room, 12), (0, 19), 12, GREY)
     return np.concatenate([bar, picture])
 
 
@@ -180,7 +194,6 @@ def draw_boxes(
     order = sorted(range(len(boxes)), key=lambda i: -float(np.prod(boxes[i][2:] - boxes[i][:2])))
     for i in order:
         x1, y1, x2, y2 = (round(float(v)) for v in boxes[i])
-        cv2.rectangle(image, (x1, y1), (x2, y2), WHITE, 3, cv2.LINE_AA)
         cv2.rectangle(image, (x1, y1), (x2, y2), colours[i], 2, cv2.LINE_AA)
     taken: list[tuple[int, int, int, int]] = []
     for i in order:
@@ -199,10 +212,9 @@ def _label(image: np.ndarray, box: np.ndarray, name: str, colour: tuple, taken: 
 
     def hidden(place: tuple[int, int]) -> int:
         x, y = place
-        return sum(
-            max(min(x + width, tx + tw) - max(x, tx), 0) * max(min(y + height, ty + th) - max(y, ty), 0)
-            for tx, ty, tw, th in taken
-        )
+        wide = (min(x + width, tx + tw) - max(x, tx) for tx, _, tw, _ in taken)
+        high = (min(y + height, ty + th) - max(y, ty) for _, ty, _, th in taken)
+        return sum(max(w, 0) * max(h, 0) for w, h in zip(wide, high, strict=True))
 
     x, y = min(places, key=hidden)
     taken.append((x, y, width, height))

@@ -75,7 +75,7 @@ def spread(view: View, shown: Shown) -> np.ndarray:
     Cell (i, j) covers the pixels from (i, j) * stride of the *padded* input on; a map never
     covers the valid area only.
     """
-    cells = view.maps[shown.index]
+    cells = view.maps[shown.index].detach()
     stride = view.stride or stride_of(view.maps, shown.padded)
     size = cells.shape[0] * stride, cells.shape[1] * stride
     values = cells.detach().float().cpu().numpy()
@@ -100,37 +100,50 @@ def valid_cells(view: View, shown: Shown) -> Tensor:
     """A view's map of one image without the cells that lie in padding, (h, w)."""
     stride = view.stride or stride_of(view.maps, shown.padded)
     h, w = (-(-n // stride) for n in shown.image.shape[:2])
-    return view.maps[shown.index, :h, :w]
+    return view.maps[shown.index, :h, :w].detach()
 
 
-def page(shown: Shown, views: Sequence[View | Boxes], heading: str, lines: Sequence[str]) -> Any:
-    """The whole page.
+def page(
+    shown: Shown,
+    views: Sequence[View | Boxes],
+    heading: str,
+    lines: Sequence[str] = (),
+    warnings: Sequence[str] = (),
+) -> np.ndarray:
+    """The whole page, (H, W, 3) uint8, BGR.
 
     Args:
         shown (Shown): the image.
-        views (Sequence): of the whole batch; pictures of it are made for this image.
+        views (Sequence): of the whole batch; pictures are made for this image.
         heading (str): in bold at the top.
-        lines (Sequence[str]): text beside the ground truth; those with capitals only in their
-            first two words are warnings and printed in red.
-
-    Returns:
-        np.ndarray: (H, W, 3) uint8, BGR.
+        lines, warnings (Sequence[str]): text beside the ground truth; warnings are red.
     """
     width = COLUMNS * PANEL + (COLUMNS - 1) * 12
     title = canvas.blank(width, 26)
     canvas.write(title, canvas.shorten(heading, width, 18, bold=True), (0, 0), 18, bold=True)
-    text = [(line, canvas.RED if _warns(line) else canvas.INK) for line in lines]
+    text = [(line, canvas.RED) for line in warnings] + [(line, canvas.INK) for line in lines]
     first = canvas.captioned(ground_truth(shown), 'ground truth', shown.name)
-    beside = canvas.paragraph(text, width - PANEL - 12)
-    top = canvas.beside([first, canvas.below([canvas.blank(1, 20), beside], 0)])
+    beside = [canvas.blank(1, 38), canvas.paragraph(text, width - PANEL - 12)]
+    if 'gt_sem_seg' in shown.sample and shown.classes:
+        beside += [canvas.blank(1, 10), legend(shown, width - PANEL - 12)]
+    top = canvas.beside([first, canvas.below(beside, 0)])
     rows = [title, top]
     for _, group in groupby(views, key=_row_key):
         rows += row(shown, list(group), width)
     return canvas.framed(canvas.below(rows, 14))
 
 
-def _warns(line: str) -> bool:
-    return 'RANDOM WEIGHTS' in line or 'UNTRAINED' in line
+def legend(shown: Shown, width: int) -> np.ndarray:
+    """Class names on their colours, as many to a line as fit."""
+    rows, x = [canvas.blank(width, 20)], 0
+    for label, name in enumerate(shown.classes):
+        needed = canvas.text_width(name, 12) + 26
+        if x + needed > width:
+            rows, x = [*rows, canvas.blank(width, 20)], 0
+        rows[-1][3:16, x : x + 13] = canvas.colour_of(label, shown.palette)
+        canvas.write(rows[-1], name, (x + 17, 2), 12)
+        x += needed
+    return canvas.below(rows, 0)
 
 
 def _row_key(view: View | Boxes) -> tuple:
@@ -164,7 +177,7 @@ def panels_of(views: list[Any], shown: Shown) -> list[np.ndarray]:
     """Panels of one title; heats share their scale, so that sides can be compared."""
     if isinstance(views[0], Boxes):
         return [_box_panel(view, shown) for view in views]
-    top = max(float(spread(view, shown).max()) for view in views)
+    top = max(max(float(valid_cells(view, shown).max()), view.scale) for view in views)
     return [_map_panel(view, shown, top) for view in views]
 
 
@@ -181,10 +194,14 @@ def _map_panel(view: View, shown: Shown, top: float) -> np.ndarray:
     if view.kind == 'classes':
         count = len(shown.classes) or int(view.maps.max()) + 1
         drawn = canvas.overlay_classes(image, values.astype(int), shown.palette, count)
-        return canvas.captioned(drawn, caption)
-    low, high = float(cells.min()), float(cells.max())
-    detail = f'{low:.3g} to {high:.3g} {view.unit}'.rstrip()
-    return canvas.captioned(canvas.overlay_heat(image, values / (top or 1.0)), caption, detail)
+        return canvas.captioned(drawn, caption, f'{len(cells.unique())} classes')
+    detail = f'peak {_number(float(cells.max()))} {view.unit}'.rstrip()
+    drawn = canvas.overlay_heat(image, values / (top or 1.0))
+    return canvas.captioned(drawn, caption, detail, scale=_number(top))
+
+
+def _number(value: float) -> str:
+    return f'{value:.0f}' if value >= 10 else f'{value:.2g}'
 
 
 def _box_panel(view: Boxes, shown: Shown) -> np.ndarray:
@@ -202,7 +219,7 @@ def _box_panel(view: Boxes, shown: Shown) -> np.ndarray:
 def _class_name(shown: Shown, label: int) -> str:
     if not shown.classes:
         return f'class {label}'
-    return shown.classes[label] if 0 <= label < len(shown.classes) else 'background'
+    return shown.classes[label] if 0 <= label < len(shown.classes) else 'bg'
 
 
 def boxes_on(

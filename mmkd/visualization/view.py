@@ -23,6 +23,7 @@ class View:
         side (str): ``'student'``, ``'teacher'``, or ``''`` for what belongs to neither.
         stride (int | None): input pixels a cell; ``None`` is worked out from the sizes.
         unit (str): what a heat of 1 means, e.g. ``'x uniform'``.
+        scale (float): the colours of a heat reach from 0 at least this far.
 
     Raises:
         ValueError: maps of another rank, an unknown kind or side.
@@ -34,6 +35,7 @@ class View:
     side: str = ''
     stride: int | None = None
     unit: str = ''
+    scale: float = 0.0
 
     def __post_init__(self) -> None:
         if self.maps.dim() != 3:

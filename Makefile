@@ -1,0 +1,106 @@
+# `make help` lists the verbs. Everything is installed into $(VENV) by steps, each marked by an
+# empty file in $(DONE), so an interrupted set-up goes on where it stopped.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV ?= .venv
+DONE := $(VENV)/.setup
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# pip's output without what is there already; SHELLFLAGS let pip's failure count.
+BRIEF := | sed -u '/^Requirement already satisfied/d'
+.SHELLFLAGS := -o pipefail -c
+# The torch asked for last time stays until another one is asked for.
+TORCH ?= $(or $(shell cat $(DONE)/torch-wanted 2>/dev/null),torch==2.13.0)
+# Further arguments of `make demo` and `make test`.
+ARGS ?=
+# Where mmcv's operators had to be compiled without CUDA, the GPU stays hidden.
+RUN := [ ! -e $(DONE)/cpu-only ] || export CUDA_VISIBLE_DEVICES=; $(BIN)/python
+
+.PHONY: help setup demo test lint format environment clean distclean FORCE
+
+help:
+	@echo 'make demo         train a teacher, a student and a distilled student on synthetic scenes'
+	@echo 'make test         run the tests              (ARGS="-k fgfi" passes arguments on)'
+	@echo 'make lint         format, style, types, spelling: look, change nothing'
+	@echo 'make format       repair format and imports'
+	@echo 'make setup        only the set-up, which all of the above do when needed'
+	@echo 'make environment  print the versions found, and whether they fit'
+	@echo 'make clean        remove build results and caches; make distclean: $(VENV) too'
+	@echo
+	@echo 'PYTHON=python3.12     the interpreter of a new $(VENV)           (now $(PYTHON))'
+	@echo 'TORCH=torch==2.8.0    the torch to install, with any pip option  (now $(TORCH))'
+
+setup: $(DONE)/mmkd
+
+demo: setup
+	@$(RUN) tools/demo.py $(ARGS)
+
+test: setup
+	@$(RUN) -m pytest $(ARGS)
+
+lint: setup
+	@status=0; for look in 'ruff check .' 'ruff format --check .' mypy codespell; do \
+	  echo "$$look"; $(BIN)/$$look || status=1; done; exit $$status
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+environment: setup
+	@$(RUN) -m mmkd.environment
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV)
+
+# ---- the steps of the set-up, in order ----
+
+$(DONE)/venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo \
+	  "mmkd needs Python 3.10 or newer and '$(PYTHON)' is not: try make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo \
+	  "'$(PYTHON)' lacks the module venv: install it (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	@echo '== 1/6 virtual environment $(VENV)'
+	@$(PYTHON) -m venv $(VENV)
+	@mkdir -p $(DONE) && touch $@
+
+$(DONE)/torch-wanted: FORCE | $(DONE)/venv
+	@echo '$(TORCH)' | cmp -s - $@ || echo '$(TORCH)' > $@
+
+$(DONE)/torch: $(DONE)/venv $(DONE)/torch-wanted
+	@echo '== 2/6 $(TORCH)'
+	@$(PIP) install $(TORCH) $(BRIEF)
+	@touch $@
+
+$(DONE)/build-tools: $(DONE)/venv
+	@echo '== 3/6 build tools'
+	@$(PIP) install --quiet --upgrade pip setuptools wheel packaging ninja
+	@touch $@
+
+$(DONE)/mmcv: $(DONE)/torch $(DONE)/build-tools requirements/openmmlab.txt requirements/install_mmcv.sh
+	@echo '== 4/6 mmcv'
+	@requirements/install_mmcv.sh $(BIN)/python $(DONE)
+	@touch $@
+
+# Both opencv-python and opencv-python-headless are somebody's requirement and share their files.
+# The one installed last wins; the headless one also works on a server without libGL.
+$(DONE)/stack: $(DONE)/mmcv requirements/openmmlab.txt requirements/runtime.txt requirements/tests.txt
+	@echo '== 5/6 mmengine, mmdet, mmseg and tools for the tests'
+	@$(PIP) install $(foreach file,openmmlab runtime tests,-r requirements/$(file).txt) $(BRIEF)
+	@version=$$($(PIP) freeze | sed -n 's/^opencv-python==//p') && \
+	  $(PIP) install --quiet --force-reinstall --no-deps "opencv-python-headless==$$version"
+	@requirements/install_mmcv.sh $(BIN)/python $(DONE) --check
+	@touch $@
+
+$(DONE)/mmkd: $(DONE)/stack setup.py pyproject.toml mmkd/version.py
+	@echo '== 6/6 mmkd, editable'
+	@$(PIP) install --no-build-isolation --no-deps --editable . > $(DONE)/mmkd.log 2>&1 || \
+	  { cat $(DONE)/mmkd.log >&2; exit 1; }
+	@$(RUN) -m mmkd.environment
+	@touch $@

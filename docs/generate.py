@@ -1,0 +1,182 @@
+"""Writes the tables and pages that repeat what the code says: python docs/generate.py [--check]
+
+With ``--check`` nothing is written; the exit status is 1 if a file is out of date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+from source import FAMILY_NAMES, ROOT, Method, Recipe, read_methods, read_recipes
+
+NOTE = '<!-- written by docs/generate.py from the source: edit there -->'
+
+
+def _cell(text: str) -> str:
+    return text.replace('|', '\\|')
+
+
+def _row(*cells: str) -> str:
+    return '| ' + ' | '.join(cells) + ' |'
+
+
+def _yes(value: bool) -> str:
+    return 'yes' if value else ''
+
+
+def short_table(methods: list[Method], prefix: str) -> str:
+    """The list of methods in the README."""
+    lines = [_row('method', 'paper', 'idea', 'for'), '|---|---|---|---|']
+    for m in methods:
+        kinds = ', '.join(FAMILY_NAMES[name] for name in m.families)
+        link = f'[{m.name}]({prefix}methods/{m.page}.md)'
+        lines.append(_row(link, m.paper, _cell(m.compares.rstrip('.')), kinds))
+    return '\n'.join(lines)
+
+
+def full_table(methods: list[Method]) -> str:
+    """The table of ``docs/methods.md``: one column for each family and ability."""
+    kinds = list(FAMILY_NAMES.values())
+    head = ['method', 'paper', *kinds, 'teacher', 'ground truth', 'configs']
+    lines = [_row(*head), '|---' * len(head) + '|']
+    for m in methods:
+        lines.append(
+            _row(
+                f'[{m.name}](methods/{m.page}.md)',
+                m.paper,
+                *(_yes(name in m.families) for name in FAMILY_NAMES),
+                'needed' if m.needs_teacher else 'no',
+                'needed' if m.needs_ground_truth else 'no',
+                str(len(m.configs) or ''),
+            )
+        )
+    return '\n'.join(lines)
+
+
+def recipe_table(recipes: list[Recipe]) -> str:
+    """The table of ``docs/configs.md``."""
+    lines = [_row('config', 'objectives', 'student', 'teacher'), '|---|---|---|---|']
+    for r in recipes:
+        link = f'[{r.file}](../configs/{r.file})'
+        teacher = f'`{r.teacher}`' if r.teacher else ''
+        lines.append(_row(link, ', '.join(r.objectives) or '-', f'`{r.student}`', teacher))
+    return '\n'.join(lines)
+
+
+def page(methods: list[Method], root: Path = ROOT) -> str:
+    """The page of one file in ``mmkd/methods``: one section for each objective in it."""
+    first = methods[0]
+    compares = first.compares[0].upper() + first.compares[1:]
+    title = ', '.join(m.name for m in methods)
+    parts = [NOTE, f'# {title}', compares]
+    for m in methods:
+        parts += [f'## {m.name}'] if len(methods) > 1 else []
+        parts += [f'**{m.summary}**', *m.notes, _facts(m), _option_table(m)]
+        parts += [f'Refused, with a message: {m.refuses}'] if m.refuses else []
+    parts.append(_use(methods))
+    configs = sorted({config for m in methods for config in m.configs})
+    if configs:
+        parts.append('Ready configs: ' + ', '.join(f'[{c}](../../configs/{c})' for c in configs))
+    parts.append(
+        f'Source: [{first.file}](../../{first.file}). Measured: [results](../results.md). '
+        'All methods: [methods](../methods.md).'
+    )
+    return '\n\n'.join(part for part in parts if part) + '\n'
+
+
+def _facts(m: Method) -> str:
+    kinds = ', '.join(FAMILY_NAMES[name] for name in m.families)
+    rows = [
+        ('works for', kinds),
+        ('taps unless named', m.taps),
+        ('needs a teacher', 'yes' if m.needs_teacher else 'no'),
+        ('needs ground truth', 'yes' if m.needs_ground_truth else 'no'),
+        (
+            'zero when student and teacher agree, adapters aside',
+            'yes' if m.zero_at_equality else 'no',
+        ),
+        ('two ranks give the gradient of one', 'yes' if m.rank_invariant else 'no'),
+    ]
+    return '\n'.join(['| | |', '|---|---|', *(_row(*row) for row in rows)])
+
+
+def _option_table(m: Method) -> str:
+    lines = [_row('option', 'default', 'meaning'), '|---|---|---|']
+    for o in m.options:
+        kind = f'({o.kind}) ' if o.kind else ''
+        lines.append(_row(f'`{o.name}`', f'`{o.default}`', _cell(kind + o.meaning)))
+    table = '\n'.join(lines) if m.options else ''
+    link = f'[{m.base}](../objectives.md#{m.base.lower()})'
+    return '\n\n'.join(filter(None, (table, f'And the options of {link}. {m.remark}'.strip())))
+
+
+def _use(methods: list[Method]) -> str:
+    lines = [f"        {m.name.lower()}=dict(type='mmkd.{m.name}')," for m in methods]
+    return '\n'.join(
+        ['```python', 'model = dict(', '    objectives=dict(', *lines, '    ),', ')', '```']
+    )
+
+
+def between(text: str, marker: str, content: str) -> str:
+    """``text`` with ``content`` between the two comments named ``marker``.
+
+    Raises:
+        ValueError: the file does not have both comments.
+    """
+    pattern = rf'(<!-- {marker}[^>]*-->\n).*?(<!-- /{marker} -->)'
+    found, count = re.subn(pattern, lambda m: f'{m[1]}\n{content}\n\n{m[2]}', text, flags=re.DOTALL)
+    if not count:
+        raise ValueError(f'no <!-- {marker} --> … <!-- /{marker} --> in the file.')
+    return found
+
+
+def outputs(root: Path = ROOT) -> dict[Path, str]:
+    """Every generated file with the text that it should have."""
+    methods, recipes = read_methods(root), read_recipes(root)
+    docs = root / 'docs'
+    files = {}
+    for path, marker, content in (
+        (root / 'README.md', 'methods', short_table(methods, 'docs/')),
+        (docs / 'methods.md', 'methods', full_table(methods)),
+        (docs / 'configs.md', 'configs', recipe_table(recipes)),
+    ):
+        files[path] = between(path.read_text(), marker, content)
+    for stem in sorted({m.page for m in methods}):
+        files[docs / 'methods' / f'{stem}.md'] = page([m for m in methods if m.page == stem], root)
+    return files
+
+
+def stale(root: Path = ROOT) -> list[Path]:
+    """Generated files that differ from the source, or whose method is gone."""
+    wanted = outputs(root)
+    different = [p for p, text in wanted.items() if not p.exists() or p.read_text() != text]
+    orphans = set((root / 'docs' / 'methods').glob('*.md')) - set(wanted)
+    return different + sorted(orphans)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--check', action='store_true', help='write nothing, only compare')
+    args = parser.parse_args()
+    old = stale()
+    for path in old:
+        print(('out of date: ' if args.check else 'wrote ') + path.relative_to(ROOT).as_posix())
+    if args.check:
+        if old:
+            print('run: python docs/generate.py')
+        return int(bool(old))
+    wanted = outputs()
+    for path in old:
+        if path not in wanted:
+            path.unlink()
+            continue
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(wanted[path])
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

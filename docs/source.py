@@ -1,0 +1,285 @@
+"""What the source says about methods and configs, read as text: nothing is imported.
+
+A method is described in one place, its file: the module's first line says what it compares, the
+class docstring names the paper and the options, class attributes say what it needs, the signature
+holds the defaults. A config is described by its own text.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+FAMILY_NAMES = {
+    'two_stage': 'two-stage',
+    'dense': 'one-stage',
+    'detr': 'DETR',
+    'segmentor': 'segmentor',
+    'classifier': 'classifier',
+}
+BASES = ('Objective', 'PairObjective')
+# "Wang et al., CVPR 2019, eqs. 1-5" or "Hinton et al., 2015": authors, venue if any, year.
+PAPER = re.compile(
+    r"(?P<authors>[A-Z][\w'-]+(?: et al\.| and [A-Z][\w'-]+)?), "
+    r'(?:(?P<venue>[A-Z][\w -]*?) )?(?P<year>(?:19|20)\d\d)\b'
+)
+
+
+class UndocumentedError(ValueError):
+    """A method or config that does not say what the tables need; names file and remedy."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One argument: its default as written, its type and meaning as in the docstring."""
+
+    name: str
+    default: str
+    kind: str
+    meaning: str
+
+
+@dataclass
+class Method:
+    """One registered objective, as its file describes it."""
+
+    name: str
+    file: str
+    compares: str
+    summary: str
+    paper: str
+    notes: list[str]
+    options: list[Option]
+    remark: str
+    refuses: str
+    base: str
+    needs_teacher: bool
+    needs_ground_truth: bool
+    zero_at_equality: bool
+    rank_invariant: bool
+    families: tuple[str, ...]
+    taps: str
+    configs: list[str] = field(default_factory=list)
+
+    @property
+    def page(self) -> str:
+        return Path(self.file).stem
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One shipped config."""
+
+    file: str
+    student: str
+    teacher: str
+    objectives: tuple[str, ...]
+
+
+def read_methods(root: Path = ROOT) -> list[Method]:
+    """Every registered objective under ``mmkd/methods``, by name, regardless of case."""
+    defaults = _base_defaults(root)
+    methods = []
+    for path in sorted((root / 'mmkd' / 'methods').glob('*.py')):
+        tree = ast.parse(path.read_text())
+        classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+        for node in classes.values():
+            if any('register_module' in ast.unparse(d) for d in node.decorator_list):
+                methods.append(_read_method(path, root, tree, node, classes, defaults))
+    recipes = read_recipes(root)
+    for method in methods:
+        method.configs = [r.file for r in recipes if method.name in r.objectives]
+    return sorted(methods, key=lambda m: m.name.lower())
+
+
+def _base_defaults(root: Path) -> dict[str, dict]:
+    """Class attributes of the base classes."""
+    tree = ast.parse((root / 'mmkd' / 'objective.py').read_text())
+    found = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    objective = _attributes(found['Objective'])
+    return {name: {**objective, **_attributes(found[name])} for name in BASES}
+
+
+def _attributes(node: ast.ClassDef) -> dict:
+    values = {}
+    for line in node.body:
+        target = line.target if isinstance(line, ast.AnnAssign) else None
+        if isinstance(line, ast.Assign):
+            target = line.targets[0]
+        if isinstance(target, ast.Name) and line.value is not None:
+            try:
+                values[target.id] = ast.literal_eval(line.value)
+            except ValueError:
+                values[target.id] = ast.unparse(line.value)
+    return values
+
+
+def _read_method(
+    path: Path, root: Path, tree: ast.Module, node: ast.ClassDef, classes: dict, defaults: dict
+) -> Method:
+    file = path.relative_to(root).as_posix()
+    lineage = list(_lineage(node, classes, file))
+    base = next(b for name in reversed(lineage) for b in _bases(classes[name]) if b in BASES)
+    facts = dict(defaults[base])
+    for name in reversed(lineage):
+        facts.update(_attributes(classes[name]))
+    doc = ast.get_docstring(node) or ''
+    compares, summary, paper, notes = _prose(tree, doc, f'{file}, {node.name}')
+    options, remark = _options(doc, classes, lineage, base)
+    return Method(
+        name=node.name,
+        file=file,
+        compares=compares,
+        summary=summary,
+        paper=paper,
+        notes=notes,
+        options=options,
+        remark=remark,
+        refuses=markdown(one_line(_section(doc, 'Raises').partition(':')[2])),
+        base=base,
+        needs_teacher=facts['needs_teacher'],
+        needs_ground_truth=facts['needs_ground_truth'],
+        zero_at_equality=facts['zero_at_equality'],
+        rank_invariant=facts['rank_invariant'],
+        families=_families(facts['families'], file, node.name),
+        taps='chosen to suit the model' if facts['taps'] is None else _taps(facts['taps']),
+    )
+
+
+def _prose(tree: ast.Module, doc: str, owner: str) -> tuple[str, str, str, list[str]]:
+    """What it compares, the paper's title, its authors with venue, and further paragraphs."""
+    compares = (ast.get_docstring(tree) or '').split('\n\n')[0].partition(': ')[2]
+    summary, *notes = [markdown(one_line(p)) for p in _before_sections(doc).split('\n\n')]
+    paper = next((match for note in notes if (match := PAPER.search(note))), None)
+    if not (summary and compares and paper):
+        raise UndocumentedError(
+            f'{owner}: the module must begin with "Name: what it compares.", the class docstring '
+            'with the title of the paper, and its second paragraph with authors, venue and year, '
+            'as in "Wang et al., CVPR 2019, eqs. 1-5."'
+        )
+    venue = ' '.join(filter(None, (paper['venue'], paper['year'])))
+    return markdown(one_line(compares)), summary, f'{paper["authors"]}, {venue}', notes
+
+
+def _families(names: tuple[str, ...], file: str, owner: str) -> tuple[str, ...]:
+    unknown = [name for name in names if name not in FAMILY_NAMES]
+    if unknown or not names:
+        raise UndocumentedError(
+            f'{file}, {owner}: families = {names!r}; name those it works for, among '
+            f'{", ".join(FAMILY_NAMES)}.'
+        )
+    return tuple(name for name in FAMILY_NAMES if name in names)
+
+
+def _taps(value: object) -> str:
+    entries = [value] if isinstance(value, str) else list(value)  # type: ignore[call-overload]
+    return ', '.join(f'`{entry}`' for entry in entries)
+
+
+def _bases(node: ast.ClassDef) -> list[str]:
+    return [ast.unparse(base) for base in node.bases]
+
+
+def _lineage(node: ast.ClassDef, classes: dict, file: str) -> Iterator[str]:
+    """The class and its parents in the same file, up to one of the two base classes."""
+    yield node.name
+    if any(base in BASES for base in _bases(node)):
+        return
+    parent = next((base for base in _bases(node) if base in classes), None)
+    if parent is None:
+        raise UndocumentedError(f'{file}, {node.name}: derive it from {" or ".join(BASES)}.')
+    yield from _lineage(classes[parent], classes, file)
+
+
+def _options(doc: str, classes: dict, lineage: list[str], base: str) -> tuple[list[Option], str]:
+    """Options documented one by one, and what is said about those explained elsewhere."""
+    defaults = _signature(classes, lineage)
+    options, remark = [], ''
+    for entry in _entries(_section(doc, 'Args')):
+        head, _, meaning = entry.partition(': ')
+        one = re.fullmatch(r'(\w+)(?: \((.*)\))?', head)
+        if one and one[1] in defaults and one[2]:
+            meaning = markdown(meaning)
+            options.append(Option(one[1], defaults[one[1]], one[2], meaning))
+        else:  # "student, teacher, weight: see PairObjective. What is special about them."
+            remark = markdown(meaning).partition('. ')[2]
+    for name in ('weight', 'adapt'):
+        if name in defaults and name not in {option.name for option in options}:
+            meaning = f'see [{base}](../objectives.md#{base.lower()})'
+            if defaults[name] == 'None' and name == 'weight':
+                meaning = 'chosen by the method; ' + meaning
+            options.append(Option(name, defaults[name], '', meaning))
+    return options, remark
+
+
+def _signature(classes: dict, lineage: list[str]) -> dict[str, str]:
+    """Default of every argument of the nearest ``__init__``."""
+    for name in lineage:
+        for item in classes[name].body:
+            if isinstance(item, ast.FunctionDef) and item.name == '__init__':
+                names = item.args.args[len(item.args.args) - len(item.args.defaults) :]
+                pairs = list(zip(names, item.args.defaults, strict=True))
+                pairs += [
+                    (a, d)
+                    for a, d in zip(item.args.kwonlyargs, item.args.kw_defaults, strict=True)
+                    if d is not None
+                ]
+                return {a.arg: ast.unparse(d) for a, d in pairs}
+    return {}
+
+
+def _before_sections(doc: str) -> str:
+    return re.split(r'\n(?:Args|Raises|Attributes|Returns):\n', doc)[0].strip()
+
+
+def _section(doc: str, title: str) -> str:
+    match = re.search(rf'^{title}:\n((?:(?:[ \t].*)?\n?)*)', doc, re.MULTILINE)
+    return textwrap.dedent(match[1]).strip('\n') if match else ''
+
+
+def _entries(section: str) -> list[str]:
+    """Entries of an ``Args:`` section: a line at the margin starts one.
+
+    A list of names may itself be broken over lines: an entry ends where a sentence may begin.
+    """
+    entries: list[str] = []
+    for line in section.splitlines():
+        unfinished = entries and ': ' not in entries[-1] and entries[-1].endswith(',')
+        if line[:1].strip() and not unfinished:
+            entries.append(line)
+        elif entries:
+            entries[-1] += ' ' + line.strip()
+    return entries
+
+
+def read_recipes(root: Path = ROOT) -> list[Recipe]:
+    """Every shipped config, from its text."""
+    return [_read_recipe(path) for path in sorted((root / 'configs').glob('*.py'))]
+
+
+def _read_recipe(path: Path) -> Recipe:
+    text = path.read_text()
+    bases = re.search(r'^_base_ = (\[[^]]*\])', text, re.MULTILINE)
+    students = ast.literal_eval(bases[1]) if bases else []
+    teachers = [found for found in re.findall(r"\bconfig=\(?\s*'([^']+)'", text)]
+    return Recipe(
+        file=path.name,
+        student=', '.join(students),
+        teacher=', '.join(teachers),
+        objectives=tuple(re.findall(r"type='mmkd\.(\w+)'", text.partition('objectives=')[2])),
+    )
+
+
+def one_line(text: str) -> str:
+    return ' '.join(text.split())
+
+
+def markdown(text: str) -> str:
+    """Sphinx roles and double back-quotes as Markdown code."""
+    text = re.sub(r':\w+:`~?(?:[\w.]+\.)?(\w+)`', r'`\1`', text)
+    return re.sub(r'``(.+?)``', r'`\1`', text)

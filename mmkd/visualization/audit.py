@@ -1,0 +1,188 @@
+"""Runs a config's own data through its own networks and draws what each objective sees."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import init_default_scope
+from torch import nn
+
+from mmkd.checkpoint import read_checkpoint
+from mmkd.families import family_of
+from mmkd.plan import evaluation
+from mmkd.registry import DATASETS, MODELS
+from mmkd.schedule import Progress
+from mmkd.tap import Trace
+from mmkd.teacher import Pixels, load_strictly
+from mmkd.visualization import canvas
+from mmkd.visualization.page import Shown, page, restore
+
+SPLITS = ('train', 'val')
+
+
+@dataclass
+class Audit:
+    """Everything that pages are drawn from.
+
+    Args:
+        config (Config): of a distilled run, or a plain one to see its data only.
+        split (str): ``'train'`` or ``'val'``, whose pipeline and preprocessing are used.
+        checkpoint (str | None): the student's weights; it is untrained without.
+        seed (int): for pipelines that draw random numbers.
+
+    Raises:
+        ValueError: an unknown split; a checkpoint that does not fit.
+        FileNotFoundError: data or checkpoint missing.
+    """
+
+    config: Config
+    split: str = 'train'
+    checkpoint: str | None = None
+    seed: int = 0
+    dataset: Any = field(init=False)
+    model: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise ValueError(f'split must be one of {SPLITS}, found {self.split!r}.')
+        init_default_scope(self.config.get('default_scope', 'mmengine'))
+        self.dataset = build_dataset(self.config, self.split)
+        self.model = MODELS.build(self.config.model)
+        if self.checkpoint:
+            load_student(self.model, self.checkpoint)
+
+    def pages(self, indices: Sequence[int], out: str | Path) -> Iterator[Path]:
+        """Write one PNG for each image and objective; yields the paths as they are written.
+
+        Raises:
+            ValueError: an index beyond the dataset.
+        """
+        beyond = [i for i in indices if not 0 <= i < len(self.dataset)]
+        if beyond:
+            raise ValueError(f'indices {beyond}: the {self.split} set has {len(self.dataset)}.')
+        for part in self._batches(indices):
+            inputs, samples = self.load(part)
+            shown = restore(inputs, samples, Pixels.of(self.student), self.dataset.metainfo)
+            for name, drawn in self._pictures(inputs, samples, shown):
+                for index, one, picture in zip(part, shown, drawn, strict=True):
+                    stem = one.name.rpartition('.')[0] or one.name
+                    yield canvas.save(picture, Path(out) / f'{name}_{index:06d}_{stem}.png')
+
+    @property
+    def student(self) -> nn.Module:
+        """The student, or the only model of a plain config."""
+        return getattr(self.model, 'student', self.model)
+
+    def _batches(self, indices: Sequence[int]) -> list[list[int]]:
+        """One batch, so that padding shows; mmseg pads no batch in testing: one image each."""
+        alone = self.split == 'val' and family_of(self.student) == 'segmentor'
+        return [[i] for i in indices] if alone else [list(indices)]
+
+    def load(self, indices: Sequence[int]) -> tuple[torch.Tensor, list]:
+        """Padded pixels (N, 3, H, W) and data samples of some images, as one batch."""
+        random.seed(self.seed)
+        np.random.seed(self.seed)
+        torch.manual_seed(self.seed)
+        batch = pseudo_collate([self.dataset[i] for i in indices])
+        data = self.student.data_preprocessor(batch, training=self.split == 'train')
+        return data['inputs'], data['data_samples']
+
+    def _pictures(
+        self, inputs: torch.Tensor, samples: list, shown: list[Shown]
+    ) -> Iterator[tuple[str, list[np.ndarray]]]:
+        """(name, a page for each image), objective by objective."""
+        objectives = getattr(self.model, 'objectives', {})
+        if not objectives:
+            yield 'data', [page(one, [], 'data: no objective in this config') for one in shown]
+            return
+        for name, trace in record(self.model, inputs, samples).items():
+            objective = objectives[name]
+            views = objective.views(trace)
+            heading = f'{name}: {type(objective).__name__}, weight {objective.weight}'
+            lines, warnings = self._about(name)
+            if not views:
+                lines.append('This objective has no pictures of its own (Objective.views).')
+            yield name, [page(one, views, heading, lines, warnings) for one in shown]
+
+    def _about(self, name: str) -> tuple[list[str], list[str]]:
+        """Lines and warnings on one objective and its networks."""
+        objective, plan = self.model.objectives[name], self.model.plan
+        lines = [f'split {self.split}, student {describe(self.model.student)}']
+        warnings = [] if self.checkpoint else ['The student is untrained: no --checkpoint.']
+        teacher = plan.teacher_of(objective)
+        if teacher is not None:
+            lines.append(f'teacher {describe(teacher.model)}')
+            if teacher.source == 'random':
+                warnings.append("The teacher has random weights: checkpoint='random'.")
+        for side, taps in (
+            ('student', objective.student_taps),
+            ('teacher', objective.teacher_taps),
+        ):
+            lines.append(f'{side} taps: {", ".join(map(str, taps))}')
+        return lines + objective.describe(), warnings
+
+
+def describe(model: nn.Module) -> str:
+    """Class, backbone and size of a network."""
+    backbone = getattr(model, 'backbone', None)
+    depth = f'-{backbone.depth}' if hasattr(backbone, 'depth') else ''
+    name = f', {type(backbone).__name__}{depth}' if backbone is not None else ''
+    count = sum(p.numel() for p in model.parameters()) / 1e6
+    return f'{type(model).__name__}{name}, {count:.2f} M parameters'
+
+
+def build_dataset(config: Config, split: str) -> Any:
+    """The dataset of a split, with annotations that follow the image's resizing.
+
+    Test pipelines load annotations after the resizing, because metrics want them unresized.
+    """
+    entry = config[f'{split}_dataloader']['dataset']
+    if split != 'train' and 'pipeline' in entry:
+        entry['pipeline'] = annotations_first(entry['pipeline'])
+    return DATASETS.build(entry)
+
+
+def annotations_first(pipeline: list) -> list:
+    """A pipeline whose ``LoadAnnotations`` follows right behind the loading of the image."""
+    loads = [step for step in pipeline if str(step['type']).endswith('LoadAnnotations')]
+    rest = [step for step in pipeline if step not in loads]
+    return [*rest[:1], *loads, *rest[1:]]
+
+
+def load_student(model: nn.Module, checkpoint: str) -> None:
+    """Load the student strictly and, where the file has them, what objectives learned."""
+    load_strictly(getattr(model, 'student', model), checkpoint, who='student')
+    objectives = getattr(model, 'objectives', None)
+    if objectives is None:
+        return
+    state = read_checkpoint(checkpoint).get('state_dict', {})
+    prefix = 'objectives.'
+    learnt = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+    shapes = {k: v.shape for k, v in objectives.state_dict().items()}
+    objectives.load_state_dict(
+        {k: v for k, v in learnt.items() if shapes.get(k) == v.shape}, strict=False
+    )
+
+
+@torch.no_grad()
+def record(model: Any, inputs: torch.Tensor, samples: list) -> dict[str, Trace]:
+    """The trace of one training step for each objective, without training anything."""
+    names = {name: model.plan.teacher_name(o) for name, o in model.objectives.items()}
+    sides = {
+        name: model.teachers[name](inputs, samples, model.pixels)
+        for name in sorted({name for name in names.values() if name})
+    }
+    with evaluation(model.student), model.recorder.record(inputs) as student:
+        model.student(inputs, samples, mode='loss')
+    return {
+        name: Trace(inputs, samples, student, sides.get(teacher or ''), Progress())
+        for name, teacher in names.items()
+    }

@@ -1,0 +1,130 @@
+"""The generated tables and pages follow the source, and the generator says what it misses."""
+
+import subprocess
+import sys
+
+import pytest
+from messages import ROOT
+
+sys.path.insert(0, str(ROOT / 'docs'))
+import generate  # noqa: E402
+import source  # noqa: E402
+
+METHOD = '''"""{name}: match what matters."""
+
+
+@MODELS.register_module()
+class {name}({base}):
+    """Matching what matters.
+
+    {paper}, eq. 1: ``|S - T|`` for :class:`~mmkd.tap.Trace`.
+
+    Args:
+        power (float | None): an exponent,
+            above 0.
+        student, teacher,
+        weight: see :class:`~mmkd.objective.Objective`. The authors use 3.
+
+    Raises:
+        ValueError: power not above 0.
+    """
+
+    taps = ['neck', 'backbone']
+    families = {families}
+
+    def __init__(self, weight=2.0, power=None, *, many=(1, 2)):
+        pass
+'''
+
+
+def repository(folder, **values):
+    """A repository with one method and one config that uses it."""
+    values = {
+        'name': 'Match',
+        'base': 'Objective',
+        'paper': "O'Neil and Smith, NeurIPS 2020",
+        'families': ('dense', 'two_stage'),
+        **values,
+    }
+    for name in ('mmkd/methods', 'configs'):
+        (folder / name).mkdir(parents=True)
+    base = (ROOT / 'mmkd' / 'objective.py').read_text()
+    (folder / 'mmkd' / 'objective.py').write_text(base)
+    (folder / 'mmkd' / 'methods' / 'match.py').write_text(METHOD.format(**values))
+    (folder / 'configs' / 'match_a_b.py').write_text(
+        "_base_ = ['mmdet::x.py']\nmodel = dict(teacher=dict(config='mmdet::t.py'),\n"
+        "    objectives=dict(m=dict(type='mmkd.Match')))\n"
+    )
+    return folder
+
+
+def test_generated_files_are_up_to_date():
+    old = [path.relative_to(ROOT).as_posix() for path in generate.stale()]
+    assert not old, f'run: python docs/generate.py ({", ".join(old)})'
+
+
+def test_check_imports_nothing_heavy_and_exits_with_zero():
+    code = (
+        "import sys, runpy; sys.path.insert(0, 'docs'); sys.argv = ['generate.py', '--check']\n"
+        "try: runpy.run_path('docs/generate.py', run_name='__main__')\n"
+        'except SystemExit as end: code = end.code\n'
+        "assert 'torch' not in sys.modules; sys.exit(code)"
+    )
+    subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True)
+
+
+def test_every_registered_method_is_listed():
+    from mmkd.methods import names
+
+    assert sorted(method.name for method in source.read_methods()) == sorted(names())
+
+
+def test_facts_of_the_tables_are_those_of_the_classes():
+    from mmkd import methods
+
+    for method in source.read_methods():
+        cls = getattr(methods, method.name)
+        assert set(method.families) == set(cls.families)
+        for name in ('needs_teacher', 'needs_ground_truth', 'zero_at_equality', 'rank_invariant'):
+            assert getattr(method, name) == getattr(cls, name), (method.name, name)
+
+
+def test_method_is_read_from_its_file(tmp_path):
+    (method,) = source.read_methods(repository(tmp_path))
+    assert method.paper == "O'Neil and Smith, NeurIPS 2020"
+    assert method.compares == 'match what matters.'
+    assert method.families == ('two_stage', 'dense')
+    assert method.taps == '`neck`, `backbone`'
+    assert method.configs == ['match_a_b.py']
+    assert [(o.name, o.default) for o in method.options] == [('power', 'None'), ('weight', '2.0')]
+    assert method.options[0].meaning == 'an exponent, above 0.'
+    assert method.remark == 'The authors use 3.'
+    text = generate.page([method])
+    assert '`|S - T|` for `Trace`' in text and '(float \\| None) an exponent' in text
+    assert 'Refused, with a message: power not above 0.' in text
+
+
+def test_config_is_read_from_its_text(tmp_path):
+    (recipe,) = source.read_recipes(repository(tmp_path))
+    assert (recipe.student, recipe.teacher) == ('mmdet::x.py', 'mmdet::t.py')
+    assert recipe.objectives == ('Match',)
+
+
+@pytest.mark.parametrize(
+    'values, complaint',
+    [
+        (dict(paper='Somebody, some day'), 'authors, venue and year'),
+        (dict(families=()), 'name those it works for'),
+        (dict(families=('dens',)), 'dens'),
+        (dict(base='Parent'), 'derive it from Objective or PairObjective'),
+    ],
+)
+def test_incomplete_method_is_named(tmp_path, values, complaint):
+    with pytest.raises(source.UndocumentedError, match=complaint) as error:
+        source.read_methods(repository(tmp_path, **values))
+    assert 'mmkd/methods/match.py, Match' in str(error.value)
+
+
+def test_missing_marker_is_named():
+    with pytest.raises(ValueError, match='no <!-- methods -->'):
+        generate.between('nothing here', 'methods', 'table')

@@ -1,0 +1,57 @@
+"""Every relative link on a page leads somewhere, and every page is found from the index."""
+
+import re
+from pathlib import Path
+
+import pytest
+from messages import ROOT
+
+PAGES = [*ROOT.glob('*.md'), *(ROOT / 'docs').rglob('*.md')]
+LINK = re.compile(r'\]\(([^)\s]+)\)')
+
+
+def links(page: Path) -> list[str]:
+    """Targets on a page, outside code blocks."""
+    text = re.sub(r'^```.*?^```', '', page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return [link for link in LINK.findall(text) if not re.match(r'\w+:', link)]
+
+
+def anchors(page: Path) -> set[str]:
+    """Headings as GitHub turns them into anchors."""
+    headings = re.findall(r'^#+ (.+)$', page.read_text(), re.MULTILINE)
+    return {re.sub(r'[^\w\- ]', '', h.lower()).replace(' ', '-') for h in headings}
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(page):
+    broken = []
+    for link in links(page):
+        path, _, anchor = link.partition('#')
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    assert not broken
+
+
+def test_every_page_is_found_from_the_index():
+    index = ROOT / 'docs' / 'index.md'
+    reached, waiting = {index}, [index]
+    while waiting:
+        page = waiting.pop()
+        for link in links(page):
+            target = (page.parent / link.partition('#')[0]).resolve()
+            if target.suffix == '.md' and target.exists() and target not in reached:
+                reached.add(target)
+                waiting.append(target)
+    lost = set((ROOT / 'docs').rglob('*.md')) - reached
+    assert not lost
+
+
+def test_commands_on_the_pages_exist():
+    """``tools/NAME`` and ``configs/NAME`` anywhere on a page is a file of the repository."""
+    missing = set()
+    for page in PAGES:
+        for name in re.findall(r'\b((?:tools|configs)/\w+\.(?:py|sh))\b', page.read_text()):
+            if not (ROOT / name).exists():
+                missing.add(f'{page.name}: {name}')
+    assert not missing

@@ -1,0 +1,116 @@
+"""Probe tensors and tiny segmentors for the tests of segmentation methods."""
+
+import torch
+from mmengine.structures import BaseDataElement, PixelData
+from torch import Tensor, nn
+
+from mmkd.objective import Objective
+from mmkd.plan import levels_at, probe
+from mmkd.tap import Recorder, Trace
+
+
+def probe_tensors() -> tuple[Tensor, Tensor, Tensor]:
+    """Student, teacher (2, 3, 4, 4) in float64 and labels (2, 4, 4), made by rule."""
+    i = torch.arange(96, dtype=torch.float64)
+    student = ((7 * i) % 11 / 5 - 1).view(2, 3, 4, 4)
+    teacher = ((5 * i + 3) % 13 / 6 - 1).view(2, 3, 4, 4)
+    n, y, x = torch.meshgrid(torch.arange(2), torch.arange(4), torch.arange(4), indexing='ij')
+    labels = (y + 2 * x + n) % 3
+    labels[0, 0, 0] = labels[1, 3, 3] = 255
+    return student, teacher, labels
+
+
+class ToyHead(nn.Module):
+    def __init__(self, width: int, num_classes: int, out_channels: int | None = None) -> None:
+        super().__init__()
+        self.num_classes, self.out_channels = num_classes, out_channels or num_classes
+        self.bottleneck = nn.Conv2d(width, width, 1)
+        self.dropout = nn.Dropout2d(0.1)
+        self.conv_seg = nn.Conv2d(width, self.out_channels, 1)
+
+    def forward(self, feats: tuple) -> Tensor:
+        return self.conv_seg(self.dropout(self.bottleneck(feats[-1])))
+
+
+class ToyBackbone(nn.Module):
+    def __init__(self, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, width, 3, stride=stride, padding=1)
+
+    def forward(self, x: Tensor) -> tuple:
+        return (self.conv(x),)
+
+
+class ToySegmentor(nn.Module):
+    align_corners = False
+
+    def __init__(
+        self,
+        width: int = 4,
+        num_classes: int = 3,
+        out_channels: int | None = None,
+        stride: int = 8,
+        auxiliary: bool = False,
+    ) -> None:
+        super().__init__()
+        self.backbone = ToyBackbone(width, stride)
+        self.decode_head = ToyHead(width, num_classes, out_channels)
+        if auxiliary:
+            self.auxiliary_head = ToyHead(width, num_classes, out_channels)
+
+    def extract_feat(self, inputs: Tensor) -> tuple:
+        return self.backbone(inputs)
+
+    def forward(self, inputs: Tensor, samples: list | None = None, mode: str = 'tensor') -> Tensor:
+        feats = self.extract_feat(inputs)
+        if mode == 'loss' and hasattr(self, 'auxiliary_head'):
+            self.auxiliary_head(feats)
+        return self.decode_head(feats)
+
+
+class ToyClassifier(nn.Module):
+    """Class logits of images: ``head.fc``."""
+
+    def __init__(self, num_classes: int = 3) -> None:
+        super().__init__()
+        self.backbone = ToyBackbone(4, 8)
+        self.head = nn.Module()
+        self.head.fc = nn.Linear(4, num_classes)
+
+    def forward(self, inputs: Tensor, samples: list | None = None, mode: str = 'tensor') -> Tensor:
+        return self.head.fc(self.backbone(inputs)[0].mean((2, 3)))
+
+
+def samples_of(labels: Tensor) -> list[BaseDataElement]:
+    """(N, H, W) -> data samples with ``gt_sem_seg``."""
+    return [BaseDataElement(gt_sem_seg=PixelData(data=label[None])) for label in labels]
+
+
+def prepare(objective: Objective, student: nn.Module, teacher: nn.Module) -> Objective:
+    """What the plan does at build."""
+    objective.bind(student, teacher)
+    sides = [
+        levels_at(probe(model, taps), taps)
+        for model, taps in ((student, objective.student_taps), (teacher, objective.teacher_taps))
+    ]
+    objective.setup(*sides)
+    return objective
+
+
+def make_step(
+    objective: Objective,
+    student: nn.Module,
+    teacher: nn.Module,
+    size: tuple[int, int] = (32, 48),
+    labels: Tensor | None = None,
+) -> Trace:
+    """One training step of both networks on two random images."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(2, 3, *size, generator=generator)
+    if labels is None:
+        labels = torch.randint(0, 3, (2, *size), generator=generator)
+    with Recorder(student, objective.student_taps).record(inputs) as student_side:
+        student(inputs, mode='loss')
+    with torch.no_grad(), Recorder(teacher, objective.teacher_taps).record(inputs) as teacher_side:
+        teacher.eval()(inputs)
+    return Trace(inputs, samples_of(labels), student_side, teacher_side)

@@ -1,0 +1,129 @@
+"""AT against worked numbers and a transcription of the equation."""
+
+import copy
+
+import pytest
+import torch
+from segmentation_toys import ToyClassifier, ToySegmentor, make_step, prepare, probe_tensors
+
+from mmkd.methods.at import AT, attention, attention_distance
+
+S, T, _ = probe_tensors()
+
+
+def fixture():
+    i = torch.arange(16, dtype=torch.float64)
+    return ((i - 7) / 4).view(2, 2, 2, 2), ((5 * i % 9 - 4) / 4).view(2, 2, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ('pair', 'variant', 'wanted'),
+    [
+        ((S, T), 'code', 0.0193261),
+        ((S, T), 'sum', 0.3092178),
+        (fixture(), 'code', 0.0700011),
+        (fixture(), 'paper', 0.5276086),
+    ],
+)
+def test_worked_numbers(pair, variant, wanted):
+    assert float(attention_distance(*pair, variant=variant)) == pytest.approx(wanted, abs=1e-6)
+    found = attention_distance(*(x.float() for x in pair), variant=variant)
+    assert float(found) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_two_places():
+    s, t = (torch.tensor(e).sqrt().view(1, 1, 1, 2) for e in ([1.0, 1.0], [3.0, 4.0]))
+    assert float(attention_distance(s, t)) == pytest.approx(0.0100505, rel=1e-4)
+
+
+@pytest.mark.parametrize('p', [1, 2, 3])
+def test_transcription(p):
+    rows = []
+    for x in (S, T):
+        energy = sum(x[:, c].abs() ** p for c in range(3)).flatten(1)
+        rows.append(energy / (energy**2).sum(1, keepdim=True) ** 0.5)
+    difference = rows[0] - rows[1]
+    wanted = {
+        'code': difference.pow(2).mean(),
+        'sum': difference.pow(2).sum(1).mean(),
+        'paper': difference.pow(2).sum(1).sqrt().mean(),
+    }
+    for variant, value in wanted.items():
+        torch.testing.assert_close(attention_distance(S, T, p, variant), value)
+        s = S[:1].clone().requires_grad_()
+        assert torch.autograd.gradcheck(lambda x, v=variant: attention_distance(x, T[:1], 2, v), s)
+
+
+def test_invariances():
+    wanted = float(attention_distance(S, T))
+    image = torch.tensor([0.5, 3.0]).double().view(2, 1, 1, 1)
+    assert float(attention_distance(S * image, T)) == pytest.approx(wanted)
+    assert float(attention_distance(torch.cat((S, S.flip(1)), 1), T)) == pytest.approx(wanted)
+    assert float(attention_distance(S, T[:, [2, 0, 1]])) == pytest.approx(wanted)
+    assert float(attention_distance(S.flip(3), T)) != pytest.approx(wanted)
+    assert attention_distance(S[:, :, :1, :1], T[:, :, :1, :1]) == 0
+    assert attention_distance(S, T, variant='sum') <= 2
+
+
+@pytest.mark.parametrize('variant', ['code', 'sum', 'paper'])
+@pytest.mark.parametrize('p', [1, 2, 3])
+def test_finite_at_equality_zero_and_huge(variant, p):
+    for s in (T, torch.zeros_like(T), torch.full_like(T, 1e4)):
+        s = s.float().requires_grad_()
+        loss = attention_distance(s, T.float(), p, variant)
+        loss.backward()
+        assert loss.isfinite() and s.grad.isfinite().all()
+    assert attention(torch.zeros(1, 2, 3, 3)).sum() == 0
+
+
+def test_defaults_follow_the_family():
+    segmentor = prepare(AT(), ToySegmentor(4), ToySegmentor(6))
+    assert (segmentor.variant, float(str(segmentor.weight))) == ('code', 10000)
+    assert str(segmentor.student_taps[0]) == 'decode_head.dropout@in[0]'
+    classifier = prepare(AT(), ToyClassifier(), ToyClassifier())
+    assert (classifier.variant, float(str(classifier.weight))) == ('code', 1000)
+    assert str(classifier.student_taps[0]) == 'backbone'
+    paper = prepare(AT(variant='paper', weight=7), ToySegmentor(), ToySegmentor())
+    assert (paper.variant, float(str(paper.weight))) == ('paper', 7)
+    detector = ToySegmentor()
+    detector.roi_head = detector.decode_head
+    detector.neck = detector.backbone
+    objective = AT()
+    objective.bind(detector, detector)
+    assert (objective.variant, float(str(objective.weight))) == ('sum', 1)
+    assert str(objective.student_taps[0]) == 'neck'
+
+
+def test_objective():
+    student, teacher = ToySegmentor(4), ToySegmentor(6)
+    objective = prepare(AT(p=1, variant='sum'), student, teacher)
+    trace = make_step(objective, student, teacher)
+    s, t = objective.maps(trace)[0]
+    loss = objective(trace)['loss']
+    torch.testing.assert_close(loss, attention_distance(s, t, 1, 'sum'))
+    loss.backward()
+    assert student.backbone.conv.weight.grad.abs().sum() > 0
+    assert len(objective.views(trace)) == 2
+    twin = copy.deepcopy(student.eval())
+    objective = prepare(AT(), student, twin)
+    assert float(objective(make_step(objective, student, twin))['loss']) == 0
+
+
+@pytest.mark.parametrize(
+    ('build', 'message'),
+    [
+        (lambda: AT(p=0), 'exponent p must be'),
+        (lambda: AT(variant='mean'), 'variant must be one of'),
+        (
+            lambda: prepare(AT(student='head.fc'), ToyClassifier(), ToyClassifier()),
+            "'head.fc' gives 3",
+        ),
+        (
+            lambda: prepare(AT(), ToySegmentor(stride=256), ToySegmentor(stride=256)),
+            'more than one cell',
+        ),
+    ],
+)
+def test_bad_input(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()

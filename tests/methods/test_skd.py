@@ -1,0 +1,230 @@
+"""SKDPixel and SKDPair against worked numbers and a transcription of the equations."""
+
+import copy
+from math import log
+
+import pytest
+import torch
+from segmentation_toys import ToySegmentor, make_step, prepare, probe_tensors
+from torch import nn
+
+from mmkd.methods import skd
+from mmkd.methods.kd import KD
+from mmkd.methods.skd import SKDPair, SKDPixel, pair_wise, pixel_wise_kl, pool_nodes
+
+S, T, Y = probe_tensors()
+
+
+def close(found, wanted, rel=1e-6):
+    assert float(found) == pytest.approx(wanted, rel=rel, abs=1e-12)
+
+
+def test_probe_tensors():
+    close(S.sum(), 0.4)
+    close((S * T).sum(), -0.8333333)
+    assert S[0, :, 0, 0].tolist() == pytest.approx([-1, -0.6, -0.2])
+
+
+@pytest.mark.parametrize(
+    ('options', 'wanted'),
+    [
+        (dict(), 0.2119143),
+        (dict(reduction='skd_sum'), 0.4238286),
+        (dict(reduction='element_mean'), 0.0706381),
+        (dict(tau=2.0), 0.2274919),
+        (dict(tau=4.0), 0.2307669),
+        (dict(valid=Y != 255), 0.2259491),
+    ],
+)
+def test_pixel_probe(options, wanted):
+    assert float(pixel_wise_kl(S, T, **options)) == pytest.approx(wanted, abs=1e-6)
+    found = pixel_wise_kl(S.float(), T.float(), **options)
+    assert float(found) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_pixel_direction_and_the_entropy_that_the_code_drops():
+    s = torch.zeros(1, 2, 1, 1, dtype=torch.float64)
+    t = torch.tensor([0, log(3)], dtype=torch.float64).view(1, 2, 1, 1)
+    close(pixel_wise_kl(s, t), 0.1308120, 1e-5)
+    close(pixel_wise_kl(t, s), 0.1438410, 1e-5)
+    close(pixel_wise_kl(T, S), 0.2146134, 1e-5)
+    p = T.softmax(1)
+    cross_entropy = -(p * S.log_softmax(1)).sum() / 16
+    close(cross_entropy, 2.4311028)
+    entropy = -(p * p.log()).sum() / 16
+    close(cross_entropy - entropy, float(pixel_wise_kl(S, T, reduction='skd_sum')))
+
+
+def test_pixel_ignores_a_constant_added_to_all_classes_of_a_pixel():
+    shift = torch.arange(32, dtype=torch.float64).view(2, 1, 4, 4)
+    close(pixel_wise_kl(S + shift, T), float(pixel_wise_kl(S, T)))
+    close(pixel_wise_kl(S, T - shift), float(pixel_wise_kl(S, T)))
+    assert pixel_wise_kl(S + S.roll(1, 1), T) != pixel_wise_kl(S, T)
+
+
+def slow_pair_wise(s, t):
+    total = 0.0
+    for n in range(len(s)):
+        flat = [x[n].flatten(1).T for x in (s, t)]
+        for i in range(len(flat[0])):
+            for j in range(len(flat[0])):
+                a, b = (f[i] @ f[j] / (f[i].norm() * f[j].norm()) for f in flat)
+                total += (a - b) ** 2 / len(flat[0]) ** 2 / len(s)
+    return total
+
+
+def test_pair_probe():
+    close(pair_wise(S, T), 0.4115535, 1e-6)
+    assert float(pair_wise(S, T)) == pytest.approx(float(slow_pair_wise(S, T)), rel=1e-7)
+    for pool, wanted in (('max', 0.00383261), ('avg', 0.2423892)):
+        close(pair_wise(*(pool_nodes(x, pool, 2) for x in (S, T))), wanted, 1e-6)
+
+
+def test_pair_two_pixels():
+    same = torch.ones(1, 2, 1, 2)
+    orthogonal = torch.eye(2).view(1, 2, 1, 2)
+    close(pair_wise(same, orthogonal), 0.5)
+
+
+@pytest.mark.parametrize(('detach', 'norm'), [(True, 0.2106688), (False, 0.1400629)])
+def test_pair_gradient_with_and_without_the_norm(detach, norm):
+    s = S.clone().requires_grad_()
+    pair_wise(s, T, detach).backward()
+    close(s.grad.norm(), norm, 1e-5)
+    radial = (s.grad * S).sum(1).abs().max()
+    assert float(radial) == pytest.approx(0.0478920 if detach else 0.0, abs=1e-7)
+
+
+def test_pair_gradient_numerically():
+    s = S[:1, :, :3, :4].clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: pair_wise(x, T[:1, :, :3, :4], False), s)
+    logits = S[:1].clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: pixel_wise_kl(x, T[:1]), logits)
+
+
+def test_pair_many_nodes_give_the_same(monkeypatch):
+    found = []
+    for direct in (2048, 1):
+        monkeypatch.setattr(skd, '_DIRECT_NODES', direct)
+        s = S.clone().requires_grad_()
+        loss = pair_wise(s, torch.cat((T, T[:, :1]), 1))
+        found.append((loss.detach(), torch.autograd.grad(loss, s)[0]))
+        assert float(pair_wise(S, S)) == pytest.approx(0, abs=1e-15)
+        close(pair_wise(S.float(), T.float()), 0.4115535, 1e-5)
+    torch.testing.assert_close(found[0], found[1])
+
+
+def test_pair_invariances():
+    scale = torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(0)).double() + 0.5
+    rotation = torch.linalg.qr(S.flatten()[:9].view(3, 3) + torch.eye(3)).Q
+    wanted = float(pair_wise(S, T))
+    close(pair_wise(S * scale, T), wanted)
+    close(pair_wise(torch.einsum('kc,nchw->nkhw', rotation, S), T), wanted)
+    close(pair_wise(S.flip(3), T.flip(3)), wanted)
+    assert pair_wise(S.flip(3), T) != pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(
+    ('size', 'nodes'), [((64, 64), 4), ((65, 65), 9), ((97, 97), 9), ((64, 128), 4), ((1, 5), 3)]
+)
+def test_nodes_of_half_windows(size, nodes):
+    pooled = pool_nodes(torch.rand(1, 2, *size), 'max', 'half')
+    assert pooled[0, 0].numel() == nodes
+    assert pool_nodes(torch.rand(1, 2, *size), None, 'half').shape[2:] == size
+    assert pool_nodes(torch.rand(1, 2, 3, 3), 'avg', 8).shape[2:] == (1, 1)
+
+
+@pytest.mark.parametrize('options', [dict(), dict(reduction='skd_sum'), dict(mask_ignore=True)])
+def test_pixel_objective_says_what_kd_says(options):
+    student, teacher = ToySegmentor(4), ToySegmentor(6)
+    objective, kd = prepare(SKDPixel(**options), student, teacher), KD(**options)
+    kd.bind(student, teacher)
+    trace = make_step(objective, student, teacher, labels=torch.arange(2 * 32 * 48).view(2, 32, 48))
+    close(objective(trace)['loss'].detach(), float(kd(trace)['loss'].detach()))
+
+
+def test_published_weight_of_each_reduction():
+    weights = [SKDPixel(reduction=r).weight for r in ('per_pixel', 'skd_sum', 'element_mean')]
+    assert [float(str(w)) for w in weights] == [1, 10, 10]
+    assert float(str(SKDPair().weight)) == 0.5
+
+
+@pytest.mark.parametrize('kind', [SKDPixel, SKDPair])
+def test_objective_learns_and_is_zero_at_equality(kind):
+    student, teacher = ToySegmentor(4), ToySegmentor(4 if kind is SKDPixel else 7)
+    objective = prepare(kind(), student, teacher)
+    objective(make_step(objective, student, teacher))['loss'].backward()
+    assert student.backbone.conv.weight.grad.abs().sum() > 0
+    twin = copy.deepcopy(student)
+    objective = prepare(kind(), student, twin)
+    student.eval()
+    loss = objective(make_step(objective, student, twin))['loss'].detach()
+    assert float(loss) == pytest.approx(0, abs=1e-6)
+
+
+def test_features_are_those_before_dropout():
+    student = ToySegmentor()
+    objective = prepare(SKDPair(), student, ToySegmentor())
+    assert str(objective.student_taps[0]) == 'decode_head.dropout@in[0]'
+    student.decode_head.dropout = None
+    student.decode_head.forward = lambda feats: None
+    assert str(prepare_taps(SKDPair(), student)) == 'decode_head.conv_seg@in[0]'
+
+
+def prepare_taps(objective, student):
+    objective.bind(student, student)
+    return objective.student_taps[0]
+
+
+def test_unequal_strides_need_a_resize():
+    student, teacher = ToySegmentor(stride=16), ToySegmentor()
+    for kind in (SKDPixel, SKDPair):
+        with pytest.raises(ValueError, match='Student strides: 16; teacher strides: 8'):
+            prepare(kind(), student, teacher)
+        objective = prepare(kind(resize='teacher'), student, teacher)
+        assert objective(make_step(objective, student, teacher))['loss'].isfinite()
+
+
+def test_everything_ignored_is_zero_with_a_graph():
+    student, teacher = ToySegmentor(), ToySegmentor()
+    objective = prepare(SKDPixel(mask_ignore=True), student, teacher)
+    labels = torch.full((2, 32, 48), 255)
+    loss = objective(make_step(objective, student, teacher, labels=labels))['loss']
+    loss.backward()
+    assert float(loss) == 0 and student.backbone.conv.weight.grad.abs().sum() == 0
+
+
+@pytest.mark.parametrize(
+    ('build', 'message'),
+    [
+        (lambda: SKDPixel(tau=0), 'tau must be above 0'),
+        (lambda: SKDPixel(reduction='mean'), 'reduction must be one of'),
+        (lambda: SKDPair(pool='min'), 'pool must be one of'),
+        (lambda: SKDPair(pool_size=0), "pool_size must be 'half' or a whole number"),
+        (lambda: SKDPair(resize='both'), 'resize must be'),
+        (lambda: SKDPixel().bind(ToySegmentor(), ToySegmentor(num_classes=4)), '3 .*teacher 4'),
+        (
+            lambda: SKDPixel().bind(*(ToySegmentor(num_classes=2, out_channels=1),) * 2),
+            'softmax over one class',
+        ),
+        (lambda: SKDPair().bind(nn.Module(), ToySegmentor()), 'without a decode_head'),
+    ],
+)
+def test_bad_input(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+def test_a_head_without_classifier_is_refused():
+    student = ToySegmentor()
+    del student.decode_head.conv_seg
+    for kind in (SKDPixel, SKDPair):
+        with pytest.raises(ValueError, match='no conv_seg'):
+            kind().bind(student, ToySegmentor())
+
+
+@pytest.mark.parametrize('value', [0.0, 1.0, 1e4])
+def test_pair_is_finite_for_constant_maps(value):
+    s = torch.full((1, 3, 4, 4), value, requires_grad=True)
+    pair_wise(s, T[:1].float()).backward()
+    assert s.grad.isfinite().all()

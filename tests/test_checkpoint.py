@@ -1,0 +1,318 @@
+"""Checkpoints are read without running code in them, and every refusal is one clear sentence."""
+
+import pickle
+import warnings
+from collections import OrderedDict, defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import ConfigDict
+from mmengine.logging import HistoryBuffer, MessageHub
+from torch import nn
+
+from mmkd import checkpoint as module
+from mmkd.checkpoint import (
+    CheckpointError,
+    atomic_file,
+    find_damage,
+    read_checkpoint,
+    state_dict_of,
+    trust_checkpoints,
+)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / 'x.pth'
+
+
+def _contents():
+    """Everything mmengine may put into a checkpoint, optimiser and scheduler included."""
+    hub = MessageHub('checkpoint_test')
+    for step in range(5):
+        hub.update_scalar('train/loss', 1.5 - step)
+    hub.update_info('iter', 5)
+    hub.update_info('score', np.float64(0.25))
+    net = nn.Linear(2, 2)
+    optimizer = torch.optim.Adam(net.parameters())
+    net(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    palette = np.asfortranarray(np.arange(6).reshape(2, 3).astype('>i4'))
+    meta = dict(dataset_meta=ConfigDict(classes=('a', 'b'), palette=palette), seed=3, text='ü')
+    meta |= dict(flag=np.bool_(True), name=np.str_('n'), empty=np.zeros((0, 4), 'f4'))
+    return dict(
+        meta=meta,
+        state_dict=net.state_dict(),
+        message_hub=hub.state_dict(),
+        optimizer=dict(optimizer.state_dict(), extra=defaultdict(list, a=[1])),
+        param_schedulers=[dict(last_step=3, base_values=[0.1])],
+    )
+
+
+@pytest.mark.parametrize('zipped', [True, False])
+@pytest.mark.parametrize('trust', [True, False])
+def test_what_mmengine_writes_is_read(path, zipped, trust):
+    wanted = _contents()
+    torch.save(wanted, path, _use_new_zipfile_serialization=zipped)
+    found = read_checkpoint(path, trust=trust)
+    history = found['message_hub']['log_scalars']['train/loss']
+    assert isinstance(history, HistoryBuffer)
+    assert history.mean() == wanted['message_hub']['log_scalars']['train/loss'].mean() == -0.5
+    history.update(4.0)
+    assert history.current() == 4.0
+    palette = found['meta']['dataset_meta']['palette']
+    assert palette.tolist() == [[0, 1, 2], [3, 4, 5]] and palette.dtype == '>i4'
+    assert palette.flags.writeable and palette.flags.f_contiguous
+    assert found['meta']['flag'] == np.bool_(True) and found['meta']['name'] == 'n'
+    assert found['meta']['empty'].shape == (0, 4)
+    assert found['message_hub']['runtime_info']['score'] == 0.25
+    assert found['optimizer']['extra'] == dict(a=[1])
+    for key, value in wanted['state_dict'].items():
+        assert torch.equal(found['state_dict'][key], value)
+
+
+@pytest.mark.parametrize('old', ['numpy.core.multiarray', 'numpy._core.multiarray'])
+def test_both_names_of_numpy(path, old):
+    """NumPy 2 renamed the module that its pickles mention; the file may be of either time."""
+    core = np.ones(2).__reduce__()[0].__module__
+    text = pickle.dumps(dict(a=np.ones(2), b=np.float32(3)), protocol=2)
+    text = text.replace(core.encode(), old.encode())
+    with torch.serialization.safe_globals(module._allowed()), open(path, 'wb+') as file:
+        file.write(text)
+        file.seek(0)
+        loaded = torch._weights_only_unpickler.load(file)
+    loaded = module._settle(loaded, set())
+    assert loaded['a'].tolist() == [1, 1] and loaded['b'] == 3
+
+
+class Evil:
+    def __init__(self, function, *args):
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize(
+    'evil, name',
+    [
+        (Evil(eval, '1 + 1'), 'eval'),
+        (Evil(getattr, HistoryBuffer, '__init__'), 'getattr'),
+        (Evil(getattr, 'text', 'upper'), 'getattr'),
+        (Evil(print, 'boo'), 'print'),
+        (np.array([None, 'x'], dtype=object), 'numpy'),
+        (np.zeros(2, dtype=[('a', 'f4')]), 'numpy.dtype'),
+        (nn.Linear(1, 1), 'torch.nn.modules.linear.Linear'),
+    ],
+    ids=['eval', 'method', 'getattr', 'print', 'objects', 'structured', 'module'],
+)
+def test_whatever_could_run_code_is_refused(path, evil, name):
+    torch.save(dict(state_dict=dict(a=torch.ones(1)), meta=evil), path)
+    with pytest.raises(CheckpointError, match=f'{name}.*--trust-checkpoint'):
+        read_checkpoint(path)
+
+
+def test_memory_cannot_be_forged(path):
+    """NumPy lets a pickle relabel object pointers as plain bytes; our stand-in does not."""
+
+    class Forged:
+        def __reduce__(self):
+            return np.dtype, ('O', False, True), (3, '|', None, None, None, -1, -1, 0)
+
+    class Array:
+        def __reduce__(self):
+            start = np.zeros(1).__reduce__()
+            return start[0], start[1], (1, (1,), Forged(), False, b'\x08' * 8)
+
+    torch.save(dict(a=Array()), path)
+    with pytest.raises(CheckpointError, match='numpy.dtype'):
+        read_checkpoint(path)
+
+
+def test_statistics_of_a_file_do_not_replace_ours(path):
+    methods = dict(HistoryBuffer._statistics_methods)
+    real = HistoryBuffer([1.0], [1])
+    real._statistics_methods = dict(methods, mean='harmless text')
+    torch.save(dict(a=real), path)
+    read_checkpoint(path)
+    assert HistoryBuffer._statistics_methods == methods
+
+
+def test_trust(path):
+    torch.save(dict(state_dict=nn.Linear(1, 1)), path)
+    assert isinstance(read_checkpoint(path, trust=True)['state_dict'], nn.Linear)
+    trust_checkpoints()
+    try:
+        assert isinstance(read_checkpoint(path)['state_dict'], nn.Linear)
+    finally:
+        trust_checkpoints(False)
+    with pytest.raises(CheckpointError, match='refused'):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    'content, message',
+    [
+        (b'', 'is empty'),
+        (b'\xff\xd8\xff\xe0 jpeg', 'is a JPEG image'),
+        (b'\n<!DOCTYPE html><html>404', 'is a web page'),
+        (b'version https://git-lfs.github.com/spec/v1\noid', 'git lfs pull'),
+        (b'just some text', 'is a text file'),
+        (b'\x00\x01\x02\x03', 'unknown kind'),
+        (b'PK\x03\x04 and then it ends', 'is truncated'),
+        (pickle.dumps([1, 2], protocol=2), 'not one written by torch.save'),
+    ],
+)
+def test_other_files(path, content, message):
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        read_checkpoint(path)
+    assert str(path) in str(caught.value) and '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('zipped', [True, False])
+@pytest.mark.parametrize('part', [0.02, 0.5, 0.99])
+def test_truncated(path, zipped, part):
+    torch.save(dict(a=torch.rand(1000)), path, _use_new_zipfile_serialization=zipped)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * part)])
+    with pytest.raises(CheckpointError, match='truncated|damaged'):
+        read_checkpoint(path)
+
+
+def test_flipped_bits_are_found(path):
+    torch.save(dict(a=torch.zeros(1000)), path)
+    assert find_damage(str(path)) is None
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert 'checksum' in find_damage(str(path))
+
+
+def test_missing_file_and_directory(tmp_path):
+    torch.save({}, tmp_path / 'epoch_1.pth')
+    with pytest.raises(FileNotFoundError, match=r'does not exist.*epoch_1\.pth'):
+        read_checkpoint(tmp_path / 'epoch_2.pth')
+    with pytest.raises(CheckpointError, match=r'is a directory.*epoch_1\.pth'):
+        read_checkpoint(tmp_path)
+
+
+def test_not_a_mapping(path):
+    torch.save(torch.ones(2), path)
+    with pytest.raises(CheckpointError, match='holds a Tensor'):
+        read_checkpoint(path)
+
+
+def test_other_archives(path):
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        torch.jit.script(nn.Linear(1, 1)).save(str(path))
+    with pytest.raises(CheckpointError, match='TorchScript'):
+        read_checkpoint(path)
+
+
+# ---------------------------------------------------------------------------------------- download
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    return tmp_path / 'checkpoints'
+
+
+def test_offline(hub, monkeypatch):
+    def fail(*args, **kwargs):
+        raise OSError('no route to host')
+
+    monkeypatch.setattr(module, 'download_url_to_file', fail)
+    with pytest.raises(CheckpointError) as caught:
+        read_checkpoint('https://example.org/some/net-0123abcd.pth')
+    text = str(caught.value)
+    assert 'could not download https://example.org/some/net-0123abcd.pth' in text
+    assert 'no route to host' in text and str(hub / 'net-0123abcd.pth') in text
+    assert 'checkpoint= to a local file' in text
+
+
+@pytest.mark.parametrize(
+    'url, sha',
+    [
+        ('https://example.org/net-0123abcd.pth', '0123abcd'),
+        ('https://example.org/net.pth', None),
+        ('https://example.org/third_party/net-0123abcd.pth', None),
+    ],
+)
+def test_download_once_and_check(hub, monkeypatch, url, sha):
+    calls = []
+
+    def download(source, target, hash_prefix, progress):
+        calls.append((source, hash_prefix))
+        torch.save(dict(a=torch.ones(1)), target)
+
+    monkeypatch.setattr(module, 'download_url_to_file', download)
+    for _ in range(2):
+        assert read_checkpoint(url)['a'] == 1
+    assert calls == [(url, sha)]
+
+
+def test_model_names(hub, monkeypatch):
+    seen = []
+    monkeypatch.setattr(module, '_download', lambda url: seen.append(url) or 'nowhere')
+    with pytest.raises(FileNotFoundError):
+        read_checkpoint('open-mmlab://detectron2/resnet50_caffe')
+    assert seen[0].startswith('https://') and seen[0].endswith('.pth')
+    with pytest.raises(CheckpointError, match='not a known model'):
+        read_checkpoint('open-mmlab://resnet5000')
+    with pytest.raises(CheckpointError, match='expected a local file'):
+        read_checkpoint('s3://bucket/net.pth')
+
+
+# ----------------------------------------------------------------------------------------- weights
+
+
+@pytest.mark.parametrize(
+    'wrap',
+    [
+        lambda state: state,
+        lambda state: dict(state_dict=state, meta={}),
+        lambda state: dict(model=state, epoch=3),
+        lambda state: dict(state_dict={f'module.{k}': v for k, v in state.items()}),
+        lambda state: dict(state, epoch=3),
+        lambda state: dict(state_dict=dict(state, **{'objectives.cwd.weight': torch.ones(1)})),
+    ],
+    ids=['bare', 'mmengine', 'model', 'ddp', 'mixed', 'distilled'],
+)
+def test_state_dict_of(wrap):
+    state = nn.Linear(2, 3).state_dict()
+    found = state_dict_of(wrap(state))
+    assert list(found) == ['weight', 'bias']
+    nn.Linear(2, 3).load_state_dict(found)
+
+
+def test_state_dict_of_keeps_versions():
+    state = nn.BatchNorm1d(2).state_dict()
+    assert state_dict_of(dict(state_dict=state))._metadata == state._metadata
+    assert isinstance(state_dict_of(state), OrderedDict)
+
+
+@pytest.mark.parametrize('empty', [{}, dict(state_dict={}), dict(meta=1, epoch=2)])
+def test_no_weights(empty):
+    with pytest.raises(CheckpointError, match='no weights'):
+        state_dict_of(empty)
+
+
+# ----------------------------------------------------------------------------------------- writing
+
+
+def test_atomic_file(path):
+    path.write_text('old')
+    with pytest.raises(RuntimeError), atomic_file(str(path)) as part:
+        Path(part).write_text('ne')
+        raise RuntimeError
+    assert path.read_text() == 'old'
+    with atomic_file(str(path)) as part:
+        Path(part).write_text('new')
+        assert path.read_text() == 'old'
+    assert path.read_text() == 'new'
+    assert list(path.parent.iterdir()) == [path]

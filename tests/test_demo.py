@@ -1,0 +1,117 @@
+"""tools/demo.py: its configs, what it says, what it skips. Training is left out: seconds count."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from mmkd.teacher import build_model
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope='module')
+def demo():
+    spec = importlib.util.spec_from_file_location('demo', ROOT / 'tools' / 'demo.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def finished(demo, tmp_path):
+    """A demo whose three runs have left their histories."""
+    demo = demo.Demo(tmp_path, quick=True)
+    scores = dict(teacher=[40.0, 60.0], plain=[20.0, 40.0], fgfi=[25.0, 45.0])
+    for run, score in scores.items():
+        (tmp_path / run).mkdir()
+        step = dict(teacher=0.4, plain=0.1, fgfi=0.15)[run]
+        history = dict(scores={'1': [1.0, 2.0], '2': score}, steps=[9.0, step, step], cost='')
+        (tmp_path / run / 'history.json').write_text(json.dumps(history))
+    return demo
+
+
+def test_schedules_are_identical_and_only_the_weight_differs(demo, tmp_path):
+    one = demo.Demo(tmp_path)
+    teacher, plain, fgfi = (one.config(run) for run in ('teacher', 'plain', 'fgfi'))
+    for key in ('train_cfg', 'optim_wrapper', 'param_scheduler', 'train_dataloader', 'randomness'):
+        assert teacher[key] == plain[key] == fgfi[key]
+    assert plain.model.objectives.fgfi.weight == 0 < fgfi.model.objectives.fgfi.weight
+    plain.model.objectives.fgfi.weight = fgfi.model.objectives.fgfi.weight
+    assert plain.model == fgfi.model
+
+
+def test_everything_lies_in_one_folder(demo, tmp_path):
+    config = demo.Demo(tmp_path).config('fgfi')
+    assert config.train_dataloader.dataset.data_root == f'{tmp_path}/data/'
+    assert config.model.teacher.checkpoint.startswith(str(tmp_path / 'teacher'))
+    assert 'work_dirs' not in f'{config.train_dataloader} {config.val_evaluator}'
+
+
+def test_the_default_paths_are_those_of_the_configs(demo):
+    """The commands that the demo prints do the same without it."""
+    one = demo.Demo(Path('work_dirs/demo'))
+    config = demo.load_config(demo.RUNS['fgfi'][0])
+    assert one.config('fgfi').model == config.model
+    assert one.command('plain').endswith('--cfg-options model.objectives.fgfi.weight=0')
+
+
+def test_the_teacher_is_the_larger_network(demo, tmp_path):
+    one = demo.Demo(tmp_path)
+    teacher, student = (build_model(one.config(run)) for run in ('teacher', 'plain'))
+    count = [sum(p.numel() for p in model.parameters()) for model in (teacher, student)]
+    assert count[0] > 4 * count[1]
+
+
+def test_the_table(finished):
+    lines = finished.table(dict(teacher=(2.0, 0.4), plain=(0.3, 0.1), fgfi=(0.3, 0.1)))
+    assert '   40.0   60.0       2.00 M    0.400    400 ms' in lines[2]
+    assert lines[4].startswith('FGFI student') and lines[4].endswith('= 1.50 x plain')
+
+
+@pytest.mark.parametrize(
+    ('plain', 'fgfi', 'says'),
+    [
+        (20, 25, '+5.0 AP, 25 % of the gap'),
+        (20, 19, 'did not help this time: -1.0 AP'),
+        (50, 51, '+1.0 AP.'),
+    ],
+)
+def test_the_verdict_is_honest(demo, plain, fgfi, says):
+    scores = dict(teacher=[40.0, 0], plain=[float(plain), 0], fgfi=[float(fgfi), 0])
+    assert says in demo.verdict(scores, quick=False)
+    assert 'mean anything' in demo.verdict(scores, quick=True)
+
+
+def test_what_is_done_is_not_done_again(demo, finished, capfd, monkeypatch):
+    data = finished.out / 'data'
+    data.mkdir()
+    (data / demo.MARKER).write_text('{}')
+    monkeypatch.setattr(demo, 'train', lambda *args, **kwargs: pytest.fail('trained again'))
+    config = finished.config('teacher')
+    wanted = demo.fingerprint(config, data / demo.MARKER)
+    (finished.out / 'teacher' / 'done.json').write_text(json.dumps(wanted))
+    finished.train(2, 'teacher')
+    assert 'done already' in capfd.readouterr().out
+
+
+def test_another_seed_starts_afresh(demo, finished, monkeypatch):
+    """A run of other settings is thrown away, not resumed."""
+    data = finished.out / 'data'
+    data.mkdir()
+    (data / demo.MARKER).write_text('{}')
+    stale = finished.out / 'teacher' / 'epoch_1.pth'
+    stale.write_text('')
+    (stale.parent / 'started.json').write_text('{}')
+
+    class Trained(Exception):
+        pass
+
+    def train(*args, **kwargs):
+        raise Trained
+
+    monkeypatch.setattr(demo, 'train', train)
+    with pytest.raises(Trained):
+        finished.train(2, 'teacher')
+    assert not stale.exists()

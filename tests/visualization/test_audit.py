@@ -1,0 +1,95 @@
+"""tools/visualize.py on tiny detectors and segmentors: padding, splits, untrained networks."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from mmkd.teacher import Pixels
+from mmkd.visualization.audit import Audit, annotations_first, record
+from mmkd.visualization.page import restore, spread
+
+
+def run(config, split, indices):
+    audit = Audit(config, split)
+    inputs, samples = audit.load(indices)
+    shown = restore(inputs, samples, Pixels.of(audit.student), audit.dataset.metainfo)
+    return audit, inputs, samples, shown
+
+
+def test_masks_follow_the_objects_in_a_padded_batch(detector):
+    """Every object's centre is near a cell of its mask; looking changes no weight."""
+    audit, inputs, samples, shown = run(detector, 'train', [0, 1, 2, 3])
+    before = {k: v.clone() for k, v in audit.model.state_dict().items()}
+    assert len({one.image.shape for one in shown}) > 1
+    views = audit.model.objectives['fgfi'].views(record(audit.model, inputs, samples)['fgfi'])
+    masks = [view for view in views if view.kind == 'mask']
+    assert [view.stride for view in masks] == [8, 16, 32]
+    for one, sample in zip(shown, samples, strict=True):
+        covered = np.zeros(one.image.shape[:2], bool)
+        for view in masks:
+            mask = (spread(view, one) > 0.5).astype(np.uint8)
+            # An anchor's cell is the one to the lower right of its centre.
+            reach = np.ones((2 * view.stride + 1,) * 2, np.uint8)
+            covered |= cv2.dilate(mask, reach).astype(bool)
+        centres = sample.gt_instances.bboxes.view(-1, 2, 2).mean(1).round().long()
+        for x, y in centres.tolist():
+            assert covered[min(y, covered.shape[0] - 1), min(x, covered.shape[1] - 1)]
+    after = audit.model.state_dict()
+    assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+def test_val_boxes_follow_the_resized_image(detector):
+    detector.val_dataloader.dataset.pipeline[1].scale_factor = 2.0
+    _, _, samples, shown = run(detector, 'val', [0])
+    assert shown[0].image.shape[:2] == (144, 192)
+    boxes = samples[0].gt_instances.bboxes
+    assert float(boxes[:, 2:].max()) > 96
+
+
+def test_pages_of_a_detector(detector, tmp_path):
+    paths = list(Audit(detector, 'val').pages([0, 1], tmp_path))
+    assert sorted(path.name for path in paths) == [
+        f'{name}_{i:06d}_{i:06d}.png' for name in ('cwd', 'fgfi', 'kd') for i in (0, 1)
+    ]
+    assert all(cv2.imread(str(path)) is not None for path in paths)
+
+
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_pages_of_a_segmentor(segmentor, tmp_path, split):
+    paths = list(Audit(segmentor, split).pages([0, 1], tmp_path))
+    assert len(paths) == 4
+
+
+def test_a_plain_config_shows_its_data(detector, tmp_path):
+    detector.model = detector.model.student
+    (path,) = Audit(detector).pages([2], tmp_path)
+    assert path.name.startswith('data_000002')
+
+
+def test_a_checkpoint_brings_what_objectives_learned(detector, tmp_path):
+    first = Audit(detector)
+    for parameter in first.model.parameters():
+        parameter.data.add_(0.01)
+    path = tmp_path / 'student.pth'
+    torch.save(dict(state_dict=first.model.state_dict()), path)
+    second = Audit(detector, checkpoint=str(path))
+    wanted, found = first.model.state_dict(), second.model.state_dict()
+    assert any(key.startswith('objectives.') for key in wanted)
+    assert all(torch.equal(wanted[key], found[key]) for key in wanted)
+
+
+@pytest.mark.parametrize(
+    ('options', 'indices', 'message'),
+    [(dict(split='test'), [0], 'split must be one of'), (dict(), [0, 99], r'indices \[99\]')],
+)
+def test_refusals(detector, tmp_path, options, indices, message):
+    with pytest.raises(ValueError, match=message):
+        list(Audit(detector, **options).pages(indices, tmp_path))
+
+
+def test_annotations_are_loaded_before_the_image_is_resized():
+    names = ['LoadImageFromFile', 'Resize', 'LoadAnnotations', 'PackDetInputs']
+    steps = annotations_first([dict(type=name) for name in names])
+    assert [step['type'] for step in steps] == [names[0], names[2], names[1], names[3]]
+    assert annotations_first([dict(type='mmdet.LoadImageFromFile')]) != []

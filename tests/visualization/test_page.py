@@ -1,0 +1,138 @@
+"""Maps lie where they belong: on the padded input, cut to each image."""
+
+import numpy as np
+import pytest
+import torch
+from mmengine.structures import BaseDataElement
+
+from mmkd.visualization import Boxes, View, canvas
+from mmkd.visualization.page import (
+    PANEL,
+    Shown,
+    ground_truth,
+    page,
+    panels_of,
+    restore,
+    spread,
+    stride_of,
+    valid_cells,
+)
+
+
+def shown(height=40, width=52, padded=(64, 64), index=0):
+    sample = BaseDataElement(metainfo=dict(img_path='/data/one.jpg', img_shape=(height, width)))
+    image = np.full((height, width, 3), 128, np.uint8)
+    return Shown(image, sample, index, padded, classes=('disc', 'ring'))
+
+
+def test_a_cell_covers_its_pixels_of_the_padded_input():
+    maps = torch.zeros(2, 8, 8, dtype=torch.bool)
+    maps[1, 2, 5] = True
+    view = View('mask', maps, kind='mask')
+    assert not spread(view, shown()).any()
+    found = spread(view, shown(index=1))
+    assert found.shape == (40, 52)
+    wanted = np.zeros((40, 52), bool)
+    wanted[16:24, 40:48] = True
+    np.testing.assert_array_equal(found > 0.5, wanted)
+
+
+def test_a_map_is_not_stretched_to_the_valid_area():
+    """A map over 64 pixels stays one of 64 pixels for an image of 40x52."""
+    ramp = torch.arange(8.0).repeat(8, 1)[None]
+    values = spread(View('attention', ramp, kind='classes'), shown())
+    np.testing.assert_array_equal(values[0], np.arange(52) // 8)
+
+
+def test_cells_in_padding_are_not_counted():
+    view = View('mask', torch.ones(1, 8, 8, dtype=torch.bool), kind='mask')
+    assert valid_cells(view, shown()).shape == (5, 7)
+
+
+@pytest.mark.parametrize(
+    ('padded', 'cells', 'stride'),
+    [((64, 96), (8, 12), 8), ((100, 50), (13, 7), 8), ((5, 5), (1, 1), 5)],
+)
+def test_strides(padded, cells, stride):
+    assert stride_of(torch.zeros(1, *cells), padded) == stride
+
+
+def test_a_map_that_cannot_cover_the_image_is_refused():
+    view = View('mask', torch.zeros(1, 4, 4), stride=8)
+    with pytest.raises(ValueError, match='do not cover an image of 40x52'):
+        spread(view, shown())
+
+
+def test_sides_share_one_colour_scale(monkeypatch):
+    tops = []
+
+    def overlay(image, heat):
+        if image.shape[1] == PANEL:
+            tops.append(float(heat.max()))
+        return image
+
+    monkeypatch.setattr(canvas, 'overlay_heat', overlay)
+    views = [
+        View('attention', torch.full((1, 8, 8), value), side=side)
+        for side, value in (('student', 1.0), ('teacher', 4.0))
+    ]
+    panels_of(views, shown())
+    assert tops == [0.25, 1.0]
+
+
+def test_boxes_of_other_images_are_left_out():
+    boxes = torch.tensor([[0.0, 2, 2, 20, 20], [1.0, 5, 5, 30, 30]])
+    view = Boxes('RoIs', boxes, torch.tensor([0, 9]), torch.tensor([0.5, 0.25]))
+    first, second = (panels_of([view], shown(index=i))[0] for i in (0, 1))
+    assert first.shape == second.shape
+    assert not np.array_equal(first, second)
+
+
+class Swapped:
+    """Normalisation of a model that wants RGB."""
+
+    mean, std, swapped = torch.tensor([10.0, 20.0, 30.0]), torch.tensor([2.0, 3.0, 4.0]), True
+
+
+def test_restore_is_exact_and_leaves_the_padding_out():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (40, 52, 3), dtype=np.uint8)
+    inputs = torch.zeros(1, 3, 64, 64)
+    rgb = torch.from_numpy(image[..., ::-1].copy()).permute(2, 0, 1).float()
+    inputs[0, :, :40, :52] = (rgb - Swapped.mean.view(-1, 1, 1)) / Swapped.std.view(-1, 1, 1)
+    (one,) = restore(inputs, [shown().sample], Swapped)
+    np.testing.assert_array_equal(one.image, image)
+    assert one.padded == (64, 64)
+    assert one.name == 'one.jpg'
+
+
+def test_a_page_holds_every_kind_of_view():
+    scores = torch.rand(1, 8, 8)
+    views = [
+        View('mask', scores > 0.5, kind='mask', stride=8),
+        View('attention', scores, side='student', stride=8),
+        View('attention', scores, side='teacher', stride=8),
+        View('classes', torch.zeros(1, 4, 4), kind='classes', stride=16),
+        Boxes('RoIs', torch.zeros(0, 5), torch.zeros(0), torch.zeros(0)),
+    ]
+    picture = page(shown(), views, 'fgfi: FGFI', ['one line'], ['a warning'])
+    assert picture.dtype == np.uint8
+    assert picture.shape[1] >= 4 * PANEL
+    assert (picture == canvas.RED).all(-1).any()
+
+
+def test_an_image_without_annotations_is_shown_as_it_is():
+    assert ground_truth(shown()).shape[1] == PANEL
+
+
+def test_text_that_is_too_long_ends_in_an_ellipsis():
+    text = canvas.shorten('imitation mask ' * 20, 100)
+    assert text.endswith('…')
+    assert canvas.text_width(text) <= 100
+
+
+def test_text_beyond_the_edge_does_no_harm():
+    image = canvas.blank(20, 20)
+    canvas.write(image, 'a long line', (12, 4))
+    canvas.write(image, 'gone', (50, 50))
+    assert (image < 255).any()
