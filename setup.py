@@ -46,7 +46,7 @@ setup(
     package_data={'mmkd': ['py.typed']},
     install_requires=requirements('runtime.txt'),
     extras_require={
-        'openmmlab': ['torch>=2.4', *requirements('openmmlab.txt')],
+        'openmmlab': ['torch>=2.6', *requirements('openmmlab.txt')],
         'tests': requirements('tests.txt'),
     },
     cmdclass={'build_py': BuildWithConfigs},

@@ -4,6 +4,9 @@ model = dict(
     _delete_=True,
     type='mmkd.Distiller',
     student=_base_.model,
-    teacher=dict(config='mmkd::pspnet_r18w32_camvid.py', checkpoint='work_dirs/pspnet_r18w32_camvid/epoch_12.pth'),
+    teacher=dict(
+        config='mmkd::pspnet_r18w32_camvid.py',
+        checkpoint='work_dirs/pspnet_r18w32_camvid/epoch_12.pth',
+    ),
     objectives=dict(skd_pair=dict(type='mmkd.SKDPair')),
 )

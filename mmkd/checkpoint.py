@@ -358,7 +358,7 @@ class _Dtype:
         dtype = np.dtype(self.code if isinstance(self.code, str) else 'O')
         if dtype.kind not in 'biufcSU':
             raise pickle.UnpicklingError(f'GLOBAL numpy.dtype({self.code!r})')
-        return dtype.newbyteorder(self.order) if self.order in '<>' else dtype
+        return dtype.newbyteorder(self.order) if self.order in '<>' else dtype  # type: ignore[arg-type]
 
 
 class _Array:

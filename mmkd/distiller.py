@@ -15,7 +15,7 @@ from mmkd.engine.timing import StepTimer
 from mmkd.objective import Objective
 from mmkd.plan import Plan, untouched_random_state
 from mmkd.registry import MODELS
-from mmkd.schedule import Progress, Schedule
+from mmkd.schedule import Progress, check_number
 from mmkd.tap import Recorder, Side, Trace, require_gradient
 from mmkd.teacher import Pixels, Teacher, build_model
 
@@ -206,9 +206,10 @@ def scale_task(losses: dict[str, Any], weight: Any) -> dict[str, Any]:
 
 
 def _check_task_weight(weight: Any) -> Any:
-    numbers = weight.values() if isinstance(weight, Mapping) else [weight]
-    for number in numbers:
-        Schedule.of(number)
+    """A number of at least 0, or a mapping to such numbers."""
+    numbers = weight if isinstance(weight, Mapping) else {'': weight}
+    for key, number in numbers.items():
+        check_number(f'task_weight {key}'.strip(), number)
     return dict(weight) if isinstance(weight, Mapping) else weight
 
 
@@ -251,14 +252,21 @@ def build_objectives(objectives: Mapping[str, Any]) -> dict[str, Objective]:
     """Build each entry; the names become part of log keys and checkpoint keys.
 
     Raises:
-        ValueError: a name with a dot or with ``loss`` in it; something that is no Objective.
+        ValueError: a name with a dot or with ``loss`` in it.
+        TypeError: something that is no Objective.
     """
+    if not isinstance(objectives, Mapping):
+        raise TypeError(
+            'objectives must be a mapping of names, dict(my_name=dict(type=…)), '
+            f'found {objectives!r}.'
+        )
     built = {}
     for name, entry in objectives.items():
-        if 'loss' in name or '.' in name or not name:
+        if 'loss' in name or '.' in name or not name or hasattr(nn.ModuleDict, name):
             raise ValueError(
                 f'objective name {name!r}: dots are path separators, and mmengine adds up every '
-                "log key that contains 'loss'; choose another name."
+                "log key that contains 'loss'; torch keeps some names (train, pop, …) for itself. "
+                'Choose another name.'
             )
         if entry is None:  # merged away by a child config
             continue
@@ -281,6 +289,8 @@ def build_objective(entry: Mapping[str, Any]) -> Objective:
     """
     from mmkd.methods import names
 
+    if not isinstance(entry, Mapping):
+        raise TypeError(f"must be dict(type='mmkd.…', …) or an Objective, found {entry!r}.")
     kind = entry.get('type')
     method = MODELS.get(kind) if isinstance(kind, str) else kind
     if method is None:
@@ -295,5 +305,6 @@ def build_objective(entry: Mapping[str, Any]) -> Objective:
     }
     unknown = sorted(set(options) - known)
     if unknown:
-        raise TypeError(f'{kind} has no option {", ".join(unknown)}; it has {", ".join(sorted(known))}.')
+        has = ', '.join(sorted(known))
+        raise TypeError(f'{kind} has no option {", ".join(unknown)}; it has {has}.')
     return method(**options)

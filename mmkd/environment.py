@@ -33,7 +33,7 @@ class Package(NamedTuple):
 
 
 PACKAGES = (
-    Package('torch', '>=2.4', ('torch',), required=True),
+    Package('torch', '>=2.6', ('torch',), required=True),
     Package('mmengine', '>=0.10', ('mmengine', 'mmengine-lite'), 'onedl-mmengine', required=True),
     Package('mmcv', '>=2.0,<3', ('mmcv', 'mmcv-lite', 'mmcv-full'), 'onedl-mmcv', required=True),
     Package('mmdet', '>=3.0,<4', ('mmdet',), 'onedl-mmdetection'),

@@ -43,7 +43,7 @@ def pair_levels(
     Args:
         student, teacher (list[Level]): what the taps gave.
         level_map (str | list[tuple[int, int]] | None): ``'common'`` drops levels without a
-            partner; explicit pairs are taken as they are.
+            partner; explicit pairs override.
         any_stride (bool): pair equally many maps by position whatever their strides.
         owner (str): name for error messages.
 
@@ -51,7 +51,7 @@ def pair_levels(
         ValueError: levels without a partner; the message lists both sides' strides.
     """
     if level_map is not None and level_map != 'common':
-        return _explicit(student, teacher, level_map, owner)
+        return _explicit(student, teacher, level_map, any_stride, owner)
     strides = [level.stride for level in student], [level.stride for level in teacher]
     by_position = None in strides[0] or None in strides[1] or strides[0] == strides[1]
     if by_position or (any_stride and len(student) == len(teacher)):
@@ -77,7 +77,9 @@ def _by_stride(student: list, teacher: list) -> list[tuple[int, int]]:
     return sorted(pairs)
 
 
-def _explicit(student: list, teacher: list, level_map: Any, owner: str) -> list[tuple[int, int]]:
+def _explicit(
+    student: list[Level], teacher: list[Level], level_map: Any, any_stride: bool, owner: str
+) -> list[tuple[int, int]]:
     try:
         pairs = [(int(i), int(j)) for i, j in level_map]
     except (TypeError, ValueError):
@@ -85,11 +87,19 @@ def _explicit(student: list, teacher: list, level_map: Any, owner: str) -> list[
             f"{owner}: level_map must be None, 'common' or pairs such as [(0, 1), (1, 2)], "
             f'found {level_map!r}.'
         ) from None
+    if not pairs:
+        raise ValueError(f'{owner}: level_map={level_map!r} pairs nothing.')
     for i, j in pairs:
         if not (0 <= i < len(student) and 0 <= j < len(teacher)):
             raise ValueError(
                 f'{owner}: level_map pair ({i}, {j}) does not exist: the student has '
                 f'{len(student)} levels, the teacher {len(teacher)}.'
+            )
+        strides = student[i].stride, teacher[j].stride
+        if not any_stride and None not in strides and strides[0] != strides[1]:
+            raise ValueError(
+                f'{owner}: level_map pair ({i}, {j}) has strides {strides[0]} and {strides[1]}; '
+                "set resize='student' or resize='teacher' if that is meant."
             )
     return pairs
 

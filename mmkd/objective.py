@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -82,7 +82,7 @@ class Objective(nn.Module):
         """Lines for tools/plan.py."""
         return []
 
-    def views(self, trace: Trace) -> list[View | Boxes]:
+    def views(self, trace: Trace) -> Sequence[View | Boxes]:
         """What this objective looks at in one step, for tools/visualize.py."""
         return []
 

@@ -79,7 +79,11 @@ def dummy_samples(size: int) -> list[BaseDataElement]:
 
 
 def levels_at(side: Side, taps: Iterable[Tap]) -> list[Level] | None:
-    """Shape and stride of every tensor at the taps, None if one of them was not reached."""
+    """Shape and stride of every tensor at the taps, None if one of them was not reached.
+
+    A method that only training calls, such as ``get_targets()``, is not waited for.
+    """
+    taps = [tap for tap in taps if side.raw(tap) or not tap.call]
     try:
         return [_level(t, side.inputs, tap) for tap in taps for t in side[tap]]
     except TapError:
@@ -114,9 +118,9 @@ class Plan:
         student_side = self._probe_student()
         teacher_sides = {name: self._probe_teacher(name) for name in self.teachers}
         for name, objective in self.objectives.items():
-            s_levels = student_side and levels_at(student_side, objective.student_taps)
+            s_levels = levels_at(student_side, objective.student_taps) if student_side else None
             side = teacher_sides.get(self.teacher_name(objective) or '')
-            t_levels = side and levels_at(side, objective.teacher_taps)
+            t_levels = levels_at(side, objective.teacher_taps) if side else None
             self.seen[f'{name}.student'], self.seen[f'{name}.teacher'] = s_levels, t_levels
             with _naming(name), untouched_random_state():
                 objective.setup(s_levels or None, t_levels or None)
@@ -210,7 +214,7 @@ class Plan:
 
 
 def _check_fused(name: str, taps: list[Tap], before: Side | None, after: Side | None) -> None:
-    """BatchNorms are folded by position; some heads share or reorder them, some taps lie between."""
+    """BatchNorms are folded by position; some heads share or reorder them, some taps lie there."""
     for tap in taps:
         pairs = zip(before[tap], after[tap], strict=True) if before and after else []
         errors = [float((a - b).abs().max() / a.abs().max().clamp(min=1e-6)) for a, b in pairs]

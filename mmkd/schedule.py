@@ -34,7 +34,8 @@ class Progress(float):
         return cls(info.get('iter') or 0, info.get('max_iters') or 1)
 
 
-def _check_number(name: str, value: Any) -> float:
+def check_number(name: str, value: Any) -> float:
+    """A finite number of at least 0, else TypeError or ValueError."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f'{name} must be a number, found {value!r}.')
     if not math.isfinite(value) or value < 0:
@@ -72,7 +73,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         for name in ('value', 'start', 'warmup', 'end_value', 'stop'):
-            number = _check_number(f'weight: {name}', getattr(self, name))
+            number = check_number(f'weight: {name}', getattr(self, name))
             point = getattr(self, name)
             if name in ('start', 'warmup', 'stop') and isinstance(point, float) and number > 1:
                 raise ValueError(
@@ -99,7 +100,7 @@ class Schedule:
                     f'weight={weight} is not a schedule: {error}. '
                     'Known keys: value, start, warmup, decay, end_value, stop.'
                 ) from None
-        return cls(_check_number('weight', weight))
+        return cls(check_number('weight', weight))
 
     @property
     def is_zero(self) -> bool:

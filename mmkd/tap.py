@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -83,9 +84,9 @@ def _parse_index(text: str | None) -> int | slice | None:
         return None
     try:
         parts = [int(part) if part else None for part in text.split(':')]
-    except ValueError:
+        return parts[0] if len(parts) == 1 else slice(*parts)
+    except (ValueError, TypeError):
         raise TapError(f'Tap index [{text}] is neither a number nor a slice.') from None
-    return parts[0] if len(parts) == 1 else slice(*parts)
 
 
 def parse_taps(taps: str | Tap | Iterable[str | Tap] | None) -> tuple[Tap, ...]:
@@ -106,6 +107,17 @@ def flatten(value: Any) -> list[Tensor]:
     elif not isinstance(value, (list, tuple)):
         return []
     return [tensor for item in value for tensor in flatten(item)]
+
+
+def _map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """``function`` of every tensor in nested tuples, lists and mappings, which keep their form."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, dict):
+        return {key: _map_tensors(item, function) for key, item in value.items()}
+    if isinstance(value, (list, tuple)) and not hasattr(value, '_fields'):
+        return type(value)(_map_tensors(item, function) for item in value)
+    return value
 
 
 @dataclass
@@ -212,14 +224,22 @@ class Recorder:
 
     def _store(self, tap: Tap, side: Side, watch: dict) -> Callable[[Any], None]:
         def store(value: Any) -> None:
-            if tap.is_output:
-                # Until one forward has shown that nothing writes over it, keep a copy as well.
+            if not tap.call:
+                # Until one forward has shown that nothing writes over it, keep a copy.
                 watch.setdefault(tap.source, []).extend((t, t._version) for t in flatten(value))
-                if self.overwritten.get(tap.source, True):
-                    value = [tensor.clone() for tensor in flatten(value)]
+                value = _map_tensors(value, self._keep(tap))
+            if tap.is_output:
+                value = flatten(value)
             side.calls.setdefault(tap.source, []).append(value)
 
         return store
+
+    def _keep(self, tap: Tap) -> Callable[[Tensor], Tensor]:
+        if self.overwritten.get(tap.source, True):
+            return torch.clone
+        # A view is its own node of the graph: asking for the gradient at several taps does not
+        # run the network's backward pass from one to the next.
+        return lambda tensor: tensor.view_as(tensor) if tensor.requires_grad else tensor
 
     def _attach(self, tap: Tap, store: Callable[[Any], None]) -> Callable[[], None]:
         module, method = self._locate(tap)
@@ -249,6 +269,7 @@ def _wrap_method(
 ) -> Callable[[], None]:
     original = getattr(module, method)
 
+    @functools.wraps(original)  # with its signature, for a second tap on it
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         if tap.arg is not None:
             store(_argument(original, tap, args, kwargs))

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
@@ -30,7 +30,8 @@ class Teacher:
     shared by ``deepcopy``, in eval mode for ever.
 
     Args:
-        config (str | dict): path of a config, ``'mmdet::…'``, or a model mapping.
+        config (str | dict | nn.Module): path of a config, ``'mmdet::…'``, a model mapping, or a
+            built model.
         checkpoint (str): local file or URL. ``'random'`` is the only way to run untrained.
         dtype (str | None): ``'bf16'`` or ``'fp16'`` runs the network in that precision.
         memory_format (str | None): ``'channels_last'``.
@@ -46,7 +47,7 @@ class Teacher:
 
     def __init__(
         self,
-        config: str | dict | Config,
+        config: str | dict | Config | nn.Module,
         checkpoint: str | None = None,
         dtype: str | None = None,
         memory_format: str | None = None,
@@ -121,8 +122,12 @@ def _title(config: Any) -> str:
     return repr(config) if isinstance(config, str) else '(given as a mapping)'
 
 
-def build_model(config: str | dict | Config, cfg_options: dict | None = None) -> nn.Module:
+def build_model(
+    config: str | dict | Config | nn.Module, cfg_options: dict | None = None
+) -> nn.Module:
     """Build a model from a config file, a whole config or a model mapping."""
+    if isinstance(config, nn.Module):
+        return config
     if isinstance(config, str):
         config = load_config(config)
     config = copy.deepcopy(config)
@@ -133,18 +138,22 @@ def build_model(config: str | dict | Config, cfg_options: dict | None = None) ->
     model = config.get('model', config)
     if model.get('type') == 'mmkd.Distiller':
         model = model['student']
-    if scope is None and DefaultScope.get_current_instance() is None:
+    if scope is None:
         scope = _guess_scope(model)
     with DefaultScope.overwrite_default_scope(scope):
-        return MODELS.build(model)
+        return MODELS.build(ConfigDict(model))  # mmdet reads attributes
 
 
 def _guess_scope(model: dict) -> str | None:
-    """Scope for a bare mapping outside any Runner: the package that knows the type."""
+    """Scope of a bare mapping: its prefix, the Runner's, or the package that has the type."""
+    prefix = str(model.get('type')).rpartition('.')[0]
+    if prefix in ('mmdet', 'mmseg'):
+        return prefix
+    if DefaultScope.get_current_instance() is not None:
+        return None
     for scope in ('mmdet', 'mmseg'):
-        with DefaultScope.overwrite_default_scope(scope):
-            if MODELS.get(str(model.get('type'))) is not None:
-                return scope
+        if MODELS.get(f'{scope}.{model.get("type")}') is not None:
+            return scope
     return None
 
 

@@ -52,7 +52,7 @@ def test_everything_lies_in_one_folder(demo, tmp_path):
 def test_the_default_paths_are_those_of_the_configs(demo):
     """The commands that the demo prints do the same without it."""
     one = demo.Demo(Path('work_dirs/demo'))
-    config = demo.load_config(demo.RUNS['fgfi'][0])
+    config = demo.load(demo.RUNS['fgfi'][0])
     assert one.config('fgfi').model == config.model
     assert one.command('plain').endswith('--cfg-options model.objectives.fgfi.weight=0')
 

@@ -14,7 +14,7 @@ FORKS = {
     'onedl-mmsegmentation': '1.4.2',
 }
 UPSTREAM = {
-    'torch': '2.4.1',
+    'torch': '2.6.0',
     'mmengine': '0.10.7',
     'mmcv': '2.1.0',
     'mmdet': '3.3.0',
@@ -72,7 +72,7 @@ def test_the_family_in_the_majority_is_the_one_to_keep():
 @pytest.mark.parametrize(
     ('name', 'version', 'wanted'),
     [
-        ('torch', '2.3.1', '>=2.4'),
+        ('torch', '2.5.1', '>=2.6'),
         ('onedl-mmengine', '0.9.1', '>=0.10'),
         ('onedl-mmcv', '1.7.2', '>=2.0,<3'),
         ('onedl-mmdetection', '2.28.0', '>=3.0,<4'),

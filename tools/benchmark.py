@@ -6,8 +6,9 @@ floor), and the distilled step; peak memory likewise. Weights are random and no 
 
 import argparse
 
-import mmkd  # noqa: F401  (registers the scope)
 import torch
+
+import mmkd  # noqa: F401  (registers the scope)
 from mmkd.config import load_config
 from mmkd.engine.benchmark import benchmark_step, report
 from mmkd.engine.launch import add_common, apply_common, plain_errors
@@ -33,8 +34,10 @@ def main() -> None:
         config, tuple(args.size), args.batch, args.rounds, args.boxes, args.teacher_dtype
     )
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'
-    print(f'{args.config}, {args.batch} x {args.size[0]} x {args.size[1]}, {device}, '
-          f'{torch.get_num_threads()} threads, torch {torch.__version__}')
+    print(
+        f'{args.config}, {args.batch} x {args.size[0]} x {args.size[1]}, {device}, '
+        f'{torch.get_num_threads()} threads, torch {torch.__version__}'
+    )
     print(report(costs))
 
 

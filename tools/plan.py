@@ -6,8 +6,9 @@ taps, pairs, adapts and trains.
 
 import argparse
 
-import mmkd  # noqa: F401  (registers the scope)
 from mmengine.registry import init_default_scope
+
+import mmkd  # noqa: F401  (registers the scope)
 from mmkd.config import load_config
 from mmkd.engine.launch import add_common, apply_common, plain_errors
 from mmkd.plan import candidates

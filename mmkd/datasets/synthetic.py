@@ -10,6 +10,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from xml.sax.saxutils import escape
 
 import cv2
@@ -34,7 +35,8 @@ def write_coco(root, n_train=200, n_val=50, seed=0, size=(256, 192)) -> Path:
     def write(folder: Path, scenes: Callable) -> None:
         for split in ('train', 'val'):
             (folder / split).mkdir()
-            content = dict(info=dict(description='mmkd synthetic scenes'), licenses=[])
+            info = dict(description='mmkd synthetic scenes')
+            content: dict[str, Any] = dict(info=info, licenses=[])
             content.update(images=[], annotations=[])
             content['categories'] = [dict(id=i + 1, name=name) for i, name in enumerate(CLASSES)]
             for index, scene in scenes(split):
@@ -212,7 +214,9 @@ def _write(kind, root, n_train, n_val, seed, size, write: Callable) -> Path:
         for index in range(dict(train=n_train, val=n_val)[split]):
             # Seeded per image: the first N images do not depend on how many follow.
             rng = np.random.default_rng([seed, split == 'val', index])
-            one = dict(labels=[index % len(CLASSES)], scale=(0.5, 0.85), centred=True)
+            one: dict[str, Any] = dict(
+                labels=[index % len(CLASSES)], scale=(0.5, 0.85), centred=True
+            )
             yield index, generate_scene(rng, tuple(size), **(one if single else {}))
 
     scratch = root.absolute().parent / f'.{root.absolute().name}.part'

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
+from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from torch import nn
@@ -70,16 +74,26 @@ def score_teacher(runner: Any, teacher: Any, count: int) -> dict[str, float]:
     evaluator.dataset_meta = getattr(dataset, 'metainfo', None)
     count = min(count, len(dataset))
     collate = runner.val_dataloader.collate_fn
-    device = next(teacher.model.parameters()).device.type
-    with untouched_random_state():
-        for index in range(count):
-            batch = collate([dataset[index]])
-            with torch.autocast(device, dtype=teacher.dtype, enabled=teacher.dtype is not None):
-                outputs = teacher.model.val_step(batch)
+    rank, world = get_rank(), get_world_size()
+    with untouched_random_state(), full_precision(teacher):
+        # As a sampler would: each rank takes every world-th sample, and all take equally many.
+        for index in range(rank, math.ceil(count / world) * world, world):
+            batch = collate([dataset[index % count]])
+            outputs = teacher.model.val_step(batch)
             evaluator.process(data_samples=outputs, data_batch=batch)
         restrict(evaluator, dataset, count)
         metrics = evaluator.evaluate(count)
     return {k: round(float(v), 4) for k, v in metrics.items() if isinstance(v, (int, float))}
+
+
+@contextlib.contextmanager
+def full_precision(teacher: Any) -> Iterator[None]:
+    """float32 for a while: prediction has operators, such as RoIAlign, without bf16."""
+    teacher.model.float()
+    try:
+        yield
+    finally:
+        teacher.model.to(dtype=teacher.dtype)
 
 
 def restrict(evaluator: Any, dataset: Any, count: int) -> None:

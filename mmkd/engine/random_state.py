@@ -32,7 +32,7 @@ def get_state(cuda: bool = False) -> dict:
     state = dict(
         python=np.array(numbers, dtype=np.uint32).tobytes(),
         python_gauss=gauss,
-        numpy=keys.astype(np.uint32).tobytes(),
+        numpy=np.asarray(keys, dtype=np.uint32).tobytes(),
         numpy_rest=(int(position), int(has_gauss), float(cached)),
         torch=torch.get_rng_state().numpy().tobytes(),
     )

@@ -38,8 +38,8 @@ from mmkd.engine.random_state import RandomStateHook
 from mmkd.registry import RUNNERS
 
 # What stock configs ask for, and what they get.
-STOCK_HOOKS = {MMCheckpointHook: CheckpointHook}
-STOCK_LOOPS = {
+STOCK_HOOKS: dict[Any, Any] = {MMCheckpointHook: CheckpointHook}
+STOCK_LOOPS: dict[Any, Any] = {
     MMEpochBasedTrainLoop: EpochBasedTrainLoop,
     MMIterBasedTrainLoop: IterBasedTrainLoop,
 }
@@ -250,7 +250,7 @@ def _check_resumable(path: str, checkpoint: dict) -> None:
         )
 
 
-def _replace_type(cfg: dict, table: dict[type, type]) -> dict:
+def _replace_type(cfg: dict, table: dict[Any, Any]) -> dict:
     """Copy of a config whose stock type, given as a name or a class, is replaced."""
     for old, new in table.items():
         if cfg.get('type') in (old, old.__name__, f'mmengine.{old.__name__}'):

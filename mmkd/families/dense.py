@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ def dense_head(model: nn.Module) -> nn.Module | None:
     return None
 
 
-def anchor_generator(model: nn.Module) -> object | None:
+def anchor_generator(model: nn.Module) -> Any:
     """The anchor generator of the dense head, None for heads without anchors."""
     generator = getattr(dense_head(model), 'prior_generator', None)
     return generator if hasattr(generator, 'base_anchors') else None

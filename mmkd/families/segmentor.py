@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmkd.tap import parse_taps
+
 
 def decode_head(model: nn.Module) -> tuple[nn.Module, str]:
     """The (last) decode head and its path."""
@@ -31,6 +33,75 @@ def logits_tap(model: nn.Module) -> str:
     return f'{path}.conv_seg'
 
 
+def feature_tap(model: nn.Module) -> str:
+    """Address of the features (N, C, h, w) that the per-pixel classifier sees, before dropout."""
+    path = logits_tap(model).removesuffix('.conv_seg')
+    dropped = isinstance(getattr(model.get_submodule(path), 'dropout', None), nn.Module)
+    return f'{path}.dropout@in[0]' if dropped else f'{path}.conv_seg@in[0]'
+
+
+def auxiliary_tap(model: nn.Module) -> str | None:
+    """Address of the (last) auxiliary head's logits; None where there are none."""
+    head, path = getattr(model, 'auxiliary_head', None), 'auxiliary_head'
+    if isinstance(head, nn.ModuleList) and len(head):
+        head, path = head[-1], f'auxiliary_head.{len(head) - 1}'
+    return f'{path}.conv_seg' if isinstance(getattr(head, 'conv_seg', None), nn.Module) else None
+
+
+@torch.no_grad()
+def auxiliary_logits(model: nn.Module, feats: list[Tensor]) -> Tensor:
+    """(N, K, h, w) in float32: what a frozen model's (last) auxiliary head says.
+
+    Args:
+        feats (list[Tensor]): its neck's or else its backbone's output, (N, C_l, H_l, W_l) each.
+    """
+    head = model.get_submodule(str(auxiliary_tap(model)).removesuffix('.conv_seg'))
+    dtype = next(head.parameters()).dtype
+    return head(tuple(f.to(dtype) for f in feats)).float()
+
+
+def bind_features(objective: nn.Module, student: nn.Module, teacher: nn.Module) -> None:
+    """Give an objective without taps the features before the classifier, of both."""
+    owner = type(objective).__name__
+    if not objective.student_taps:
+        check_segmentors(owner, student, teacher)
+        objective.student_taps = parse_taps(feature_tap(student))
+    objective.teacher_taps = objective.teacher_taps or parse_taps(feature_tap(teacher))
+
+
+def bind_logits(objective: nn.Module, student: nn.Module, teacher: nn.Module) -> None:
+    """Check the classes and give an objective without taps the logits before resizing, of both."""
+    check_logits(type(objective).__name__, student, teacher)
+    objective.student_taps = objective.student_taps or parse_taps(logits_tap(student))
+    objective.teacher_taps = objective.teacher_taps or parse_taps(logits_tap(teacher))
+
+
+def check_segmentors(owner: str, *models: nn.Module) -> None:
+    """Student and teacher must have decode heads, else ValueError."""
+    for side, model in zip(('student', 'teacher'), models, strict=False):
+        if getattr(model, 'decode_head', None) is None:
+            raise ValueError(
+                f'{owner} is for segmentors, but the {side} is a {type(model).__name__} without a '
+                'decode_head. CWD and AT take the features of any model.'
+            )
+
+
+def check_logits(owner: str, student: nn.Module, teacher: nn.Module) -> None:
+    """Both must classify pixels into the same two or more classes, else ValueError."""
+    check_segmentors(owner, student, teacher)
+    k_s, k_t = classes(student), classes(teacher)
+    if k_s != k_t:
+        raise ValueError(
+            f'{owner} compares class logits: the student has {k_s} classes and the teacher {k_t}. '
+            'Use a teacher of the same classes, or a feature method (CWD, SKDPair, IFVD, AT).'
+        )
+    if k_s == 1:
+        raise ValueError(
+            f'{owner}: both heads have one output channel, and a softmax over one class is always '
+            '1. Use a two-channel head, or a feature method (CWD, SKDPair, IFVD, AT).'
+        )
+
+
 def classes(model: nn.Module) -> int:
     """Channels K of the logits; 1 for a binary sigmoid head."""
     head = decode_head(model)[0]
@@ -53,6 +124,9 @@ def labels(samples: list) -> Tensor:
 
 def valid_pixels(samples: list, size: tuple[int, int], ignore_index: int = 255) -> Tensor:
     """(N, h, w) bool: labels, resized by nearest neighbour, that are not ``ignore_index``."""
-    target = labels(samples)
-    resized = F.interpolate(target[:, None].float(), size, mode='nearest')[:, 0]
-    return resized.long() != ignore_index
+    return resized_labels(samples, size) != ignore_index
+
+
+def resized_labels(samples: list, size: tuple[int, int]) -> Tensor:
+    """(N, h, w) long: ground truth resized by nearest neighbour."""
+    return F.interpolate(labels(samples)[:, None].float(), size, mode='nearest')[:, 0].long()

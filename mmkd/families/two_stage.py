@@ -7,6 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmkd.families.agreement import check_classes
+from mmkd.tap import Tap, Trace, parse_taps
+
 
 def first_stage(model: nn.Module, part: str) -> tuple[nn.Module, str]:
     """``roi_head.<part>`` and its path; of a cascade the first stage."""
@@ -31,6 +34,50 @@ def box_head_tap(model: nn.Module) -> str:
     return first_stage(model, 'bbox_head')[1]
 
 
+def targets_tap(model: nn.Module) -> str:
+    """Address of the (first) box head's targets in this step."""
+    return box_head_tap(model) + '.get_targets()'
+
+
+def levels(model: nn.Module) -> int:
+    """How many maps of the pyramid the RoI extractor reads."""
+    return int(first_stage(model, 'bbox_roi_extractor')[0].num_inputs)
+
+
+def of_class(deltas: Tensor, labels: Tensor) -> Tensor:
+    """The four numbers of one class each, (R, 4 K) or (R, 4) and (R,) -> (R, 4)."""
+    if deltas.shape[1] == 4:
+        return deltas
+    rows = torch.arange(len(labels), device=labels.device)
+    return deltas.unflatten(1, (-1, 4))[rows, labels]
+
+
+def features_tap(model: nn.Module) -> str:
+    """Address of the maps that :func:`roi_outputs` takes."""
+    return 'backbone' if getattr(model, 'neck', None) is None else 'neck'
+
+
+def check_box_heads(owner: str, student: nn.Module, teacher: nn.Module, softmax: bool) -> None:
+    """Both must be two-stage and judge RoIs in the same classes, else ValueError.
+
+    Args:
+        softmax (bool): scores must compete, background among them.
+    """
+    for side, model in (('student', student), ('teacher', teacher)):
+        if getattr(getattr(model, 'roi_head', None), 'bbox_head', None) is None:
+            raise ValueError(
+                f'{owner} lets both box heads judge the same RoIs, but the {side} is a '
+                f'{type(model).__name__} without one. FGFI, CWD and Mimic compare the features of '
+                'any two detectors.'
+            )
+        if softmax and getattr(box_head(model).loss_cls, 'use_sigmoid', False):
+            raise ValueError(
+                f"{owner} needs softmax class scores, but the {side}'s box head scores by sigmoid; "
+                'Mimic and CWD compare features.'
+            )
+    check_classes(owner, box_head(student), box_head(teacher))
+
+
 @torch.no_grad()
 def roi_outputs(model: nn.Module, feats: list[Tensor], rois: Tensor) -> tuple[Any, Any]:
     """What a frozen model's (first) box head says of given RoIs.
@@ -51,3 +98,24 @@ def roi_outputs(model: nn.Module, feats: list[Tensor], rois: Tensor) -> tuple[An
         pooled = model.roi_head.shared_head(pooled.to(dtype))
     scores, deltas = head(pooled.to(dtype))[:2]
     return scores.float(), deltas.float() if deltas is not None else None
+
+
+def answer_taps(student: nn.Module, teacher: nn.Module) -> tuple[tuple[Tap, ...], tuple[Tap, ...]]:
+    """What :func:`answers` and :func:`targets` have to see of student and teacher."""
+    own = [box_head_tap(student), rois_tap(student), targets_tap(student)]
+    return parse_taps(own), parse_taps(features_tap(teacher))
+
+
+def answers(trace: Trace) -> tuple[list[Tensor], list[Tensor]]:
+    """Scores (R, K + 1) and box deltas of both (first) box heads for the student's sampled RoIs."""
+    model = trace.student.model
+    own, rois = trace.student[box_head_tap(model)], trace.student[rois_tap(model)][0].detach()
+    if not len(rois):
+        return own, [x.detach() for x in own]
+    feats = trace.teacher[features_tap(trace.teacher.model)]
+    return own, [x for x in roi_outputs(trace.teacher.model, feats, rois) if x is not None]
+
+
+def targets(trace: Trace) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Labels (R,), K for background, label weights, box targets (R, 4) and box weights."""
+    return trace.student.raw(targets_tap(trace.student.model))[0]

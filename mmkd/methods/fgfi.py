@@ -119,6 +119,9 @@ class FGFI(PairObjective):
         **pair: Any,
     ) -> None:
         super().__init__(student, teacher, weight, adapt=adapt, **pair)
+        check_choice('FGFI', 'adapt', adapt, ('conv3x3', 'conv1x1', 'auto', None))
+        # Masks are made of the student's anchors, on the student's grid.
+        check_choice('FGFI', 'resize', self.resize, (None, 'student'))
         if not 0 <= psi <= 1:
             raise ValueError(f'FGFI: psi must lie in [0, 1], found {psi}.')
         self.psi = psi

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import log
 from typing import Any
 
@@ -99,6 +100,11 @@ class KD(Objective):
         getattr(self, f'_bind_{self.kind}')(student, teacher)
 
     def _bind_two_stage(self, student: nn.Module, teacher: nn.Module) -> None:
+        if self.student_taps or self.teacher_taps:
+            raise ValueError(
+                "KD on a two-stage detector listens to the student's box head on its own RoIs; it "
+                'takes no taps.'
+            )
         heads = [two_stage.box_head(model) for model in (student, teacher)]
         _check_equal(*(head.num_classes for head in heads))
         for who, head in zip(('student', 'teacher'), heads, strict=True):
@@ -137,14 +143,14 @@ class KD(Objective):
         wanted = two_stage.roi_outputs(trace.teacher.model, feats, rois.detach())[0]
         return soft_kl(scores, wanted, self.tau).mean()
 
-    def views(self, trace: Trace) -> list[View | Boxes]:
+    def views(self, trace: Trace) -> Sequence[View | Boxes]:
         """Classes and entropy of pixels, or what both sides say of some RoIs."""
         assert trace.teacher is not None
         if self.kind == 'segmentor':
             return self._pixel_views(trace)
         return self._roi_views(trace) if self.kind == 'two_stage' else []
 
-    def _pixel_views(self, trace: Trace) -> list[View | Boxes]:
+    def _pixel_views(self, trace: Trace) -> Sequence[View | Boxes]:
         assert trace.teacher is not None
         logits = self._same_size(
             trace.student[self.student_taps[0]][0], trace.teacher[self.teacher_taps[0]][0], trace
@@ -158,7 +164,7 @@ class KD(Objective):
         kl = soft_kl(*(z.permute(0, 2, 3, 1) for z in logits), self.tau)
         return [*views, View('KL of student from teacher', kl, unit='nats')]
 
-    def _roi_views(self, trace: Trace, shown: int = 10) -> list[View | Boxes]:
+    def _roi_views(self, trace: Trace, shown: int = 10) -> Sequence[View | Boxes]:
         assert trace.teacher is not None
         scores, rois = (trace.student[tap][0] for tap in self.student_taps)
         feats = trace.teacher[self.teacher_taps[0]]

@@ -97,6 +97,7 @@ def test_constant_maps_are_finite(value):
 def test_objective():
     student, teacher = ToySegmentor(4), ToySegmentor(6)
     objective = prepare(IFVD(), student, teacher)
+    assert float(str(objective.weight)) == 200
     labels = torch.randint(0, 3, (2, 32, 48))
     labels[0] = 255
     losses = [

@@ -147,6 +147,7 @@ def test_published_weight_of_each_reduction():
     weights = [SKDPixel(reduction=r).weight for r in ('per_pixel', 'skd_sum', 'element_mean')]
     assert [float(str(w)) for w in weights] == [1, 10, 10]
     assert float(str(SKDPair().weight)) == 0.5
+    assert '0.5' in str(SKDPair(weight=dict(start=10)).weight)
 
 
 @pytest.mark.parametrize('kind', [SKDPixel, SKDPair])
@@ -191,7 +192,7 @@ def test_everything_ignored_is_zero_with_a_graph():
     labels = torch.full((2, 32, 48), 255)
     loss = objective(make_step(objective, student, teacher, labels=labels))['loss']
     loss.backward()
-    assert float(loss) == 0 and student.backbone.conv.weight.grad.abs().sum() == 0
+    assert float(loss.detach()) == 0 and student.backbone.conv.weight.grad.abs().sum() == 0
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,15 @@
+_base_ = ['mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py']
+
+model = dict(
+    _delete_=True,
+    type='mmkd.Distiller',
+    student=_base_.model,
+    teacher=dict(
+        config='mmdet::mask_rcnn/mask-rcnn_r101_fpn_1x_coco.py',
+        checkpoint=(
+            'https://download.openmmlab.com/mmdetection/v2.0/mask_rcnn/mask_rcnn_r101_fpn_1x_coco/'
+            'mask_rcnn_r101_fpn_1x_coco_20200204-1efe0ed5.pth'
+        ),
+    ),
+    objectives=dict(fbkd=dict(type='mmkd.FBKD')),
+)

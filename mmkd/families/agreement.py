@@ -1,0 +1,67 @@
+"""Do the numbers of the student's head and of the teacher's mean the same? Errors where not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def check_same(owner: str, what: str, student: Any, teacher: Any, instead: str) -> None:
+    """Refuse two unequal properties in one sentence that ends with what would work."""
+    if student != teacher:
+        raise ValueError(
+            f"{owner} needs equal {what}: the student's head has {student} and the teacher's "
+            f'{teacher}; {instead}.'
+        )
+
+
+def check_classes(owner: str, student: nn.Module, teacher: nn.Module) -> None:
+    """Equal classes, scored by the same function (softmax or sigmoid)."""
+    instead = 'Mimic and CWD compare features, whatever the classes'
+    counts = [int(head.num_classes) for head in (student, teacher)]
+    check_same(owner, 'class counts', *counts, instead)
+    kinds = ['sigmoid' if uses_sigmoid(head) else 'softmax' for head in (student, teacher)]
+    check_same(owner, 'class scores', *kinds, instead)
+
+
+def uses_sigmoid(head: nn.Module) -> bool:
+    """Whether the head scores each class on its own."""
+    found = getattr(head, 'use_sigmoid_cls', None)
+    return bool(getattr(head.loss_cls, 'use_sigmoid', False) if found is None else found)
+
+
+def check_coders(
+    owner: str, student: nn.Module, teacher: nn.Module, instead: str, per_class: bool = True
+) -> None:
+    """Equal box coders (type, means, stds), on deltas or on boxes alike.
+
+    Args:
+        per_class (bool): also alike in having one box a class or one for all.
+    """
+    coders = [_coder(head) for head in (student, teacher)]
+    check_same(owner, 'box coders', *coders, instead)
+    for name in ('reg_class_agnostic',) * per_class + ('reg_decoded_bbox', 'norm_on_bbox'):
+        check_same(owner, name, *(getattr(h, name, None) for h in (student, teacher)), instead)
+
+
+def _coder(head: nn.Module) -> str:
+    coder = getattr(head, 'bbox_coder', None)
+    means, stds = (tuple(getattr(coder, name, None) or ()) for name in ('means', 'stds'))
+    return f'{type(coder).__name__}(means={means}, stds={stds})'
+
+
+def check_priors(owner: str, student: nn.Module, teacher: nn.Module) -> None:
+    """Equal anchors or points: strides, number a cell, sizes and places."""
+    generators = [getattr(head, 'prior_generator', None) for head in (student, teacher)]
+    instead = 'Mimic and CWD compare the features of different detectors'
+    check_same(owner, 'kinds of priors', *(type(g).__name__ for g in generators), instead)
+    check_same(owner, 'strides', *([s[0] for s in g.strides] for g in generators), instead)
+    check_same(owner, 'priors a cell', *(list(g.num_base_priors) for g in generators), instead)
+    grids = [g.grid_priors([(1, 2)] * g.num_levels, device='cpu') for g in generators]
+    if not all(torch.equal(s, t) for s, t in zip(*grids, strict=True)):
+        raise ValueError(
+            f"{owner} needs equal priors: those of the student's {type(student).__name__} and of "
+            f"the teacher's {type(teacher).__name__} differ in size or place; {instead}."
+        )

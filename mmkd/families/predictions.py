@@ -1,0 +1,182 @@
+"""What dense heads (RPN, RetinaNet, ATSS, GFL, FCOS) predict, one row a prior, decoded."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mmkd.families.agreement import check_classes, check_priors, uses_sigmoid
+from mmkd.families.dense import dense_head
+from mmkd.families.two_stage import features_tap
+from mmkd.functional.boxes import select_boxes
+from mmkd.objective import crop_padding
+from mmkd.tap import Tap, Trace, parse_taps
+
+
+def kind_of(model: nn.Module) -> str | None:
+    """How the dense head codes boxes: ``'delta'``, ``'distribution'``, ``'distance'`` or unknown.
+
+    Unknown (None) are also heads whose classes compete with a background.
+    """
+    head = dense_head(model)
+    coder = type(getattr(head, 'bbox_coder', None)).__name__
+    if getattr(head, 'prior_generator', None) is None or not uses_sigmoid(head):
+        return None
+    if _definer(head, '_predict_by_feat_single') not in ('BaseDenseHead', 'RPNHead', 'GFLHead'):
+        return None  # it has a way of its own to make boxes
+    if hasattr(head, 'reg_max'):
+        return 'distribution' if coder == 'DistancePointBBoxCoder' else None
+    if hasattr(head, 'norm_on_bbox'):
+        return 'distance' if _definer(head, 'forward_single') == 'FCOSHead' else None
+    return 'delta' if coder == 'DeltaXYWHBBoxCoder' and hasattr(head, 'cls_out_channels') else None
+
+
+def outputs_tap(model: nn.Module) -> str:
+    """Address of the dense head's output in this step: all levels of each part, as one list.
+
+    The method and not the module, since mmdet enters heads both ways.
+    """
+    name = 'bbox_head' if getattr(model, 'rpn_head', None) is None else 'rpn_head'
+    return f'{name}.forward()'
+
+
+def targets_tap(model: nn.Module) -> str:
+    """Address of the dense head's targets in this step."""
+    return outputs_tap(model).replace('forward()', 'get_targets()')
+
+
+def has_anchor_targets(model: nn.Module) -> bool:
+    """Whether ``get_targets()`` of the dense head gives labels (N, A * H * W), label weights,
+    encoded boxes and more, level by level, as RPN's and RetinaNet's do."""
+    own = _definer(dense_head(model), 'get_targets')
+    return kind_of(model) == 'delta' and own == 'AnchorHead'
+
+
+def _definer(head: nn.Module | None, method: str) -> str:
+    """Name of the class whose method of this name the head has."""
+    function = getattr(type(head), method, None)
+    return getattr(function, '__qualname__', '').partition('.')[0]
+
+
+def check_decodable(owner: str, side: str, model: nn.Module | None) -> None:
+    """Refuse a model whose dense head's boxes this file cannot decode."""
+    if model is not None and kind_of(model) is None:
+        head = type(dense_head(model)).__name__
+        raise ValueError(
+            f'{owner} decodes boxes of RPN, RetinaNet, ATSS, GFL and FCOS heads, but the {side} is '
+            f"a {type(model).__name__} with {head}. Mimic with proposal_source='gt', FGD and CWD "
+            'need no boxes of a network.'
+        )
+
+
+def check_anchor_heads(owner: str, student: nn.Module, teacher: nn.Module) -> None:
+    """Both must have RPN or RetinaNet heads of equal classes and anchors, else ValueError."""
+    for side, model in (('student', student), ('teacher', teacher)):
+        if not has_anchor_targets(model):
+            raise ValueError(
+                f'{owner} works with RPN and RetinaNet heads; the {side} is a '
+                f'{type(model).__name__} with {type(dense_head(model)).__name__}. LD is for GFL '
+                'heads, Mimic for any.'
+            )
+    check_classes(owner, dense_head(student), dense_head(teacher))
+    check_priors(owner, dense_head(student), dense_head(teacher))
+
+
+def rows(maps: list[Tensor], width: int) -> Tensor:
+    """Maps of all levels (N, A * D, H, W), D = width, as (N, P, D) in the order of the priors."""
+    return torch.cat([m.permute(0, 2, 3, 1).reshape(len(m), -1, width) for m in maps], 1)
+
+
+@torch.no_grad()
+def head_outputs(model: nn.Module, feats: list[Tensor]) -> list[Tensor]:
+    """What a frozen model's dense head says: class maps of all levels, box maps, and so on."""
+    head = dense_head(model)
+    dtype = next(head.parameters()).dtype
+    return [m.float() for part in head(tuple(f.to(dtype) for f in feats)) for m in part]
+
+
+def split(model: nn.Module, outputs: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Class logits (N, P, K) and box codes (N, P, D) of all levels.
+
+    Codes of FCOS are in units of the stride, which mmdet itself does in training only.
+    """
+    head = dense_head(model)
+    levels = head.prior_generator.num_levels
+    boxes = outputs[levels : 2 * levels]
+    if getattr(head, 'norm_on_bbox', False) and not head.training:
+        boxes = [m / s[0] for m, s in zip(boxes, head.prior_generator.strides, strict=True)]
+    width = 4 * (head.reg_max + 1) if kind_of(model) == 'distribution' else 4
+    return rows(outputs[:levels], head.cls_out_channels), rows(boxes, width)
+
+
+def priors(model: nn.Module, sizes: list[tuple[int, int]], device: torch.device) -> Tensor:
+    """Anchors (P, 4) or points (P, 2) of all levels, as mmdet makes them."""
+    return torch.cat(dense_head(model).prior_generator.grid_priors(sizes, device=device))
+
+
+def decode(model: nn.Module, codes: Tensor, sizes: list[tuple[int, int]], samples: list) -> Tensor:
+    """Boxes (N, P, 4) as xyxy, clipped to each image.
+
+    Args:
+        codes (Tensor): (N, P, D) from :func:`split`.
+        sizes (list[tuple[int, int]]): (H, W) of each level.
+        samples (list): for the images' sizes without padding.
+    """
+    head, kind = dense_head(model), kind_of(model)
+    grid = priors(model, sizes, codes.device)
+    if kind == 'delta':
+        flat = grid.repeat(len(codes), 1)
+        boxes = head.bbox_coder.decode(flat, codes.reshape(-1, 4)).view(len(codes), -1, 4)
+    else:
+        if kind == 'distribution':
+            bins = codes.unflatten(-1, (4, -1)).softmax(-1)
+            codes = bins @ torch.arange(bins.shape[-1], device=codes.device, dtype=codes.dtype)
+        if kind == 'distribution' or head.norm_on_bbox:
+            codes = codes * _strides(head, sizes, codes)
+        center = grid if grid.shape[-1] == 2 else (grid[:, :2] + grid[:, 2:]) / 2
+        boxes = torch.cat((center - codes[..., :2], center + codes[..., 2:]), -1)
+    limits = [sample.metainfo['img_shape'][:2] for sample in samples]
+    limit = boxes.new_tensor([[w, h, w, h] for h, w in limits])[:, None]
+    return torch.minimum(boxes.clamp(min=0), limit)
+
+
+def _strides(head: nn.Module, sizes: list[tuple[int, int]], like: Tensor) -> Tensor:
+    """Stride of each prior, (P, 1)."""
+    generator = head.prior_generator
+    counts = [h * w * a for (h, w), a in zip(sizes, generator.num_base_priors, strict=True)]
+    strides = like.new_tensor([s[0] for s in generator.strides])
+    return strides.repeat_interleave(torch.tensor(counts, device=like.device))[:, None]
+
+
+def level_sizes(model: nn.Module, outputs: list[Tensor]) -> list[tuple[int, int]]:
+    """(H, W) of each level."""
+    return [tuple(m.shape[2:]) for m in outputs[: dense_head(model).prior_generator.num_levels]]
+
+
+@torch.no_grad()
+def proposals(model: nn.Module, outputs: list[Tensor], samples: list, count: int) -> Tensor:
+    """The best boxes of each image after NMS (IoU 0.7, class-agnostic), (R, 5)."""
+    logits, codes = split(model, outputs)
+    boxes = decode(model, codes, level_sizes(model, outputs), samples)
+    return select_boxes(logits.amax(-1).sigmoid(), boxes, 0.7, count)[0]
+
+
+def answer_taps(student: nn.Module, teacher: nn.Module) -> tuple[tuple[Tap, ...], tuple[Tap, ...]]:
+    """What :func:`answers` and :func:`targets` have to see of student and teacher."""
+    return parse_taps([outputs_tap(student), targets_tap(student)]), parse_taps(
+        features_tap(teacher)
+    )
+
+
+def answers(trace: Trace) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Class logits (N, P, K) and box codes (N, P, D) of both dense heads."""
+    model = trace.teacher.model
+    wanted = head_outputs(model, trace.teacher[features_tap(model)])
+    wanted = [crop_padding(t, trace.teacher.inputs, trace.inputs) for t in wanted]
+    own = trace.student[outputs_tap(trace.student.model)]
+    return split(trace.student.model, own), split(model, wanted)
+
+
+def targets(trace: Trace) -> tuple:
+    """What ``get_targets()`` of the student's dense head gave in this step."""
+    return trace.student.raw(targets_tap(trace.student.model))[0]

@@ -1,0 +1,78 @@
+"""Regions that may hold objects, out of what a step has anyway; no sample is drawn again."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mmkd.families import family_of, predictions, two_stage
+from mmkd.families.dense import ground_truth
+from mmkd.functional.boxes import spread
+from mmkd.tap import Tap, Trace, parse_taps
+
+SOURCES = ('student', 'teacher', 'gt')
+
+
+def default_source(student: nn.Module) -> str:
+    """The student, where it samples RoIs or its boxes can be decoded, else the ground truth."""
+    own = family_of(student) == 'two_stage' or predictions.kind_of(student) is not None
+    return 'student' if own else 'gt'
+
+
+def region_taps(
+    owner: str, source: str, student: nn.Module, teacher: nn.Module
+) -> tuple[tuple[Tap, ...], tuple[Tap, ...]]:
+    """What :func:`regions` has to see of student and teacher.
+
+    Raises:
+        ValueError: boxes of a head that cannot be decoded.
+    """
+    if source == 'teacher':
+        predictions.check_decodable(owner, source, teacher)
+        return (), parse_taps(two_stage.features_tap(teacher))
+    if source == 'gt':
+        return (), ()
+    if family_of(student) == 'two_stage':
+        return parse_taps([two_stage.rois_tap(student), two_stage.targets_tap(student)]), ()
+    predictions.check_decodable(owner, source, student)
+    return parse_taps(predictions.outputs_tap(student)), ()
+
+
+@torch.no_grad()
+def regions(trace: Trace, source: str, count: int, fg_fraction: float | None = None) -> Tensor:
+    """Regions of all images, (R, 5): image index and xyxy in pixels of the padded input.
+
+    Args:
+        source (str): ``'student'`` takes the RoIs that a two-stage student samples in this step,
+            or of a one-stage student the best boxes after NMS; ``'teacher'`` the best boxes of its
+            RPN or head; ``'gt'`` the ground truth.
+        count (int): at most so many of each image, sampled RoIs thinned out evenly.
+        fg_fraction (float | None): at most this share of ``count`` is foreground; for sampled RoIs.
+    """
+    if source == 'gt':
+        boxes, _, images = ground_truth(trace.samples, trace.inputs.device)
+        return torch.cat((images[:, None].to(boxes), boxes), 1)
+    if source == 'teacher':
+        model = trace.teacher.model
+        feats = trace.teacher[two_stage.features_tap(model)]
+        outputs = predictions.head_outputs(model, feats)
+        return predictions.proposals(model, outputs, trace.samples, count)
+    model = trace.student.model
+    if family_of(model) == 'two_stage':
+        return _sampled(trace, count, fg_fraction)
+    outputs = [t.detach() for t in trace.student[predictions.outputs_tap(model)]]
+    return predictions.proposals(model, outputs, trace.samples, count)
+
+
+def _sampled(trace: Trace, count: int, fg_fraction: float | None) -> Tensor:
+    model = trace.student.model
+    rois = trace.student[two_stage.rois_tap(model)][0].detach()
+    groups = rois[:, 0].long()
+    quotas = groups.new_full((len(trace.samples),), count)
+    if fg_fraction is not None:
+        labels = two_stage.targets(trace)[0]
+        foreground = (labels < two_stage.box_head(model).num_classes).long()
+        found = torch.bincount(groups[foreground > 0], minlength=len(quotas))
+        most = found.clamp(max=round(fg_fraction * count))
+        groups, quotas = 2 * groups + foreground, torch.stack((quotas - most, most), 1).flatten()
+    return rois[spread(groups, quotas)]

@@ -1,0 +1,57 @@
+"""Default taps of methods that compare the pyramids of two detectors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from mmkd.families import family_of
+from mmkd.tap import parse_taps
+
+if TYPE_CHECKING:
+    from mmkd.levels import Level
+    from mmkd.objective import Objective
+
+
+def bind_pyramid(
+    objective: Objective, student: nn.Module, teacher: nn.Module, levels: int | None = None
+) -> None:
+    """Check the families, and give an objective without taps the pyramid of both models.
+
+    That is the neck, or the backbone where one of them has no neck.
+
+    Args:
+        levels (int | None): only the first so many maps.
+
+    Raises:
+        ValueError: a model of a family for which the objective does not work.
+    """
+    for side, model in (('student', student), ('teacher', teacher)):
+        family = family_of(model)
+        if family != 'other' and family not in objective.families:
+            raise ValueError(
+                f'{type(objective).__name__} works for {", ".join(objective.families)}, but the '
+                f'{side} is a {type(model).__name__} ({family}). CWD and AT take the features of '
+                'any model.'
+            )
+    necks = [getattr(model, 'neck', None) for model in (student, teacher)]
+    part = 'backbone' if None in necks else 'neck'
+    taps = parse_taps(part if levels is None else f'{part}[0:{levels}]')
+    objective.student_taps = objective.student_taps or taps
+    objective.teacher_taps = objective.teacher_taps or taps
+
+
+def check_maps(owner: str, *sides: list[Level] | None) -> None:
+    """Refuse taps that give vectors or tokens."""
+    for level in (level for side in sides for level in side or []):
+        if len(level.shape) != 3:
+            raise ValueError(
+                f"{owner} compares feature maps, but '{level.tap}' gives {level}. Tap a neck or a "
+                'stage of a backbone; class scores are for KD.'
+            )
+
+
+def among(levels: list[Level] | None, taps: set[str]) -> list[Level] | None:
+    """The levels seen at these taps, for objectives that look at other places as well."""
+    return levels and [level for level in levels if level.tap in taps]

@@ -1,0 +1,204 @@
+"""Chen2017: the teacher's class scores, a bound on the box error, and hints, for both heads."""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmkd.families import dense, family_of, predictions, two_stage
+from mmkd.families.agreement import check_coders
+from mmkd.functional import check_choice, check_temperature
+from mmkd.functional.pyramid import among, bind_pyramid
+from mmkd.levels import Level
+from mmkd.objective import PairObjective, Taps
+from mmkd.registry import MODELS
+from mmkd.tap import Trace
+
+
+def weighted_cross_entropy(
+    student: Tensor, teacher: Tensor, weight: Tensor, tau: float = 1.0, entropy: bool = True
+) -> Tensor:
+    """``- sum_c w_c P_t,c log P_s,c`` with P = softmax(z / tau), eqs. 3-4; (..., C) -> (...).
+
+    Args:
+        weight (Tensor): w, (..., C) or something that broadcasts to it.
+        entropy (bool): False subtracts the same with P_t for P_s, a constant.
+    """
+    log_s, log_t = ((z / tau).log_softmax(-1) for z in (student, teacher))
+    return (weight * log_t.exp() * ((0.0 if entropy else log_t) - log_s)).sum(-1)
+
+
+def binary(logits: Tensor) -> Tensor:
+    """Logits (...) of a sigmoid as the logits (..., 2) of a softmax, background last."""
+    return torch.stack((logits, torch.zeros_like(logits)), -1)
+
+
+def bounded_regression(student: Tensor, teacher: Tensor, target: Tensor, margin: float) -> Tensor:
+    """``||S - y||^2`` where it is above ``||T - y||^2 - margin``, else 0, eq. 5; (R, 4) -> (R,)."""
+    error_s, error_t = ((x - target).square().sum(-1) for x in (student, teacher))
+    return error_s * (error_s.detach() + margin > error_t)
+
+
+@MODELS.register_module()
+class Chen2017(PairObjective):
+    """Learning efficient object detection models with knowledge distillation.
+
+    Chen et al., NeurIPS 2017, eqs. 1-6. For the box head (mean over the RoIs that the student
+    samples, both heads judging the same ones) and for the RPN (mean over its sampled anchors):
+    ``(1 - mu) * L_soft + nu * L_b``, and for the pyramid ``gamma * L_hint``. ``L_b`` draws
+    positives to the ground truth, never to the teacher. ``L_soft`` is no KL: with a background
+    weight other than 1 it is neither 0 nor at rest where student and teacher agree.
+    RetinaNet has one head, with binary terms of each class over positive and negative anchors.
+    There is no official code; compared with the equations.
+
+    The hard loss has to count mu: set ``task_weight=dict(loss_cls=mu, loss_rpn_cls=mu)`` in the
+    model, or ``additive=True`` here.
+
+    Args:
+        mu (float): share of the hard class loss, in [0, 1].
+        additive (bool): leave the hard loss alone and let the soft one count (1 - mu) / mu.
+        w_bg (float): weight of the background, others 1.
+        weight_mode (str): ``'class'`` weighs the background's term of every sample, as the paper;
+            ``'sample'`` all terms of the samples whose label is background.
+        soft (str): ``'cross_entropy'``, or ``'kl'``, lower by a constant: 0 where both agree.
+        tau (float): temperature.
+        nu (float): weight of the bounded regression; other factors of the box loss included.
+        margin (float): m; the paper does not tell.
+        gamma (float): weight of the hint.
+        hint (str): ``'l2'`` or ``'l1'``.
+        reduction (str): of the hint: ``'mean'`` over the elements of each level, or
+            ``'sum_per_image'``, the paper's plain norm; then the mean over levels.
+        student, teacher, weight, teacher_name, adapt, resize, level_map, in_channels,
+        out_channels: see :class:`~mmkd.objective.PairObjective`; the taps are the hint's.
+
+    Raises:
+        ValueError: options out of range; heads of unequal classes, anchors or box coders; heads
+            other than RPN and RetinaNet's; box heads that score by sigmoid or regress boxes.
+    """
+
+    zero_at_equality = False
+    families = ('two_stage', 'dense')
+
+    def __init__(
+        self,
+        student: Taps = None,
+        teacher: Taps = None,
+        weight: Any = 1.0,
+        mu: float = 0.5,
+        additive: bool = False,
+        w_bg: float = 1.5,
+        weight_mode: str = 'class',
+        soft: str = 'cross_entropy',
+        tau: float = 1.0,
+        nu: float = 0.5,
+        margin: float = 0.0,
+        gamma: float = 0.5,
+        hint: str = 'l2',
+        reduction: str = 'mean',
+        adapt: str | None = 'conv1x1',
+        **pair: Any,
+    ) -> None:
+        super().__init__(student, teacher, weight, adapt=adapt, **pair)
+        numbers = dict(w_bg=w_bg, nu=nu, margin=margin, gamma=gamma)
+        for name, value in numbers.items():
+            if not (isfinite(value) and value >= 0):
+                raise ValueError(f'Chen2017: {name} must be finite and at least 0, found {value}.')
+        if not 0 <= mu <= 1 or (additive and mu == 0):
+            raise ValueError(f'Chen2017: mu must lie in [0, 1], above 0 if additive, found {mu}.')
+        self.factor = (1 - mu) / mu if additive else 1 - mu
+        self.mu, self.additive, self.tau = mu, additive, check_temperature('Chen2017', tau)
+        self.w_bg, self.nu, self.margin, self.gamma = w_bg, nu, margin, gamma
+        self.weight_mode = check_choice('Chen2017', 'weight_mode', weight_mode, ('class', 'sample'))
+        self.soft = check_choice('Chen2017', 'soft', soft, ('cross_entropy', 'kl'))
+        self.hint = check_choice('Chen2017', 'hint', hint, ('l2', 'l1'))
+        self.reduction = check_choice('Chen2017', 'reduction', reduction, ('mean', 'sum_per_image'))
+        self.maps_at: tuple[set[str], ...] = ()
+
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        super().bind(student, teacher)
+        bind_pyramid(self, student, teacher)
+        self.maps_at = tuple({str(t) for t in x} for x in (self.student_taps, self.teacher_taps))
+        more = [predictions.answer_taps(student, teacher)]
+        if family_of(student) == 'two_stage':
+            two_stage.check_box_heads('Chen2017', student, teacher, softmax=True)
+            self._check_codes(*(two_stage.box_head(model) for model in (student, teacher)))
+            more.append(two_stage.answer_taps(student, teacher))
+        predictions.check_anchor_heads('Chen2017', student, teacher)
+        self._check_codes(*(dense.dense_head(model) for model in (student, teacher)))
+        for own, judge in more:
+            self.student_taps += own
+            self.teacher_taps += tuple(t for t in judge if t not in self.teacher_taps)
+
+    def _check_codes(self, student: nn.Module, teacher: nn.Module) -> None:
+        """Box codes are compared, unless nu is 0."""
+        if not self.nu:
+            return
+        check_coders('Chen2017', student, teacher, 'nu=0 compares no boxes', per_class=False)
+        if student.reg_decoded_bbox:
+            raise ValueError(
+                f'Chen2017 bounds errors of encoded boxes, but {type(student).__name__} regresses '
+                'decoded ones (reg_decoded_bbox=True); set nu=0.'
+            )
+
+    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
+        super().setup(among(student, self.maps_at[0]), among(teacher, self.maps_at[1]))
+
+    def forward(self, trace: Trace) -> dict[str, Tensor]:
+        losses = self._dense_terms(trace)
+        if family_of(trace.student.model) == 'two_stage':
+            losses |= self._box_terms(trace)
+        return losses | {'loss_hint': self.gamma * self._hint(trace)}
+
+    def _dense_terms(self, trace: Trace) -> dict[str, Tensor]:
+        """RPN: sampled anchors of the step. RetinaNet: positive and negative ones."""
+        (logits_s, codes_s), (logits_t, codes_t) = predictions.answers(trace)
+        labels, used, boxes = (torch.cat(x, 1) for x in predictions.targets(trace)[:3])
+        sampled, k = used > 0, logits_s.shape[-1]
+        background = labels[sampled][:, None] != torch.arange(k, device=labels.device)
+        soft = self._soft(binary(logits_s[sampled]), binary(logits_t[sampled]), background)
+        positive = sampled & (labels >= 0) & (labels < k)
+        codes = codes_s[positive], codes_t[positive], boxes[positive]
+        prefix = 'rpn_' if family_of(trace.student.model) == 'two_stage' else ''
+        return self._terms(prefix, soft, codes, sampled.sum())
+
+    def _box_terms(self, trace: Trace) -> dict[str, Tensor]:
+        (scores, deltas), wanted = two_stage.answers(trace)
+        labels, _, boxes, _ = two_stage.targets(trace)
+        k = scores.shape[-1] - 1
+        soft, positive = self._soft(scores, wanted[0], labels == k), labels < k
+        codes = [two_stage.of_class(x[positive], labels[positive]) for x in (deltas, wanted[1])]
+        return self._terms('rcn_', soft, (*codes, boxes[positive]), torch.ones_like(labels).sum())
+
+    def describe(self) -> list[str]:
+        hard = 'itself' if self.additive else f'task_weight (must be {self.mu})'
+        return [f'hard class losses count {hard}, soft {self.factor}', *super().describe()]
+
+    def _soft(self, student: Tensor, teacher: Tensor, background: Tensor) -> Tensor:
+        """Sum over all samples; logits (..., C), background last, and which samples are (...)."""
+        if self.weight_mode == 'class':
+            weight = torch.ones(student.shape[-1], device=student.device)
+            weight[-1] = self.w_bg
+        else:
+            weight = torch.where(background, self.w_bg, 1.0)[..., None]
+        entropy = self.soft == 'cross_entropy'
+        return weighted_cross_entropy(student, teacher, weight, self.tau, entropy).sum()
+
+    def _terms(self, prefix: str, soft: Tensor, codes: tuple, count: Tensor) -> dict[str, Tensor]:
+        n = count.clamp(min=1)
+        bound = bounded_regression(*codes, self.margin).sum()
+        return {
+            f'loss_{prefix}soft': self.factor * soft / n,
+            f'loss_{prefix}bound': self.nu * bound / n,
+        }
+
+    def _hint(self, trace: Trace) -> Tensor:
+        pairs = self.tensor_pairs(trace)
+        total = torch.zeros((), device=trace.inputs.device)
+        for student, teacher in pairs:
+            gap = student - teacher
+            gap = gap.square() if self.hint == 'l2' else gap.abs()
+            total = total + (gap.mean() if self.reduction == 'mean' else gap.sum() / len(gap))
+        return total / len(pairs)

@@ -1,0 +1,122 @@
+"""CIRKD: how similar each pixel is to the pixels of all images of the batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from mmkd.families import segmentor
+from mmkd.functional import check_temperature
+from mmkd.functional.channel_free import channel_free
+from mmkd.levels import Level
+from mmkd.methods.kd import soft_kl
+from mmkd.objective import PairObjective, Taps
+from mmkd.registry import MODELS
+from mmkd.tap import Trace
+
+#: similarities held at a time, for each network; more are computed in parts, and again backwards
+_AT_ONCE = 2**24
+_EPS = 1e-8  # under the root, so that a dead pixel's gradient stays moderate
+
+
+def unit_pixels(x: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, m, C): pixels of length one."""
+    flat = x.flatten(2).mT
+    return flat / (flat.square().sum(2, keepdim=True) + _EPS).sqrt()
+
+
+def relation_kl(queries: tuple[Tensor, Tensor], keys: tuple[Tensor, Tensor], tau: float) -> Tensor:
+    """Sum over queries and images of ``KL(softmax_m(T / tau) || softmax_m(S / tau))``.
+
+    Args:
+        queries: pixels (R, C) of student and teacher.
+        keys: pixels (N, m, C) of student and teacher; the softmax is over those of one image.
+        tau (float): temperature.
+    """
+    student, teacher = ((q @ k.mT) / tau for q, k in zip(queries, keys, strict=True))
+    return soft_kl(student, teacher, 1.0).sum()
+
+
+def cross_image_relations(student: Tensor, teacher: Tensor, tau: float = 0.1) -> Tensor:
+    """Mean over all ordered pairs of images, an image with itself too, and over pixels.
+
+    Args:
+        student, teacher (Tensor): (N, C_s, H, W) and (N, C_t, H, W).
+        tau (float): temperature.
+    """
+    keys = unit_pixels(student), unit_pixels(teacher)
+    n, m = keys[0].shape[:2]
+    queries = [key.flatten(0, 1).split(max(_AT_ONCE // (n * m), 1)) for key in keys]
+    total = student.sum() * 0.0
+    for pair in zip(*queries, strict=True):
+        if len(queries[0]) == 1:
+            total = total + relation_kl(pair, keys, tau)
+        else:
+            part = checkpoint(
+                relation_kl, pair, keys, tau, use_reentrant=False, preserve_rng_state=False
+            )
+            total = total + part
+    return total / (n**2 * m)
+
+
+@MODELS.register_module()
+class CIRKD(PairObjective):
+    """Cross-image relational knowledge distillation, the mini-batch term.
+
+    Yang et al., CVPR 2022, between pixels of the local batch, by default in the features
+    before the classifier, whatever their widths. Settings of winycg/CIRKD. The recipe adds
+    ``SKDPixel`` (weight 1); its memory terms are not here.
+
+    Work grows with (N m)^2; memory is bounded by working in parts. Set ``pool`` for maps of more
+    than some 4,000 cells.
+
+    Args:
+        tau (float): temperature of the similarities.
+        pool (int): side of the windows that are averaged before; 1 for none. CIRKDV2 takes 4
+            for maps of 256 cells a side.
+        student, teacher, weight, teacher_name, resize, level_map: see PairObjective.
+
+    Raises:
+        ValueError: temperature not above 0; a pool below 1; models without a decode head.
+    """
+
+    families = ('segmentor',)
+
+    def __init__(
+        self,
+        student: Taps = None,
+        teacher: Taps = None,
+        weight: Any = None,
+        teacher_name: str | None = None,
+        tau: float = 0.1,
+        pool: int = 1,
+        resize: str | None = None,
+        level_map: str | list | None = None,
+    ) -> None:
+        super().__init__(student, teacher, weight, teacher_name, None, resize, level_map)
+        self.tau = check_temperature('CIRKD', tau)
+        if type(pool) is not int or pool < 1:
+            raise ValueError(f'CIRKD: pool must be a whole number above 0, found {pool!r}.')
+        self.pool = pool
+
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        super().bind(student, teacher)
+        segmentor.bind_features(self, student, teacher)
+
+    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
+        student = channel_free(student, self.student_taps)
+        super().setup(student, channel_free(teacher, self.teacher_taps))
+
+    def forward(self, trace: Trace) -> dict[str, Tensor]:
+        return {'loss_batch': sum(self.compare(s, t) for s, t in self.maps(trace))}
+
+    def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
+        if self.pool > 1:
+            kernel = tuple(min(self.pool, side) for side in student.shape[2:])
+            student, teacher = (
+                F.avg_pool2d(x, kernel, kernel, ceil_mode=True) for x in (student, teacher)
+            )
+        return cross_image_relations(student, teacher, self.tau)

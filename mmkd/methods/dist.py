@@ -1,0 +1,209 @@
+"""DIST: correlate predictions over classes and over samples instead of matching them."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmkd.families import family_of, segmentor
+from mmkd.functional import check_temperature, weight_or
+from mmkd.functional.channel_free import channel_free
+from mmkd.levels import Level
+from mmkd.objective import PairObjective, Taps
+from mmkd.registry import MODELS
+from mmkd.schedule import Schedule
+from mmkd.tap import Tap, Trace, parse_taps
+from mmkd.visualization.view import View
+
+_EPS = 1e-8
+
+
+def pearson(student: Tensor, teacher: Tensor, dim: int) -> Tensor:
+    """Correlation along one dimension, which is gone from the result; 0 for constants."""
+    s, t = (x - x.mean(dim, keepdim=True) for x in (student, teacher))
+    return (s * t).sum(dim) / (s.norm(dim=dim) * t.norm(dim=dim) + _EPS)
+
+
+def inter_class(student: Tensor, teacher: Tensor) -> Tensor:
+    """``1 - mean over rows of the correlation over classes``; probabilities (B, K)."""
+    if not len(student):
+        return student.sum() * 0.0
+    return 1 - pearson(student, teacher, 1).mean()
+
+
+def intra_class(student: Tensor, teacher: Tensor, min_std: float = 1e-6) -> Tensor:
+    """``1 - mean over classes of the correlation over rows``; probabilities (B, K).
+
+    Classes in which the teacher varies less than ``min_std`` take no part: there is nothing to
+    follow, and the gradient would be huge. Fewer than three rows give 0, since two always
+    correlate by +-1.
+    """
+    if len(student) < 3:
+        return student.sum() * 0.0
+    varies = teacher.std(0, correction=0) >= min_std
+    correlation = torch.where(varies, pearson(student, teacher, 0), 1.0)
+    return (1 - correlation).sum() / varies.sum().clamp(min=1)
+
+
+@MODELS.register_module()
+class DIST(PairObjective):
+    """Knowledge distillation from a stronger teacher.
+
+    Huang et al., NeurIPS 2022: ``inter * (1 - mean_b rho over classes) + intra * (1 -
+    mean_k rho over samples)``, on a classifier's ``head.fc`` or a segmentor's logits before
+    resizing, where every pixel of the local batch is a sample. Settings of hunto/DIST_KD.
+
+    For segmentors that both have an auxiliary head the same is added for its logits.
+
+    Args:
+        weight: 2 for classifiers (with ``tau=4``, CIFAR), 1 for segmentors.
+        tau (float | None): temperature; ``None`` is 4 for classifiers and 1 for segmentors.
+        tau_square (bool): multiply by tau^2, as the classification code does; the paper does not.
+        inter, intra (float): weights beta and gamma of the terms; 0 leaves one out.
+        auxiliary (float): weight of the auxiliary heads' logits; 0 does not run the teacher's.
+        min_std (float): see :func:`intra_class`; the code has no such limit (0).
+        mask_ignore (bool): leave out pixels whose label is to be ignored. The code does not.
+        ignore_index (int): that label.
+        student, teacher, teacher_name, resize: see PairObjective.
+
+    Raises:
+        ValueError: options out of range; unequal or single class count; models of unequal kinds.
+    """
+
+    families = ('segmentor', 'classifier')
+
+    def __init__(
+        self,
+        student: Taps = None,
+        teacher: Taps = None,
+        weight: Any = None,
+        teacher_name: str | None = None,
+        tau: float | None = None,
+        tau_square: bool = True,
+        inter: float = 1.0,
+        intra: float = 1.0,
+        auxiliary: float = 0.4,
+        min_std: float = 1e-6,
+        mask_ignore: bool = False,
+        ignore_index: int = 255,
+        resize: str | None = None,
+    ) -> None:
+        initial = weight_or(1.0, weight)
+        super().__init__(student, teacher, initial, teacher_name, adapt=None, resize=resize)
+        self.asked_weight = weight
+        self.tau = None if tau is None else check_temperature('DIST', tau)
+        if not min(inter, intra, auxiliary, min_std) >= 0 or inter + intra == 0:
+            raise ValueError(
+                'DIST: inter, intra, auxiliary and min_std must be at least 0, and inter or intra '
+                f'above, found {inter}, {intra}, {auxiliary} and {min_std}.'
+            )
+        self.tau_square, self.min_std = tau_square, min_std
+        self.terms = {'inter': inter, 'intra': intra}
+        self.auxiliary = auxiliary
+        self.mask_ignore, self.ignore_index = mask_ignore, ignore_index
+        self.auxiliary_tap: Tap | None = None
+
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        super().bind(student, teacher)
+        kind = family_of(student)
+        if kind not in self.families or family_of(teacher) != kind:
+            raise ValueError(
+                f'DIST compares the class logits of two segmentors or two classifiers, found '
+                f'student {type(student).__name__} and teacher {type(teacher).__name__}. CWD and '
+                'AT compare the features of other pairs.'
+            )
+        count = getattr(self, f'_bind_{kind}')(student, teacher)
+        tau, weight = (4.0, 2.0) if kind == 'classifier' else (1.0, 1.0)
+        self.tau = self.tau or tau
+        self.weight = Schedule.of(weight_or(weight, self.asked_weight))
+        if count == 2 and self.terms['inter']:
+            self._drop_inter()
+
+    def _drop_inter(self) -> None:
+        if not self.terms['intra']:
+            raise ValueError('DIST: with two classes only the intra term can teach; set intra=1.')
+        warnings.warn(
+            'DIST: with two classes the correlation over classes is always +-1 and teaches '
+            'nothing; the inter term is left out.',
+            stacklevel=2,
+        )
+        self.terms['inter'] = 0.0
+
+    def _bind_segmentor(self, student: nn.Module, teacher: nn.Module) -> int:
+        if not self.student_taps and self.auxiliary:
+            self._bind_auxiliary(student, teacher)
+        segmentor.bind_logits(self, student, teacher)
+        return segmentor.classes(student)
+
+    def _bind_auxiliary(self, student: nn.Module, teacher: nn.Module) -> None:
+        """Listen to the auxiliary heads of both; the teacher's is asked, for it does not run."""
+        taps = [segmentor.auxiliary_tap(model) for model in (student, teacher)]
+        if None in taps or self.teacher_taps:
+            return
+        feats = 'neck' if getattr(teacher, 'neck', None) is not None else 'backbone'
+        self.auxiliary_tap = Tap.parse(taps[0])
+        self.student_taps = parse_taps([segmentor.logits_tap(student), taps[0]])
+        self.teacher_taps = parse_taps([segmentor.logits_tap(teacher), feats])
+        self.level_map = [(0, 0)]
+
+    def _bind_classifier(self, student: nn.Module, teacher: nn.Module) -> int:
+        self.student_taps = self.student_taps or parse_taps('head.fc')
+        self.teacher_taps = self.teacher_taps or parse_taps('head.fc')
+        k_s, k_t = student.head.fc.out_features, teacher.head.fc.out_features
+        if k_s != k_t or k_s == 1:
+            raise ValueError(
+                f'DIST compares class logits: the student has {k_s} classes and the teacher {k_t}. '
+                'Use a teacher of the same two or more classes, or a feature method (CWD, AT).'
+            )
+        return k_s
+
+    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
+        student = channel_free(student, self.student_taps)
+        super().setup(student, channel_free(teacher, self.teacher_taps))
+
+    def forward(self, trace: Trace) -> dict[str, Tensor]:
+        losses: dict[str, Any] = {}
+        for pair in self.tensor_pairs(trace):
+            for name, value in self._correlate(*pair, trace).items():
+                losses[f'loss_{name}'] = losses.get(f'loss_{name}', 0) + value
+        if self.auxiliary_tap is not None:
+            terms = self._correlate(*self._auxiliary_pair(trace), trace)
+            losses['loss_auxiliary'] = self.auxiliary * sum(terms.values())
+        return losses
+
+    def _auxiliary_pair(self, trace: Trace) -> tuple[Tensor, Tensor]:
+        assert trace.teacher is not None
+        feats = trace.teacher[self.teacher_taps[1]]
+        wanted = segmentor.auxiliary_logits(trace.teacher.model, feats)
+        return self._same_size(trace.student[self.auxiliary_tap][0], wanted, trace)
+
+    def _correlate(self, student: Tensor, teacher: Tensor, trace: Trace) -> dict[str, Tensor]:
+        s, t = ((_rows(x) / self.tau).softmax(1) for x in (student, teacher))
+        if self.mask_ignore and student.dim() == 4:
+            size = student.shape[2:]
+            valid = segmentor.valid_pixels(trace.samples, size, self.ignore_index).flatten()
+            s, t = s[valid], t[valid]
+        scale = self.tau**2 if self.tau_square else 1.0
+        losses = {}
+        if self.terms['inter']:
+            losses['inter'] = scale * self.terms['inter'] * inter_class(s, t)
+        if self.terms['intra']:
+            losses['intra'] = scale * self.terms['intra'] * intra_class(s, t, self.min_std)
+        return losses
+
+    def views(self, trace: Trace) -> list[View]:
+        """Where the classes of a pixel do not correlate."""
+        views = []
+        for pair in self.tensor_pairs(trace):
+            if pair[0].dim() == 4:
+                s, t = ((x / self.tau).softmax(1) for x in pair)
+                views.append(View('1 - correlation over classes', 1 - pearson(s, t, 1), scale=1))
+        return views
+
+
+def _rows(x: Tensor) -> Tensor:
+    """(N, K, H, W) -> (N * H * W, K); (N, K) as it is."""
+    return x if x.dim() == 2 else x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])

@@ -1,0 +1,153 @@
+"""DKD: match how sure the teacher is of the target class, and apart from it, of all others."""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmkd.families import classifier, family_of, two_stage
+from mmkd.families.agreement import check_same
+from mmkd.functional import check_temperature
+from mmkd.objective import Objective, Taps
+from mmkd.registry import MODELS
+from mmkd.tap import Trace, parse_taps
+from mmkd.visualization.view import Boxes
+
+
+def decoupled_kl(
+    student: Tensor, teacher: Tensor, target: Tensor, tau: float
+) -> tuple[Tensor, Tensor]:
+    """``tau^2 KL(b_t || b_s)`` and ``tau^2 KL(q_t || q_s)`` of each row.
+
+    ``b = (p_y, 1 - p_y)`` says whether it is the target class y, q which of the others:
+    ``KL(p_t || p_s)`` is the first plus ``1 - p_t,y`` times the second.
+
+    Args:
+        student, teacher (Tensor): logits (R, K).
+        target (Tensor): y, (R,) long.
+        tau (float): temperature of all softmaxes.
+
+    Returns:
+        tuple: target and non-target term, (R,) each.
+    """
+    (b_s, q_s), (b_t, q_t) = (log_parts(z / tau, target) for z in (student, teacher))
+    target_kl, other_kl = (
+        F.kl_div(s, t, reduction='none', log_target=True).sum(-1)
+        for s, t in ((b_s, b_t), (q_s, q_t))
+    )
+    return target_kl * tau**2, other_kl * tau**2
+
+
+def log_parts(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """``log b`` (R, 2) and ``log q`` (R, K - 1), without a logarithm of a probability."""
+    others = torch.arange(logits.shape[-1] - 1, device=logits.device).expand(len(logits), -1)
+    others = logits.gather(1, others + (others >= target[:, None]).long())
+    both = torch.cat((logits.gather(1, target[:, None]), others.logsumexp(1, keepdim=True)), 1)
+    return both.log_softmax(1), others.log_softmax(1)
+
+
+@MODELS.register_module()
+class DKD(Objective):
+    """Decoupled knowledge distillation, on the RoIs of a detector or on images.
+
+    Zhao et al., CVPR 2022, eqs. 5-7: ``tau^2 / R * sum_r alpha TCKD_r + beta NCKD_r``. Compared
+    with megvii-research/mdistiller. A two-stage detector's (first) box head on all R RoIs that the
+    student samples, both heads judging the same ones; the target is the class to which the
+    student's own assigner gave the RoI, background included. Or a classifier's ``head.fc`` on R
+    images, where the authors start slowly: ``weight=dict(value=1, warmup=20 / 240)``.
+
+    Args:
+        alpha (float): weight of the target-class term.
+        beta (float | None): weight of the non-target term. ``None`` is 0.25 on RoIs and 8 on images
+            (2 to 8 there, depending on the networks).
+        tau (float | None): temperature. ``None`` is 1 on RoIs and 4 on images.
+        student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`; taps may be
+            named for a classifier only.
+
+    Raises:
+        ValueError: options out of range; unequal class counts; a single class; sigmoid scores; a
+            model with neither box head nor ``head.fc``.
+    """
+
+    rank_invariant = True
+    families = ('two_stage', 'classifier')
+
+    def __init__(
+        self,
+        student: Taps = None,
+        teacher: Taps = None,
+        weight: Any = 1.0,
+        teacher_name: str | None = None,
+        alpha: float = 1.0,
+        beta: float | None = None,
+        tau: float | None = None,
+    ) -> None:
+        super().__init__(student, teacher, weight, teacher_name)
+        for name, value in (('alpha', alpha), ('beta', beta)):
+            if value is not None and not (isfinite(value) and value >= 0):
+                raise ValueError(f'DKD: {name} must be finite and at least 0, found {value}.')
+        self.alpha, self.beta = alpha, beta
+        self.tau = None if tau is None else check_temperature('DKD', tau)
+        self.on_rois = False
+
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        assert teacher is not None
+        families = [family_of(model) for model in (student, teacher)]
+        self.on_rois = families[0] == 'two_stage'
+        beta, tau = (0.25, 1.0) if self.on_rois else (8.0, 4.0)
+        self.beta = beta if self.beta is None else self.beta
+        self.tau = self.tau or tau
+        if self.on_rois:
+            two_stage.check_box_heads('DKD', student, teacher, softmax=True)
+            self.student_taps, self.teacher_taps = two_stage.answer_taps(student, teacher)
+            return
+        if set(families) != {'classifier'}:
+            raise ValueError(
+                f'DKD needs softmax class scores of RoIs or images; the student is a '
+                f'{type(student).__name__} ({families[0]}), the teacher a {type(teacher).__name__} '
+                f'({families[1]}). CWD takes the features of any model, KD segmentors.'
+            )
+        counts = [model.head.fc.out_features for model in (student, teacher)]
+        check_same('DKD', 'class counts', *counts, 'CWD compares features, whatever the classes')
+        if counts[0] == 1:
+            raise ValueError('DKD: a softmax over one class is always 1. Use a two-class head.')
+        self.student_taps = self.student_taps or parse_taps(classifier.LOGITS)
+        self.teacher_taps = self.teacher_taps or parse_taps(classifier.LOGITS)
+
+    def forward(self, trace: Trace) -> dict[str, Tensor]:
+        student, teacher, target = self.logits(trace)
+        if not len(student):
+            zero = student.sum() * 0.0
+            return {'loss_target': zero, 'loss_others': zero}
+        target_kl, other_kl = decoupled_kl(student, teacher, target, self.tau)
+        return {
+            'loss_target': self.alpha * target_kl.mean(),
+            'loss_others': self.beta * other_kl.mean(),
+        }
+
+    def logits(self, trace: Trace) -> tuple[Tensor, Tensor, Tensor]:
+        """Student's and teacher's logits, (R, K) each, and the target classes (R,)."""
+        assert trace.teacher is not None
+        if self.on_rois:
+            (student, *_), (teacher, *_) = two_stage.answers(trace)
+            return student, teacher, two_stage.targets(trace)[0]
+        student = trace.student[self.student_taps[0]][0]
+        teacher = trace.teacher[self.teacher_taps[0]][0].detach()
+        return student, teacher, classifier.labels(trace.samples, student.device)
+
+    def views(self, trace: Trace, shown: int = 10) -> list[Boxes]:
+        """The RoIs where the teacher trusts the target class least, and what each side says."""
+        if not self.on_rois:
+            return []
+        rois = trace.student[self.student_taps[1]][0]
+        *sides, target = self.logits(trace)
+        chosen = log_parts(sides[1] / self.tau, target)[0][:, 0].argsort()[:shown]
+        views = []
+        for side, z in zip(('student', 'teacher'), sides, strict=True):
+            score, label = (z[chosen] / self.tau).softmax(-1).max(-1)
+            views.append(Boxes('RoIs of hardest target', rois[chosen], label, score, side))
+        return views

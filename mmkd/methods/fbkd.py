@@ -1,0 +1,199 @@
+"""FBKD: features where attention is high, attention itself, and relations between places."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmkd.adapters.context import NonLocal
+from mmkd.families import family_of
+from mmkd.functional import check_choice, check_temperature
+from mmkd.functional.attention import attention
+from mmkd.functional.channel_free import channel_free
+from mmkd.functional.pyramid import bind_pyramid, check_maps
+from mmkd.levels import Level
+from mmkd.objective import PairObjective, Taps
+from mmkd.registry import MODELS
+from mmkd.tap import Trace
+from mmkd.visualization.view import View
+
+_NAMES = ('alpha', 'beta', 'gamma', 'tau', 'use_channel_mask', 'signed_mean')
+PRESETS = {
+    'two_stage_code': (7e-5, 4e-3, 7e-5, 0.5, False, True),
+    'two_stage_paper': (7e-5, 4e-3, 7e-5, 0.1, True, False),
+    'one_stage_code': (4.2e-4, 2.4e-2, 4.2e-4, 0.1, True, True),
+    'one_stage_paper': (4e-4, 2e-2, 4e-4, 0.5, True, False),
+}
+
+
+def norm(difference: Tensor, per_image: bool = False) -> Tensor:
+    """Euclidean length over the batch, or the mean of each image's; the gradient at 0 is 0."""
+    if per_image:
+        return torch.linalg.vector_norm(difference.flatten(1), dim=1).mean()
+    return torch.linalg.vector_norm(difference)
+
+
+@torch.no_grad()
+def attention_masks(
+    student: Tensor, teacher: Tensor, tau: float, use_channel_mask: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Mean attention of both sides, (N, H, W) and (N, C_t); the teacher's where widths differ."""
+    spatial_s, channel_s = attention(student, tau)
+    spatial_t, channel_t = attention(teacher, tau)
+    spatial = (spatial_s + spatial_t) / 2
+    if not use_channel_mask:
+        return spatial, None
+    same = channel_s.shape == channel_t.shape
+    return spatial, (channel_s + channel_t) / 2 if same else channel_t
+
+
+class Connectors(nn.Module):
+    """What one level learns: four adapters C_s -> C_t and a non-local block for each side."""
+
+    def __init__(self, student: int, teacher: int, rank: int) -> None:
+        super().__init__()
+        self.feature, self.relation = (nn.Conv2d(student, teacher, 1) for _ in range(2))
+        self.channel = nn.Linear(student, teacher)
+        self.spatial = nn.Conv2d(1, 1, 3, padding=1)
+        shrink, pool = {0: (4, 8), 1: (4, 4)}.get(rank, (2, 2))
+        self.student = NonLocal(student, max(student // shrink, 1), pool)
+        self.teacher = NonLocal(teacher, max(teacher // shrink, 1), pool)
+
+
+@MODELS.register_module()
+class FBKD(PairObjective):
+    """Improve object detection with feature-based knowledge distillation.
+
+    Zhang and Ma, ICLR 2021: ``alpha * L_AM + beta * L_AT + gamma * L_NLD``, each a Euclidean norm
+    over the batch of one level, summed over levels; L_AT has a channel and a spatial part. Adapters
+    are there at equal widths too. Compared with public forks of the authors' code and with
+    open-mmlab/mmrazor, whose non-local block pools once more.
+
+    Norms grow with the root of the batch size, and the published factors with them; see
+    ``per_image``. Without taps: the whole neck.
+
+    Args:
+        preset (str | None): ``'two_stage_code'``, ``'two_stage_paper'``, ``'one_stage_code'`` or
+            ``'one_stage_paper'``: all settings below as the released code or as the paper has them.
+            ``None``: the code's, by the student's family.
+        alpha, beta, gamma (float | None): factors of the terms; ``None`` is the preset's.
+        tau (float | None): temperature of the attention; ``None`` is the preset's.
+        use_channel_mask (bool | None): L_AM is weighted by channel attention as well. Channels of
+            two networks need not correspond.
+        signed_mean (bool | None): L_AT compares means, as the code does, or means of absolute
+            values, as the paper writes.
+        per_image (bool): average norms of single images. No published code does.
+        student, teacher, weight, teacher_name, resize, level_map, in_channels, out_channels: see
+            :class:`~mmkd.objective.PairObjective`.
+
+    Raises:
+        ValueError: options out of range; a model that is no detector.
+    """
+
+    families = ('two_stage', 'dense', 'detr')
+    zero_at_equality = False
+
+    def __init__(
+        self,
+        student: Taps = None,
+        teacher: Taps = None,
+        weight: Any = 1.0,
+        teacher_name: str | None = None,
+        preset: str | None = None,
+        alpha: float | None = None,
+        beta: float | None = None,
+        gamma: float | None = None,
+        tau: float | None = None,
+        use_channel_mask: bool | None = None,
+        signed_mean: bool | None = None,
+        per_image: bool = False,
+        resize: str | None = None,
+        level_map: str | list | None = None,
+        in_channels: int | None = None,
+        out_channels: int | None = None,
+    ) -> None:
+        widths = in_channels, out_channels
+        super().__init__(student, teacher, weight, teacher_name, None, resize, level_map, *widths)
+        self.preset = check_choice('FBKD', 'preset', preset, (None, *PRESETS))
+        for name, factor in (('alpha', alpha), ('beta', beta), ('gamma', gamma)):
+            if factor is not None and not 0 <= factor < float('inf'):
+                raise ValueError(f'FBKD: {name} must be finite and at least 0, found {factor}.')
+        tau = None if tau is None else check_temperature('FBKD', tau)
+        given = (alpha, beta, gamma, tau, use_channel_mask, signed_mean)
+        self.given = {k: v for k, v in zip(_NAMES, given, strict=True) if v is not None}
+        self.per_image = per_image
+        self.connectors = nn.ModuleDict()
+
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        super().bind(student, teacher)
+        assert teacher is not None
+        bind_pyramid(self, student, teacher)
+        stages = 'two_stage' if family_of(student) == 'two_stage' else 'one_stage'
+        preset = dict(zip(_NAMES, PRESETS[self.preset or f'{stages}_code'], strict=True))
+        chosen = [{**preset, **self.given}[name] for name in _NAMES]
+        self.alpha, self.beta, self.gamma, self.tau, *switches = chosen
+        self.use_channel_mask, self.signed_mean = switches
+
+    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
+        if student is None or teacher is None:
+            student, teacher = self._typed_levels()
+        check_maps('FBKD', student, teacher)
+        super().setup(
+            channel_free(student, self.student_taps), channel_free(teacher, self.teacher_taps)
+        )
+        finest = sorted({student[i].stride or 0 for i, _ in self.pairs})
+        for k, (i, j) in enumerate(self.pairs):
+            rank = finest.index(student[i].stride or 0)
+            self.connectors[f'{k}'] = Connectors(student[i].channels, teacher[j].channels, rank)
+
+    def forward(self, trace: Trace) -> dict[str, Tensor]:
+        levels = [
+            self.level_terms(s, t, self.connectors[f'{k}'])
+            for k, (s, t) in enumerate(self.maps(trace))
+        ]
+        features, channels, places, relations = (sum(term) for term in zip(*levels, strict=True))
+        return {
+            'loss_feature': self.alpha * features,
+            'loss_channel_attention': self.beta * channels,
+            'loss_spatial_attention': self.beta * places,
+            'loss_relation': self.gamma * relations,
+        }
+
+    def level_terms(
+        self, student: Tensor, teacher: Tensor, connect: Connectors
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """L_AM, both parts of L_AT and L_NLD of (N, C_s, H, W) and (N, C_t, H, W), no factors."""
+        spatial, channel = attention_masks(student, teacher, self.tau, self.use_channel_mask)
+        # The masks weight the square, so their roots weight the difference.
+        difference = (teacher - connect.feature(student)) * spatial.sqrt()[:, None]
+        if channel is not None:
+            difference = difference * channel.sqrt()[..., None, None]
+        relation = connect.teacher(teacher) - connect.relation(connect.student(student))
+        if not self.signed_mean:
+            student, teacher = student.abs(), teacher.abs()
+        channels = teacher.mean((2, 3)) - connect.channel(student.mean((2, 3)))
+        places = teacher.mean(1, True) - connect.spatial(student.mean(1, True))
+        terms = (difference, channels, places, relation)
+        return tuple(norm(term, self.per_image) for term in terms)
+
+    def describe(self) -> list[str]:
+        lines = super().describe()
+        connectors = self.connectors.values()
+        return [
+            f'{line.partition(":")[0]}: {c.feature.in_channels} -> {c.feature.out_channels} '
+            f'channels, non-local blocks pool {c.student.pool}'
+            for line, c in zip(lines, connectors, strict=True)
+        ]
+
+    def views(self, trace: Trace) -> list[View]:
+        """Spatial attention of both sides, and their mean, which weights the features."""
+        views = []
+        for pair in self.maps(trace):
+            for side, x in zip(('student', 'teacher'), pair, strict=True):
+                shown = attention(x, self.tau)[0]
+                views.append(View('attention', shown, side=side, unit='× uniform', scale=2))
+            mean = attention_masks(*pair, self.tau, False)[0]
+            views.append(View('mean attention', mean, unit='× uniform', scale=2))
+        return views

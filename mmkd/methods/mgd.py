@@ -1,0 +1,135 @@
+"""MGD: from its features with cells hidden, the student has to generate the teacher's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmengine.dist import get_rank
+from torch import Tensor, nn
+
+from mmkd.families import family_of
+from mmkd.functional import check_choice, weight_or
+from mmkd.functional.pyramid import bind_pyramid, check_maps
+from mmkd.levels import Level
+from mmkd.objective import PairObjective, Taps
+from mmkd.registry import MODELS
+from mmkd.schedule import Schedule
+from mmkd.tap import Trace, parse_taps
+from mmkd.visualization.view import View
+
+#: weight (alpha) and share of hidden cells (lambda) by family of the student
+DEFAULTS = {'two_stage': (5e-7, 0.45), 'segmentor': (2e-5, 0.75)}
+ONE_STAGE = (2e-5, 0.65)
+
+
+def draw_mask(shape: tuple[int, ...], ratio: float, generator: torch.Generator) -> Tensor:
+    """1 with probability ``1 - ratio`` and 0 otherwise, from a private random stream."""
+    drawn = torch.rand(shape, generator=generator, device=generator.device)
+    return (drawn < 1 - ratio).float()
+
+
+def generation_block(channels: int) -> nn.Sequential:
+    """(N, C, H, W) -> (N, C, H, W): 3x3 convolution, ReLU, 3x3 convolution."""
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(channels, channels, 3, padding=1),
+    )
+
+
+@MODELS.register_module()
+class MGD(PairObjective):
+    """Masked generative distillation: ``1 / N * sum (G(mask * phi(S)) - T)^2``, summed over levels.
+
+    Yang et al., ECCV 2022. Compared with yzd-v/MGD and, for ``mask='channel'``, with
+    open-mmlab/mmrazor. G is trained and thrown away; the loss is not 0 at equality.
+
+    Without taps: the first four maps of a two-stage detector's neck, the whole neck of other
+    detectors, the last stage of a segmentor's backbone, where the published recipes add CWD on the
+    logits. Published one-stage students also start from the teacher's neck and head.
+
+    Args:
+        weight: 5e-7 for two-stage students, otherwise 2e-5.
+        mask_ratio (float | None): share of hidden cells, in [0, 1]. ``None``: 0.45 for two-stage
+            students, 0.75 for segmentors, otherwise 0.65.
+        mask (str): hides places of all channels (``'spatial'``) or whole channels (``'channel'``).
+        seed (int): of the masks, which depend on it, on the iteration and on the rank only.
+        student, teacher, teacher_name, adapt, resize, level_map, in_channels, out_channels: see
+            :class:`~mmkd.objective.PairObjective`.
+
+    Raises:
+        ValueError: options out of range; classifiers.
+    """
+
+    families = ('two_stage', 'dense', 'detr', 'segmentor')
+    zero_at_equality = False
+
+    def __init__(
+        self,
+        student: Taps = None,
+        teacher: Taps = None,
+        weight: Any = None,
+        mask_ratio: float | None = None,
+        mask: str = 'spatial',
+        seed: int = 0,
+        **pair: Any,
+    ) -> None:
+        super().__init__(student, teacher, weight_or(1.0, weight), **pair)
+        if mask_ratio is not None and not 0 <= mask_ratio <= 1:
+            raise ValueError(f'MGD: mask_ratio must lie in [0, 1], found {mask_ratio}.')
+        self.asked_weight, self.mask_ratio, self.seed = weight, mask_ratio, seed
+        self.mask = check_choice('MGD', 'mask', mask, ('spatial', 'channel'))
+        self.generators = nn.ModuleDict()
+
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        super().bind(student, teacher)
+        assert teacher is not None
+        family = family_of(student)
+        if family == 'segmentor':
+            self.student_taps = self.student_taps or parse_taps('backbone[-1]')
+            self.teacher_taps = self.teacher_taps or parse_taps('backbone[-1]')
+        bind_pyramid(self, student, teacher, levels=4 if family == 'two_stage' else None)
+        weight, ratio = DEFAULTS.get(family, ONE_STAGE)
+        self.weight = Schedule.of(weight_or(weight, self.asked_weight))
+        self.mask_ratio = ratio if self.mask_ratio is None else self.mask_ratio
+
+    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
+        if student is None or teacher is None:
+            student, teacher = self._typed_levels()
+        check_maps('MGD', student, teacher)
+        super().setup(student, teacher)
+        for k, (_, j) in enumerate(self.pairs):
+            self.generators[f'{k}'] = generation_block(teacher[j].channels)
+
+    def forward(self, trace: Trace) -> dict[str, Tensor]:
+        pairs = self.tensor_pairs(trace)
+        losses = []
+        for k, ((s, t), mask) in enumerate(zip(pairs, self.masks(trace, pairs), strict=True)):
+            generated = self.generators[f'{k}'](s * mask)
+            losses.append((generated - t).square().sum() / len(s))
+        return {'loss': sum(losses)}
+
+    def masks(self, trace: Trace, pairs: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+        """This step's mask of each level, (N, 1, H, W) or (N, C, 1, 1)."""
+        seed = self.seed * 1_000_003 + trace.progress.iteration * 65_537 + get_rank()
+        generator = torch.Generator(trace.inputs.device).manual_seed(seed % 2**32)
+        channel = self.mask == 'channel'
+        shapes = [(*s.shape[:2], 1, 1) if channel else (len(s), 1, *s.shape[2:]) for s, _ in pairs]
+        return [draw_mask(shape, self.mask_ratio, generator) for shape in shapes]
+
+    def describe(self) -> list[str]:
+        hidden = f'{self.mask_ratio:.0%} of all {"cells" if self.mask == "spatial" else "channels"}'
+        count = sum(p.numel() for p in self.generators.parameters())
+        return [*super().describe(), f'hides {hidden}; generation blocks {count / 1e6:.1f} M']
+
+    def views(self, trace: Trace) -> list[View]:
+        """The cells that the student keeps, and how far off what it generates is."""
+        pairs = self.tensor_pairs(trace)
+        views = []
+        for k, ((s, t), mask) in enumerate(zip(pairs, self.masks(trace, pairs), strict=True)):
+            if self.mask == 'spatial':
+                views.append(View('kept cells', mask[:, 0] > 0, kind='mask'))
+            error = (self.generators[f'{k}'](s * mask) - t).square().mean(1).sqrt()
+            views.append(View('error of generated features', error))
+        return views

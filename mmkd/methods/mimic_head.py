@@ -1,0 +1,63 @@
+"""MimicHead: the second stage of Mimic, on the class and box outputs of both box heads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmkd.families import two_stage
+from mmkd.families.agreement import check_coders
+from mmkd.objective import Objective, Taps
+from mmkd.registry import MODELS
+from mmkd.tap import Trace
+
+
+@MODELS.register_module()
+class MimicHead(Objective):
+    """Second stage of Mimic: fine-tune from the first with the teacher's class and box outputs.
+
+    Li et al., CVPR 2017, two-stage mimic: squared distances of class logits and of encoded boxes,
+    averaged over all elements, of the RoIs that the student samples. Start from a student trained
+    with :class:`Mimic` (``load_from``).
+
+    Args:
+        alpha_class, alpha_box (float): weights of the two terms.
+        student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`; the taps are
+            the first box head's whatever is given.
+
+    Raises:
+        ValueError: a model without a box head; unequal classes or box coders.
+    """
+
+    families = ('two_stage',)
+    rank_invariant = True
+
+    def __init__(
+        self,
+        student: Taps = None,
+        teacher: Taps = None,
+        weight: Any = 1.0,
+        teacher_name: str | None = None,
+        alpha_class: float = 1.0,
+        alpha_box: float = 1.0,
+    ) -> None:
+        super().__init__(student, teacher, weight, teacher_name)
+        if min(alpha_class, alpha_box) < 0:
+            raise ValueError(
+                f'MimicHead: weights must be at least 0, found {alpha_class} and {alpha_box}.'
+            )
+        self.alphas = alpha_class, alpha_box
+
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        two_stage.check_box_heads('MimicHead', student, teacher, softmax=False)
+        heads = [two_stage.box_head(model) for model in (student, teacher)]
+        check_coders('MimicHead', *heads, 'DKD compares the classes only')
+        self.student_taps, self.teacher_taps = two_stage.answer_taps(student, teacher)
+
+    def forward(self, trace: Trace) -> dict[str, Tensor]:
+        keys = 'loss_class', 'loss_box'
+        answers = zip(keys, self.alphas, *two_stage.answers(trace), strict=True)
+        return {
+            key: alpha * (s - t).square().sum() / max(s.numel(), 1) for key, alpha, s, t in answers
+        }

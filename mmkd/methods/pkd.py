@@ -1,0 +1,100 @@
+"""PKD: the student's channels should correlate with the teacher's, whatever their scale."""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmkd.families import family_of
+from mmkd.functional import weight_or
+from mmkd.functional.pyramid import bind_pyramid, check_maps
+from mmkd.levels import Level
+from mmkd.objective import PairObjective, Taps
+from mmkd.registry import MODELS
+from mmkd.schedule import Schedule
+from mmkd.tap import Trace
+from mmkd.visualization.view import View
+
+
+def standardise(x: Tensor, std_floor: float = 0.0) -> Tensor:
+    """``(x - mean) / (max(std, std_floor) + 1e-6)`` of each channel over the batch and all places.
+
+    Args:
+        x (Tensor): (N, C, H, W); the standard deviation is the unbiased one.
+        std_floor (float): keeps the gradient of channels that hardly vary small.
+    """
+    std, mean = torch.std_mean(x, dim=(0, 2, 3), keepdim=True)
+    return (x - mean) / (std.clamp(min=std_floor) + 1e-6)
+
+
+def pearson_distance(student: Tensor, teacher: Tensor, std_floor: float = 0.0) -> Tensor:
+    """Half the mean squared difference of standardised maps, (N, C, H, W) each.
+
+    It is ``(n - 1) / n * (1 - r)`` averaged over channels, r Pearson's correlation over the
+    n = N * H * W values of a channel. A single value has no correlation and gives 0.
+    """
+    if student.numel() <= student.shape[1]:
+        return student.sum() * 0.0
+    return F.mse_loss(standardise(student, std_floor), standardise(teacher, std_floor)) / 2
+
+
+@MODELS.register_module()
+class PKD(PairObjective):
+    """General distillation for object detectors via Pearson correlation coefficient.
+
+    Cao et al., NeurIPS 2022. Compared with open-mmlab/mmrazor, by the same authors. Works
+    between different detectors, since it does not see scale and offset of a channel. Without taps:
+    the first four maps of the neck.
+
+    Statistics are taken over the local batch, padding included, so they depend on its size.
+
+    Args:
+        weight: 6 for two-stage teachers, otherwise 10.
+        std_floor (float): smallest standard deviation to divide by. A constant channel of the
+            student has a gradient of up to 1e6 without one; 1e-3 is a remedy. Published: 0.
+        student, teacher, teacher_name, adapt, resize, level_map, in_channels, out_channels: see
+            :class:`~mmkd.objective.PairObjective`. The authors compare equal widths only and
+            resize the student silently, here ``resize='teacher'``.
+
+    Raises:
+        ValueError: a negative std_floor; a model that is no detector.
+    """
+
+    families = ('two_stage', 'dense', 'detr')
+
+    def __init__(
+        self,
+        student: Taps = None,
+        teacher: Taps = None,
+        weight: Any = None,
+        std_floor: float = 0.0,
+        **pair: Any,
+    ) -> None:
+        super().__init__(student, teacher, weight_or(1.0, weight), **pair)
+        if not (isfinite(std_floor) and std_floor >= 0):
+            raise ValueError(f'PKD: std_floor must be finite and at least 0, found {std_floor}.')
+        self.asked_weight, self.std_floor = weight, std_floor
+
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        super().bind(student, teacher)
+        assert teacher is not None
+        bind_pyramid(self, student, teacher, levels=4)
+        default = 6.0 if family_of(teacher) == 'two_stage' else 10.0
+        self.weight = Schedule.of(weight_or(default, self.asked_weight))
+
+    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
+        check_maps('PKD', student, teacher)
+        super().setup(student, teacher)
+
+    def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return pearson_distance(student, teacher, self.std_floor)
+
+    def views(self, trace: Trace) -> list[View]:
+        """Where the standardised maps differ: mean square over channels."""
+        pairs = [[standardise(x, self.std_floor) for x in p] for p in self.tensor_pairs(trace)]
+        title, unit = 'squared difference of standardised features', '× variance'
+        return [View(title, (s - t).square().mean(1), unit=unit, scale=2) for s, t in pairs]

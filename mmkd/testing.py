@@ -1,0 +1,538 @@
+"""Toy networks, tiny real models, dummy batches and traces: for tests and for method authors.
+
+    trace = make_trace(student={'neck': [s]}, teacher={'neck': [t]}, samples=boxes([[0, 0, 8, 8]]))
+    loss = ready(MyObjective(), trace)(trace)
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from mmengine.model import BaseModel, ImgDataPreprocessor
+from mmengine.structures import BaseDataElement, InstanceData, PixelData
+from torch import Tensor, nn
+
+from mmkd.levels import Level
+from mmkd.objective import Objective
+from mmkd.registry import MODELS
+from mmkd.schedule import Progress
+from mmkd.tap import Side, Tap, Trace
+
+MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+
+# ------------------------------------------------------------------------- objectives on tensors
+
+
+def make_trace(
+    student: Mapping[str, Any],
+    teacher: Mapping[str, Any] | None = None,
+    samples: list | None = None,
+    progress: float | Progress = 0.0,
+    inputs: Tensor | None = None,
+    stride: int = 8,
+    student_model: nn.Module | None = None,
+    teacher_model: nn.Module | None = None,
+) -> Trace:
+    """A step that never was: what the taps of both sides show, given as tensors.
+
+    Args:
+        student, teacher (dict): tap -> one tensor, or a list of them.
+        samples (list | None): data samples; one empty sample an image by default.
+        progress (float): fraction of training done.
+        inputs (Tensor | None): pixels (N, 3, H, W); by default ``stride`` times as high and wide
+            as the largest map at the student's taps.
+        stride (int): see ``inputs``.
+        student_model, teacher_model (nn.Module | None): for objectives that look at the networks.
+    """
+    maps = [x for value in student.values() for x in _as_list(value) if x.dim() == 4]
+    if inputs is None:
+        n = len(maps[0] if maps else _as_list(next(iter(student.values())))[0])
+        h, w = (max((m.shape[d] for m in maps), default=8) * stride for d in (2, 3))
+        inputs = torch.zeros(n, 3, h, w)
+    if samples is None:
+        samples = [BaseDataElement() for _ in inputs]
+    if not isinstance(progress, Progress):
+        progress = Progress(round(progress * 1000), 1000)
+    sides = [
+        Side(model or nn.Module(), inputs, {Tap.parse(k).source: _as_list(v) for k, v in x.items()})
+        for model, x in ((student_model, student), (teacher_model, teacher or {}))
+    ]
+    return Trace(inputs, samples, sides[0], sides[1] if teacher is not None else None, progress)
+
+
+def ready(objective: Objective, trace: Trace) -> Objective:
+    """Set an objective up for the shapes in a trace, as the plan does at build."""
+    sides = (trace.student, objective.student_taps), (trace.teacher, objective.teacher_taps)
+    objective.setup(*(levels_of(side, taps) if side else None for side, taps in sides))
+    return objective
+
+
+def levels_of(side: Side, taps: Iterable[Tap]) -> list[Level]:
+    """Shape and stride of every tensor at the taps."""
+    height = side.inputs.shape[2]
+    return [
+        Level(tuple(t.shape[1:]), round(height / t.shape[2]) if t.dim() == 4 else None, str(tap))
+        for tap in taps
+        for t in side[tap]
+    ]
+
+
+def _as_list(value: Any) -> list[Tensor]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+# ------------------------------------------------------------------------------------ samples
+
+
+def boxes(*images: Any, num_classes: int = 3, size: tuple[int, int] = (64, 64)) -> list:
+    """One sample an image, with ``gt_instances``; each argument holds the boxes, xyxy, of one."""
+    samples = []
+    for index, image in enumerate(images):
+        box = torch.as_tensor(image, dtype=torch.float32).reshape(-1, 4)
+        instances = InstanceData(bboxes=box, labels=torch.arange(len(box)) % num_classes)
+        sample = _sample(index, size)
+        sample.gt_instances = instances
+        sample.ignored_instances = InstanceData(
+            bboxes=box.new_zeros(0, 4), labels=instances.labels[:0]
+        )
+        samples.append(sample)
+    return samples
+
+
+def label_maps(labels: Tensor) -> list:
+    """(N, H, W) long -> samples with ``gt_sem_seg``."""
+    samples = [_sample(index, tuple(labels.shape[1:]), 'mmseg') for index in range(len(labels))]
+    for sample, label in zip(samples, labels, strict=True):
+        sample.set_data(dict(gt_sem_seg=PixelData(data=label[None])))
+    return samples
+
+
+def class_labels(labels: Tensor) -> list:
+    """(N,) long -> samples with ``gt_label``."""
+    samples = [BaseDataElement(metainfo=dict(sample_idx=i)) for i in range(len(labels))]
+    for sample, label in zip(samples, labels, strict=True):
+        sample.set_data(dict(gt_label=label[None]))
+    return samples
+
+
+def _sample(index: int, size: tuple[int, int], package: str = 'mmdet') -> BaseDataElement:
+    meta = dict(
+        img_id=index,
+        sample_idx=index,
+        img_path=f'{index}.jpg',
+        img_shape=size,
+        ori_shape=size,
+        pad_shape=size,
+        batch_input_shape=size,
+        scale_factor=(1.0, 1.0),
+        flip=False,
+    )
+    try:
+        if package == 'mmdet':
+            from mmdet.structures import DetDataSample as Sample
+        else:
+            from mmseg.structures import SegDataSample as Sample
+    except ImportError:
+        Sample = BaseDataElement
+    return Sample(metainfo=meta)
+
+
+def pixels(n: int = 2, size: tuple[int, int] = (64, 96), seed: int = 0) -> Tensor:
+    """(N, 3, H, W): smooth noise, such as a normalised image is."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.randn(n, 3, 4, 6, generator=generator)
+    fine = torch.randn(n, 3, *size, generator=generator)
+    return nn.functional.interpolate(coarse, size, mode='bilinear') + 0.3 * fine
+
+
+def detection_batch(
+    n: int = 2, size: tuple[int, int] = (64, 96), objects: int = 2, seed: int = 0
+) -> tuple[Tensor, list]:
+    """Pixels and samples with ``objects`` boxes an image."""
+    generator = torch.Generator().manual_seed(seed + 1)
+    h, w = size
+    images = []
+    for _ in range(n):
+        corner = torch.rand(objects, 2, generator=generator) * torch.tensor([w / 2, h / 2])
+        side = (0.15 + 0.3 * torch.rand(objects, 2, generator=generator)) * torch.tensor([w, h])
+        images.append(torch.cat((corner, corner + side), 1))
+    return pixels(n, size, seed), boxes(*images, size=size)
+
+
+def segmentation_batch(
+    n: int = 2, size: tuple[int, int] = (64, 96), num_classes: int = 3, seed: int = 0
+) -> tuple[Tensor, list]:
+    """Pixels and label maps; the last rows are to be ignored (255)."""
+    generator = torch.Generator().manual_seed(seed + 1)
+    coarse = torch.randint(0, num_classes, (n, 1, 4, 6), generator=generator).float()
+    labels = nn.functional.interpolate(coarse, size, mode='nearest')[:, 0].long()
+    labels[:, -8:] = 255
+    return pixels(n, size, seed), label_maps(labels)
+
+
+# --------------------------------------------------------------------------------- toy networks
+
+
+@MODELS.register_module()
+class ToyNet(BaseModel):
+    """Backbone, two-level neck and class logits in a few hundred parameters.
+
+    Args:
+        width (int): channels of the neck.
+        num_classes (int): outputs of ``head.fc``.
+        norm (str): ``'BN'``, ``'GN'`` or ``'none'``.
+        dropout (float): of the head.
+        inplace (bool): the neck's activations write over what its convolutions gave.
+        data_preprocessor (dict | None): arguments of mmengine's ImgDataPreprocessor.
+    """
+
+    def __init__(
+        self,
+        width: int = 4,
+        num_classes: int = 3,
+        norm: str = 'none',
+        dropout: float = 0.0,
+        inplace: bool = False,
+        data_preprocessor: dict | None = None,
+    ) -> None:
+        own = dict(mean=[0.0] * 3, std=[1.0] * 3, **(data_preprocessor or {}))
+        own.update(data_preprocessor or {})
+        own.pop('type', None)
+        super().__init__(data_preprocessor=ImgDataPreprocessor(**own))
+        norms = dict(BN=nn.BatchNorm2d, GN=lambda c: nn.GroupNorm(2, c), none=nn.Identity)
+        self.backbone = nn.Sequential(
+            nn.Conv2d(3, width, 3, stride=8, padding=1), norms[norm](width), nn.ReLU()
+        )
+        self.neck = ToyNeck(width, inplace)
+        self.head = ToyHead(width, num_classes, dropout)
+
+    def extract_feat(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        return self.neck(self.backbone(inputs))
+
+    def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor') -> Any:
+        logits = self.head(self.extract_feat(inputs))
+        if mode == 'loss':
+            target = torch.stack([_label_of(s) for s in data_samples or []])
+            return dict(loss_cls=nn.functional.cross_entropy(logits, target))
+        return logits if mode == 'tensor' else list(logits)
+
+
+class ToyNeck(nn.Module):
+    def __init__(self, width: int, inplace: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
+        self.act = nn.ReLU(inplace=inplace)
+        self.down = nn.Conv2d(width, width, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.act(self.conv(x))
+        return x, self.down(x)
+
+
+class ToyHead(nn.Module):
+    """Called once a level inside, so ``head.shared`` fires twice."""
+
+    def __init__(self, width: int, num_classes: int, dropout: float) -> None:
+        super().__init__()
+        self.shared = nn.Conv2d(width, width, 1)
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(width, num_classes)
+
+    def forward(self, feats: Iterable[Tensor]) -> Tensor:
+        pooled = torch.stack([self.shared(f).mean((2, 3)) for f in feats]).sum(0)
+        return self.fc(self.dropout(pooled))
+
+
+def _label_of(sample: Any) -> Tensor:
+    return sample.gt_label.squeeze() if 'gt_label' in sample else torch.tensor(0)
+
+
+# ----------------------------------------------------------------------------- tiny real models
+
+
+def merged(base: dict, changes: Mapping[str, Any]) -> dict:
+    """``base`` with ``changes`` laid over it, mappings key by key."""
+    for key, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
+        base[key] = merged(base[key], value) if both else value
+    return base
+
+
+def _detector(kind: str, width: int, norm: str, num_outs: int, start: int) -> dict:
+    norm_cfg = dict(type='GN', num_groups=2) if norm == 'GN' else dict(type=norm)
+    channels = [width * 2**i for i in range(4)]
+    return dict(
+        type=f'mmdet.{kind}',
+        data_preprocessor=dict(
+            type='DetDataPreprocessor', mean=MEAN, std=STD, bgr_to_rgb=True, pad_size_divisor=32
+        ),
+        backbone=dict(
+            type='ResNet',
+            depth=18,
+            base_channels=width,
+            num_stages=4,
+            out_indices=(0, 1, 2, 3),
+            frozen_stages=-1,
+            norm_cfg=norm_cfg,
+            norm_eval=False,
+            style='pytorch',
+        ),
+        neck=dict(
+            type='FPN',
+            in_channels=channels,
+            out_channels=2 * width,
+            num_outs=num_outs,
+            start_level=start,
+        ),
+    )
+
+
+def tiny_faster_rcnn(width: int = 8, num_classes: int = 3, norm: str = 'BN', **changes: Any) -> dict:
+    """Faster R-CNN on a ResNet-18 of ``width``; sixteen RoIs an image and no random choice."""
+    box = dict(type='DeltaXYWHBBoxCoder', target_means=[0.0] * 4)
+    model = _detector('FasterRCNN', width, norm, 5, 0)
+    model['rpn_head'] = dict(
+        type='RPNHead',
+        in_channels=2 * width,
+        feat_channels=2 * width,
+        anchor_generator=dict(
+            type='AnchorGenerator', scales=[4], ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16, 32, 64]
+        ),
+        bbox_coder=dict(box, target_stds=[1.0] * 4),
+        loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0),
+        loss_bbox=dict(type='L1Loss', loss_weight=1.0),
+    )
+    model['roi_head'] = dict(
+        type='StandardRoIHead',
+        bbox_roi_extractor=dict(
+            type='SingleRoIExtractor',
+            roi_layer=dict(type='RoIAlign', output_size=5, sampling_ratio=0),
+            out_channels=2 * width,
+            featmap_strides=[4, 8, 16, 32],
+            finest_scale=14,
+        ),
+        bbox_head=dict(
+            type='Shared2FCBBoxHead',
+            in_channels=2 * width,
+            fc_out_channels=4 * width,
+            roi_feat_size=5,
+            num_classes=num_classes,
+            bbox_coder=dict(box, target_stds=[0.1, 0.1, 0.2, 0.2]),
+            reg_class_agnostic=False,
+            loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
+            loss_bbox=dict(type='L1Loss', loss_weight=1.0),
+        ),
+    )
+    assigner = dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0.3)
+    sampler = dict(type='RandomSampler', neg_pos_ub=-1, pos_fraction=1.0)
+    proposals = dict(nms_pre=64, max_per_img=16, nms=dict(type='nms', iou_threshold=1.0))
+    model['train_cfg'] = dict(
+        rpn=dict(
+            assigner=assigner,
+            sampler=dict(sampler, num=10000, add_gt_as_proposals=False),
+            allowed_border=-1,
+            pos_weight=-1,
+            debug=False,
+        ),
+        rpn_proposal=dict(proposals, min_bbox_size=0),
+        rcnn=dict(
+            assigner=assigner,
+            sampler=dict(sampler, num=16, add_gt_as_proposals=False),
+            pos_weight=-1,
+            debug=False,
+        ),
+    )
+    model['test_cfg'] = dict(
+        rpn=dict(proposals, min_bbox_size=0),
+        rcnn=dict(score_thr=0.0, nms=dict(type='nms', iou_threshold=0.5), max_per_img=8),
+    )
+    return merged(model, changes)
+
+
+def tiny_retinanet(width: int = 8, num_classes: int = 3, norm: str = 'BN', **changes: Any) -> dict:
+    """RetinaNet on a ResNet-18 of ``width``, strides 8 to 128."""
+    model = _detector('RetinaNet', width, norm, 5, 1)
+    model['neck']['add_extra_convs'] = 'on_input'
+    model['bbox_head'] = dict(
+        type='RetinaHead',
+        num_classes=num_classes,
+        in_channels=2 * width,
+        stacked_convs=1,
+        feat_channels=2 * width,
+        anchor_generator=dict(
+            type='AnchorGenerator',
+            octave_base_scale=4,
+            scales_per_octave=2,
+            ratios=[0.5, 1.0, 2.0],
+            strides=[8, 16, 32, 64, 128],
+        ),
+        loss_cls=dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
+        loss_bbox=dict(type='L1Loss', loss_weight=1.0),
+    )
+    model['train_cfg'] = dict(
+        assigner=dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0),
+        sampler=dict(type='PseudoSampler'),
+        allowed_border=-1,
+        pos_weight=-1,
+        debug=False,
+    )
+    model['test_cfg'] = _dense_test()
+    return merged(model, changes)
+
+
+def tiny_fcos(width: int = 8, num_classes: int = 3, norm: str = 'BN', **changes: Any) -> dict:
+    """FCOS on a ResNet-18 of ``width``: a head without anchors."""
+    model = _detector('FCOS', width, norm, 5, 1)
+    model['neck'].update(add_extra_convs='on_output', relu_before_extra_convs=True)
+    model['bbox_head'] = dict(
+        type='FCOSHead',
+        num_classes=num_classes,
+        in_channels=2 * width,
+        stacked_convs=1,
+        feat_channels=2 * width,
+        strides=[8, 16, 32, 64, 128],
+        norm_cfg=dict(type='GN', num_groups=2),
+    )
+    model['test_cfg'] = _dense_test()
+    return merged(model, changes)
+
+
+def _dense_test() -> dict:
+    return dict(
+        nms_pre=100,
+        min_bbox_size=0,
+        score_thr=0.0,
+        nms=dict(type='nms', iou_threshold=0.5),
+        max_per_img=8,
+    )
+
+
+def tiny_detr(width: int = 8, num_classes: int = 3, norm: str = 'BN', **changes: Any) -> dict:
+    """DETR with one encoder and two decoder layers on a ResNet-18 of ``width``."""
+    d = 4 * width
+    attention = dict(embed_dims=d, num_heads=2, dropout=0.0, batch_first=True)
+    ffn = dict(embed_dims=d, feedforward_channels=d, num_fcs=2, ffn_drop=0.0)
+    model = _detector('DETR', width, norm, 1, 0)
+    model['backbone']['out_indices'] = (3,)
+    model.update(
+        num_queries=6,
+        neck=dict(
+            type='ChannelMapper', in_channels=[8 * width], kernel_size=1, out_channels=d, num_outs=1
+        ),
+        encoder=dict(num_layers=1, layer_cfg=dict(self_attn_cfg=attention, ffn_cfg=ffn)),
+        decoder=dict(
+            num_layers=2,
+            layer_cfg=dict(self_attn_cfg=attention, cross_attn_cfg=attention, ffn_cfg=ffn),
+            return_intermediate=True,
+        ),
+        positional_encoding=dict(num_feats=d // 2, normalize=True),
+        bbox_head=dict(type='DETRHead', num_classes=num_classes, embed_dims=d),
+        train_cfg=dict(
+            assigner=dict(
+                type='HungarianAssigner',
+                match_costs=[
+                    dict(type='ClassificationCost', weight=1.0),
+                    dict(type='BBoxL1Cost', weight=5.0, box_format='xywh'),
+                    dict(type='IoUCost', iou_mode='giou', weight=2.0),
+                ],
+            )
+        ),
+        test_cfg=dict(max_per_img=6),
+    )
+    return merged(model, changes)
+
+
+def tiny_pspnet(
+    width: int = 8, num_classes: int = 3, norm: str = 'BN', auxiliary: bool = False, **changes: Any
+) -> dict:
+    """PSPNet on a ResNet-18 of ``width``, stride 8."""
+    norm_cfg = dict(type='GN', num_groups=2) if norm == 'GN' else dict(type=norm)
+    head = dict(
+        channels=2 * width,
+        num_classes=num_classes,
+        norm_cfg=norm_cfg,
+        dropout_ratio=0.1,
+        align_corners=False,
+        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
+    )
+    model = dict(
+        type='mmseg.EncoderDecoder',
+        data_preprocessor=dict(
+            type='SegDataPreProcessor',
+            mean=MEAN,
+            std=STD,
+            bgr_to_rgb=True,
+            pad_val=0,
+            seg_pad_val=255,
+            size=(64, 96),
+        ),
+        backbone=dict(
+            type='ResNetV1c',
+            depth=18,
+            stem_channels=width,
+            base_channels=width,
+            num_stages=4,
+            out_indices=(0, 1, 2, 3),
+            dilations=(1, 1, 2, 4),
+            strides=(1, 2, 1, 1),
+            norm_cfg=norm_cfg,
+            norm_eval=False,
+            contract_dilation=True,
+        ),
+        decode_head=dict(
+            head, type='PSPHead', in_channels=8 * width, in_index=3, pool_scales=(1, 2)
+        ),
+        train_cfg=dict(),
+        test_cfg=dict(mode='whole'),
+    )
+    if auxiliary:
+        model['auxiliary_head'] = dict(
+            head, type='FCNHead', in_channels=4 * width, in_index=2, num_convs=1, concat_input=False
+        )
+    return merged(model, changes)
+
+
+_WIDTHS = (
+    'in_channels out_channels feat_channels fc_out_channels conv_out_channels channels '
+    'stem_channels base_channels c1_in_channels c1_channels ham_channels embed_dims '
+    'feedforward_channels num_feats pool_channels point_feat_channels'
+).split()
+
+
+def shrink(model: Any, factor: int = 16) -> Any:
+    """A stock model mapping with all its widths divided, without pretrained weights.
+
+    Widths are what the keys above name; ResNets are made explicit about theirs.
+    """
+    model = copy.deepcopy(model)
+
+    def narrow(value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            return type(value)(narrow(v) for v in value)
+        small = not isinstance(value, int) or value < 2 * factor or value % factor
+        return value if small else value // factor
+
+    def walk(entry: Any) -> None:
+        if isinstance(entry, (list, tuple)):
+            for item in entry:
+                walk(item)
+        if not isinstance(entry, dict):
+            return
+        if 'ResNet' in str(entry.get('type')) or 'ResNeXt' in str(entry.get('type')):
+            entry.setdefault('base_channels', 64)
+            entry['stem_channels'] = entry['base_channels']
+        for key, value in entry.items():
+            if key in ('init_cfg', 'pretrained'):
+                entry[key] = None
+            elif key in _WIDTHS:
+                entry[key] = narrow(value)
+            elif key == 'num_groups':
+                entry[key] = 2
+            else:
+                walk(value)
+
+    walk(model)
+    return model

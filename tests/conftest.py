@@ -1,0 +1,42 @@
+"""Torch on one thread, and one default scope for every test."""
+
+import pytest
+import torch
+from mmengine.logging import MessageHub
+from mmengine.registry import DefaultScope
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_over():
+    """No scope or training progress of one test is seen by the next."""
+    yield
+    for kind in (DefaultScope, MessageHub):
+        kind._instance_dict.clear()
+
+
+@pytest.fixture
+def running():
+    """``running(iteration, total)`` makes mmengine's running loop say so."""
+
+    def at(iteration: int, total: int = 100) -> None:
+        hub = MessageHub.get_current_instance()
+        hub.update_info('iter', iteration)
+        hub.update_info('max_iters', total)
+
+    return at
+
+
+@pytest.fixture
+def log(caplog):
+    """What mmengine logs, which does not propagate to pytest by itself."""
+    import logging
+
+    from mmengine.logging import MMLogger
+
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    caplog.set_level(logging.INFO)
+    yield caplog
+    logger.removeHandler(caplog.handler)

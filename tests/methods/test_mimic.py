@@ -1,0 +1,230 @@
+"""Mimic against crops cut out one by one, the sheet's numbers and real tiny detectors."""
+
+import copy
+from math import ceil, floor
+
+import pytest
+import torch
+from detection_toys import detector, samples, step, total
+from torch import nn
+from torch.nn import functional as F
+
+from mmkd.families import two_stage
+from mmkd.families.regions import regions
+from mmkd.functional.boxes import box_levels, rank_in_group, select_boxes, spread
+from mmkd.methods.mimic import Mimic, crop_weights
+from mmkd.methods.mimic_head import MimicHead
+from mmkd.testing import boxes, make_trace, ready
+
+
+def crops_one_by_one(student, teacher, rois, stride, norm):
+    """The equation, literally, in float64."""
+    total, (height, width) = 0.0, student.shape[2:]
+    for n, x1, y1, x2, y2 in rois.tolist():
+        left, top = (
+            min(max(floor(x1 / stride), 0), width - 1),
+            min(max(floor(y1 / stride), 0), height - 1),
+        )
+        right = min(max(ceil(x2 / stride), left + 1), width)
+        bottom = min(max(ceil(y2 / stride), top + 1), height)
+        u, v = (x[int(n), :, top:bottom, left:right].double() for x in (teacher, student))
+        m = {'all': u.numel(), 'spatial': u[0].numel(), 'none': 1}[norm]
+        total += float((u - v).square().sum()) / m
+    return total / (2 * len(rois))
+
+
+def mimic_on(maps, gt, **options):
+    """Objective without adapters on maps of stride 8, regions from the ground truth."""
+    options = dict(proposal_source='gt', adapt=None, student='neck', teacher='neck') | options
+    objective = Mimic(**options)
+    trace = make_trace({'neck': maps[0]}, {'neck': maps[1]}, boxes(*gt))
+    objective.source, objective.maps_at = 'gt', ({'neck'}, {'neck'})
+    return ready(objective, trace), trace
+
+
+def random_maps(size=(6, 9)):
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(2, 3, *size, generator=generator) for _ in range(2)]
+
+
+GT = [[[3, 5, 30, 20], [-9, 0, 8, 8], [60, 40, 90, 70]], [[16, 16, 17, 17], [0, 0, 72, 48.1]]]
+
+
+@pytest.mark.parametrize('norm', ['all', 'spatial', 'none'])
+def test_crops(norm):
+    maps = random_maps()
+    objective, trace = mimic_on(maps, GT, norm=norm)
+    rois = regions(trace, 'gt', 1)
+    wanted = crops_one_by_one(*maps, rois, 8, norm)
+    found = objective(trace)
+    assert float(found['loss']) == pytest.approx(wanted, rel=1e-5)
+    assert found['regions'] == 5
+    twice, trace = mimic_on(maps, [x * 2 for x in GT], norm=norm)  # MIM-2
+    torch.testing.assert_close(twice(trace)['loss'], found['loss'])
+
+
+@pytest.mark.parametrize(('norm', 'value'), [('none', 2.0), ('all', 0.71875), ('spatial', 1.4375)])
+def test_two_regions(norm, value):  # MIM-1
+    teacher = torch.zeros(1, 2, 4, 4)
+    teacher[0, :, 0, 0] = 1.5**0.5
+    teacher[0, :, 3, 3] = 2.5**0.5
+    objective, trace = mimic_on(
+        [torch.zeros(1, 2, 4, 4), teacher], [[[0, 0, 16, 16], [24, 24, 32, 32]]], norm=norm
+    )
+    assert float(objective(trace)['loss']) == pytest.approx(value, rel=1e-5)
+
+
+def test_only_the_regions_matter():  # MIM-3, MIM-5
+    maps = random_maps()
+    maps[0].requires_grad_()
+    objective, trace = mimic_on(maps, [[[8, 8, 24, 40], [16, 0, 40, 9]], []])
+    inside = torch.zeros(2, 6, 9, dtype=torch.bool)
+    inside[0, 1:5, 1:3] = inside[0, 0:2, 2:5] = True
+    objective(trace)['loss'].backward()
+    assert torch.equal(maps[0].grad.abs().sum(1) > 0, inside)
+    agree = torch.where(inside[:, None], maps[1], maps[0]).detach()
+    objective, trace = mimic_on([agree, maps[1]], [[[8, 8, 24, 40], [16, 0, 40, 9]], []])
+    assert objective(trace)['loss'] == 0
+
+
+def test_many_regions_leave_exactly_nothing_outside():
+    low = torch.rand(500, 2) * 60 + 8
+    rois = torch.cat((torch.zeros(500, 1), low, low + 1 + torch.rand(500, 2) * 40), 1)
+    weight = crop_weights(rois, (20, 20), 8, 1)
+    assert (weight >= 0).all() and (weight[:, 0] == 0).all() and (weight[:, -1] == 0).all()
+    assert float(weight.sum()) == pytest.approx(500, rel=1e-6)
+
+
+def test_roialign():  # MIM-4
+    maps = random_maps((8, 8))
+    objective, trace = mimic_on(maps, [[[0, 0, 64, 64]], []], mode='roialign', pooled=8)
+    wanted = 0.5 * F.mse_loss(maps[0][0], maps[1][0])
+    torch.testing.assert_close(objective(trace)['loss'], wanted, rtol=1e-4, atol=1e-5)
+    none, _ = mimic_on(maps, GT, mode='roialign', norm='none', pooled=3)
+    spatial, _ = mimic_on(maps, GT, mode='roialign', norm='spatial', pooled=3)
+    torch.testing.assert_close(none(trace)['loss'], 9 * spatial(trace)['loss'])
+
+
+@pytest.mark.parametrize('mode', ['crop', 'roialign'])
+def test_no_region(mode):
+    maps = random_maps()
+    maps[0].requires_grad_()
+    objective, trace = mimic_on(maps, [[], []], mode=mode, adapt='conv1x1')
+    objective(trace)['loss'].backward()
+    assert (maps[0].grad == 0).all()
+    assert all(p.grad is not None for p in objective.parameters())
+
+
+def test_level_rule():
+    sides = torch.tensor([1.0, 111, 112, 223, 224, 449, 900])
+    square = torch.stack((0 * sides, 0 * sides, sides, sides), 1)
+    assert box_levels(square, [4, 8, 16, 32]).tolist() == [0, 0, 1, 1, 2, 3, 3]
+    assert box_levels(square, [8, 16, 32]).tolist() == [0, 0, 0, 0, 1, 2, 2]
+    assert box_levels(square, [16]).tolist() == [0] * 7
+    extractor = detector('frcnn').roi_head.bbox_roi_extractor
+    rois = torch.cat((torch.zeros(7, 1), square), 1)
+    assert torch.equal(extractor.map_roi_levels(rois, 4), box_levels(square, [4, 8, 16, 32]))
+
+
+def test_spread_and_select():
+    groups = torch.tensor([0] * 10 + [1] * 3)
+    keep = spread(groups, torch.tensor([4, 5]))
+    assert torch.bincount(groups[keep]).tolist() == [4, 3]
+    assert keep[:10].nonzero()[:, 0].tolist() == [2, 4, 7, 9]
+    assert rank_in_group(torch.tensor([1, 0, 1, 1])).tolist() == [0, 0, 1, 2]
+    assert len(spread(groups[:0], torch.tensor([4, 5]))) == 0
+    box = torch.tensor(
+        [[0.0, 0, 10, 10], [0, 0, 10, 9], [50, 50, 60, 60], [5, 5, 5, 9], [0, 0, 9, 9]]
+    )
+    both = torch.stack((box, box))
+    both[1, 0] = float('nan')
+    scores = torch.tensor([[0.9, 0.8, 0.7, 1.0, 0.1]]).repeat(2, 1)
+    rois, places = select_boxes(scores, both, 0.7, 2)
+    found = {n: places[rois[:, 0] == n].tolist() for n in (0, 1)}
+    assert found == {0: [0, 2], 1: [1, 2]}
+    assert select_boxes(scores, both, 0.7, 2, min_side=20)[0].shape == (0, 5)
+
+
+@pytest.mark.parametrize(
+    ('name', 'options'),
+    [
+        ('frcnn', {}),
+        ('frcnn', dict(fg_fraction=0.25, proposals=20)),
+        ('cascade', dict(proposal_source='teacher', proposals=10)),
+        ('retinanet', {}),
+        ('gfl', dict(proposal_source='teacher')),
+        ('fcos', dict(mode='roialign')),
+    ],
+)
+def test_real_detectors(name, options):
+    student, teacher = detector(name), detector(name, 1)
+    objective = Mimic(**options)
+    losses, trace = step(objective, student, teacher)
+    total(losses).backward()
+    assert student.backbone.conv1.weight.grad.abs().sum() > 0
+    adapter = objective.adapters['0'].conv.weight
+    assert all(p.grad is not None for p in objective.parameters()) and adapter.shape[:2] == (8, 8)
+    rois = regions(trace, objective.source, objective.proposals, objective.fg_fraction)
+    counts = torch.bincount(rois[:, 0].long(), minlength=2)
+    assert 0 < counts.max() <= objective.proposals and losses['kd.o.regions'] == len(rois)
+    assert len(objective.strides) == (5 if 'rpn_head' not in dict(student.named_children()) else 4)
+    assert len(objective.views(trace)) == len(objective.strides)
+    if objective.source == 'student' and not options:
+        sampled = name == 'frcnn' and trace.student[two_stage.rois_tap(student)][0]
+        assert name != 'frcnn' or torch.equal(rois, sampled)  # fewer than 256 an image
+
+
+def test_same_network():
+    student = detector('frcnn')
+    losses, _ = step(Mimic(adapt='auto'), student, copy.deepcopy(student), train=False)
+    assert float(losses['kd.o.loss'].detach()) == pytest.approx(0, abs=1e-9)
+    losses, _ = step(MimicHead(), student, copy.deepcopy(student), train=False)
+    assert float(total(losses).detach()) == pytest.approx(0, abs=1e-9)
+
+
+def test_second_stage():
+    student, teacher = detector('frcnn'), detector('frcnn', 1)
+    losses, trace = step(MimicHead(alpha_class=2, alpha_box=3), student, teacher)
+    rois = trace.student[two_stage.rois_tap(student)][0]
+    wanted = two_stage.roi_outputs(teacher, trace.teacher['neck'], rois)
+    found = trace.student['roi_head.bbox_head']
+    torch.testing.assert_close(losses['kd.o.loss_class'], 2 * F.mse_loss(found[0], wanted[0]))
+    torch.testing.assert_close(losses['kd.o.loss_box'], 3 * F.mse_loss(found[1], wanted[1]))
+    losses, _ = step(MimicHead(), student, teacher, samples((0, 1)))
+    assert total(losses).isfinite()
+
+
+class Featureless(nn.Module):
+    pass
+
+
+@pytest.mark.parametrize(
+    ('build', 'message'),
+    [
+        (lambda: Mimic(proposals=0), 'at least 1, found 0'),
+        (lambda: Mimic(fg_fraction=2), r'fg_fraction must lie in \[0, 1\]'),
+        (lambda: Mimic(norm='c'), 'norm must be one of'),
+        (lambda: Mimic(mode='c'), 'mode must be one of'),
+        (lambda: Mimic(proposal_source='rpn'), 'proposal_source must be one of'),
+        (lambda: bound(Mimic(fg_fraction=0.5), 'retinanet'), 'a two-stage student samples'),
+        (lambda: MimicHead(alpha_box=-1), 'at least 0'),
+        (lambda: bound(MimicHead(), 'retinanet'), 'without one. FGFI, CWD and Mimic'),
+        (
+            lambda: MimicHead().bind(detector('frcnn'), detector('frcnn', reg_class_agnostic=True)),
+            "reg_class_agnostic: the student's head has False and the teacher's True; DKD",
+        ),
+        (lambda: MimicHead().bind(detector('frcnn'), other_coder()), 'equal box coders'),
+    ],
+)
+def test_bad_input(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+def bound(objective, name):
+    objective.bind(detector(name), detector(name))
+
+
+def other_coder():
+    coder = dict(type='DeltaXYWHBBoxCoder', target_stds=[0.05, 0.05, 0.1, 0.1])
+    return detector('frcnn', bbox_coder=coder)
