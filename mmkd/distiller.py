@@ -166,10 +166,16 @@ class Distiller(BaseModel):
         with torch.autocast(device, enabled=False):
             require_gradient(trace.student, objective.student_taps)
             result = objective(trace)
-        if isinstance(result, Tensor):
+        if not isinstance(result, Mapping):
             result = {'loss': result}
         terms = {}
         for key, value in result.items():
+            if not isinstance(value, Tensor) or value.numel() != 1:
+                found = tuple(value.shape) if isinstance(value, Tensor) else repr(value)
+                raise TypeError(
+                    f"objective '{name}' returned {key!r} = {found}; losses and logged values "
+                    'must be tensors of one element.'
+                )
             if key.startswith('loss'):
                 terms[f'kd.{name}.{key}'] = value * weight
             elif 'loss' in key:

@@ -6,9 +6,11 @@ import contextlib
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from logging import WARNING
 
 import numpy as np
 import torch
+from mmengine.logging import print_log
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
@@ -182,7 +184,9 @@ class Plan:
             return probe(model, taps)
         except TapError:
             raise
-        except Exception:
+        except Exception as error:
+            reason = f'{type(error).__name__}: {error}'
+            print_log(f'{type(model).__name__} could not be probed: {reason}', 'current', WARNING)
             return None
 
     def __str__(self) -> str:

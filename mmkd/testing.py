@@ -198,8 +198,7 @@ class ToyNet(BaseModel):
         inplace: bool = False,
         data_preprocessor: dict | None = None,
     ) -> None:
-        own = dict(mean=[0.0] * 3, std=[1.0] * 3, **(data_preprocessor or {}))
-        own.update(data_preprocessor or {})
+        own = dict(mean=[0.0] * 3, std=[1.0] * 3) | dict(data_preprocessor or {})
         own.pop('type', None)
         super().__init__(data_preprocessor=ImgDataPreprocessor(**own))
         norms = dict(BN=nn.BatchNorm2d, GN=lambda c: nn.GroupNorm(2, c), none=nn.Identity)
@@ -383,6 +382,20 @@ def tiny_retinanet(width: int = 8, num_classes: int = 3, norm: str = 'BN', **cha
     return merged(model, changes)
 
 
+def tiny_gfl(width: int = 8, num_classes: int = 3, norm: str = 'BN', **changes: Any) -> dict:
+    """GFL on a ResNet-18 of ``width``: boxes are distributions over seven bins."""
+    model = tiny_retinanet(width, num_classes, norm)
+    model['type'] = 'mmdet.GFL'
+    own = dict(type='GFLHead', norm_cfg=dict(type='GN', num_groups=2), reg_max=6)
+    loss = dict(type='QualityFocalLoss', use_sigmoid=True, beta=2.0, loss_weight=1.0)
+    prior = dict(octave_base_scale=8, scales_per_octave=1, ratios=[1.0])
+    model['bbox_head'].update(own, loss_cls=loss, loss_bbox=dict(type='GIoULoss', loss_weight=2.0))
+    model['bbox_head']['anchor_generator'].update(prior)
+    model['train_cfg']['assigner'] = dict(type='ATSSAssigner', topk=9)
+    del model['train_cfg']['sampler']
+    return merged(model, changes)
+
+
 def tiny_fcos(width: int = 8, num_classes: int = 3, norm: str = 'BN', **changes: Any) -> dict:
     """FCOS on a ResNet-18 of ``width``: a head without anchors."""
     model = _detector('FCOS', width, norm, 5, 1)
@@ -429,7 +442,14 @@ def tiny_detr(width: int = 8, num_classes: int = 3, norm: str = 'BN', **changes:
             return_intermediate=True,
         ),
         positional_encoding=dict(num_feats=d // 2, normalize=True),
-        bbox_head=dict(type='DETRHead', num_classes=num_classes, embed_dims=d),
+        bbox_head=dict(
+            type='DETRHead',
+            num_classes=num_classes,
+            embed_dims=d,
+            loss_cls=dict(  # mmdet changes its default in place
+                type='CrossEntropyLoss', bg_cls_weight=0.1, loss_weight=1.0, class_weight=1.0
+            ),
+        ),
         train_cfg=dict(
             assigner=dict(
                 type='HungarianAssigner',
@@ -502,7 +522,7 @@ _WIDTHS = (
 ).split()
 
 
-def shrink(model: Any, factor: int = 16) -> Any:
+def shrink(model: Any, factor: int = 8) -> Any:
     """A stock model mapping with all its widths divided, without pretrained weights.
 
     Widths are what the keys above name; ResNets are made explicit about theirs.
@@ -521,7 +541,7 @@ def shrink(model: Any, factor: int = 16) -> Any:
                 walk(item)
         if not isinstance(entry, dict):
             return
-        if 'ResNet' in str(entry.get('type')) or 'ResNeXt' in str(entry.get('type')):
+        if str(entry.get('type')).rpartition('.')[2].startswith(('ResNet', 'ResNeXt')):
             entry.setdefault('base_channels', 64)
             entry['stem_channels'] = entry['base_channels']
         for key, value in entry.items():
@@ -531,6 +551,8 @@ def shrink(model: Any, factor: int = 16) -> Any:
                 entry[key] = narrow(value)
             elif key == 'num_groups':
                 entry[key] = 2
+            elif key == 'widen_factor':
+                entry[key] = value / factor
             else:
                 walk(value)
 

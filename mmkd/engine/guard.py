@@ -104,7 +104,8 @@ class Guard:
         leaves = [t for tap in taps for t in _leaves(trace, tap)]
         for key, loss in losses.items():
             gradients = _gradients(loss, leaves)
-            if leaves and not any(g is not None for g in gradients):
+            known = leaves or not loss.requires_grad
+            if known and not any(g is not None for g in gradients):
                 raise RuntimeError(
                     f'{key} does not depend on the student: no gradient reaches '
                     f'{", ".join(map(str, taps))}. Look for a detach() or a no_grad() in '

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
@@ -83,7 +84,7 @@ def score_teacher(runner: Any, teacher: Any, count: int) -> dict[str, float]:
             evaluator.process(data_samples=outputs, data_batch=batch)
         restrict(evaluator, dataset, count)
         metrics = evaluator.evaluate(count)
-    return {k: round(float(v), 4) for k, v in metrics.items() if isinstance(v, (int, float))}
+    return {k: round(float(v), 4) for k, v in metrics.items() if isinstance(v, (int, float, np.number))}
 
 
 @contextlib.contextmanager

@@ -84,12 +84,28 @@ def assigned_levels(
     """
     flat = [level.reshape(-1, 4) for level in levels]
     counts = [len(level) for level in flat]
-    assigner = dense_head(model).assigner
-    args = [InstanceData(priors=torch.cat(flat)), InstanceData(bboxes=boxes, labels=labels)]
-    if type(assigner).__name__ == 'ATSSAssigner':
-        args.insert(1, counts)
-    assigned = assigner.assign(*args).gt_inds.split(counts)
+    found = assigned(model, torch.cat(flat), counts, boxes, labels).split(counts)
     result = torch.zeros(len(boxes), len(levels), dtype=torch.bool, device=boxes.device)
-    for index, part in enumerate(assigned):
+    for index, part in enumerate(found):
         result[part[part > 0] - 1, index] = True
     return result
+
+
+def assigned(
+    model: nn.Module, priors: Tensor, counts: list[int], boxes: Tensor, labels: Tensor | None = None
+) -> Tensor:
+    """(P,) long: one plus the index of the box that the head's assigner gives to each anchor.
+
+    0 is background and -1 to be ignored.
+
+    Args:
+        priors (Tensor): anchors of all levels, (P, 4).
+        counts (list[int]): anchors of each level.
+        boxes, labels (Tensor): ground truth of one image, (G, 4) and (G,).
+    """
+    assigner = dense_head(model).assigner
+    labels = boxes.new_zeros(len(boxes), dtype=torch.long) if labels is None else labels
+    args = [InstanceData(priors=priors), InstanceData(bboxes=boxes, labels=labels)]
+    if type(assigner).__name__ == 'ATSSAssigner':
+        args.insert(1, counts)
+    return assigner.assign(*args).gt_inds

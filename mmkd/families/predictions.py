@@ -5,30 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmkd.families.agreement import check_classes, check_priors, uses_sigmoid
-from mmkd.families.dense import dense_head
+from mmkd.families.dense import assigned, dense_head
+from mmkd.families.head_kinds import kind_of
 from mmkd.families.two_stage import features_tap
 from mmkd.functional.boxes import select_boxes
 from mmkd.objective import crop_padding
 from mmkd.tap import Tap, Trace, parse_taps
-
-
-def kind_of(model: nn.Module) -> str | None:
-    """How the dense head codes boxes: ``'delta'``, ``'distribution'``, ``'distance'`` or unknown.
-
-    Unknown (None) are also heads whose classes compete with a background.
-    """
-    head = dense_head(model)
-    coder = type(getattr(head, 'bbox_coder', None)).__name__
-    if getattr(head, 'prior_generator', None) is None or not uses_sigmoid(head):
-        return None
-    if _definer(head, '_predict_by_feat_single') not in ('BaseDenseHead', 'RPNHead', 'GFLHead'):
-        return None  # it has a way of its own to make boxes
-    if hasattr(head, 'reg_max'):
-        return 'distribution' if coder == 'DistancePointBBoxCoder' else None
-    if hasattr(head, 'norm_on_bbox'):
-        return 'distance' if _definer(head, 'forward_single') == 'FCOSHead' else None
-    return 'delta' if coder == 'DeltaXYWHBBoxCoder' and hasattr(head, 'cls_out_channels') else None
 
 
 def outputs_tap(model: nn.Module) -> str:
@@ -43,43 +25,6 @@ def outputs_tap(model: nn.Module) -> str:
 def targets_tap(model: nn.Module) -> str:
     """Address of the dense head's targets in this step."""
     return outputs_tap(model).replace('forward()', 'get_targets()')
-
-
-def has_anchor_targets(model: nn.Module) -> bool:
-    """Whether ``get_targets()`` of the dense head gives labels (N, A * H * W), label weights,
-    encoded boxes and more, level by level, as RPN's and RetinaNet's do."""
-    own = _definer(dense_head(model), 'get_targets')
-    return kind_of(model) == 'delta' and own == 'AnchorHead'
-
-
-def _definer(head: nn.Module | None, method: str) -> str:
-    """Name of the class whose method of this name the head has."""
-    function = getattr(type(head), method, None)
-    return getattr(function, '__qualname__', '').partition('.')[0]
-
-
-def check_decodable(owner: str, side: str, model: nn.Module | None) -> None:
-    """Refuse a model whose dense head's boxes this file cannot decode."""
-    if model is not None and kind_of(model) is None:
-        head = type(dense_head(model)).__name__
-        raise ValueError(
-            f'{owner} decodes boxes of RPN, RetinaNet, ATSS, GFL and FCOS heads, but the {side} is '
-            f"a {type(model).__name__} with {head}. Mimic with proposal_source='gt', FGD and CWD "
-            'need no boxes of a network.'
-        )
-
-
-def check_anchor_heads(owner: str, student: nn.Module, teacher: nn.Module) -> None:
-    """Both must have RPN or RetinaNet heads of equal classes and anchors, else ValueError."""
-    for side, model in (('student', student), ('teacher', teacher)):
-        if not has_anchor_targets(model):
-            raise ValueError(
-                f'{owner} works with RPN and RetinaNet heads; the {side} is a '
-                f'{type(model).__name__} with {type(dense_head(model)).__name__}. LD is for GFL '
-                'heads, Mimic for any.'
-            )
-    check_classes(owner, dense_head(student), dense_head(teacher))
-    check_priors(owner, dense_head(student), dense_head(teacher))
 
 
 def rows(maps: list[Tensor], width: int) -> Tensor:
@@ -98,12 +43,12 @@ def head_outputs(model: nn.Module, feats: list[Tensor]) -> list[Tensor]:
 def split(model: nn.Module, outputs: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Class logits (N, P, K) and box codes (N, P, D) of all levels.
 
-    Codes of FCOS are in units of the stride, which mmdet itself does in training only.
+    Codes of FCOS are in units of the stride, which mmdet's own are in training only, if at all.
     """
     head = dense_head(model)
     levels = head.prior_generator.num_levels
     boxes = outputs[levels : 2 * levels]
-    if getattr(head, 'norm_on_bbox', False) and not head.training:
+    if kind_of(model) == 'distance' and not (head.norm_on_bbox and head.training):
         boxes = [m / s[0] for m, s in zip(boxes, head.prior_generator.strides, strict=True)]
     width = 4 * (head.reg_max + 1) if kind_of(model) == 'distribution' else 4
     return rows(outputs[:levels], head.cls_out_channels), rows(boxes, width)
@@ -128,11 +73,7 @@ def decode(model: nn.Module, codes: Tensor, sizes: list[tuple[int, int]], sample
         flat = grid.repeat(len(codes), 1)
         boxes = head.bbox_coder.decode(flat, codes.reshape(-1, 4)).view(len(codes), -1, 4)
     else:
-        if kind == 'distribution':
-            bins = codes.unflatten(-1, (4, -1)).softmax(-1)
-            codes = bins @ torch.arange(bins.shape[-1], device=codes.device, dtype=codes.dtype)
-        if kind == 'distribution' or head.norm_on_bbox:
-            codes = codes * _strides(head, sizes, codes)
+        codes = expected(model, codes) * _strides(head, sizes, codes)
         center = grid if grid.shape[-1] == 2 else (grid[:, :2] + grid[:, 2:]) / 2
         boxes = torch.cat((center - codes[..., :2], center + codes[..., 2:]), -1)
     limits = [sample.metainfo['img_shape'][:2] for sample in samples]
@@ -151,6 +92,38 @@ def _strides(head: nn.Module, sizes: list[tuple[int, int]], like: Tensor) -> Ten
 def level_sizes(model: nn.Module, outputs: list[Tensor]) -> list[tuple[int, int]]:
     """(H, W) of each level."""
     return [tuple(m.shape[2:]) for m in outputs[: dense_head(model).prior_generator.num_levels]]
+
+
+def expected(model: nn.Module, codes: Tensor) -> Tensor:
+    """Box codes as four numbers (N, P, 4): of distributions over bins the mean."""
+    if kind_of(model) != 'distribution':
+        return codes
+    bins = codes.unflatten(-1, (4, -1)).softmax(-1)
+    return bins @ torch.arange(bins.shape[-1], device=codes.device, dtype=codes.dtype)
+
+
+@torch.no_grad()
+def positives(model: nn.Module, sizes: list[tuple[int, int]], rois: Tensor, n: int) -> Tensor:
+    """Priors (N, P) bool that the head's assigner would make positive for these boxes.
+
+    Points, which FCOS has in place of anchors, are so inside a box.
+
+    Args:
+        sizes (list[tuple[int, int]]): (H, W) of each level.
+        rois (Tensor): (Q, 5), image index and xyxy.
+        n (int): images N.
+    """
+    grid, images = priors(model, sizes, rois.device), rois[:, 0].long()
+    if kind_of(model) == 'distance':
+        low, high = (x[:, None] for x in (rois[:, 1:3], rois[:, 3:]))
+        inside = ((grid > low) & (grid < high)).all(-1).int()
+        return inside.new_zeros(n, len(grid)).index_add_(0, images, inside) > 0
+    counts = list(dense_head(model).prior_generator.num_base_priors)
+    counts = [h * w * a for (h, w), a in zip(sizes, counts, strict=True)]
+    found = torch.zeros(n, len(grid), dtype=torch.bool, device=rois.device)
+    for image in images.unique():  # assigners see one image at a time
+        found[image] = assigned(model, grid, counts, rois[images == image, 1:]) > 0
+    return found
 
 
 @torch.no_grad()
@@ -175,6 +148,12 @@ def answers(trace: Trace) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
     wanted = [crop_padding(t, trace.teacher.inputs, trace.inputs) for t in wanted]
     own = trace.student[outputs_tap(trace.student.model)]
     return split(trace.student.model, own), split(model, wanted)
+
+
+def sizes_of(trace: Trace) -> list[tuple[int, int]]:
+    """(H, W) of each level of the student's dense head."""
+    model = trace.student.model
+    return level_sizes(model, trace.student[outputs_tap(model)])
 
 
 def targets(trace: Trace) -> tuple:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from mmkd.families import family_of, predictions, two_stage
 from mmkd.families.dense import ground_truth
+from mmkd.families.head_kinds import check_decodable, kind_of
 from mmkd.functional.boxes import spread
 from mmkd.tap import Tap, Trace, parse_taps
 
@@ -15,7 +16,7 @@ SOURCES = ('student', 'teacher', 'gt')
 
 def default_source(student: nn.Module) -> str:
     """The student, where it samples RoIs or its boxes can be decoded, else the ground truth."""
-    own = family_of(student) == 'two_stage' or predictions.kind_of(student) is not None
+    own = family_of(student) == 'two_stage' or kind_of(student) is not None
     return 'student' if own else 'gt'
 
 
@@ -28,13 +29,13 @@ def region_taps(
         ValueError: boxes of a head that cannot be decoded.
     """
     if source == 'teacher':
-        predictions.check_decodable(owner, source, teacher)
+        check_decodable(owner, source, teacher)
         return (), parse_taps(two_stage.features_tap(teacher))
     if source == 'gt':
         return (), ()
     if family_of(student) == 'two_stage':
         return parse_taps([two_stage.rois_tap(student), two_stage.targets_tap(student)]), ()
-    predictions.check_decodable(owner, source, student)
+    check_decodable(owner, source, student)
     return parse_taps(predictions.outputs_tap(student)), ()
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -67,3 +70,43 @@ def box_levels(boxes: Tensor, strides: list[int]) -> Tensor:
     side = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(1).sqrt()
     above = torch.tensor(strides[1:], device=boxes.device, dtype=boxes.dtype)
     return (side[:, None] / 14 + 1e-5 >= above).sum(1)
+
+
+def aligned(
+    levels: list[tuple[int, Tensor, Tensor]],
+    rois: Tensor,
+    size: int,
+    sampling: int,
+    adapter: Callable[[Tensor], Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """RoI-aligned features of student and teacher, (R, C, size, size) each, in the order of rois.
+
+    Args:
+        levels (list): stride and maps of student and teacher, (N, C, H, W) each.
+        rois (Tensor): (R, 5); each is looked at on the level of :func:`box_levels`.
+        sampling (int): points a bin and direction, 0 for as many as cells.
+        adapter (callable | None): applied to the student's maps, where something is looked at.
+    """
+    from mmcv.ops import roi_align
+
+    levels = sorted(levels, key=lambda level: level[0])
+    level_of = box_levels(rois[:, 1:], [level[0] for level in levels])
+    found = []
+    for i, (stride, student, teacher) in enumerate(levels):
+        own = rois[level_of == i]
+        if len(own) or adapter is None or (i == len(levels) - 1 and not found):
+            student = student if adapter is None else adapter(student)
+            found.append(
+                [_align(x, own, size, stride, sampling, roi_align) for x in (student, teacher)]
+            )
+    back = level_of.argsort(stable=True).argsort()
+    student, teacher = (torch.cat(maps)[back] for maps in zip(*found, strict=True))
+    return student, teacher
+
+
+def _align(
+    x: Tensor, rois: Tensor, size: int, stride: int, sampling: int, roi_align: Any
+) -> Tensor:
+    if not len(rois):  # no RoI, but the way back to the map
+        return x[:0, :, :1, :1].expand(-1, -1, size, size)
+    return roi_align(x, rois, size, 1 / stride, sampling, 'avg', True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from mmkd.families import family_of
-from mmkd.tap import parse_taps
+from mmkd.tap import Tap, parse_taps
 
 if TYPE_CHECKING:
     from mmkd.levels import Level
@@ -50,6 +50,20 @@ def check_maps(owner: str, *sides: list[Level] | None) -> None:
                 f"{owner} compares feature maps, but '{level.tap}' gives {level}. Tap a neck or a "
                 'stage of a backbone; class scores are for KD.'
             )
+
+
+def tap_beside(
+    objective: Objective, taps: tuple[tuple[Tap, ...], tuple[Tap, ...]]
+) -> tuple[set[str], set[str]]:
+    """Let an objective look at more than its pyramid, of student and teacher.
+
+    Returns:
+        tuple: the taps of the pyramid, for :func:`among`.
+    """
+    own, judge = objective.student_taps, objective.teacher_taps
+    objective.student_taps += tuple(tap for tap in taps[0] if tap not in own)
+    objective.teacher_taps += tuple(tap for tap in taps[1] if tap not in judge)
+    return {str(tap) for tap in own}, {str(tap) for tap in judge}
 
 
 def among(levels: list[Level] | None, taps: set[str]) -> list[Level] | None:

@@ -9,8 +9,10 @@ from mmkd.methods.dkd import DKD
 from mmkd.methods.fbkd import FBKD
 from mmkd.methods.fgd import FGD
 from mmkd.methods.fgfi import FGFI
+from mmkd.methods.gid import GID
 from mmkd.methods.ifvd import IFVD
 from mmkd.methods.kd import KD
+from mmkd.methods.ld import LD
 from mmkd.methods.mgd import MGD
 from mmkd.methods.mimic import Mimic
 from mmkd.methods.mimic_head import MimicHead
@@ -28,8 +30,10 @@ __all__ = [
     'FBKD',
     'FGD',
     'FGFI',
+    'GID',
     'IFVD',
     'KD',
+    'LD',
     'MGD',
     'Mimic',
     'MimicHead',

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from mmkd.families import dense, family_of, predictions, two_stage
 from mmkd.families.agreement import check_coders
+from mmkd.families.head_kinds import check_anchor_heads
 from mmkd.functional import check_choice, check_temperature
-from mmkd.functional.pyramid import among, bind_pyramid
+from mmkd.functional.pyramid import among, bind_pyramid, tap_beside
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
 from mmkd.registry import MODELS
@@ -50,9 +51,8 @@ class Chen2017(PairObjective):
     samples, both heads judging the same ones) and for the RPN (mean over its sampled anchors):
     ``(1 - mu) * L_soft + nu * L_b``, and for the pyramid ``gamma * L_hint``. ``L_b`` draws
     positives to the ground truth, never to the teacher. ``L_soft`` is no KL: with a background
-    weight other than 1 it is neither 0 nor at rest where student and teacher agree.
-    RetinaNet has one head, with binary terms of each class over positive and negative anchors.
-    There is no official code; compared with the equations.
+    weight other than 1 it is neither 0 nor at rest where both agree. RetinaNet has one head, with
+    binary terms of each class over positive and negative anchors. There is no official code.
 
     The hard loss has to count mu: set ``task_weight=dict(loss_cls=mu, loss_rpn_cls=mu)`` in the
     model, or ``additive=True`` here.
@@ -103,9 +103,8 @@ class Chen2017(PairObjective):
     ) -> None:
         super().__init__(student, teacher, weight, adapt=adapt, **pair)
         numbers = dict(w_bg=w_bg, nu=nu, margin=margin, gamma=gamma)
-        for name, value in numbers.items():
-            if not (isfinite(value) and value >= 0):
-                raise ValueError(f'Chen2017: {name} must be finite and at least 0, found {value}.')
+        if not all(isfinite(value) and value >= 0 for value in numbers.values()):
+            raise ValueError(f'Chen2017: numbers must be finite and at least 0, found {numbers}.')
         if not 0 <= mu <= 1 or (additive and mu == 0):
             raise ValueError(f'Chen2017: mu must lie in [0, 1], above 0 if additive, found {mu}.')
         self.factor = (1 - mu) / mu if additive else 1 - mu
@@ -115,27 +114,23 @@ class Chen2017(PairObjective):
         self.soft = check_choice('Chen2017', 'soft', soft, ('cross_entropy', 'kl'))
         self.hint = check_choice('Chen2017', 'hint', hint, ('l2', 'l1'))
         self.reduction = check_choice('Chen2017', 'reduction', reduction, ('mean', 'sum_per_image'))
-        self.maps_at: tuple[set[str], ...] = ()
+        self.maps_at: tuple[set[str], set[str]] = (set(), set())
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         super().bind(student, teacher)
         bind_pyramid(self, student, teacher)
-        self.maps_at = tuple({str(t) for t in x} for x in (self.student_taps, self.teacher_taps))
-        more = [predictions.answer_taps(student, teacher)]
+        own, judge = predictions.answer_taps(student, teacher)
         if family_of(student) == 'two_stage':
             two_stage.check_box_heads('Chen2017', student, teacher, softmax=True)
             self._check_codes(*(two_stage.box_head(model) for model in (student, teacher)))
-            more.append(two_stage.answer_taps(student, teacher))
-        predictions.check_anchor_heads('Chen2017', student, teacher)
+            own += two_stage.answer_taps(student, teacher)[0]
+        check_anchor_heads('Chen2017', student, teacher)
         self._check_codes(*(dense.dense_head(model) for model in (student, teacher)))
-        for own, judge in more:
-            self.student_taps += own
-            self.teacher_taps += tuple(t for t in judge if t not in self.teacher_taps)
+        self.maps_at = tap_beside(self, (own, judge))
 
     def _check_codes(self, student: nn.Module, teacher: nn.Module) -> None:
-        """Box codes are compared, unless nu is 0."""
         if not self.nu:
-            return
+            return  # no box codes are compared
         check_coders('Chen2017', student, teacher, 'nu=0 compares no boxes', per_class=False)
         if student.reg_decoded_bbox:
             raise ValueError(
@@ -173,6 +168,7 @@ class Chen2017(PairObjective):
         return self._terms('rcn_', soft, (*codes, boxes[positive]), torch.ones_like(labels).sum())
 
     def describe(self) -> list[str]:
+        """What the model's ``task_weight`` has to be, beside the pairs."""
         hard = 'itself' if self.additive else f'task_weight (must be {self.mu})'
         return [f'hard class losses count {hard}, soft {self.factor}', *super().describe()]
 
@@ -196,9 +192,9 @@ class Chen2017(PairObjective):
 
     def _hint(self, trace: Trace) -> Tensor:
         pairs = self.tensor_pairs(trace)
-        total = torch.zeros((), device=trace.inputs.device)
-        for student, teacher in pairs:
-            gap = student - teacher
-            gap = gap.square() if self.hint == 'l2' else gap.abs()
-            total = total + (gap.mean() if self.reduction == 'mean' else gap.sum() / len(gap))
-        return total / len(pairs)
+        return sum(self.compare(s, t) for s, t in pairs) / len(pairs)
+
+    def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
+        gap = student - teacher
+        gap = gap.square() if self.hint == 'l2' else gap.abs()
+        return gap.mean() if self.reduction == 'mean' else gap.sum() / len(gap)

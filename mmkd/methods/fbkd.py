@@ -59,7 +59,7 @@ class Connectors(nn.Module):
         self.spatial = nn.Conv2d(1, 1, 3, padding=1)
         shrink, pool = {0: (4, 8), 1: (4, 4)}.get(rank, (2, 2))
         self.student = NonLocal(student, max(student // shrink, 1), pool)
-        self.teacher = NonLocal(teacher, max(teacher // shrink, 1), pool)
+        self.target = NonLocal(teacher, max(teacher // shrink, 1), pool)
 
 
 @MODELS.register_module()
@@ -170,7 +170,7 @@ class FBKD(PairObjective):
         difference = (teacher - connect.feature(student)) * spatial.sqrt()[:, None]
         if channel is not None:
             difference = difference * channel.sqrt()[..., None, None]
-        relation = connect.teacher(teacher) - connect.relation(connect.student(student))
+        relation = connect.target(teacher) - connect.relation(connect.student(student))
         if not self.signed_mean:
             student, teacher = student.abs(), teacher.abs()
         channels = teacher.mean((2, 3)) - connect.channel(student.mean((2, 3)))

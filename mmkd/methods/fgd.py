@@ -151,7 +151,7 @@ class FGD(PairObjective):
         check_maps('FGD', student, teacher)
         super().setup(student, teacher)
         for k, (_, j) in enumerate(self.pairs):
-            blocks = {side: ContextBlock(teacher[j].channels) for side in ('student', 'teacher')}
+            blocks = {side: ContextBlock(teacher[j].channels) for side in ('student', 'target')}
             self.contexts[f'{k}'] = nn.ModuleDict(blocks)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
@@ -173,7 +173,7 @@ class FGD(PairObjective):
         difference = student - teacher
         error = torch.bmm(channel_t[:, None], difference.square().flatten(2))
         error = spatial_t * error.view_as(spatial_t)
-        added = contexts['student'](student) - contexts['teacher'](teacher)
+        added = contexts['student'](student) - contexts['target'](teacher)
         terms = (
             (foreground * error).sum(),
             (background_mask(foreground) * error).sum(),

@@ -159,7 +159,7 @@ class FGFI(PairObjective):
             )
         on_backbone = any(tap.path.startswith('backbone') for tap in self.student_taps)
         for adapter in self.adapters.values():
-            nn.init.trunc_normal_(adapter.conv.weight, std=1e-4)
+            nn.init.trunc_normal_(adapter.conv.weight, std=1e-4, a=-2e-4, b=2e-4)
             nn.init.zeros_(adapter.conv.bias)
             if on_backbone if self.adapter_relu is None else self.adapter_relu:
                 adapter.relu = nn.ReLU()
@@ -200,13 +200,16 @@ class FGFI(PairObjective):
     def views(self, trace: Trace) -> list[View]:
         """Masks, and how strong the features are there: root mean square over channels."""
         maps = self.maps(trace)
-        masks = self.masks(trace, [tuple(s.shape[2:]) for s, _ in maps])
+        sizes = [tuple(s.shape[2:]) for s, _ in maps]
+        anchors = dense.anchors(trace.student.model, sizes, self.strides, trace.inputs.device)
+        levels = zip(maps, self.masks(trace, sizes), self.strides, anchors, strict=True)
         views = []
-        for pair, mask, stride in zip(maps, masks, self.strides, strict=True):
-            views.append(View('imitation mask', mask, kind='mask', stride=stride))
+        for pair, mask, stride, boxes in levels:
+            place = dict(stride=stride, centre=float(boxes[0].mean()) / stride)
+            views.append(View('imitation mask', mask, kind='mask', **place))
             for side, feature in zip(('student', 'teacher'), pair, strict=True):
                 strength = feature.square().mean(1).sqrt()
-                views.append(View('feature strength', strength, side=side, stride=stride))
+                views.append(View('feature strength', strength, side=side, **place))
         return views
 
 

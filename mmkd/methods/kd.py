@@ -173,8 +173,7 @@ class KD(Objective):
         views = []
         for side, z in (('student', scores), ('teacher', wanted)):
             score, label = (z[chosen] / self.tau).softmax(-1).max(-1)
-            title = 'RoIs where the teacher sees most'
-            views.append(Boxes(title, rois[chosen], label, score, side))
+            views.append(Boxes('classes of RoIs', rois[chosen], label, score, side))
         return views
 
     def _pixels(self, student: Tensor, teacher: Tensor, trace: Trace) -> Tensor:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from mmkd.families import family_of, two_stage
 from mmkd.families.regions import SOURCES, default_source, region_taps, regions
 from mmkd.functional import check_choice
-from mmkd.functional.boxes import box_levels
-from mmkd.functional.pyramid import among, bind_pyramid
+from mmkd.functional.boxes import aligned, box_levels
+from mmkd.functional.pyramid import among, bind_pyramid, tap_beside
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
 from mmkd.registry import MODELS
@@ -104,7 +104,7 @@ class Mimic(PairObjective):
         if fg_fraction is not None and not 0 <= fg_fraction <= 1:
             raise ValueError(f'Mimic: fg_fraction must lie in [0, 1], found {fg_fraction}.')
         self.proposals, self.fg_fraction, self.pooled = proposals, fg_fraction, pooled
-        self.maps_at: tuple[set[str], ...] = ()
+        self.maps_at: tuple[set[str], set[str]] = (set(), set())
         self.strides: list[int] = []
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
@@ -112,16 +112,13 @@ class Mimic(PairObjective):
         assert teacher is not None
         on_rois = family_of(student) == 'two_stage'
         bind_pyramid(self, student, teacher, two_stage.levels(student) if on_rois else None)
-        self.maps_at = tuple({str(t) for t in x} for x in (self.student_taps, self.teacher_taps))
         self.source = self.source or default_source(student)
         if self.fg_fraction is not None and not (on_rois and self.source == 'student'):
             raise ValueError(
                 'Mimic: fg_fraction needs the RoIs that a two-stage student samples, but regions '
                 f'come from {self.source!r} of a {type(student).__name__}.'
             )
-        more = region_taps('Mimic', self.source, student, teacher)
-        self.student_taps += tuple(t for t in more[0] if t not in self.student_taps)
-        self.teacher_taps += tuple(t for t in more[1] if t not in self.teacher_taps)
+        self.maps_at = tap_beside(self, region_taps('Mimic', self.source, student, teacher))
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
         sides = zip((student, teacher), self.maps_at, strict=True)
@@ -136,36 +133,40 @@ class Mimic(PairObjective):
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         rois = regions(trace, self.source, self.proposals, self.fg_fraction)
-        level = box_levels(rois[:, 1:], sorted(self.strides))
-        total = torch.zeros((), device=rois.device)
-        for (s, t), stride in zip(self.tensor_pairs(trace), self.strides, strict=True):
-            own = rois[level == sorted(self.strides).index(stride)]
-            total = total + self._distance(s, t, own, stride)
-        count = total.new_tensor(len(rois))
-        return {'loss': total / (2 * count.clamp(min=1)), 'regions': count}
-
-    def _distance(self, student: Tensor, teacher: Tensor, rois: Tensor, stride: int) -> Tensor:
-        """``sum_i 1 / m_i * ||u_i - r(v_i)||^2`` of one level."""
-        channels = student.shape[1] if self.norm == 'all' else 1
+        pairs = zip(self.strides, self.tensor_pairs(trace), strict=True)
+        levels = [(stride, *maps) for stride, maps in pairs]
+        channels = levels[0][1].shape[1] if self.norm == 'all' else 1
         if self.mode == 'crop':
-            size = tuple(student.shape[2:])
-            weight = crop_weights(rois, size, stride, len(student), self.norm != 'none')
-            return ((student - teacher).square().sum(1) * weight).sum() / channels
-        if not len(rois):
-            return student.sum() * 0.0
-        from mmcv.ops import roi_align
+            total = self._cropped(levels, rois)
+        else:
+            student, teacher = aligned(levels, rois, self.pooled, 0)
+            cells = 1 if self.norm == 'none' else self.pooled**2
+            total = (student - teacher).square().sum() / cells
+        count = total.new_tensor(len(rois))
+        return {'loss': total / channels / (2 * count.clamp(min=1)), 'regions': count}
 
-        difference = roi_align(student - teacher, rois, self.pooled, 1 / stride, 0, 'avg', True)
-        cells = 1 if self.norm == 'none' else self.pooled**2
-        return difference.square().sum() / (channels * cells)
+    def _cropped(self, levels: list[tuple[int, Tensor, Tensor]], rois: Tensor) -> Tensor:
+        """``sum_i 1 / m_i * ||u_i - r(v_i)||^2`` but for the channels in m_i."""
+        weights = self._weights(rois, [s for _, s, _ in levels])
+        distances = ((s - t).square().sum(1) for _, s, t in levels)
+        return sum((d * w).sum() for d, w in zip(distances, weights, strict=True))
+
+    def _weights(self, rois: Tensor, maps: list[Tensor]) -> list[Tensor]:
+        level, order = box_levels(rois[:, 1:], sorted(self.strides)), sorted(self.strides)
+        return [
+            crop_weights(
+                rois[level == order.index(stride)],
+                tuple(x.shape[2:]),
+                stride,
+                len(x),
+                self.norm != 'none',
+            )
+            for x, stride in zip(maps, self.strides, strict=True)
+        ]
 
     def views(self, trace: Trace) -> list[View]:
         """How much each cell counts, level by level."""
         rois = regions(trace, self.source, self.proposals, self.fg_fraction)
-        level = box_levels(rois[:, 1:], sorted(self.strides))
-        views = []
-        for (s, _), stride in zip(self.maps(trace), self.strides, strict=True):
-            own = rois[level == sorted(self.strides).index(stride)]
-            weight = crop_weights(own, tuple(s.shape[2:]), stride, len(s), self.norm != 'none')
-            views.append(View(f'weight, stride {stride}', weight, stride=stride))
-        return views
+        weights = self._weights(rois, [s for s, _ in self.maps(trace)])
+        pairs = zip(weights, self.strides, strict=True)
+        return [View(f'weight, stride {stride}', w, stride=stride) for w, stride in pairs]

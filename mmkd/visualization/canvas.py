@@ -105,27 +105,30 @@ def framed(picture: np.ndarray, margin: int = 16) -> np.ndarray:
 
 
 def captioned(
-    picture: np.ndarray, caption: str, detail: str = '', scale: str | None = None
+    picture: np.ndarray,
+    caption: str,
+    detail: str = '',
+    scale: tuple[str, str] | None = None,
 ) -> np.ndarray:
     """A picture below a bold line and a grey one.
 
     Args:
         picture (np.ndarray): (H, W, 3).
         caption, detail (str): the two lines.
-        scale (str | None): what the hottest colour stands for; draws the colours behind it.
+        scale (tuple[str, str] | None): what the coldest and hottest colours stand for, drawn too.
     """
     width = picture.shape[1]
     bar = blank(width, 38)
     write(bar, shorten(caption, width, 13, bold=True), (0, 1), 13, bold=True)
     room = width
     if scale is not None:
-        room -= text_width(f'0  {scale}', 12) + 78
+        room -= text_width(''.join(scale), 12) + 78
         x = room + 8
-        write(bar, '0', (x, 19), 12, GREY)
-        x += text_width('0', 12) + 3
+        write(bar, scale[0], (x, 19), 12, GREY)
+        x += text_width(scale[0], 12) + 3
         ramp = np.linspace(0, 1, 60, dtype=np.float32)[None].repeat(9, 0)
         bar[23:32, x : x + 60] = overlay_heat(np.full((9, 60, 3), 200, np.uint8), ramp)
-        write(bar, scale, (x + 63, 19), 12, GREY)
+        write(bar, scale[1], (x + 63, 19), 12, GREY)
     write(bar, shorten(detail, room, 12), (0, 19), 12, GREY)
     return np.concatenate([bar, picture])
 

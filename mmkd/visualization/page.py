@@ -72,23 +72,28 @@ def restore(inputs: Tensor, samples: list, pixels: Pixels, meta: dict | None = N
 def spread(view: View, shown: Shown) -> np.ndarray:
     """A view's map of one image at one value a pixel, cut to the area that is no padding.
 
-    Cell (i, j) covers the pixels from (i, j) * stride of the *padded* input on; a map never
-    covers the valid area only.
+    A map covers the *padded* input, never the valid area only: pixel x takes the value of the
+    cell j whose centre (j + centre) * stride is nearest; heats are interpolated in between.
     """
     cells = view.maps[shown.index].detach()
     stride = view.stride or stride_of(view.maps, shown.padded)
     size = cells.shape[0] * stride, cells.shape[1] * stride
-    values = cells.detach().float().cpu().numpy()
-    smooth = view.kind == 'heat' and stride > 1
-    how = cv2.INTER_LINEAR if smooth else cv2.INTER_NEAREST
-    values = cv2.resize(values, size[::-1], interpolation=how)
     h, w = shown.image.shape[:2]
     if min(size[0] - h, size[1] - w) < 0:
         raise ValueError(
             f'view {view.title!r}: {tuple(cells.shape)} cells of stride {stride} do not cover an '
             f'image of {h}x{w} pixels in a batch padded to {shown.padded}.'
         )
-    return values[:h, :w]
+    values = cells.float().cpu().numpy()
+    y, x = ((np.arange(n, dtype=np.float32) + 0.5) / stride - view.centre for n in (h, w))
+    if view.kind == 'heat':
+        x, y = np.meshgrid(x, y)
+        return cv2.remap(values, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    rows, columns = (
+        np.clip(np.floor(v + 0.5).astype(int), 0, n - 1)
+        for v, n in zip((y, x), cells.shape, strict=True)
+    )
+    return values[rows[:, None], columns]
 
 
 def stride_of(maps: Tensor, padded: tuple[int, int]) -> int:
@@ -177,11 +182,13 @@ def panels_of(views: list[Any], shown: Shown) -> list[np.ndarray]:
     """Panels of one title; heats share their scale, so that sides can be compared."""
     if isinstance(views[0], Boxes):
         return [_box_panel(view, shown) for view in views]
-    top = max(max(float(valid_cells(view, shown).max()), view.scale) for view in views)
-    return [_map_panel(view, shown, top) for view in views]
+    cells = [valid_cells(view, shown).float() for view in views]
+    low = min(float(c.min()) for c in cells)
+    top = max(max(float(c.max()), view.scale) for c, view in zip(cells, views, strict=True))
+    return [_map_panel(view, shown, (low, top)) for view in views]
 
 
-def _map_panel(view: View, shown: Shown, top: float) -> np.ndarray:
+def _map_panel(view: View, shown: Shown, scale: tuple[float, float]) -> np.ndarray:
     image, values = canvas.enlarge(shown.image, PANEL), spread(view, shown)
     smooth = cv2.INTER_LINEAR if view.kind == 'heat' else cv2.INTER_NEAREST
     values = cv2.resize(values, image.shape[1::-1], interpolation=smooth)
@@ -196,11 +203,14 @@ def _map_panel(view: View, shown: Shown, top: float) -> np.ndarray:
         drawn = canvas.overlay_classes(image, values.astype(int), shown.palette, count)
         return canvas.captioned(drawn, caption, f'{len(cells.unique())} classes')
     detail = f'peak {_number(float(cells.max()))} {view.unit}'.rstrip()
-    drawn = canvas.overlay_heat(image, values / (top or 1.0))
-    return canvas.captioned(drawn, caption, detail, scale=_number(top))
+    low, top = scale
+    drawn = canvas.overlay_heat(image, (values - low) / max(top - low, 1e-12))
+    return canvas.captioned(drawn, caption, detail, scale=(_number(low), _number(top)))
 
 
 def _number(value: float) -> str:
+    if abs(value) < 1e-3:
+        return '0'
     return f'{value:.0f}' if value >= 10 else f'{value:.2g}'
 
 

@@ -22,8 +22,10 @@ class View:
         kind (str): ``'mask'``, ``'heat'`` or ``'classes'``.
         side (str): ``'student'``, ``'teacher'``, or ``''`` for what belongs to neither.
         stride (int | None): input pixels a cell; ``None`` is worked out from the sizes.
+        centre (float): where in its cell a value belongs, as a share of the stride: 0.5 in the
+            middle, 0 at the upper left corner, where mmdet centres its anchors.
         unit (str): what a heat of 1 means, e.g. ``'x uniform'``.
-        scale (float): the colours of a heat reach from 0 at least this far.
+        scale (float): the colours of a heat reach at least this far.
 
     Raises:
         ValueError: maps of another rank, an unknown kind or side.
@@ -34,6 +36,7 @@ class View:
     kind: str = 'heat'
     side: str = ''
     stride: int | None = None
+    centre: float = 0.5
     unit: str = ''
     scale: float = 0.0
 

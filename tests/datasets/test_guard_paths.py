@@ -38,7 +38,7 @@ def test_missing_root_is_one_error_with_everything_in_it(data, name):
 @pytest.mark.parametrize(
     ('name', 'change', 'words'),
     [
-        ('coco', {'ann_file': 'annotations/trian.json'}, "ann_file='annotations/trian.json'"),
+        ('coco', {'ann_file': 'annotations/tarin.json'}, "ann_file='annotations/tarin.json'"),
         ('coco', {'data_prefix': {'img': 'images/'}}, "data_prefix.img='images/'"),
         ('voc', {'data_prefix': {'sub_data_root': 'VOC2012/'}}, 'sub_data_root'),
         ('voc', {'img_subdir': 'Images'}, "folder='Images'"),

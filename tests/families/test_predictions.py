@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / 'methods'))
 
 from detection_toys import detector, samples  # noqa: E402
 
-from mmkd.families import predictions  # noqa: E402
+from mmkd.families import head_kinds, predictions  # noqa: E402
 from mmkd.families.dense import dense_head  # noqa: E402
 
 EXACT = 'donot_use_mm_for_euclid_dist'
@@ -20,7 +20,7 @@ KINDS = dict(frcnn='delta', retinanet='delta', atss='delta', gfl='distribution',
 @pytest.mark.parametrize('name', KINDS)
 def test_decode_agrees_with_mmdet(name):
     model, batch = detector(name).eval(), samples()
-    assert predictions.kind_of(model) == KINDS[name]
+    assert head_kinds.kind_of(model) == KINDS[name]
     head = dense_head(model)
     with torch.no_grad():
         feats = model.extract_feat(torch.randn(2, 3, 96, 128))
@@ -48,7 +48,8 @@ def test_codes_of_fcos_do_not_depend_on_the_mode():
     model = detector('fcos', norm_on_bbox=True).eval()
     feats = model.extract_feat(torch.randn(1, 3, 64, 64))
     outputs = [
-        [m.detach() for part in model.bbox_head.train(t)(feats) for m in part] for t in (True, False)
+        [m.detach() for part in model.bbox_head.train(t)(feats) for m in part]
+        for t in (True, False)
     ]
     codes = [
         predictions.split(model.train(t), o)[1] for t, o in zip((True, False), outputs, strict=True)
@@ -60,4 +61,4 @@ def test_unknown_heads_are_refused():
     model = detector('retinanet')
     model.bbox_head.use_sigmoid_cls = False
     with pytest.raises(ValueError, match="student is a RetinaNet with RetinaHead.*'gt'"):
-        predictions.check_decodable('Mimic', 'student', model)
+        head_kinds.check_decodable('Mimic', 'student', model)

@@ -97,7 +97,7 @@ def test_batch_size():  # FBKD-7
 def test_gradients():  # FBKD-8
     objective = prepare(FBKD(), [8, 8], [8, 12])
     for connect in objective.connectors.values():  # as after some training
-        for block in (connect.student, connect.teacher):
+        for block in (connect.student, connect.target):
             nn.init.normal_(block.norm.weight)
     s, t = random_maps(2, [8, 8], grad=True), random_maps(2, [8, 12], seed=1, grad=True)
     trace = trace_of(objective, s, t)
@@ -110,7 +110,7 @@ def test_gradients():  # FBKD-8
     assert all(x.grad is None for x in t)
     assert all(p.grad is not None for p in objective.parameters())
     for connect in objective.connectors.values():
-        assert connect.teacher.project.weight.grad.abs().max() > 0
+        assert connect.target.project.weight.grad.abs().max() > 0
 
 
 def slow_non_local(block, x):
@@ -149,7 +149,7 @@ def test_equations_written_out():
     objective = prepare(FBKD(**options), [4], [6]).double()
     s, t = (random_maps(2, [c], seed=c)[0].double() for c in (4, 6))
     connect = objective.connectors['0']
-    for block in (connect.student, connect.teacher):
+    for block in (connect.student, connect.target):
         nn.init.normal_(block.norm.weight)
 
     def softmax(x):
@@ -163,7 +163,7 @@ def test_equations_written_out():
     places = F.conv2d(
         s.abs().mean(1, True), connect.spatial.weight, connect.spatial.bias, padding=1
     )
-    r_s, r_t = slow_non_local(connect.student, s), slow_non_local(connect.teacher, t)
+    r_s, r_t = slow_non_local(connect.student, s), slow_non_local(connect.target, t)
     relation = F.conv2d(r_s, connect.relation.weight, connect.relation.bias)
     wanted = (
         masked.sum() ** 0.5,
@@ -188,7 +188,7 @@ def test_factors_and_levels():
 def test_non_local_of_each_level():
     objective = prepare(FBKD(), [256, 256, 256, 256])
     found = [
-        (c.student.project.out_channels // 3, c.teacher.pool) for c in objective.connectors.values()
+        (c.student.project.out_channels // 3, c.target.pool) for c in objective.connectors.values()
     ]
     assert found == [(64, 8), (64, 4), (128, 2), (128, 2)]
     assert 'student level 1 <- teacher level 1: 256 -> 256 channels' in objective.describe()[1]

@@ -69,7 +69,7 @@ def test_masks_written_out():
 def terms_of(s, t, foreground, tau=0.5):
     objective = FGD(tau=tau)
     objective.bind(toy(), toy())
-    contexts = nn.ModuleDict({k: ContextBlock(s.shape[1]) for k in ('student', 'teacher')})
+    contexts = nn.ModuleDict({k: ContextBlock(s.shape[1]) for k in ('student', 'target')})
     terms = objective.level_terms(s, t, foreground, contexts.to(s.dtype))
     return {key: float(value) for key, value in terms.items()}
 
@@ -130,7 +130,7 @@ def test_equations_written_out():
             wanted['foreground'] += float((fg * error).sum()) / 3
             wanted['background'] += float((empty * error).sum() / empty.sum().clamp(min=1)) / 3
             wanted['attention'] += float((a_s - t_s).abs().sum() + (a_c - t_c).abs().sum()) / 3
-            sides = (slow_context(blocks[k], m) for k, m in (('student', x), ('teacher', y)))
+            sides = (slow_context(blocks[k], m) for k, m in (('student', x), ('target', y)))
             wanted['context'] += float((next(sides) - next(sides)).square().sum().detach()) / 3
     for term, factor in zip(TERMS, PRESETS['two_stage'], strict=False):
         value = float(found[f'loss_{term}'].detach())
@@ -147,7 +147,7 @@ def test_gradients():
     sum(result.values()).backward()
     assert t[0].grad is None
     assert all(p.grad is not None for p in objective.parameters())
-    last = objective.contexts['0']['teacher'].transform[-1]
+    last = objective.contexts['0']['target'].transform[-1]
     assert last.weight.grad.abs().max() > 0
 
 

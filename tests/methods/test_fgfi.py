@@ -149,7 +149,7 @@ def test_fgfi_7_zero_at_equality_and_quadratic():
 @pytest.mark.parametrize('psi', [0.2, 0.5, 0.8])
 def test_transcription(rule, psi):
     scene = Scene(strides=(8, 16, 32), ratios=(0.5, 1.0, 2.0))
-    sizes = [(6, 10), (3, 5), (2, 3)]
+    sizes = [(8, 12), (4, 6), (2, 3)]
     student, teacher = ([torch.randn(2, 3, *size) for size in sizes] for _ in range(2))
     gts = [
         torch.tensor([[4.0, 4.0, 20.0, 20.0], [10.0, 2.0, 70.0, 40.0]]),
@@ -161,7 +161,8 @@ def test_transcription(rule, psi):
     for adapter in fgfi.adapters.values():  # far from zero, where they start
         nn.init.normal_(adapter.conv.weight, std=0.3)
     generator = scene.bbox_head.prior_generator
-    anchors = [a.view(h * w, -1, 4) for a, (h, w) in zip(generator.grid_priors(sizes), sizes, strict=True)]
+    priors = generator.grid_priors(sizes, device='cpu')
+    anchors = [a.view(h * w, -1, 4) for a, (h, w) in zip(priors, sizes, strict=True)]
     adapters = [a.double() for a in (fgfi.adapters[f'{k}'] for k in range(3))]
     wanted, cells = literal(
         anchors, gts, [s.double() for s in student], [t.double() for t in teacher], psi, rule, adapters

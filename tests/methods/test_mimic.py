@@ -154,6 +154,7 @@ def test_spread_and_select():
         ('retinanet', {}),
         ('gfl', dict(proposal_source='teacher')),
         ('fcos', dict(mode='roialign')),
+        ('frcnn', dict(mode='roialign', proposal_source='gt')),
     ],
 )
 def test_real_detectors(name, options):

@@ -29,8 +29,7 @@ def test_masks_follow_the_objects_in_a_padded_batch(detector):
         covered = np.zeros(one.image.shape[:2], bool)
         for view in masks:
             mask = (spread(view, one) > 0.5).astype(np.uint8)
-            # An anchor's cell is the one to the lower right of its centre.
-            reach = np.ones((2 * view.stride + 1,) * 2, np.uint8)
+            reach = np.ones((view.stride + 1,) * 2, np.uint8)  # half a cell in each direction
             covered |= cv2.dilate(mask, reach).astype(bool)
         centres = sample.gt_instances.bboxes.view(-1, 2, 2).mean(1).round().long()
         for x, y in centres.tolist():

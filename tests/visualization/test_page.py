@@ -37,6 +37,22 @@ def test_a_cell_covers_its_pixels_of_the_padded_input():
     np.testing.assert_array_equal(found > 0.5, wanted)
 
 
+def test_values_of_upper_left_corners_are_drawn_around_them():
+    maps = torch.zeros(1, 8, 8, dtype=torch.bool)
+    maps[0, 2, 5] = True
+    found = spread(View('mask', maps, kind='mask', centre=0.0), shown())
+    wanted = np.zeros((40, 52), bool)
+    wanted[12:20, 36:44] = True
+    np.testing.assert_array_equal(found > 0.5, wanted)
+
+
+def test_heat_peaks_at_the_centre_of_its_cell():
+    maps = torch.zeros(1, 8, 8)
+    maps[0, 2, 5] = 1
+    values = spread(View('attention', maps), shown())
+    assert np.argwhere(values == values.max()).mean(0).tolist() == [19.5, 43.5]
+
+
 def test_a_map_is_not_stretched_to_the_valid_area():
     """A map over 64 pixels stays one of 64 pixels for an image of 40x52."""
     ramp = torch.arange(8.0).repeat(8, 1)[None]
@@ -73,11 +89,12 @@ def test_sides_share_one_colour_scale(monkeypatch):
 
     monkeypatch.setattr(canvas, 'overlay_heat', overlay)
     views = [
-        View('attention', torch.full((1, 8, 8), value), side=side)
-        for side, value in (('student', 1.0), ('teacher', 4.0))
+        View('attention', torch.linspace(1, value, 64).view(1, 8, 8), side=side)
+        for side, value in (('student', 2.0), ('teacher', 5.0))
     ]
     panels_of(views, shown())
-    assert tops == [0.25, 1.0]
+    assert tops[1] == pytest.approx(4 * tops[0], rel=1e-4)
+    assert tops[1] > 0.9
 
 
 def test_boxes_of_other_images_are_left_out():

@@ -1,0 +1,194 @@
+"""GID: where student and teacher disagree most lie the instances worth learning from."""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmkd.families import predictions
+from mmkd.families.head_kinds import check_assigner, check_comparable
+from mmkd.functional import check_choice
+from mmkd.functional.boxes import aligned, select_boxes
+from mmkd.functional.pyramid import among, bind_pyramid, tap_beside
+from mmkd.levels import Level
+from mmkd.objective import PairObjective, Taps
+from mmkd.registry import MODELS
+from mmkd.tap import Trace
+from mmkd.visualization.view import Boxes
+
+
+def instance_scores(student: Tensor, teacher: Tensor, score: str = 'paper') -> Tensor:
+    """``max_c |P_t - P_s|``, or the code's ``|max_c P_t - max_c P_s|``; (..., K) -> (...)."""
+    if score == 'paper':
+        return (teacher - student).abs().amax(-1)
+    return (teacher.amax(-1) - student.amax(-1)).abs()
+
+
+def feature_loss(student: Tensor, teacher: Tensor, form: str = 'code') -> Tensor:
+    """Distance of instances, (Q, C, h, w) each: ``sum ||t - s||^2 / (Q h w)``, as the code, or
+    ``mean_i ||t_i - s_i||``, as the paper."""
+    square = (teacher - student).square().flatten(1).sum(1)
+    if form == 'paper':
+        return (square + 1e-12).sqrt().sum() / max(len(square), 1)
+    return square.sum() / max(len(square) * student.shape[2] * student.shape[3], 1)
+
+
+def relation_loss(student: Tensor, teacher: Tensor, images: Tensor | None = None) -> Tensor:
+    """Mean smooth L1 between distances of pairs i != j, each side's divided by its own mean.
+
+    Fewer than three instances have nothing to compare and give 0.
+
+    Args:
+        student, teacher (Tensor): (Q, C, h, w).
+        images (Tensor | None): (Q,); only pairs within an image count.
+    """
+    q = len(student)
+    pairs = ~torch.eye(q, dtype=torch.bool, device=student.device)
+    if images is not None:
+        pairs &= images[:, None] == images
+    if pairs.sum() < 6:
+        return student.sum() * 0.0
+    distances = []
+    for x in (student, teacher):
+        rows = x.flatten(1)
+        found = torch.cdist(rows, rows, compute_mode='donot_use_mm_for_euclid_dist')[pairs]
+        mean = found.sum() / (found > 0).sum().clamp(min=1)
+        distances.append(found / mean.clamp(min=1e-12))
+    return F.smooth_l1_loss(*distances)
+
+
+@MODELS.register_module()
+class GID(PairObjective):
+    """General instance distillation for object detection.
+
+    Dai et al., CVPR 2021. The K predictions of an image on which student and teacher differ most,
+    after NMS, are its general instances; each takes the box of whoever is surer. On them: distance
+    of RoI-aligned features, distance of their relations, and where the student's assigner makes
+    priors positive for these boxes, binary cross entropy to the teacher's scores (not 0 where both
+    agree) and L1 of the encoded boxes. Of two-stage detectors it is the RPN's predictions.
+    Compared with daixinghome/Distill_GID_detectron2, whose adapter is never applied.
+
+    Args:
+        feature, relation, classes, boxes (float): weights of the four terms.
+        instances (int): K, of each image.
+        iou (float): threshold of the NMS, over all levels and classes together.
+        min_side (float): smaller predictions are left out, in pixels.
+        score (str): ``'paper'`` or ``'code'``, see :func:`instance_scores`.
+        form (str): of the feature term, see :func:`feature_loss`; 5e-4 belongs to ``'code'``.
+        relation_scope (str): pairs of the whole ``'batch'`` or of each ``'image'``.
+        pooled (int): size of the aligned features.
+        adapt (str | None): one adapter for all levels, in front of RoIAlign.
+        student, teacher, weight, teacher_name, resize, level_map, in_channels, out_channels: see
+            :class:`~mmkd.objective.PairObjective`; the taps are the pyramid's.
+
+    Raises:
+        ValueError: options out of range; heads of unequal kind, classes, priors or box coders;
+            heads whose boxes cannot be decoded or whose assigner needs predictions.
+    """
+
+    zero_at_equality = False
+    families = ('two_stage', 'dense')
+
+    def __init__(
+        self,
+        student: Taps = None,
+        teacher: Taps = None,
+        weight: Any = 1.0,
+        feature: float = 5e-4,
+        relation: float = 40.0,
+        classes: float = 0.1,
+        boxes: float = 1.0,
+        instances: int = 10,
+        iou: float = 0.3,
+        min_side: float = 10.0,
+        score: str = 'paper',
+        form: str = 'code',
+        relation_scope: str = 'batch',
+        pooled: int = 10,
+        adapt: str | None = 'conv3x3',
+        **pair: Any,
+    ) -> None:
+        super().__init__(student, teacher, weight, adapt=adapt, **pair)
+        self.factors = dict(feature=feature, relation=relation, classes=classes, boxes=boxes)
+        numbers = dict(self.factors, iou=iou, min_side=min_side, instances=instances, pooled=pooled)
+        positive = min(instances, pooled) >= 1 and iou <= 1
+        if not (positive and all(isfinite(x) and x >= 0 for x in numbers.values())):
+            raise ValueError(
+                'GID: numbers must be at least 0, instances and pooled at least 1, iou at most 1, '
+                f'found {numbers}.'
+            )
+        self.instances, self.pooled, self.iou, self.min_side = instances, pooled, iou, min_side
+        self.score = check_choice('GID', 'score', score, ('paper', 'code'))
+        self.form = check_choice('GID', 'form', form, ('code', 'paper'))
+        self.scope = check_choice('GID', 'relation_scope', relation_scope, ('batch', 'image'))
+        self.maps_at: tuple[set[str], set[str]] = (set(), set())
+        self.strides: list[int] = []
+
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        super().bind(student, teacher)
+        bind_pyramid(self, student, teacher)
+        check_comparable('GID', student, teacher)
+        check_assigner('GID', student)
+        self.maps_at = tap_beside(self, predictions.answer_taps(student, teacher))
+
+    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
+        student, teacher = among(student, self.maps_at[0]), among(teacher, self.maps_at[1])
+        super().setup(student, teacher)
+        pairs = [(student[i], teacher[j]) for i, j in self.pairs] if student else []
+        self.strides = [s.stride or 0 for s, _ in pairs]
+        if 0 in (self.strides or [0]) or len({(s.channels, t.channels) for s, t in pairs}) > 1:
+            raise ValueError(
+                'GID needs a pyramid of one width and known strides, found '
+                f"{', '.join(str(s) for s, _ in pairs) or 'no shapes'}. Tap the 'neck'."
+            )
+        for name in list(self.adapters)[1:]:
+            del self.adapters[name]
+
+    def adapter(self, pair: int) -> nn.Module | None:
+        return super().adapter(0)
+
+    def forward(self, trace: Trace) -> dict[str, Tensor]:
+        answers = predictions.answers(trace)
+        rois, _, _ = self.general_instances(trace, answers)
+        levels = [(st, *maps) for st, maps in zip(self.strides, self.maps(trace), strict=True)]
+        student, teacher = aligned(levels, rois, self.pooled, 2, self.adapter(0))
+        images = rois[:, 0] if self.scope == 'image' else None
+        terms = self._response(trace, answers, rois)
+        terms['feature'] = feature_loss(student, teacher, self.form)
+        terms['relation'] = relation_loss(student, teacher, images)
+        losses = {f'loss_{name}': self.factors[name] * term for name, term in terms.items()}
+        return losses | {'instances': rois.new_tensor(len(rois))}
+
+    @torch.no_grad()
+    def general_instances(self, trace: Trace, answers: tuple) -> tuple[Tensor, Tensor, Tensor]:
+        """RoIs (Q, 5), class of largest difference (Q,) and score (Q,)."""
+        model = trace.student.model
+        p_s, p_t = (logits.sigmoid() for logits, _ in answers)
+        sizes = predictions.sizes_of(trace)
+        b_s, b_t = (predictions.decode(model, codes, sizes, trace.samples) for _, codes in answers)
+        surer = (p_t.amax(-1) > p_s.amax(-1))[..., None]
+        scores = instance_scores(p_s, p_t, self.score)
+        rois, places = select_boxes(
+            scores, torch.where(surer, b_t, b_s), self.iou, self.instances, 3000, self.min_side
+        )
+        at = rois[:, 0].long(), places
+        return rois, (p_t[at] - p_s[at]).abs().argmax(-1), scores[at]
+
+    def _response(self, trace: Trace, answers: tuple, rois: Tensor) -> dict[str, Tensor]:
+        model = trace.student.model
+        (logits_s, codes_s), (logits_t, codes_t) = answers
+        mask = predictions.positives(model, predictions.sizes_of(trace), rois, len(logits_s))
+        count = mask.sum().clamp(min=1)
+        wanted = logits_t[mask].sigmoid()
+        cross = F.binary_cross_entropy_with_logits(logits_s[mask], wanted, reduction='sum')
+        four = [predictions.expected(model, codes[mask]) for codes in (codes_s, codes_t)]
+        return dict(classes=cross / count, boxes=(four[0] - four[1]).abs().sum() / count)
+
+    def views(self, trace: Trace) -> list[Boxes]:
+        """The general instances, with the class on which the two differ most and their scores."""
+        rois, labels, scores = self.general_instances(trace, predictions.answers(trace))
+        return [Boxes('general instances', rois, labels, scores)]

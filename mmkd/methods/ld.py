@@ -1,0 +1,198 @@
+"""LD: where boxes are distributions over bins, the student learns the teacher's, edge by edge."""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmkd.families import dense, predictions
+from mmkd.families.agreement import check_classes, check_priors, check_same
+from mmkd.families.head_kinds import is_gfl
+from mmkd.functional import check_choice, check_temperature
+from mmkd.objective import Objective, Taps
+from mmkd.registry import MODELS
+from mmkd.tap import Trace
+from mmkd.visualization.view import View
+
+_BOX_CHUNK = 16
+
+
+def mean_kl(student: Tensor, teacher: Tensor, tau: float) -> Tensor:
+    """``tau^2 * mean_k p_t (log p_t - log p_s)``, p = softmax(z / tau); (..., K) -> (...)."""
+    log_s, log_t = ((z / tau).log_softmax(-1) for z in (student, teacher))
+    return F.kl_div(log_s, log_t, reduction='none', log_target=True).mean(-1) * tau**2
+
+
+def overlaps(boxes: Tensor, anchors: Tensor, published: bool = False) -> tuple[Tensor, Tensor]:
+    """IoU and DIoU of every box with every anchor, (G, 4) and (P, 4) -> (G, P) each.
+
+    Args:
+        published (bool): DIoU with the overlap over the anchor's area instead of the union.
+    """
+    low, high = (f(boxes[:, None], anchors) for f in (torch.minimum, torch.maximum))
+    inter = (low[..., 2:] - high[..., :2]).clamp(min=0).prod(-1)
+    area_b, area_a = ((x[:, 2:] - x[:, :2]).prod(-1) for x in (boxes, anchors))
+    iou = inter / (area_b[:, None] + area_a - inter).clamp(min=1e-9)
+    apart = (boxes[:, None, :2] + boxes[:, None, 2:] - anchors[:, :2] - anchors[:, 2:]) / 2
+    diagonal = (high[..., 2:] - low[..., :2]).square().sum(-1).clamp(min=1e-9)
+    overlap = inter / area_a.clamp(min=1e-9) if published else iou
+    return iou, overlap - apart.square().sum(-1) / diagonal
+
+
+def atss_threshold(iou: Tensor, boxes: Tensor, anchors: Tensor, counts: list[int]) -> Tensor:
+    """Mean plus standard deviation of the IoUs of the 9 nearest anchors of each level, (G,)."""
+    apart = boxes[:, None, :2] + boxes[:, None, 2:] - anchors[:, :2] - anchors[:, 2:]
+    near = [
+        part.gather(1, far.topk(min(9, far.shape[1]), largest=False).indices)
+        for far, part in zip(
+            apart.square().sum(-1).split(counts, 1), iou.split(counts, 1), strict=True
+        )
+    ]
+    candidates = torch.cat(near, 1)
+    if candidates.shape[1] < 2:
+        return candidates.sum(1)
+    return candidates.mean(1) + candidates.std(1)
+
+
+def valuable_region(
+    anchors: list[Tensor],
+    boxes: Tensor,
+    images: Tensor,
+    n: int,
+    gamma: float = 0.25,
+    published: bool = False,
+) -> Tensor:
+    """Anchors with ``gamma t_g <= DIoU < t_g`` for a box g: their IoU with the best such; (N, P).
+
+    Args:
+        anchors (list[Tensor]): of each level, (P_l, 4).
+        boxes, images (Tensor): ground truth (G, 4) and the image (G,) that each lies in.
+        n (int): images N.
+        gamma (float): lower bound as a share of the assigner's threshold t_g.
+        published (bool): see :func:`overlaps`.
+    """
+    counts, flat = [len(level) for level in anchors], torch.cat(anchors)
+    weight = flat.new_zeros(n, len(flat))
+    for start in range(0, len(boxes), _BOX_CHUNK):  # bounds the (G, P) matrices
+        part = slice(start, start + _BOX_CHUNK)
+        iou, diou = overlaps(boxes[part], flat, published)
+        top = atss_threshold(iou, boxes[part], flat, counts)[:, None]
+        iou = iou * ((diou >= gamma * top) & (diou < top))
+        weight.scatter_reduce_(0, images[part, None].expand_as(iou), iou, 'amax')
+    return weight
+
+
+@MODELS.register_module()
+class LD(Objective):
+    """Localization distillation for dense object detection, for GFL heads.
+
+    Zheng et al., CVPR 2022. ``KL`` is a mean over bins or classes, times tau^2. Compared with
+    HikariTJU/LD; its feature term is left out (Mimic or FGD beside it serve).
+
+    * ``loss_main``: ``main / 4 * sum`` over positives and four edges of ``w KL``, w the student's
+      largest class score. As published it grows with the number of positives.
+    * ``loss_valuable``: ``valuable / 16 * sum`` over the valuable localization region, where an
+      anchor is near a box but not assigned, of ``w KL``, w the IoU.
+    * ``loss_class``: ``classes * KL`` of the class logits, mean over the positives of each level.
+
+    Args:
+        main, valuable, classes (float): weights of the three terms.
+        tau (float): temperature of the bins.
+        tau_class (float): temperature of the classes.
+        gamma (float): lower bound of the region as a share of the assigner's threshold.
+        region (str): ``'diou'``, or ``'published'``: the code's overlap over the anchor's area.
+        student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`; the taps are
+            the head's whatever is given.
+
+    Raises:
+        ValueError: options out of range; other heads than GFL's; unequal classes, priors or
+            ``reg_max``.
+    """
+
+    needs_ground_truth = True
+    families = ('dense',)
+
+    def __init__(
+        self,
+        student: Taps = None,
+        teacher: Taps = None,
+        weight: Any = 1.0,
+        teacher_name: str | None = None,
+        main: float = 0.25,
+        valuable: float = 0.25,
+        classes: float = 10.0,
+        tau: float = 10.0,
+        tau_class: float = 2.0,
+        gamma: float = 0.25,
+        region: str = 'diou',
+    ) -> None:
+        super().__init__(student, teacher, weight, teacher_name)
+        self.factors = dict(main=main / 4, valuable=valuable / 16, classes=classes)
+        if not all(isfinite(x) and x >= 0 for x in self.factors.values()):
+            raise ValueError(f'LD: weights must be finite and at least 0, found {self.factors}.')
+        if not 0 <= gamma <= 1:
+            raise ValueError(f'LD: gamma must lie in [0, 1], found {gamma}.')
+        self.tau, self.tau_class = (check_temperature('LD', t) for t in (tau, tau_class))
+        self.gamma = gamma
+        self.published = check_choice('LD', 'region', region, ('diou', 'published')) == 'published'
+
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        for side, model in (('student', student), ('teacher', teacher)):
+            if not is_gfl(model):
+                raise ValueError(
+                    f'LD needs GFL heads, whose boxes are distributions; the {side} is a '
+                    f'{type(model).__name__} with {type(dense.dense_head(model)).__name__}. '
+                    'Chen2017 is for RPN and RetinaNet heads, FGD and Mimic for any.'
+                )
+        heads = [dense.dense_head(model) for model in (student, teacher)]
+        check_classes('LD', *heads)
+        check_priors('LD', *heads)
+        bins = [head.reg_max for head in heads]
+        check_same('LD', 'reg_max', *bins, 'Mimic and FGD compare features')
+        self.student_taps, self.teacher_taps = predictions.answer_taps(student, teacher)
+
+    def forward(self, trace: Trace) -> dict[str, Tensor]:
+        (logits_s, codes_s), (logits_t, codes_t) = predictions.answers(trace)
+        positive, valuable, level = self.regions(trace)
+        sure = logits_s.detach().sigmoid().amax(-1) * positive
+        losses = {}
+        for name, weight in (('main', sure), ('valuable', valuable)):
+            cells = weight > 0
+            bins = [codes[cells].unflatten(-1, (4, -1)) for codes in (codes_s, codes_t)]
+            term = (weight[cells][:, None] * mean_kl(*bins, self.tau)).sum()
+            losses[f'loss_{name}'] = self.factors[name] * term
+        own = level.expand_as(positive)[positive]
+        kl = mean_kl(logits_s[positive], logits_t[positive], self.tau_class)
+        each = torch.bincount(own, minlength=1).clamp(min=1)[own]
+        return losses | {'loss_class': self.factors['classes'] * (kl / each).sum()}
+
+    @torch.no_grad()
+    def regions(self, trace: Trace) -> tuple[Tensor, Tensor, Tensor]:
+        """Positives (N, P) bool, weights of the valuable region (N, P) and level of each anchor."""
+        anchors, labels, used, *_ = predictions.targets(trace)
+        anchors = [level[0] for level in anchors]
+        labels, used = torch.cat(labels, 1), torch.cat(used, 1) > 0
+        boxes, _, images = dense.ground_truth(trace.samples, labels.device)
+        k = dense.dense_head(trace.student.model).num_classes
+        valuable = valuable_region(anchors, boxes, images, len(labels), self.gamma, self.published)
+        level = torch.cat([torch.full((len(a),), i) for i, a in enumerate(anchors)])
+        return used & (labels >= 0) & (labels < k), valuable * used, level.to(labels.device)
+
+    def views(self, trace: Trace) -> list[View]:
+        """Positives and the valuable region of each level."""
+        positive, valuable, level = self.regions(trace)
+        head = dense.dense_head(trace.student.model)
+        sizes = predictions.sizes_of(trace)
+        views = []
+        for i, ((h, w), stride) in enumerate(zip(sizes, head.prior_generator.strides, strict=True)):
+            at = (len(positive), h, w)
+            own = level == i
+            views.append(
+                View('positives', positive[:, own].view(at), kind='mask', stride=stride[0])
+            )
+            views.append(View('valuable region', valuable[:, own].view(at), stride=stride[0]))
+        return views

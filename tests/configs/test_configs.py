@@ -1,0 +1,42 @@
+"""Every shipped config: short, parses, builds, taps resolve, and its name is true."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.registry import init_default_scope
+from mmkd.config import load_config
+from mmkd.methods import names
+from mmkd.plan import Plan
+from mmkd.registry import MODELS
+from mmkd.testing import shrink
+
+CONFIGS = sorted((Path(__file__).parents[2] / 'configs').glob('*.py'))
+DISTILLED = [path for path in CONFIGS if 'mmkd.Distiller' in path.read_text()]
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_is_short_and_flat(path):
+    assert len(path.read_text().splitlines()) <= 20
+
+
+@pytest.mark.parametrize('path', DISTILLED, ids=lambda path: path.stem)
+def test_builds_and_its_name_is_true(path):
+    config = load_config(str(path))
+    init_default_scope(config.default_scope)
+    model = config.model
+    assert model.teacher.checkpoint.endswith('.pth')
+    assert re.match(r'https://|work_dirs/', model.teacher.checkpoint)
+    kinds = [entry.type.removeprefix('mmkd.') for entry in model.objectives.values()]
+    assert set(kinds) <= set(names())
+    stem = path.stem.replace('_', '')
+    assert any(stem.startswith(kind.lower()) or stem.startswith('demo') for kind in kinds)
+    model.student = shrink(model.student)
+    model.teacher.update(config=shrink(load_config(model.teacher.config).model))
+    model.teacher.checkpoint = 'random'
+    with torch.no_grad():
+        distiller = MODELS.build(model)
+    assert isinstance(distiller.plan, Plan)
+    for name, objective in distiller.objectives.items():
+        assert distiller.plan.seen[f'{name}.student'] or not objective.student_taps

@@ -1,0 +1,181 @@
+"""Every registered objective on a tiny model of every family that it declares."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from mmkd.adapters import ConvAdapter
+from mmkd.distiller import Distiller
+from mmkd.methods import names
+from mmkd.registry import MODELS
+from mmkd.schedule import Schedule
+from mmkd.teacher import Teacher, build_model
+from mmkd.testing import (
+    class_labels,
+    detection_batch,
+    pixels,
+    segmentation_batch,
+    tiny_detr,
+    tiny_faster_rcnn,
+    tiny_gfl,
+    tiny_pspnet,
+    tiny_retinanet,
+)
+
+MODELS_OF = {
+    'two_stage': tiny_faster_rcnn,
+    'dense': tiny_retinanet,
+    'gfl': tiny_gfl,
+    'detr': tiny_detr,
+    'segmentor': functools.partial(tiny_pspnet, auxiliary=True),
+    'classifier': lambda width: dict(type='mmkd.ToyNet', width=width, norm='BN', dropout=0.1),
+}
+SIZE = (64, 96)  # H != W
+
+
+def pairs() -> list[tuple[str, str]]:
+    """(method, family), for pytest's parametrisation."""
+    return [(name, _accepted(name, family)) for name in names() for family in method(name).families]
+
+
+def _accepted(name: str, family: str) -> str:
+    """A method for heads of distributions alone is for dense ones, but refuses RetinaNet."""
+    if family == 'dense':
+        student, teacher = networks('dense')
+        try:
+            method(name)().bind(student, teacher.model)
+        except ValueError:
+            return 'gfl'
+    return family
+
+
+def method(name: str) -> type:
+    return MODELS.get(f'mmkd.{name}')
+
+
+@functools.cache
+def networks(family: str) -> tuple[nn.Module, Teacher]:
+    """Student and teacher of a family; tests share them and must not change them."""
+    torch.manual_seed(0)
+    student, teacher = (build_model(MODELS_OF[family](width=w)) for w in (4, 8))
+    for model in (student, teacher):
+        lively(model)
+    return student.train(), Teacher(teacher, checkpoint='random')
+
+
+def lively(model: nn.Module) -> None:
+    """Move what starts at zero: untrained heads and BatchNorms say nothing in particular."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter) * (parameter.abs().mean() + 0.1))
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.1)
+                module.running_var.uniform_(0.5, 1.5)
+
+
+def batch(family: str, n: int = 2, empty: bool = False, seed: int = 0) -> tuple[Tensor, list]:
+    """Pixels and samples; ``empty`` without boxes, or with nothing but labels to be ignored."""
+    if family == 'classifier':
+        return pixels(n, SIZE, seed), class_labels(torch.arange(n) % 3)
+    if family != 'segmentor':
+        return detection_batch(n, SIZE, 0 if empty else 2, seed)
+    inputs, samples = segmentation_batch(n, SIZE, seed=seed)
+    for sample in samples if empty else []:
+        sample.gt_sem_seg.data.fill_(255)
+    return inputs, samples
+
+
+def fresh_teacher(teacher: Teacher) -> Teacher:
+    """The same network; what it listens to is each Distiller's own."""
+    return copy.copy(teacher)
+
+
+def build(name: str, family: str, student: nn.Module | None = None, teacher=None) -> Distiller:
+    """The method with its defaults and weight 1, without checks of the first steps."""
+    own, frozen = networks(family)
+    objective = method(name)()
+    distiller = Distiller(
+        student=own if student is None else student,
+        teacher=fresh_teacher(frozen if teacher is None else teacher),
+        objectives=dict(it=objective),
+        preflight=False,
+    )
+    objective.weight = Schedule(1.0)
+    return distiller
+
+
+def terms(distiller: Distiller, data: tuple[Tensor, list], seed: int = 0) -> dict[str, Tensor]:
+    """All that the objective returned in one step, always with the same random numbers."""
+    torch.manual_seed(seed)
+    inputs, samples = data
+    losses = distiller.loss(inputs, copy.deepcopy(samples))
+    return {k.removeprefix('kd.it.'): v for k, v in losses.items() if k.startswith('kd.it.')}
+
+
+def total(result: dict[str, Tensor]) -> Tensor:
+    return sum(v for k, v in result.items() if k.startswith('loss'))
+
+
+@dataclass
+class Case:
+    """One method on one family, with one ordinary step done."""
+
+    name: str
+    family: str
+    distiller: Distiller = field(init=False)
+    result: dict[str, Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        torch.manual_seed(0)
+        self.distiller = build(self.name, self.family)
+        self.result = terms(self.distiller, batch(self.family))
+
+    @property
+    def objective(self) -> nn.Module:
+        return self.distiller.objectives['it']
+
+    @property
+    def loss(self) -> Tensor:
+        return total(self.result)
+
+
+def leaves(loss: Tensor) -> set[Tensor]:
+    """Every tensor in which the loss's graph ends."""
+    found, seen, todo = set(), set(), [loss.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, 'variable'):
+            found.add(node.variable)
+        todo += [parent for parent, _ in node.next_functions]
+    return found
+
+
+def make_identities(objective: nn.Module) -> None:
+    """Turn every adapter into the identity, if it leads to as many channels as it starts from."""
+    for module in objective.modules():
+        if isinstance(module, ConvAdapter):
+            nn.init.dirac_(module.conv.weight)
+            if module.conv.bias is not None:
+                nn.init.zeros_(module.conv.bias)
+            module.norm = module.relu = nn.Identity()
+
+
+def rank_gradient(name: str, family: str, rows: slice) -> dict[str, Tensor]:
+    """Gradient of the loss on some images of a batch of four, in eval mode."""
+    torch.manual_seed(0)
+    distiller = build(name, family).eval()
+    inputs, samples = batch(family, 4)
+    loss = total(terms(distiller, (inputs[rows], samples[rows])))
+    parameters = {n: p for n, p in distiller.named_parameters() if p.requires_grad}
+    grads = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    return {n: g for n, g in zip(parameters, grads, strict=True) if g is not None}
+

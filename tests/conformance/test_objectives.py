@@ -1,0 +1,205 @@
+"""What every registered objective owes the framework, on every family that it declares.
+
+Abilities are declared on the class (``zero_at_equality``, ``rank_invariant``,
+``needs_ground_truth``, ``families``); nothing is skipped by name.
+"""
+
+import copy
+
+import pytest
+import torch
+from cases import (
+    Case,
+    batch,
+    build,
+    fresh_teacher,
+    leaves,
+    lively,
+    make_identities,
+    method,
+    networks,
+    pairs,
+    terms,
+    total,
+)
+from mmengine.optim import build_optim_wrapper
+from torch import nn
+
+from mmkd.engine.preflight import check_optimised
+from mmkd.families import FAMILIES
+from mmkd.methods import names
+from mmkd.objective import Objective
+from mmkd.schedule import Schedule
+from mmkd.tap import Side, Trace, flatten
+from mmkd.teacher import Teacher
+
+
+
+@pytest.fixture(scope='module', params=pairs(), ids='-'.join)
+def it(request):
+    """A method on a family; pytest runs all tests of one before the next."""
+    torch.manual_seed(0)
+    return Case(*request.param)
+
+
+@pytest.mark.parametrize('name', names())
+def test_declares_its_families(name):
+    cls = method(name)
+    assert issubclass(cls, Objective)
+    assert cls.families and set(cls.families) <= set(FAMILIES)
+    assert cls.__doc__ and cls.__mro__[1].__module__ == 'mmkd.objective'
+
+
+def test_losses_are_finite_scalars_and_the_student_feels_them(it):
+    assert any(key.startswith('loss') for key in it.result)
+    for key, value in it.result.items():
+        assert value.dim() == 0 and value.isfinite(), key
+        assert value.dtype == torch.float32, key
+        assert key.startswith('loss') or 'loss' not in key
+    assert float(it.loss.detach()) > 0
+    parameters = list(it.distiller.student.parameters())
+    grads = torch.autograd.grad(it.loss, parameters, retain_graph=True, allow_unused=True)
+    grads = [g for g in grads if g is not None]
+    assert all(g.isfinite().all() for g in grads)
+    assert any(g.any() for g in grads)
+
+
+def test_every_leaf_is_a_known_parameter_and_every_parameter_a_leaf(it):
+    found = {id(leaf) for leaf in leaves(it.loss)}
+    students = {id(p) for p in it.distiller.student.parameters()}
+    own = {id(p): n for n, p in it.objective.named_parameters() if p.requires_grad}
+    assert found <= students | set(own), 'a tensor that no optimiser will ever update'
+    assert not [n for i, n in own.items() if i not in found], 'unused: DDP would wait for it'
+    stray = [k for m in it.objective.modules() for k, v in vars(m).items() if _holds_tensors(v)]
+    assert not stray, 'state must be a parameter, a buffer or a child'
+
+
+def _holds_tensors(value):
+    return any(isinstance(t, (torch.Tensor, nn.Module)) for t in _contents(value))
+
+
+def _contents(value):
+    if isinstance(value, (list, tuple)):
+        return [x for item in value for x in _contents(item)]
+    return [value]
+
+
+def test_every_parameter_is_in_an_optimiser_group(it):
+    optim_wrapper = build_optim_wrapper(it.distiller, dict(optimizer=dict(type='SGD', lr=0.1)))
+    check_optimised(it.distiller.objectives, optim_wrapper)
+
+
+def test_no_gradient_reaches_the_teacher(it):
+    model = it.distiller.teachers['teacher'].model
+    if it.result and it.loss.requires_grad:
+        parameters = [p for p in it.distiller.parameters() if p.requires_grad]
+        torch.autograd.grad(it.loss, parameters, retain_graph=True, allow_unused=True)
+    assert not model.training and not any(m.training for m in model.modules())
+    assert not any(p.requires_grad or p.grad is not None for p in model.parameters())
+    assert not any('teacher' in n for n, _ in it.objective.named_parameters())
+
+
+def test_a_copy_with_twice_the_weight_has_twice_the_loss(it):
+    torch.manual_seed(0)
+    distiller = build(it.name, it.family)
+    twin = copy.deepcopy(distiller)
+    assert twin.teachers['teacher'] is distiller.teachers['teacher']
+    twin.objectives['it'].weight = Schedule(2.0)
+    once, twice = (terms(d, batch(it.family)) for d in (distiller, twin))
+    for key in once:
+        factor = 2 if key.startswith('loss') else 1
+        torch.testing.assert_close(twice[key], factor * once[key], msg=key)
+
+
+def test_equal_networks_have_nothing_to_teach(it):
+    if not it.objective.zero_at_equality:
+        pytest.skip('declares that it is not zero at equality')
+    student = copy.deepcopy(networks(it.family)[0]).eval()
+    torch.manual_seed(0)
+    distiller = build(it.name, it.family, student, Teacher(copy.deepcopy(student), checkpoint='random'))
+    make_identities(distiller.objectives)
+    distiller.eval()
+    ordinary = float(it.loss.detach())
+    assert abs(float(total(terms(distiller, batch(it.family))).detach())) < 1e-4 * max(ordinary, 0.1)
+
+
+def test_a_batch_without_ground_truth_is_finite_and_keeps_the_graph(it):
+    result = terms(it.distiller, batch(it.family, empty=True))
+    _differentiable(it, result)
+
+
+def test_a_batch_of_one(it):
+    result = terms(build_eval(it), batch(it.family, 1))
+    _differentiable(it, result, build_eval.last)
+
+
+def build_eval(it):
+    """BatchNorms of the student may refuse one image with maps of one cell: that is not ours."""
+    torch.manual_seed(0)
+    distiller = build(it.name, it.family)
+    for module in distiller.student.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+    build_eval.last = distiller
+    return distiller
+
+
+def _differentiable(it, result, distiller=None):
+    distiller = distiller or it.distiller
+    distiller.student.train()
+    loss = total(result)
+    assert loss.isfinite() and loss.requires_grad
+    own = [p for p in distiller.objectives.parameters() if p.requires_grad]
+    inputs = [p for p in distiller.student.parameters()] + own
+    grads = torch.autograd.grad(loss, inputs, allow_unused=True)
+    assert all(g.isfinite().all() for g in grads if g is not None)
+    assert all(g is not None for g in grads[len(inputs) - len(own) :])
+
+
+def test_low_precision_taps_under_autocast(it):
+    """bf16 features give the loss of float32 ones, computed in float32."""
+    recorder = it.distiller.recorder
+    torch.manual_seed(0)
+    inputs, samples = batch(it.family)
+    samples = copy.deepcopy(samples)
+    student = it.distiller.student
+    with recorder.record(inputs) as side:
+        student(inputs, samples, mode='loss')
+    teachers = it.distiller._listen(['it'], inputs, samples)
+    low = Side(student, inputs, {k: _bf16(v) for k, v in side.calls.items()})
+    seen = next(iter(teachers.values()), None)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        trace = Trace(inputs, samples, low, seen)
+        result = it.distiller._terms('it', 1.0, trace)
+    for key, value in result.items():
+        assert value.isfinite() and value.dtype == torch.float32, key
+
+
+def _bf16(value):
+    if isinstance(value, torch.Tensor):
+        return value.bfloat16() if value.is_floating_point() and value.requires_grad else value
+    if isinstance(value, (list, tuple)):
+        return [_bf16(v) for v in value]
+    return value
+
+
+def test_state_is_saved_and_loaded(it):
+    distiller = it.distiller
+    torch.manual_seed(1)
+    other = build(it.name, it.family, copy.deepcopy(networks(it.family)[0]))
+    lively(other.objectives)
+    other.load_state_dict(distiller.state_dict())
+    assert not [k for k in distiller.state_dict() if 'teacher.' in k]
+    for key, value in distiller.objectives.state_dict().items():
+        assert torch.equal(other.objectives.state_dict()[key], value), key
+
+
+def test_no_hook_and_no_tensor_of_the_step_stays(it):
+    for model in (it.distiller.student, it.distiller.teachers['teacher'].model):
+        assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_recorded_tensors_are_only_aliased_once():
+    """Guards the helper above: lists stay lists."""
+    assert [t.dtype for t in flatten(_bf16([torch.ones(1, requires_grad=True)]))] == [torch.bfloat16]
+    assert isinstance(fresh_teacher(networks('classifier')[1]), Teacher)

@@ -1,0 +1,214 @@
+"""GID against the sheet's numbers, its sums written out, and tiny detectors of each kind."""
+
+import copy
+
+import pytest
+import torch
+from detection_toys import detector, samples, step, total
+from mmcv.ops import roi_align
+from torch.nn import functional as F
+
+from mmkd.families import predictions
+from mmkd.families.dense import dense_head
+from mmkd.functional.boxes import box_levels
+from mmkd.methods.gid import GID, feature_loss, instance_scores, relation_loss
+
+
+def points(*rows):
+    return torch.tensor(rows, dtype=torch.float64)[:, :, None, None]
+
+
+def test_scores():  # GID-1, GID-2
+    p_t = torch.tensor([[0.9, 0.1], [0.2, 0.3], [0.5, 0.6], [0.2, 0.7]])
+    p_s = torch.tensor([[0.4, 0.2], [0.1, 0.8], [0.5, 0.55], [0.7, 0.2]])
+    found = instance_scores(p_s, p_t)
+    torch.testing.assert_close(found, torch.tensor([0.5, 0.5, 0.05, 0.5]))
+    assert float(instance_scores(p_s, p_t, 'code')[3]) == pytest.approx(0, abs=1e-7)
+    assert (p_t.amax(-1) > p_s.amax(-1)).tolist()[:3] == [True, False, True]
+
+
+def test_relation():  # GID-4, GID-5
+    t, s = points((0, 0), (3, 4), (6, 8)), points((0, 0), (3, 4), (0, 8))
+    assert float(relation_loss(s, t)) == pytest.approx(0.00694444, abs=1e-8)
+    for changed in (s * 7, s + 3):
+        torch.testing.assert_close(relation_loss(changed, t), relation_loss(s, t))
+    torch.testing.assert_close(relation_loss(s, 0.1 * t - 5), relation_loss(s, t))
+    assert float(relation_loss(t, t)) == 0
+    both = torch.cat((s, s + 100)), torch.cat((t, t - 9))
+    images = torch.tensor([0, 0, 0, 1, 1, 1])
+    torch.testing.assert_close(relation_loss(*both, images), relation_loss(s, t))
+    assert float(relation_loss(*both)) != pytest.approx(float(relation_loss(s, t)))
+
+
+def test_relation_of_few_or_equal_instances():  # GID-8
+    for q in (0, 1, 2):
+        s = torch.randn(q, 2, 3, 3, requires_grad=True)
+        loss = relation_loss(s, torch.randn(q, 2, 3, 3))
+        assert loss == 0 and loss.requires_grad
+    same = torch.ones(4, 2, 3, 3, requires_grad=True)
+    loss = relation_loss(same, torch.randn(4, 2, 3, 3))
+    assert torch.autograd.grad(loss, same)[0].isfinite().all()
+    x = torch.randn(4, 1, 2, 2, dtype=torch.float64, requires_grad=True)
+    other = x.detach() ** 2
+    assert torch.autograd.gradcheck(lambda y: relation_loss(y, other), x)
+
+
+def test_feature():  # GID-6
+    t = torch.tensor([[1.0, 2], [3, 3]]).view(2, 1, 1, 2)
+    s = torch.tensor([[1.0, 0], [0, 3]]).view(2, 1, 1, 2).requires_grad_()
+    assert float(feature_loss(s, t).detach()) == pytest.approx(3.25)
+    assert float(feature_loss(s, t, 'paper').detach()) == pytest.approx(2.5)
+    same = feature_loss(s, s.detach().clone(), 'paper')
+    assert torch.autograd.grad(same, s)[0].isfinite().all()
+
+
+def entropy_gap(student):
+    return F.binary_cross_entropy_with_logits(
+        torch.tensor(student), torch.tensor([2.0, -1.0]).sigmoid(), reduction='sum'
+    )
+
+
+def test_response_at_equality():  # GID-3
+    assert float(entropy_gap([2.0, -1.0])) == pytest.approx(0.947537, abs=1e-6)
+    assert float(entropy_gap([0.0, 0.0])) == pytest.approx(1.386294, abs=1e-6)
+    student = detector('retinanet')
+    objective = GID(adapt=None)
+    losses, trace = step(objective, student, copy.deepcopy(student), train=False)
+    for name in ('feature', 'relation', 'boxes'):
+        assert float(losses[f'kd.o.loss_{name}'].detach()) == pytest.approx(0, abs=1e-5)
+    answers = predictions.answers(trace)
+    rois, _, scores = objective.general_instances(trace, answers)
+    assert 0 < len(rois) <= 20 and scores.max() < 1e-5
+    mask = predictions.positives(student, predictions.sizes_of(trace), rois, 2)
+    p = answers[1][0][mask].double().sigmoid()
+    entropy = -(torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p)).sum() / mask.sum()
+    assert float(losses['kd.o.loss_classes'].detach()) == pytest.approx(
+        0.1 * float(entropy), rel=1e-3
+    )
+
+
+def iou(a, b):
+    inter = 1.0
+    for d in (1, 2):
+        inter *= max(float(min(a[d + 2], b[d + 2]) - max(a[d], b[d])), 0)
+    area = sum(float((x[3] - x[1]) * (x[4] - x[2])) for x in (a, b))
+    return inter / (area - inter)
+
+
+@pytest.mark.parametrize('name', ['frcnn', 'retinanet', 'atss', 'gfl', 'fcos'])
+def test_real_detectors(name):
+    student, teacher = detector(name), detector(name, 1)
+    if name == 'fcos':
+        for model in (student, teacher):
+            model.bbox_head.norm_on_bbox = True
+    objective = GID(instances=4, min_side=6, relation_scope='image', form='paper', score='code')
+    losses, trace = step(objective, student, teacher)
+    total(losses).backward()
+    assert total(losses).isfinite() and student.backbone.conv1.weight.grad.abs().sum() > 0
+    assert len(objective.adapters) == 1
+    assert all(p.grad is not None for p in objective.parameters())
+    answers = predictions.answers(trace)
+    rois, labels, scores = objective.general_instances(trace, answers)  # GID-7
+    assert losses['kd.o.instances'] == len(rois) > 2 and len(labels) == len(scores) == len(rois)
+    for n in (0, 1):
+        own = rois[rois[:, 0] == n]
+        assert len(own) <= 4
+        pairs = [(i, j) for i in range(len(own)) for j in range(i)]
+        assert all(iou(own[i], own[j]) <= 0.3 + 1e-4 for i, j in pairs)
+    (zs, rs), (zt, rt) = answers
+    mask = predictions.positives(student, predictions.sizes_of(trace), rois, 2)
+    assert mask.any()
+    classes = boxes = 0.0
+    for n, p in mask.nonzero().tolist():
+        q = zt[n, p].sigmoid()
+        classes -= (q * F.logsigmoid(zs[n, p]) + (1 - q) * F.logsigmoid(-zs[n, p])).sum()
+        codes = (predictions.expected(student, x[n, p][None]) for x in (rs, rt))
+        boxes += (next(codes) - next(codes)).abs().sum()
+    torch.testing.assert_close(losses['kd.o.loss_classes'], 0.1 * classes / mask.sum())
+    torch.testing.assert_close(losses['kd.o.loss_boxes'], boxes / mask.sum())
+    adapter, pairs = objective.adapter(0), objective.maps(trace)
+    cut, level = [], box_levels(rois[:, 1:], objective.strides).tolist()
+    for roi, i in zip(rois, level, strict=True):
+        args = roi[None], 10, 1 / objective.strides[i], 2, 'avg', True
+        cut.append([roi_align(x, *args)[0] for x in (adapter(pairs[i][0]), pairs[i][1])])
+    s, t = (torch.stack(x) for x in zip(*cut, strict=True))
+    torch.testing.assert_close(losses['kd.o.loss_feature'], 5e-4 * feature_loss(s, t, 'paper'))
+    wanted = 40 * relation_loss(s, t, rois[:, 0])
+    torch.testing.assert_close(losses['kd.o.loss_relation'], wanted)
+    assert len(objective.views(trace)) == 1
+
+
+@pytest.mark.parametrize('name', ['retinanet', 'fcos', 'frcnn'])
+def test_positives(name):  # GID-9
+    model = detector(name)
+    sizes = [(12, 16), (6, 8), (3, 4), (2, 2), (1, 1)]
+    grid = predictions.priors(model, sizes, torch.device('cpu'))
+    if name == 'fcos':
+        rois = torch.tensor([[1.0, 0, 0, 20, 9]])
+        wanted = ((grid > 0) & (grid < torch.tensor([20.0, 9]))).all(1)
+        where = wanted.nonzero()[:, 0]
+    else:
+        where = torch.tensor([len(grid) // 2])
+        rois = torch.cat((torch.ones(1, 1), grid[where]), 1)
+    found = predictions.positives(model, sizes, rois, 2)
+    assert found[1, where].all() and not found[0].any()
+    assert not predictions.positives(model, sizes, rois[:0], 2).any()
+
+
+def test_nothing_selected():
+    student = detector('retinanet')
+    objective = GID(min_side=10**4)
+    losses, _ = step(objective, student, detector('retinanet', 1), samples((0, 1)))
+    total(losses).backward()
+    assert total(losses) == 0 and losses['kd.o.instances'] == 0
+    assert all(p.grad is not None for p in objective.parameters())
+
+
+def test_boxes_come_from_the_surer_side():
+    student, teacher = detector('retinanet'), detector('retinanet', 1)
+    for model, bias in ((student, -9.0), (teacher, 9.0)):
+        dense_head(model).retina_cls.bias.data.fill_(bias)
+        dense_head(model).retina_cls.weight.data.zero_()
+    objective = GID()
+    _, trace = step(objective, student, teacher)
+    answers = predictions.answers(trace)
+    rois, _, _ = objective.general_instances(trace, answers)
+    own = predictions.decode(student, answers[1][1], predictions.sizes_of(trace), trace.samples)
+    first = rois[rois[:, 0] == 0][:, 1:]
+    assert (first[:, None] == own[0]).all(-1).any(1).all()
+
+
+def bound(student, teacher):
+    GID().bind(student, teacher)
+
+
+def other_unit():
+    model = detector('fcos')
+    model.bbox_head.norm_on_bbox = True
+    return model
+
+
+@pytest.mark.parametrize(
+    ('build', 'message'),
+    [
+        (lambda: GID(iou=2), "iou at most 1, found .*'iou': 2"),
+        (lambda: GID(feature=-1), 'numbers must be at least 0'),
+        (lambda: GID(instances=0), "at least 1, .*'instances': 0"),
+        (lambda: GID(score='max'), 'score must be one of'),
+        (lambda: GID(form='max'), 'form must be one of'),
+        (lambda: GID(relation_scope='max'), 'relation_scope must be one of'),
+        (lambda: bound(detector('retinanet'), detector('gfl')), 'kinds of box codes: .* delta and'),
+        (lambda: bound(detector('retinanet'), detector('atss')), 'equal priors a cell'),
+        (
+            lambda: bound(detector('fcos'), other_unit()),
+            'norm_on_bbox: .* False and .* True; Mimic',
+        ),
+        (
+            lambda: bound(detector('gfl'), detector('gfl', num_classes=4)),
+            'class counts: .* 3 and .* 4',
+        ),
+    ],
+)
+def test_bad_input(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()

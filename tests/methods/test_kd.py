@@ -1,0 +1,233 @@
+"""KD against worked numbers and a literal transcription, on RoIs, pixels and images."""
+
+import math
+
+import pytest
+import torch
+from segmentation_toys import ToyClassifier, ToySegmentor, prepare, probe_tensors
+
+from mmkd.families import two_stage
+from mmkd.methods.kd import KD, soft_kl
+from mmkd.teacher import build_model
+from mmkd.testing import (
+    detection_batch,
+    label_maps,
+    make_trace,
+    ready,
+    tiny_faster_rcnn,
+    tiny_retinanet,
+)
+
+S, T, LABELS = probe_tensors()
+ZS = torch.tensor([[1, 2, 3], [0.5, -0.5, 0], [0, 1, -1]], dtype=torch.float64)
+ZT = torch.tensor([[2, 1, 4], [1, 0, -1], [-1, 3, 0]], dtype=torch.float64)
+
+
+def literal(student, teacher, tau):
+    """Sum over rows of tau^2 * sum_k p_t (log p_t - log p_s), in loops."""
+    total = 0.0
+    for s, t in zip(student.double().tolist(), teacher.double().tolist(), strict=True):
+        p, q = (
+            [math.exp(z / tau) / sum(math.exp(x / tau) for x in row) for z in row] for row in (t, s)
+        )
+        total += tau**2 * sum(a * (math.log(a) - math.log(b)) for a, b in zip(p, q, strict=True))
+    return total
+
+
+def rows(x):
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+
+
+@pytest.mark.parametrize(
+    ('tau', 'wanted'), [(1, 0.1783412), (2, 0.3564464), (4, 0.4445310), (1000, 0.490657)]
+)
+def test_worked_numbers(tau, wanted):
+    assert float(soft_kl(ZS, ZT, tau).mean()) == pytest.approx(wanted, abs=1e-6)
+    assert float(soft_kl(ZS, ZT, tau).sum()) == pytest.approx(literal(ZS, ZT, tau))
+
+
+def test_infinite_temperature_is_the_distance_of_centred_logits():
+    difference = ZS - ZT
+    difference = difference - difference.mean(1, keepdim=True)
+    limit = difference.square().sum(1).mean() / (2 * 3)
+    assert float(limit) == pytest.approx(0.490741, abs=1e-6)
+    assert float(soft_kl(ZS, ZT, 1e4).mean()) == pytest.approx(float(limit), rel=1e-4)
+
+
+def test_gradient_formula_and_shifts():
+    s = ZS.clone().requires_grad_()
+    soft_kl(s, ZT, 4.0).mean().backward()
+    wanted = 4.0 * ((ZS / 4).softmax(1) - (ZT / 4).softmax(1)) / 3
+    torch.testing.assert_close(s.grad, wanted)
+    shift = torch.tensor([[1.0], [-2.0], [30.0]]).double()
+    torch.testing.assert_close(soft_kl(ZS + shift, ZT - shift, 2.0), soft_kl(ZS, ZT, 2.0))
+    assert float(soft_kl(ZT + shift, ZT, 2.0).abs().max()) < 1e-12
+
+
+@pytest.mark.parametrize('gap', [0.0, 200.0, 1e4])
+def test_finite_for_any_gap(gap):
+    s = torch.tensor([[gap, 0.0], [0.0, 0.0]], requires_grad=True)
+    t = torch.tensor([[0.0, gap], [gap, 0.0]])
+    loss = soft_kl(s, t, 1.0).sum()
+    loss.backward()
+    assert loss.isfinite() and s.grad.isfinite().all()
+
+
+def pixel_loss(student, teacher, labels=None, **options):
+    kd = prepare(KD(**options), ToySegmentor(), ToySegmentor())
+    samples = None if labels is None else label_maps(labels)
+    tap = 'decode_head.conv_seg'
+    trace = make_trace({tap: student}, {tap: teacher}, samples, stride=2)
+    return kd(trace)['loss']
+
+
+@pytest.mark.parametrize(
+    ('reduction', 'divisor'), [('per_pixel', 32), ('skd_sum', 16), ('element_mean', 96)]
+)
+@pytest.mark.parametrize('tau', [1, 4])
+def test_reductions_of_pixels(reduction, divisor, tau):
+    found = pixel_loss(S, T, reduction=reduction, tau=tau)
+    assert float(found) == pytest.approx(literal(rows(S), rows(T), tau) / divisor, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ('reduction', 'divisor'), [('per_pixel', 30), ('skd_sum', 15), ('element_mean', 90)]
+)
+def test_ignored_pixels_are_neither_summed_nor_counted(reduction, divisor):
+    valid = (LABELS != 255).flatten()
+    wanted = literal(rows(S)[valid], rows(T)[valid], 1) / divisor
+    found = pixel_loss(S, T, LABELS, reduction=reduction, mask_ignore=True)
+    assert float(found) == pytest.approx(wanted, rel=1e-5)
+    labels = torch.where(LABELS == 255, 7, LABELS)
+    found = pixel_loss(S, T, labels, reduction=reduction, mask_ignore=True, ignore_index=7)
+    assert float(found) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_labels_are_brought_to_the_map_by_nearest_neighbour():
+    labels = LABELS.repeat_interleave(2, 1).repeat_interleave(2, 2)
+    big = pixel_loss(S, T, labels, mask_ignore=True)
+    torch.testing.assert_close(big, pixel_loss(S, T, LABELS, mask_ignore=True))
+
+
+def test_a_batch_to_be_ignored_is_zero_with_a_gradient():
+    s = S.float().requires_grad_()
+    loss = pixel_loss(s, T, torch.full_like(LABELS, 255), mask_ignore=True)
+    loss.backward()
+    assert float(loss) == 0 and not s.grad.any()
+
+
+@pytest.mark.parametrize(('resize', 'size'), [('student', 4), ('teacher', 8), ('label', 16)])
+def test_unequal_maps_take_the_size_asked_for(resize, size):
+    big = torch.nn.functional.interpolate(T, scale_factor=2, mode='nearest')
+    student, teacher = (
+        torch.nn.functional.interpolate(x.float(), (size, size), mode='bilinear') for x in (S, big)
+    )
+    kd = KD(resize=resize)
+    kd.bind(ToySegmentor(), ToySegmentor())
+    tap = 'decode_head.conv_seg'
+    trace = make_trace({tap: S}, {tap: big}, inputs=torch.zeros(2, 3, 16, 16))
+    wanted = literal(rows(student), rows(teacher), 1) / (2 * size * size)
+    assert float(kd(trace)['loss']) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_unequal_maps_are_refused_otherwise():
+    kd = KD()
+    kd.bind(ToySegmentor(), ToySegmentor())
+    tap = 'decode_head.conv_seg'
+    trace = make_trace({tap: S}, {tap: torch.zeros(2, 3, 8, 8)})
+    with pytest.raises(ValueError, match=r"\(2, 3, 4, 4\) and teacher \(2, 3, 8, 8\). Set resize"):
+        kd(trace)
+
+
+def test_images():
+    kd = prepare(KD(), ToyClassifier(), ToyClassifier())
+    trace = make_trace({'head.fc': ZS}, {'head.fc': ZT})
+    assert kd.tau == 4
+    assert float(kd(trace)['loss']) == pytest.approx(0.4445310, rel=1e-5)
+    kd.tau = 1
+    assert float(ready(kd, trace)(trace)['loss']) == pytest.approx(0.1783412, rel=1e-5)
+
+
+@pytest.mark.parametrize('tau', [1, 3])
+def test_rois_of_the_student_are_judged_by_both(tau):
+    teacher = build_model(tiny_faster_rcnn(4)).eval()
+    feats = list(teacher.extract_feat(detection_batch()[0]))
+    rois = torch.tensor([[0, 4.0, 4, 40, 40], [1, 0, 0, 20, 60], [1, 8, 8, 90, 60]])
+    scores = torch.randn(3, 4)
+    kd = KD(tau=tau)
+    kd.bind(build_model(tiny_faster_rcnn(8)), teacher)
+    assert [str(t) for t in kd.student_taps] == [
+        'roi_head.bbox_head[0]',
+        'roi_head.bbox_roi_extractor@in[1]',
+    ]
+    student = {'roi_head.bbox_head': [scores, torch.randn(3, 12)]}
+    student['roi_head.bbox_roi_extractor@in[1]'] = rois
+    trace = make_trace(
+        student, {'neck': feats}, inputs=detection_batch()[0], teacher_model=teacher
+    )
+    pooled = teacher.roi_head.bbox_roi_extractor(feats[:4], rois)
+    wanted = teacher.roi_head.bbox_head(pooled)[0]
+    assert float(kd(trace)['loss']) == pytest.approx(literal(scores, wanted, tau) / 3, rel=1e-4)
+    found = two_stage.roi_outputs(teacher, feats, rois)[0]
+    torch.testing.assert_close(found, wanted.detach())
+    assert not found.requires_grad
+
+
+def test_no_rois_are_zero_with_a_gradient():
+    teacher = build_model(tiny_faster_rcnn(4))
+    kd = KD()
+    kd.bind(teacher, teacher)
+    scores = torch.zeros(0, 4, requires_grad=True)
+    student = {'roi_head.bbox_head': [scores], 'roi_head.bbox_roi_extractor@in[1]': torch.zeros(0, 5)}
+    trace = make_trace(student, {'neck': []}, inputs=torch.zeros(1, 3, 32, 32), teacher_model=teacher)
+    loss = kd(trace)['loss']
+    loss.backward()
+    assert float(loss) == 0
+
+
+@pytest.mark.parametrize('tau', [0, -2.0, float('nan'), 'hot'])
+def test_temperatures_not_above_zero_are_refused(tau):
+    with pytest.raises(ValueError, match='temperature tau must be'):
+        KD(tau=tau)
+
+
+@pytest.mark.parametrize(
+    ('student', 'teacher', 'message'),
+    [
+        (lambda: ToySegmentor(num_classes=3), lambda: ToySegmentor(num_classes=4), '3 classes'),
+        (lambda: ToySegmentor(num_classes=1), lambda: ToySegmentor(num_classes=1), 'one class'),
+        (
+            lambda: ToySegmentor(num_classes=2, out_channels=1),
+            lambda: ToySegmentor(num_classes=2, out_channels=1),
+            'one class',
+        ),
+        (lambda: ToyClassifier(3), lambda: ToyClassifier(4), '3 classes and the teacher 4'),
+        (lambda: ToySegmentor(), lambda: ToyClassifier(), 'logits of one kind'),
+        (
+            lambda: build_model(tiny_retinanet()),
+            lambda: build_model(tiny_retinanet()),
+            'softmax class logits',
+        ),
+        (
+            lambda: build_model(tiny_faster_rcnn()),
+            lambda: build_model(tiny_faster_rcnn(num_classes=4)),
+            '3 classes and the teacher 4',
+        ),
+    ],
+)
+def test_pairs_that_cannot_work_are_refused_at_build(student, teacher, message):
+    with pytest.raises(ValueError, match=message):
+        KD().bind(student(), teacher())
+
+
+def test_taps_and_sigmoid_scores_on_a_two_stage_detector_are_refused():
+    model = build_model(tiny_faster_rcnn())
+    with pytest.raises(ValueError, match='takes no taps'):
+        KD(student='neck').bind(model, model)
+    loss = dict(type='CrossEntropyLoss', use_sigmoid=True)
+    sigmoid = build_model(tiny_faster_rcnn(roi_head=dict(bbox_head=dict(loss_cls=loss))))
+    with pytest.raises(ValueError, match='scores by sigmoid'):
+        KD().bind(model, sigmoid)
+    for options in (dict(reduction='sum'), dict(resize='big')):
+        with pytest.raises(ValueError, match='must be one of'):
+            KD(**options)

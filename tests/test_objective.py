@@ -1,0 +1,155 @@
+"""The two base classes: what a method author may rely on."""
+
+import pytest
+import torch
+from torch import nn
+
+from mmkd.objective import Objective, PairObjective, crop_padding
+from mmkd.tap import TapError
+from mmkd.testing import ToyNet, make_trace, ready
+
+
+class Sizes(PairObjective):
+    """Remembers what it was asked to compare."""
+
+    taps = 'neck'
+
+    def compare(self, student, teacher):
+        self.seen = (student, teacher)
+        return (student - teacher).abs().mean()
+
+
+def maps(*shapes):
+    return [torch.randn(2, *shape) for shape in shapes]
+
+
+def test_taps_default_to_the_class_and_the_teacher_to_the_student():
+    assert [str(t) for t in Sizes().teacher_taps] == ['neck']
+    mine = Sizes(student=['backbone.layer1', 'neck[0]'])
+    assert [str(t) for t in mine.teacher_taps] == ['backbone.layer1', 'neck[0]']
+    both = Sizes(student='neck', teacher='backbone')
+    assert [str(t) for t in both.teacher_taps] == ['backbone']
+
+    class Alone(Objective):
+        taps, needs_teacher = 'neck', False
+
+    assert Alone().teacher_taps == ()
+
+
+def test_what_is_not_implemented_says_so():
+    with pytest.raises(NotImplementedError, match='Objective has no forward'):
+        Objective()(None)
+    trace = make_trace({'neck': maps((3, 4, 4))}, {'neck': maps((3, 4, 4))})
+    with pytest.raises(NotImplementedError, match='PairObjective has no compare'):
+        ready(PairObjective(student='neck'), trace)(trace)
+
+
+@pytest.mark.parametrize(
+    ('adapt', 'widths', 'wanted'),
+    [
+        ('auto', (3, 3), None),
+        ('auto', (3, 5), '1x1 conv 3 -> 5'),
+        ('conv1x1', (3, 3), '1x1 conv 3 -> 3'),
+        ('conv3x3', (3, 5), '3x3 conv 3 -> 5'),
+        ('conv1x1_bn_relu', (3, 5), '1x1 conv 3 -> 5 + BN + ReLU'),
+        (None, (3, 3), None),
+    ],
+)
+def test_adapters(adapt, widths, wanted):
+    sides = [{'neck': maps((c, 4, 4))} for c in widths]
+    trace = make_trace(*sides)
+    it = ready(Sizes(adapt=adapt), trace)
+    adapter = it.adapter(0)
+    assert (adapter and adapter.describe()) == wanted
+    assert it(trace)['loss'].requires_grad == (adapter is not None)
+    assert it.describe() == [f'student level 0 <- teacher level 0: {wanted or "no adapter"}']
+
+
+def test_vectors_get_linear_adapters_and_pass_otherwise():
+    trace = make_trace({'head.fc': torch.randn(2, 7)}, {'head.fc': torch.randn(2, 9)})
+    it = ready(Sizes(student='head.fc'), trace)
+    assert it.adapter(0).describe() == 'linear 7 -> 9'
+    assert it(trace)['loss'].isfinite()
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(adapt='conv5x5'), "adapt='conv5x5' is unknown; choose 'auto', None, or one of conv1x1"),
+        (dict(adapt=None), "has 3 channels and teacher 'neck' 5"),
+    ],
+)
+def test_adapters_that_cannot_be(options, message):
+    trace = make_trace({'neck': maps((3, 4, 4))}, {'neck': maps((5, 4, 4))})
+    with pytest.raises(ValueError, match=message):
+        ready(Sizes(**options), trace)
+
+
+def test_the_teacher_is_detached():
+    teacher = torch.randn(2, 3, 4, 4, requires_grad=True)
+    trace = make_trace({'neck': maps((3, 4, 4))}, {'neck': teacher})
+    it = ready(Sizes(adapt='conv1x1'), trace)
+    it(trace)['loss'].backward()
+    assert teacher.grad is None
+
+
+def test_one_cell_of_difference_is_rounding_and_more_is_an_error():
+    near = make_trace({'neck': maps((3, 15, 19))}, {'neck': maps((3, 16, 20))}, inputs=torch.zeros(2, 3, 64, 80))
+    it = ready(Sizes(), near)
+    it(near)
+    assert it.seen[0].shape == it.seen[1].shape == (2, 3, 16, 20)
+    it = Sizes(resize=None)
+    it.pairs = [(0, 0)]
+    far = make_trace({'neck': maps((3, 4, 4))}, {'neck': maps((3, 8, 8))})
+    with pytest.raises(ValueError, match=r"student \(2, 3, 4, 4\) and teacher \(2, 3, 8, 8\). Set resize="):
+        it(far)
+
+
+@pytest.mark.parametrize(('resize', 'size'), [('student', 4), ('teacher', 8), ('label', 32)])
+@pytest.mark.parametrize('align_corners', [False, True])
+def test_resize_brings_both_to_the_size_asked_for(resize, size, align_corners):
+    class Student(nn.Module):
+        pass
+
+    student, teacher = maps((3, 4, 4))[0], maps((3, 8, 8))[0]
+    trace = make_trace({'neck': student}, {'neck': teacher}, inputs=torch.zeros(2, 3, 32, 32))
+    it, model = Sizes(resize=resize), Student()
+    model.align_corners = align_corners
+    it.bind(model, None)
+    ready(it, trace)(trace)
+    for found, original in zip(it.seen, (student, teacher), strict=True):
+        wanted = original
+        if original.shape[2] != size:
+            wanted = nn.functional.interpolate(
+                original, (size, size), mode='bilinear', align_corners=align_corners
+            )
+        torch.testing.assert_close(found, wanted)
+
+
+def test_padding_that_only_the_teacher_had_is_cut_off():
+    teacher, seen, student_seen = torch.randn(1, 2, 4, 8), torch.zeros(1, 3, 64, 128), torch.zeros(1, 3, 40, 100)
+    assert torch.equal(crop_padding(teacher, seen, student_seen), teacher[:, :, :3, :7])
+    assert crop_padding(teacher, seen, seen) is teacher
+
+
+def test_a_tap_that_fell_silent_is_named():
+    trace = make_trace({'backbone': maps((3, 4, 4))}, {'neck': maps((3, 4, 4))})
+    it = Sizes()
+    it.pairs = [(0, 0)]
+    with pytest.raises(TapError, match="'neck' of Module saw nothing"):
+        it(trace)
+
+
+def test_resize_and_weight_are_checked():
+    with pytest.raises(ValueError, match="resize must be None, 'student', 'teacher' or 'label'"):
+        Sizes(resize='both')
+    for weight in (-1, float('nan')):
+        with pytest.raises(ValueError, match='at least 0'):
+            Sizes(weight=weight)
+
+
+def test_a_trace_without_networks():
+    trace = make_trace({'a': torch.ones(3, 2, 4, 6)}, progress=0.25)
+    assert trace.inputs.shape == (3, 3, 32, 48) and len(trace.samples) == 3
+    assert trace.progress == 0.25 and trace.teacher is None
+    assert isinstance(ToyNet(), nn.Module)
