@@ -291,6 +291,7 @@ def load_safely(path: str, map_location: Any = 'cpu', mmap: bool = False) -> Any
         pickle.UnpicklingError: the file asks for anything else.
         RuntimeError, EOFError, ValueError, KeyError: the file is damaged.
     """
+    HistoryBuffer()  # the first one fills the class's table of methods
     statistics = dict(HistoryBuffer._statistics_methods)
     try:
         with torch.serialization.safe_globals(_allowed()), warnings.catch_warnings():

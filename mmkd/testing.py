@@ -1,7 +1,7 @@
 """Toy networks, tiny real models, dummy batches and traces: for tests and for method authors.
 
-    trace = make_trace(student={'neck': [s]}, teacher={'neck': [t]}, samples=boxes([[0, 0, 8, 8]]))
-    loss = ready(MyObjective(), trace)(trace)
+trace = make_trace(student={'neck': [s]}, teacher={'neck': [t]}, samples=boxes([[0, 0, 8, 8]]))
+loss = ready(MyObjective(), trace)(trace)
 """
 
 from __future__ import annotations
@@ -211,7 +211,9 @@ class ToyNet(BaseModel):
     def extract_feat(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         return self.neck(self.backbone(inputs))
 
-    def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor') -> Any:
+    def forward(
+        self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor'
+    ) -> Any:
         logits = self.head(self.extract_feat(inputs))
         if mode == 'loss':
             target = torch.stack([_label_of(s) for s in data_samples or []])
@@ -289,7 +291,9 @@ def _detector(kind: str, width: int, norm: str, num_outs: int, start: int) -> di
     )
 
 
-def tiny_faster_rcnn(width: int = 8, num_classes: int = 3, norm: str = 'BN', **changes: Any) -> dict:
+def tiny_faster_rcnn(
+    width: int = 8, num_classes: int = 3, norm: str = 'BN', **changes: Any
+) -> dict:
     """Faster R-CNN on a ResNet-18 of ``width``; sixteen RoIs an image and no random choice."""
     box = dict(type='DeltaXYWHBBoxCoder', target_means=[0.0] * 4)
     model = _detector('FasterRCNN', width, norm, 5, 0)
@@ -515,11 +519,24 @@ def tiny_pspnet(
     return merged(model, changes)
 
 
-_WIDTHS = (
-    'in_channels out_channels feat_channels fc_out_channels conv_out_channels channels '
-    'stem_channels base_channels c1_in_channels c1_channels ham_channels embed_dims '
-    'feedforward_channels num_feats pool_channels point_feat_channels'
-).split()
+_WIDTHS = [
+    'in_channels',
+    'out_channels',
+    'feat_channels',
+    'fc_out_channels',
+    'conv_out_channels',
+    'channels',
+    'stem_channels',
+    'base_channels',
+    'c1_in_channels',
+    'c1_channels',
+    'ham_channels',
+    'embed_dims',
+    'feedforward_channels',
+    'num_feats',
+    'pool_channels',
+    'point_feat_channels',
+]
 
 
 def shrink(model: Any, factor: int = 8) -> Any:

@@ -316,3 +316,12 @@ def test_atomic_file(path):
         assert path.read_text() == 'old'
     assert path.read_text() == 'new'
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_history_of_a_fresh_process_can_be_averaged(tmp_path):
+    path = tmp_path / 'hub.pth'
+    buffer = HistoryBuffer([1.0, 3.0], [1, 1])
+    torch.save(dict(state_dict={'w': torch.zeros(1)}, message_hub={'loss': buffer}), path)
+    HistoryBuffer._statistics_methods.clear()  # as before the first buffer of a process
+    loaded = read_checkpoint(path)['message_hub']['loss']
+    assert loaded.statistics('mean') == 2.0

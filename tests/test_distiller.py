@@ -69,9 +69,14 @@ def test_keys_parameters_and_children_are_the_plain_students_plus_objectives():
     own = [k for k in distiller.state_dict() if not k.startswith('objectives.')]
     assert own == plain
     extra = set(distiller.state_dict()) - set(plain)
-    assert extra == {f'objectives.square.adapters.{k}.conv.{p}' for k in '01' for p in ('weight', 'bias')}
+    assert extra == {
+        f'objectives.square.adapters.{k}.conv.{p}' for k in '01' for p in ('weight', 'bias')
+    }
     assert {id(p) for p in distiller.parameters()} >= {id(p) for p in student.parameters()}
-    assert dict(distiller.named_children()).keys() == {*dict(student.named_children()), 'objectives'}
+    assert dict(distiller.named_children()).keys() == {
+        *dict(student.named_children()),
+        'objectives',
+    }
 
 
 @pytest.mark.parametrize(
@@ -83,7 +88,9 @@ def test_keys_parameters_and_children_are_the_plain_students_plus_objectives():
     ],
 )
 def test_a_checkpoint_is_a_plain_students_and_predicts_the_same(config, data, tmp_path):
-    distiller = Distiller(config, dict(cwd=dict(type='mmkd.CWD')), dict(config=config, checkpoint='random'))
+    distiller = Distiller(
+        config, dict(cwd=dict(type='mmkd.CWD')), dict(config=config, checkpoint='random')
+    )
     distiller.init_weights()
     torch.save(distiller.state_dict(), tmp_path / 'it.pth')
     stock = build_model(config).eval()
@@ -232,7 +239,9 @@ def test_nothing_of_a_run_at_build_moves_the_random_streams():
         torch.manual_seed(0), random.seed(0), np.random.seed(0)
         if wrapped:
             teacher = dict(config=tiny_faster_rcnn(8), checkpoint='random')
-            methods = dict(f=dict(type='mmkd.FGFI'), c=dict(type='mmkd.CWD'), k=dict(type='mmkd.KD'))
+            methods = dict(
+                f=dict(type='mmkd.FGFI'), c=dict(type='mmkd.CWD'), k=dict(type='mmkd.KD')
+            )
             Distiller(config, methods, teacher)
         else:
             build_model(config)
@@ -274,7 +283,7 @@ def test_keys_that_start_with_loss_are_summed_and_others_logged():
     assert float(losses['kd.it.loss_b']) == pytest.approx(2 * float(losses['kd.it.loss_a']))
     total = float(distiller.parse_losses(losses)[0])
     assert total == pytest.approx(
-        float(losses['loss_cls']) + 3 * float(losses['kd.it.loss_a']) , rel=1e-5
+        float(losses['loss_cls']) + 3 * float(losses['kd.it.loss_a']), rel=1e-5
     )
 
 
@@ -369,7 +378,9 @@ def test_several_teachers_by_name():
 
 def test_which_teacher_must_be_clear():
     teachers = {n: Teacher(ToyNet(), checkpoint='random') for n in ('a', 'b')}
-    with pytest.raises(ValueError, match="objective 'square': Square names no teacher_name. Teachers: a, b"):
+    with pytest.raises(
+        ValueError, match="objective 'square': Square names no teacher_name. Teachers: a, b"
+    ):
         toy(teacher=teachers)
     with pytest.raises(ValueError, match="teacher_name='c'. Teachers: a, b"):
         toy(dict(it=Square(teacher_name='c')), teachers)
@@ -415,7 +426,11 @@ def test_two_objectives_may_share_a_tap():
         (dict(a=dict(type='mmkd.CWD', tau=0)), ValueError, "objective 'a': CWD: temperature"),
         (dict(a=dict(type='mmkd.ToyNet')), TypeError, "objective 'a' is a ToyNet, no Objective"),
         (dict(a=Square(student='nek')), ValueError, "no module 'nek'.*neck"),
-        (dict(a=Square(resize='big') if False else dict(type='mmkd.CWD', resize='big')), ValueError, 'resize must be'),
+        (
+            dict(a=Square(resize='big') if False else dict(type='mmkd.CWD', resize='big')),
+            ValueError,
+            'resize must be',
+        ),
     ],
 )
 def test_bad_objectives_are_refused_by_name(objectives, kind, message):

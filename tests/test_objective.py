@@ -75,7 +75,10 @@ def test_vectors_get_linear_adapters_and_pass_otherwise():
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (dict(adapt='conv5x5'), "adapt='conv5x5' is unknown; choose 'auto', None, or one of conv1x1"),
+        (
+            dict(adapt='conv5x5'),
+            "adapt='conv5x5' is unknown; choose 'auto', None, or one of conv1x1",
+        ),
         (dict(adapt=None), "has 3 channels and teacher 'neck' 5"),
     ],
 )
@@ -94,14 +97,18 @@ def test_the_teacher_is_detached():
 
 
 def test_one_cell_of_difference_is_rounding_and_more_is_an_error():
-    near = make_trace({'neck': maps((3, 15, 19))}, {'neck': maps((3, 16, 20))}, inputs=torch.zeros(2, 3, 64, 80))
+    near = make_trace(
+        {'neck': maps((3, 15, 19))}, {'neck': maps((3, 16, 20))}, inputs=torch.zeros(2, 3, 64, 80)
+    )
     it = ready(Sizes(), near)
     it(near)
     assert it.seen[0].shape == it.seen[1].shape == (2, 3, 16, 20)
     it = Sizes(resize=None)
     it.pairs = [(0, 0)]
     far = make_trace({'neck': maps((3, 4, 4))}, {'neck': maps((3, 8, 8))})
-    with pytest.raises(ValueError, match=r"student \(2, 3, 4, 4\) and teacher \(2, 3, 8, 8\). Set resize="):
+    with pytest.raises(
+        ValueError, match=r'student \(2, 3, 4, 4\) and teacher \(2, 3, 8, 8\). Set resize='
+    ):
         it(far)
 
 
@@ -127,7 +134,11 @@ def test_resize_brings_both_to_the_size_asked_for(resize, size, align_corners):
 
 
 def test_padding_that_only_the_teacher_had_is_cut_off():
-    teacher, seen, student_seen = torch.randn(1, 2, 4, 8), torch.zeros(1, 3, 64, 128), torch.zeros(1, 3, 40, 100)
+    teacher, seen, student_seen = (
+        torch.randn(1, 2, 4, 8),
+        torch.zeros(1, 3, 64, 128),
+        torch.zeros(1, 3, 40, 100),
+    )
     assert torch.equal(crop_padding(teacher, seen, student_seen), teacher[:, :, :3, :7])
     assert crop_padding(teacher, seen, seen) is teacher
 

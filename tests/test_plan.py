@@ -51,7 +51,9 @@ def stock(path):
 def distil(student, teacher, methods, data):
     torch.manual_seed(0)
     distiller = Distiller(
-        student, {m.lower(): dict(type=f'mmkd.{m}') for m in methods}, dict(config=teacher, checkpoint='random')
+        student,
+        {m.lower(): dict(type=f'mmkd.{m}') for m in methods},
+        dict(config=teacher, checkpoint='random'),
     )
     distiller.train()
     for _ in range(2):
@@ -106,7 +108,9 @@ def test_checkpointed_backbones_may_be_tapped_at_every_stage():
 
 def test_levels_are_paired_by_stride_or_refused():
     teacher = dict(config=tiny_faster_rcnn(8), checkpoint='random')
-    with pytest.raises(ValueError, match='Student strides: 8, 16, 32, 64, 128; teacher strides: 4, 8'):
+    with pytest.raises(
+        ValueError, match='Student strides: 8, 16, 32, 64, 128; teacher strides: 4, 8'
+    ):
         Distiller(tiny_retinanet(4), dict(f=dict(type='mmkd.FGFI')), teacher)
     options = dict(type='mmkd.FGFI', level_map='common')
     distiller = Distiller(tiny_retinanet(4), dict(f=options), teacher)
@@ -158,7 +162,10 @@ def test_what_is_printed():
 
 def test_candidates_are_the_taps_that_fire():
     found = dict(candidates(build_model(tiny_faster_rcnn(4)), depth=2))
-    assert [str(level) for level in found['neck']][:2] == ['8x64x64 (stride 4)', '8x32x32 (stride 8)']
+    assert [str(level) for level in found['neck']][:2] == [
+        '8x64x64 (stride 4)',
+        '8x32x32 (stride 8)',
+    ]
     assert 'backbone.layer3' in found and 'rpn_head.rpn_conv' in found
     assert 'roi_head' not in found
     head = dict(candidates(build_model(tiny_pspnet(4)), depth=2))

@@ -173,7 +173,9 @@ def test_the_teacher_never_computes_a_loss(monkeypatch):
     teacher = Teacher(tiny_faster_rcnn(4), checkpoint='random')
     teacher.listen(parse_taps(['roi_head.bbox_head', 'rpn_head']))
     for owner in (teacher.model, teacher.model.rpn_head, teacher.model.roi_head):
-        monkeypatch.setattr(owner, 'loss', lambda *a, **k: pytest.fail('label assignment is wasted'))
+        monkeypatch.setattr(
+            owner, 'loss', lambda *a, **k: pytest.fail('label assignment is wasted')
+        )
     inputs, samples = detection_batch()
     before = torch.get_rng_state()
     side = teacher(inputs, samples, teacher.pixels)

@@ -71,19 +71,21 @@ class DemoProgress(Hook):
 
     def __init__(self, began: float, before: float, share: float) -> None:
         self.began, self.before, self.share = began, before, share
-        self.history: dict = dict(scores={}, steps=[], cost='')
+        self.history: dict = dict(scores={}, steps=[], loss=0.0, cost='')
 
     def before_train(self, runner) -> None:
         self.path = Path(runner.work_dir) / 'history.json'
         if self.path.exists() and runner.epoch:
             self.history = json.loads(self.path.read_text())
 
+    loss = float('nan')  # a resumed run may validate first
+
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         self.start = time.perf_counter()
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         self.history['steps'].append(time.perf_counter() - self.start)
-        self.loss = float(outputs['loss'])
+        self.history['loss'] = float(outputs['loss'])
 
     def after_train_epoch(self, runner) -> None:
         if (runner.epoch + 1) % runner.cfg.train_cfg.val_interval:
@@ -101,7 +103,7 @@ class DemoProgress(Hook):
         left = minutes * (1 - done) / max(done, 1e-3)
         score = f'AP {scores[0]:4.1f}  AP50 {scores[1]:4.1f}' if scores else ' ' * 18
         say(
-            f'      epoch {epoch}/{runner.max_epochs}   loss {self.loss:6.3f}   {score}   '
+            f'      epoch {epoch}/{runner.max_epochs}   loss {self.history["loss"]:6.3f}   {score}   '
             f'{minutes:4.1f} min done, about {left:.1f} left'
         )
 

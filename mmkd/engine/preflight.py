@@ -84,7 +84,9 @@ def score_teacher(runner: Any, teacher: Any, count: int) -> dict[str, float]:
             evaluator.process(data_samples=outputs, data_batch=batch)
         restrict(evaluator, dataset, count)
         metrics = evaluator.evaluate(count)
-    return {k: round(float(v), 4) for k, v in metrics.items() if isinstance(v, (int, float, np.number))}
+    return {
+        k: round(float(v), 4) for k, v in metrics.items() if isinstance(v, (int, float, np.number))
+    }
 
 
 @contextlib.contextmanager

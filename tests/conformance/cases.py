@@ -178,4 +178,3 @@ def rank_gradient(name: str, family: str, rows: slice) -> dict[str, Tensor]:
     parameters = {n: p for n, p in distiller.named_parameters() if p.requires_grad}
     grads = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     return {n: g for n, g in zip(parameters, grads, strict=True) if g is not None}
-

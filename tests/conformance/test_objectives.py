@@ -34,7 +34,6 @@ from mmkd.tap import Side, Trace, flatten
 from mmkd.teacher import Teacher
 
 
-
 @pytest.fixture(scope='module', params=pairs(), ids='-'.join)
 def it(request):
     """A method on a family; pytest runs all tests of one before the next."""
@@ -116,11 +115,15 @@ def test_equal_networks_have_nothing_to_teach(it):
         pytest.skip('declares that it is not zero at equality')
     student = copy.deepcopy(networks(it.family)[0]).eval()
     torch.manual_seed(0)
-    distiller = build(it.name, it.family, student, Teacher(copy.deepcopy(student), checkpoint='random'))
+    distiller = build(
+        it.name, it.family, student, Teacher(copy.deepcopy(student), checkpoint='random')
+    )
     make_identities(distiller.objectives)
     distiller.eval()
     ordinary = float(it.loss.detach())
-    assert abs(float(total(terms(distiller, batch(it.family))).detach())) < 1e-4 * max(ordinary, 0.1)
+    assert abs(float(total(terms(distiller, batch(it.family))).detach())) < 1e-4 * max(
+        ordinary, 0.1
+    )
 
 
 def test_a_batch_without_ground_truth_is_finite_and_keeps_the_graph(it):
@@ -201,5 +204,7 @@ def test_no_hook_and_no_tensor_of_the_step_stays(it):
 
 def test_recorded_tensors_are_only_aliased_once():
     """Guards the helper above: lists stay lists."""
-    assert [t.dtype for t in flatten(_bf16([torch.ones(1, requires_grad=True)]))] == [torch.bfloat16]
+    assert [t.dtype for t in flatten(_bf16([torch.ones(1, requires_grad=True)]))] == [
+        torch.bfloat16
+    ]
     assert isinstance(fresh_teacher(networks('classifier')[1]), Teacher)

@@ -7,6 +7,7 @@ import os
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
+
 from mmkd.datasets.scenes import CLASSES, PALETTE
 from mmkd.datasets.synthetic import write_cityscapes, write_coco
 from mmkd.testing import tiny_faster_rcnn, tiny_pspnet, tiny_retinanet
@@ -136,7 +137,9 @@ class Curve(Hook):
         self.steps = []
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        self.steps.append({k: float(v.detach()) for k, v in outputs.items() if not k.startswith('kd.')})
+        self.steps.append(
+            {k: float(v.detach()) for k, v in outputs.items() if not k.startswith('kd.')}
+        )
 
 
 def run(runner):

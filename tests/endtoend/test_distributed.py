@@ -5,8 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mmkd.testing import tiny_faster_rcnn
 from recipes import distilled, recipe
+
+from mmkd.testing import tiny_faster_rcnn
 
 ROOT = Path(__file__).parents[2]
 

@@ -3,8 +3,9 @@
 import pytest
 import torch
 from mmengine.runner import Runner as StockRunner
-from mmkd.engine.launch import build_runner, prepare
 from recipes import distilled, recipe, run
+
+from mmkd.engine.launch import build_runner, prepare
 
 
 @pytest.mark.parametrize('kind', ['frcnn', 'pspnet'])

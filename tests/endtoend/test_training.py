@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.runner import Runner as StockRunner
+from recipes import MODELS, distilled, recipe, run
+
 from mmkd.engine.launch import build_runner, prepare
 from mmkd.engine.launch import test as score
 from mmkd.teacher import build_model
-from recipes import MODELS, distilled, recipe, run
 
 ROOT = Path(__file__).parents[2]
 EMA = [dict(type='EMAHook')]
@@ -98,7 +99,9 @@ def test_the_tools_run_from_the_command_line(trained, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / 'out' / 'iter_2.pth').is_file()
     assert "type='mmkd.FGFI'" in (tmp_path / 'out' / 'distil_fgfi.py').read_text()
-    done = _tool(tmp_path, 'train.py', 'out/distil_fgfi.py', '--cfg-options', 'model.teacher.dtype=f')
+    done = _tool(
+        tmp_path, 'train.py', 'out/distil_fgfi.py', '--cfg-options', 'model.teacher.dtype=f'
+    )
     assert done.returncode == 1
     assert 'Traceback' not in done.stderr and "dtype must be 'bf16'" in done.stderr
 

@@ -53,7 +53,9 @@ def test_a_detached_student_is_found_in_the_first_step():
         def compare(self, student, teacher):
             return (student.detach() - teacher).square().mean()
 
-    with pytest.raises(RuntimeError, match=r'kd.it.loss does not depend on the student.*detach\(\)'):
+    with pytest.raises(
+        RuntimeError, match=r'kd.it.loss does not depend on the student.*detach\(\)'
+    ):
         run(toy(Detached(adapt='conv1x1')), 1)
 
 
@@ -80,7 +82,9 @@ def test_an_argument_tap_without_a_gradient_is_found():
 def test_a_dead_term_stops_after_the_guarded_steps():
     distiller = toy(It(lambda x: x * 0))
     run(distiller, 4)
-    with pytest.raises(RuntimeError, match='kd.it.loss: zero, or without a gradient, in all of the first 5'):
+    with pytest.raises(
+        RuntimeError, match='kd.it.loss: zero, or without a gradient, in all of the first 5'
+    ):
         run(distiller, 1)
     run(toy(It(lambda x: x * 0), preflight=False), 7)
     with pytest.raises(RuntimeError, match='first 2 steps'):
@@ -107,7 +111,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_by_name_at_any_step(value):
     values = iter([1.0] * 7 + [value])
     distiller = toy(It(lambda x: x * next(values)))
     run(distiller, 7)
-    with pytest.raises(FloatingPointError, match=r'stopped before the update: kd.it.loss = (nan|inf)'):
+    with pytest.raises(
+        FloatingPointError, match=r'stopped before the update: kd.it.loss = (nan|inf)'
+    ):
         run(distiller, 1)
 
 
@@ -123,7 +129,9 @@ def test_a_teacher_that_is_not_finite_is_named():
     nn.init.constant_(teacher.neck.conv.weight, float('inf'))
     with pytest.raises(FloatingPointError, match='nan|infinity'):
         run(toy(It(lambda x: x.nan_to_num()), teacher=teacher), 1)
-    with pytest.raises(FloatingPointError, match=r"the teacher's 'neck\[0\]' holds NaN or infinity"):
+    with pytest.raises(
+        FloatingPointError, match=r"the teacher's 'neck\[0\]' holds NaN or infinity"
+    ):
         run(toy(It(lambda x: x.nan_to_num(posinf=1.0)), teacher=teacher), 1)
 
 
@@ -176,9 +184,7 @@ def test_a_silent_student_tap_stops_the_first_step():
             return super().extract_feat(inputs) if not self.training else (self.backbone(inputs),)
 
     torch.manual_seed(0)
-    distiller = Distiller(
-        Sometimes(), dict(it=It()), Teacher(ToyNet(), checkpoint='random')
-    )
+    distiller = Distiller(Sometimes(), dict(it=It()), Teacher(ToyNet(), checkpoint='random'))
     distiller.train()
     with pytest.raises(TapError, match="Tap 'neck\\[0\\]' of Sometimes saw nothing"):
         run(distiller, 1)
@@ -195,6 +201,10 @@ def test_an_objective_that_returns_no_scalar_tensor_is_told():
         def forward(self, trace):
             return self.value(trace.student['neck'][0])
 
-    for value in (lambda x: x.mean((1, 2, 3)), lambda x: 0.5, lambda x: dict(loss=x.mean(), note=3)):
+    for value in (
+        lambda x: x.mean((1, 2, 3)),
+        lambda x: 0.5,
+        lambda x: dict(loss=x.mean(), note=3),
+    ):
         with pytest.raises(TypeError, match="objective 'it' returned"):
             run(toy(Rows(value)), 1)

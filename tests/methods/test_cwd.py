@@ -19,7 +19,9 @@ def literal(student, teacher, tau):
     total = 0.0
     for i in range(n):
         for j in range(c):
-            p, q = (((x[i, j] / tau).exp() / (x[i, j] / tau).exp().sum()) for x in (teacher, student))
+            p, q = (
+                ((x[i, j] / tau).exp() / (x[i, j] / tau).exp().sum()) for x in (teacher, student)
+            )
             total += (p * (p / q).log()).sum()
     return tau**2 * total / (n * c)
 
@@ -152,5 +154,7 @@ def test_unequal_classes_are_refused_at_build_for_logits_only():
     with pytest.raises(ValueError, match='the student has 3 classes and the teacher 5'):
         prepare(CWD(), ToySegmentor(num_classes=3), ToySegmentor(num_classes=5))
     prepare(
-        CWD(student='decode_head.bottleneck'), ToySegmentor(num_classes=3), ToySegmentor(num_classes=5)
+        CWD(student='decode_head.bottleneck'),
+        ToySegmentor(num_classes=3),
+        ToySegmentor(num_classes=5),
     )

@@ -36,7 +36,10 @@ class Scene(nn.Module):
 
         self.bbox_head = nn.Module()
         self.bbox_head.prior_generator = AnchorGenerator(
-            strides=list(strides), ratios=list(ratios), scales=[scale], centers=[(0, 0)] * len(strides)
+            strides=list(strides),
+            ratios=list(ratios),
+            scales=[scale],
+            centers=[(0, 0)] * len(strides),
         )
 
 
@@ -53,7 +56,9 @@ def literal(anchors, gts, student, teacher, psi, rule='global', adapters=None):
     chosen = [torch.zeros(len(gts), len(a), dtype=torch.bool) for a in anchors]
     for n, image in enumerate(gts):
         for g in image.double():
-            iou = [iou_matrix(g[None], a.reshape(-1, 4).double())[0].view(len(a), -1) for a in anchors]
+            iou = [
+                iou_matrix(g[None], a.reshape(-1, 4).double())[0].view(len(a), -1) for a in anchors
+            ]
             best = [float(i.max()) for i in iou]
             for level, i in enumerate(iou):
                 top = best[level] if rule == 'per_level' else max(best)
@@ -126,7 +131,9 @@ def test_fgfi_5_twice_the_same_box_is_that_box():
 )
 def test_fgfi_6_nothing_to_imitate_is_zero_with_a_gradient(gt):
     student = torch.randn(1, 2, 4, 4, requires_grad=True)
-    fgfi, trace = objective(Scene(), [student], [torch.ones(1, 2, 4, 4)], boxes(gt), adapt='conv3x3')
+    fgfi, trace = objective(
+        Scene(), [student], [torch.ones(1, 2, 4, 4)], boxes(gt), adapt='conv3x3'
+    )
     result = fgfi(trace)
     assert float(result['loss']) == 0 and float(result['cells']) == 0
     result['loss'].backward()
@@ -165,7 +172,13 @@ def test_transcription(rule, psi):
     anchors = [a.view(h * w, -1, 4) for a, (h, w) in zip(priors, sizes, strict=True)]
     adapters = [a.double() for a in (fgfi.adapters[f'{k}'] for k in range(3))]
     wanted, cells = literal(
-        anchors, gts, [s.double() for s in student], [t.double() for t in teacher], psi, rule, adapters
+        anchors,
+        gts,
+        [s.double() for s in student],
+        [t.double() for t in teacher],
+        psi,
+        rule,
+        adapters,
     )
     fgfi.float()
     result = fgfi(trace)
@@ -190,7 +203,9 @@ def test_the_adapter_at_few_cells_equals_the_whole_map(kernel, relu, count):
     found = imitation(student, teacher, mask, adapter)
     wanted = ((adapter(student) - teacher).square() * mask[:, None]).sum()
     torch.testing.assert_close(found, wanted)
-    for a, b in zip(torch.autograd.grad(found, inputs), torch.autograd.grad(wanted, inputs), strict=True):
+    for a, b in zip(
+        torch.autograd.grad(found, inputs), torch.autograd.grad(wanted, inputs), strict=True
+    ):
         torch.testing.assert_close(a, b)
 
 

@@ -135,7 +135,7 @@ def test_unequal_maps_are_refused_otherwise():
     kd.bind(ToySegmentor(), ToySegmentor())
     tap = 'decode_head.conv_seg'
     trace = make_trace({tap: S}, {tap: torch.zeros(2, 3, 8, 8)})
-    with pytest.raises(ValueError, match=r"\(2, 3, 4, 4\) and teacher \(2, 3, 8, 8\). Set resize"):
+    with pytest.raises(ValueError, match=r'\(2, 3, 4, 4\) and teacher \(2, 3, 8, 8\). Set resize'):
         kd(trace)
 
 
@@ -162,9 +162,7 @@ def test_rois_of_the_student_are_judged_by_both(tau):
     ]
     student = {'roi_head.bbox_head': [scores, torch.randn(3, 12)]}
     student['roi_head.bbox_roi_extractor@in[1]'] = rois
-    trace = make_trace(
-        student, {'neck': feats}, inputs=detection_batch()[0], teacher_model=teacher
-    )
+    trace = make_trace(student, {'neck': feats}, inputs=detection_batch()[0], teacher_model=teacher)
     pooled = teacher.roi_head.bbox_roi_extractor(feats[:4], rois)
     wanted = teacher.roi_head.bbox_head(pooled)[0]
     assert float(kd(trace)['loss']) == pytest.approx(literal(scores, wanted, tau) / 3, rel=1e-4)
@@ -178,8 +176,13 @@ def test_no_rois_are_zero_with_a_gradient():
     kd = KD()
     kd.bind(teacher, teacher)
     scores = torch.zeros(0, 4, requires_grad=True)
-    student = {'roi_head.bbox_head': [scores], 'roi_head.bbox_roi_extractor@in[1]': torch.zeros(0, 5)}
-    trace = make_trace(student, {'neck': []}, inputs=torch.zeros(1, 3, 32, 32), teacher_model=teacher)
+    student = {
+        'roi_head.bbox_head': [scores],
+        'roi_head.bbox_roi_extractor@in[1]': torch.zeros(0, 5),
+    }
+    trace = make_trace(
+        student, {'neck': []}, inputs=torch.zeros(1, 3, 32, 32), teacher_model=teacher
+    )
     loss = kd(trace)['loss']
     loss.backward()
     assert float(loss) == 0

@@ -1,0 +1,120 @@
+"""What is proved before the first step."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.dataset import pseudo_collate
+from mmengine.evaluator import BaseMetric, Evaluator
+from mmengine.optim import build_optim_wrapper
+from torch import nn
+
+from mmkd.distiller import Distiller
+from mmkd.engine.preflight import PreflightHook, check_optimised, full_precision, score_teacher
+from mmkd.methods.cwd import CWD
+from mmkd.teacher import Teacher
+from mmkd.testing import ToyNet, class_labels, pixels
+
+
+class Shown(BaseMetric):
+    """How many samples there were, and the mean of what the model said."""
+
+    def process(self, data_batch, data_samples):
+        self.results += [float(x.mean()) for x in data_samples]
+
+    def compute_metrics(self, results):
+        return dict(count=len(results), mean=sum(results) / len(results))
+
+
+class Images(torch.utils.data.Dataset):
+    metainfo = dict(classes=('a', 'b', 'c'))
+
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, index):
+        torch.rand(1)  # augmentation draws numbers
+        return dict(
+            inputs=pixels(1, (32, 32), index)[0], data_samples=class_labels(torch.tensor([0]))[0]
+        )
+
+
+def toy(score=0, **teacher):
+    torch.manual_seed(0)
+    return Distiller(
+        ToyNet(),
+        dict(cwd=CWD(student='neck', tau=1)),
+        Teacher(ToyNet(6), checkpoint='random', **teacher),
+        preflight=dict(score=score),
+    )
+
+
+def runner_of(model, lines, optim_wrapper=None, val=True):
+    loader = SimpleNamespace(dataset=Images(), collate_fn=pseudo_collate)
+    return SimpleNamespace(
+        model=model,
+        logger=SimpleNamespace(info=lines.append),
+        optim_wrapper=optim_wrapper
+        or build_optim_wrapper(model, dict(optimizer=dict(type='SGD', lr=1))),
+        val_loop=object() if val else None,
+        val_dataloader=loader,
+        val_evaluator=Evaluator(Shown()),
+    )
+
+
+def test_the_plan_is_printed_and_no_score_by_default():
+    lines = []
+    PreflightHook().before_train(runner_of(toy(), lines))
+    assert len(lines) == 1 and 'objective cwd: CWD' in lines[0]
+    PreflightHook().before_train(runner_of(ToyNet(), lines))
+    assert len(lines) == 1
+
+
+def test_an_adapter_outside_every_optimiser_is_named():
+    model = toy()
+    only = [p for n, p in model.named_parameters() if not n.startswith('objectives')]
+    wrapper = SimpleNamespace(param_groups=[dict(params=only)])
+    with pytest.raises(RuntimeError, match='no optimiser updates cwd.adapters.0.conv.weight'):
+        PreflightHook().before_train(runner_of(model, [], wrapper))
+    several = dict(
+        a=wrapper, b=SimpleNamespace(param_groups=[dict(params=model.objectives.parameters())])
+    )
+    check_optimised(nn.ModuleDict(), several)
+
+
+def test_a_thawed_teacher_is_refused():
+    model = toy()
+    model.teachers['teacher'].model.train()
+    with pytest.raises(RuntimeError, match="teacher 'teacher' was thawed"):
+        PreflightHook().before_train(runner_of(model, []))
+
+
+@pytest.mark.parametrize('options', [dict(), dict(dtype='bf16')])
+@pytest.mark.parametrize(('asked', 'shown'), [(3, 3), (99, 5)])
+def test_the_teacher_is_scored_by_the_runs_own_metric(asked, shown, options):
+    lines, model = [], toy(asked, **options)
+    teacher = model.teachers['teacher']
+    before = torch.get_rng_state()
+    runner = runner_of(model, lines)
+    PreflightHook().before_train(runner)
+    assert torch.equal(before, torch.get_rng_state()), "the student's random stream moved"
+    assert (
+        f"teacher 'teacher' on {asked} val samples: {{'count': {float(shown)}, 'mean': " in lines[1]
+    )
+    assert not runner.val_evaluator.metrics[0].results, "the run's own metric was filled"
+    assert next(teacher.model.parameters()).dtype == (torch.bfloat16 if options else torch.float32)
+    assert not teacher.model.training
+
+
+def test_precision_comes_back_after_an_error():
+    teacher = toy(dtype='bf16').teachers['teacher']
+    with pytest.raises(KeyError), full_precision(teacher):
+        assert next(teacher.model.parameters()).dtype == torch.float32
+        raise KeyError
+    assert next(teacher.model.parameters()).dtype == torch.bfloat16
+
+
+def test_a_score_without_validation_data_is_refused():
+    with pytest.raises(ValueError, match='needs val_dataloader and val_evaluator'):
+        model = toy(2)
+        score_teacher(runner_of(model, [], val=False), model.teachers['teacher'], 2)

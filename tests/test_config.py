@@ -1,0 +1,96 @@
+"""Configs: where they come from, and stock ones wrapped on the fly."""
+
+import pytest
+from mmengine.config import Config
+
+from mmkd.config import load_config, resolve, wrap_stock
+from mmkd.registry import MODELS
+from mmkd.teacher import build_model
+from mmkd.testing import tiny_pspnet, tiny_retinanet
+
+
+@pytest.fixture
+def plain(tmp_path):
+    """Paths of a plain student's and a teacher's config."""
+    paths = []
+    for name, width in (('student', 4), ('teacher', 8)):
+        config = Config(dict(default_scope='mmdet', model=tiny_retinanet(width)))
+        config.dump(tmp_path / f'{name}.py')
+        paths.append(str(tmp_path / f'{name}.py'))
+    return paths
+
+
+def test_a_base_of_mmkd_from_a_foreign_folder(tmp_path, monkeypatch):
+    (tmp_path / 'mine.py').write_text(
+        "_base_ = ['mmkd::fgfi_frcnn_r101_r50.py']\n"
+        'model = dict(\n'
+        "    teacher=dict(checkpoint='random'),\n"
+        "    objectives=dict(fgfi=dict(psi=0.3), cwd=dict(type='mmkd.CWD')),\n)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    config = load_config('mine.py')
+    assert config.model.objectives.fgfi == dict(type='mmkd.FGFI', weight=dict(start=400), psi=0.3)
+    assert set(config.model.objectives) == {'fgfi', 'cwd'}
+    assert config.default_scope == 'mmdet' and config.train_dataloader.dataset.type == 'CocoDataset'
+
+
+def test_scoped_paths():
+    for path in (
+        'mmkd::cwd_pspnet_r101_r18.py',
+        'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
+        'mmseg::pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py',
+    ):
+        assert load_config(path).model
+
+
+@pytest.mark.parametrize(
+    ('path', 'message'),
+    [
+        ('nowhere.py', "Config 'nowhere.py' does not exist \\(looked in /"),
+        ('mmkd::nowhere.py', "'nowhere.py'. It has: .*fgfi_frcnn_r101_r50.py"),
+        ('mmdet::retinanet/nowhere.py', 'does not exist in mmdet'),
+        ('mmbanana::a.py', "package 'mmbanana' is not installed"),
+    ],
+)
+def test_what_is_not_there_is_named(path, message):
+    with pytest.raises(FileNotFoundError, match=message):
+        resolve(path)
+
+
+def test_a_stock_config_is_wrapped_and_its_text_is_equivalent(plain, tmp_path):
+    student, teacher = plain
+    config, text = wrap_stock(student, teacher, 'random', 'FGFI')
+    (tmp_path / 'written.py').write_text(text)
+    written = load_config(str(tmp_path / 'written.py'))
+    assert written.model.to_dict() == Config(dict(model=config.model)).model.to_dict()
+    assert len(text.splitlines()) <= 20
+    distiller = MODELS.build(written.model)
+    assert list(distiller.objectives) == ['fgfi']
+    assert distiller.teachers['teacher'].model.neck.fpn_convs[0].conv.out_channels == 16
+
+
+def test_wrapping_names_methods_with_or_without_scope(plain):
+    for method in ('CWD', 'mmkd.CWD'):
+        config, _ = wrap_stock(*plain, 'random', method)
+        assert config.model.objectives == dict(cwd=dict(type='mmkd.CWD'))
+    with pytest.raises(ValueError, match='--method Banana: unknown. Known methods: .*FGFI'):
+        wrap_stock(*plain, 'random', 'Banana')
+    with pytest.raises(ValueError, match='distils already'):
+        wrap_stock('mmkd::fgfi_frcnn_r101_r50.py', plain[1], 'random', 'FGFI')
+
+
+def test_relative_paths_still_hold_in_the_work_dir(plain, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _, text = wrap_stock('student.py', 'teacher.py', 'best.pth', 'CWD')
+    for name in ('student.py', 'teacher.py', 'best.pth'):
+        assert repr(str(tmp_path / name)) in text
+
+
+def test_models_are_built_from_files_mappings_and_distillation_configs(plain):
+    path, _ = plain
+    for source in (path, load_config(path), load_config(path).model, dict(load_config(path).model)):
+        assert type(build_model(source)).__name__ == 'RetinaNet'
+    distilled = dict(type='mmkd.Distiller', student=tiny_pspnet(4), objectives={})
+    assert (
+        type(build_model(dict(model=distilled, default_scope='mmseg'))).__name__ == 'EncoderDecoder'
+    )
