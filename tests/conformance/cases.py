@@ -71,7 +71,7 @@ def networks(family: str) -> tuple[nn.Module, Teacher]:
 def lively(model: nn.Module) -> None:
     """Move what starts at zero: untrained heads and BatchNorms say nothing in particular."""
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter) * (parameter.abs().mean() + 0.1))
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
