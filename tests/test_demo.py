@@ -3,6 +3,7 @@
 import importlib.util
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -115,3 +116,21 @@ def test_another_seed_starts_afresh(demo, finished, monkeypatch):
     with pytest.raises(Trained):
         finished.train(2, 'teacher')
     assert not stale.exists()
+
+
+def test_progress_of_a_run_that_goes_on_at_a_validation(demo, tmp_path, capfd, monkeypatch):
+    """Nothing was trained yet in this call; what came before is known from the file."""
+    history = dict(scores={'2': [10.0, 20.0]}, steps=[0.1], loss=1.5, cost='')
+    (tmp_path / 'history.json').write_text(json.dumps(history))
+    monkeypatch.setattr(demo.time, 'time', lambda: 160.0)
+    hook = demo.DemoProgress(began=100.0, before=0.1, share=0.4, after=0.2)
+    runner = SimpleNamespace(work_dir=str(tmp_path), epoch=4, max_epochs=8)
+    hook.before_train(runner)
+    hook.after_val_epoch(runner, {'coco/bbox_mAP': 0.123, 'coco/bbox_mAP_50': 0.25})
+    # 0.1 of the work took a minute; half of 0.4 and 0.2 are left.
+    said = capfd.readouterr().out
+    assert 'loss  1.500   AP 12.3  AP50 25.0    1.0 min done, about 4.0 left' in said
+    assert json.loads((tmp_path / 'history.json').read_text())['scores'] == {
+        '2': [10.0, 20.0],
+        '4': [12.3, 25.0],
+    }

@@ -63,19 +63,20 @@ class DemoProgress(Hook):
     """One line an epoch; remembers scores and step times in ``history.json``.
 
     Args:
-        began (float): when the demo started.
-        before, share (float): of the whole demo's work, what is done before this run, and the run.
+        began (float): when the demo was started.
+        before, share, after (float): work of this call before this run, of the run, and after it.
     """
 
     priority = 'VERY_LOW'
 
-    def __init__(self, began: float, before: float, share: float) -> None:
-        self.began, self.before, self.share = began, before, share
+    def __init__(self, began: float, before: float, share: float, after: float) -> None:
+        self.began, self.before, self.share, self.after = began, before, share, after
         self.history: dict = dict(scores={}, steps=[], loss=0.0, cost='')
 
     def before_train(self, runner) -> None:
         self.path = Path(runner.work_dir) / 'history.json'
-        if self.path.exists() and runner.epoch:
+        self.first = runner.epoch
+        if self.path.exists() and self.first:
             self.history = json.loads(self.path.read_text())
 
     loss = float('nan')  # a resumed run may validate first
@@ -98,13 +99,13 @@ class DemoProgress(Hook):
 
     def report(self, runner, epoch: int, scores=None) -> None:
         write_json(self.path, self.history)
-        done = self.before + self.share * epoch / runner.max_epochs
         minutes = (time.time() - self.began) / 60
-        left = minutes * (1 - done) / max(done, 1e-3)
+        done = self.before + self.share * (epoch - self.first) / runner.max_epochs
+        left = self.share * (1 - epoch / runner.max_epochs) + self.after
         score = f'AP {scores[0]:4.1f}  AP50 {scores[1]:4.1f}' if scores else ' ' * 18
         say(
-            f'      epoch {epoch}/{runner.max_epochs}   loss {self.history["loss"]:6.3f}   {score}   '
-            f'{minutes:4.1f} min done, about {left:.1f} left'
+            f'      epoch {epoch}/{runner.max_epochs}   loss {self.history["loss"]:6.3f}   '
+            f'{score}   {minutes:4.1f} min done, about {minutes * left / max(done, 0.01):.1f} left'
         )
 
     def after_train(self, runner) -> None:
@@ -201,8 +202,13 @@ class Demo:
             shutil.rmtree(folder)  # of other data, another seed or another config
         folder.mkdir(parents=True, exist_ok=True)
         write_json(started, wanted)
-        before = 0.05 + sum(RUNS[r][2] for r in list(RUNS)[: number - 2]) - self.skipped
-        progress = dict(began=self.began, before=before, share=RUNS[run][2])
+        shares = [share for _, _, share in RUNS.values()]
+        progress = dict(
+            began=self.began,
+            before=0.03 + sum(shares[: number - 2]) - self.skipped,
+            share=shares[number - 2],
+            after=0.02 + sum(shares[number - 1 :]),
+        )
         config.custom_hooks = [dict(type='mmkd.DemoProgress', **progress)]
         config.resume = True
         with quietly(folder / 'output.log'):

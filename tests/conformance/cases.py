@@ -169,10 +169,17 @@ def make_identities(objective: nn.Module) -> None:
             module.norm = module.relu = nn.Identity()
 
 
+@functools.cache
+def untouched(family: str) -> tuple[nn.Module, Teacher]:
+    """Networks that no other test trained, the same in every process."""
+    return networks.__wrapped__(family)
+
+
 def rank_gradient(name: str, family: str, rows: slice) -> dict[str, Tensor]:
     """Gradient of the loss on some images of a batch of four, in eval mode."""
+    student, teacher = untouched(family)
     torch.manual_seed(0)
-    distiller = build(name, family).eval()
+    distiller = build(name, family, student, teacher).eval()
     inputs, samples = batch(family, 4)
     loss = total(terms(distiller, (inputs[rows], samples[rows])))
     parameters = {n: p for n, p in distiller.named_parameters() if p.requires_grad}

@@ -8,6 +8,7 @@ import pytest
 from messages import ROOT
 from mmengine.registry import DefaultScope
 
+import mmkd.methods  # noqa: F401  (what is registered now is what will be restored)
 from mmkd import MODELS
 
 PAGES = ['write-your-own-method.md', 'schedules.md']
