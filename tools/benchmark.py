@@ -1,7 +1,11 @@
-"""Measure cost: python tools/benchmark.py step CONFIG [--size 256 256] [--batch 2]
+"""Measure a distillation: python tools/benchmark.py step CONFIG, or gradients CONFIG
 
-Times, in turn and in one process, a plain student step, that and a bare teacher forward (the
-floor), and the distilled step; peak memory likewise. Weights are random and no data is read.
+``step`` times, in turn and in one process, a plain student step, that and a bare teacher forward
+(the floor), and the distilled step; peak memory likewise. Weights are random, no data is read.
+
+``gradients`` takes training batches and a student's --checkpoint, and compares the gradient of
+each term with that of the task: a ratio far below 0.1 teaches little, one far above 1 drowns the
+task, and a negative cosine pulls against it.
 """
 
 import argparse
@@ -10,19 +14,23 @@ import torch
 
 import mmkd  # noqa: F401  (registers the scope)
 from mmkd.config import load_config
+from mmkd.engine import gradients
 from mmkd.engine.benchmark import benchmark_step, report
-from mmkd.engine.launch import add_common, apply_common, plain_errors
+from mmkd.engine.launch import add_common, apply_common, check_data, plain_errors
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('what', choices=['step'])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('what', choices=['step', 'gradients'])
     parser.add_argument('config')
     parser.add_argument('--size', type=int, nargs=2, default=(256, 256), metavar=('H', 'W'))
-    parser.add_argument('--batch', type=int, default=2)
-    parser.add_argument('--rounds', type=int, default=7)
+    parser.add_argument('--batch', type=int, default=2, help='images a step')
+    parser.add_argument('--rounds', type=int, default=7, help='measured steps or batches')
     parser.add_argument('--boxes', type=int, default=8, help='ground-truth boxes an image')
     parser.add_argument('--teacher-dtype', choices=['bf16', 'fp16'])
+    parser.add_argument('--checkpoint', help='gradients: the student; untrained without')
     add_common(parser)
     return parser.parse_args()
 
@@ -30,6 +38,12 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     config = apply_common(args, load_config(args.config))
+    if args.what == 'gradients':
+        check_data(config, 'train')
+        pulls = gradients.measure_gradients(config, args.checkpoint, args.rounds)
+        print(f'{args.config}, {args.checkpoint or "untrained student"}, {args.rounds} batches')
+        print(gradients.report(pulls))
+        return
     costs = benchmark_step(
         config, tuple(args.size), args.batch, args.rounds, args.boxes, args.teacher_dtype
     )
