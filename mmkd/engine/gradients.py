@@ -106,8 +106,8 @@ def report(pulls: Mapping[str, Pull]) -> str:
     lines = ['| term | value | gradient / task (range) | cosine |', '|---|---|---|---|']
     for key, pull in pulls.items():
         low, middle, high = min(pull.ratios), statistics.median(pull.ratios), max(pull.ratios)
+        value, cosine = statistics.mean(pull.values), statistics.mean(pull.cosines)
         lines.append(
-            f'| {key} | {statistics.mean(pull.values):.4g} | {middle:.3f} ({low:.3f} to {high:.3f}) '
-            f'| {statistics.mean(pull.cosines):+.2f} |'
+            f'| {key} | {value:.4g} | {middle:.3f} ({low:.3f} to {high:.3f}) | {cosine:+.2f} |'
         )
     return '\n'.join(lines)
