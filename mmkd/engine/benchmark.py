@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,66 +22,118 @@ from mmkd.teacher import Teacher, run_route
 
 @dataclass
 class Cost:
-    """Of one kind of step: median seconds, ratio to the floor in the same round, peak bytes."""
+    """Of one kind of step: median seconds, ratio to its floor in the same round, peak bytes."""
 
     seconds: float
     ratio: float
     spread: tuple[float, float]
     peak: int
+    peak_ratio: float
 
 
 def benchmark_step(
-    config: Config,
+    configs: Mapping[str, Config],
     size: tuple[int, int] = (256, 256),
     batch: int = 2,
     rounds: int = 7,
     boxes: int = 8,
     dtype: str | None = None,
 ) -> dict[str, Cost]:
-    """Time three kinds of step in turn, in one process, on a random batch.
+    """Time several kinds of step in turn, in one process, on a random batch.
 
-    ``plain`` is the student's own step (forward, backward, SGD), ``floor`` that and a bare float32
-    teacher forward as far as the taps need, ``distilled`` the real thing.
+    ``plain`` is the student's own step (forward, backward, SGD); a ``floor`` is that and a bare
+    float32 teacher forward as far as a config's taps need; then the distilled step of each config.
 
     Args:
-        config (Config): of a distillation run; weights are random and no data is read.
+        configs (dict[str, Config]): distillation runs of one student and one teacher, by name;
+            weights are random and no data is read.
         size (tuple[int, int]): height and width of the batch.
         batch, rounds, boxes (int): images, measured rounds, ground-truth boxes an image.
-        dtype (str | None): of the distilling teacher; the floor's stays float32.
+        dtype (str | None): of the distilling teachers; the floors' stay float32.
+
+    Raises:
+        ValueError: no distillation config, or students or teachers that differ.
     """
-    init_default_scope(config.get('default_scope', 'mmengine'))
+    _check_comparable(configs)
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    distiller = _distiller(config, dtype).to(device)
-    bare = _bare_teachers(config, distiller)
-    inputs, samples = random_batch(distiller, size, batch, boxes, device)
+    steps: dict[str, Callable[[], None]] = {}
+    floors: dict[str, str] = {}
+    data: tuple[Tensor, list] | None = None
+    for name, config in configs.items():
+        init_default_scope(config.get('default_scope', 'mmengine'))
+        distiller = _distiller(config, dtype).to(device)
+        bare = _bare_teachers(config, distiller)
+        data = data or random_batch(distiller, size, batch, boxes, device)
+        floors[name] = f'floor ({", ".join(teacher.route for teacher in bare)})'
+        steps.setdefault('plain', _plain_step(distiller, *data))
+        steps.setdefault(floors[name], _floor_step(bare, steps['plain'], *data))
+        steps[name] = _distilled_step(distiller, *data)
+    floors['plain'] = next(iter(floors.values()))
+    return measure(steps, rounds, floors)
+
+
+def _check_comparable(configs: Mapping[str, Config]) -> None:
+    """Ratios to a common floor need a common student and teacher."""
+    first: tuple[str, tuple] | None = None
+    for name, config in configs.items():
+        model = config.model
+        if 'Distiller' not in str(model.type):
+            raise ValueError(
+                'benchmark step needs a distillation config (model.type mmkd.Distiller).'
+            )
+        pair = (model.student, [entry['config'] for entry in _teacher_entries(model)])
+        first = first or (name, pair)
+        if pair != first[1]:
+            raise ValueError(
+                f'benchmark step compares configs of one student and one teacher, but {first[0]} '
+                f'and {name} differ in them. Measure them one by one.'
+            )
+
+
+def _update(distiller: Distiller) -> Callable[[dict[str, Any]], None]:
     optimiser = torch.optim.SGD(distiller.parameters(), lr=1e-6)
 
     def update(losses: dict[str, Any]) -> None:
         loss, _ = distiller.parse_losses(losses)
-        optimiser.zero_grad()
         loss.backward()
         optimiser.step()
+        optimiser.zero_grad()  # here, so that every step starts without gradients
 
-    def plain() -> None:
-        update(distiller.student(inputs, samples, mode='loss'))
+    return update
 
-    @torch.no_grad()
-    def listen() -> None:
-        for teacher in bare:
-            run_route(teacher.model, teacher.route, inputs, samples)
 
+def _plain_step(distiller: Distiller, inputs: Tensor, samples: list) -> Callable[[], None]:
+    update = _update(distiller)
+    return lambda: update(distiller.student(inputs, samples, mode='loss'))
+
+
+def _distilled_step(distiller: Distiller, inputs: Tensor, samples: list) -> Callable[[], None]:
+    update = _update(distiller)
+    return lambda: update(distiller(inputs, samples, mode='loss'))
+
+
+def _floor_step(
+    teachers: list[Teacher], plain: Callable[[], None], inputs: Tensor, samples: list
+) -> Callable[[], None]:
     def floor() -> None:
-        listen()
+        with torch.no_grad():
+            for teacher in teachers:
+                run_route(teacher.model, teacher.route, inputs, samples)
         plain()
 
-    def distilled() -> None:
-        update(distiller(inputs, samples, mode='loss'))
-
-    return measure({'plain': plain, 'floor': floor, 'distilled': distilled}, rounds)
+    return floor
 
 
-def measure(steps: dict[str, Callable[[], None]], rounds: int, base: str = 'floor') -> dict:
-    """Interleave the steps, rotating which one goes first; ratios are taken within a round."""
+def measure(
+    steps: Mapping[str, Callable[[], None]], rounds: int, floors: Mapping[str, str]
+) -> dict[str, Cost]:
+    """Interleave the steps, rotating which one goes first; ratios are taken within a round.
+
+    Args:
+        steps (dict[str, callable]): what to time.
+        rounds (int): how often, after two runs that warm up.
+        floors (dict[str, str]): which step each one is compared with; itself if not named.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     names = list(steps)
     for step in steps.values():
@@ -90,14 +142,17 @@ def measure(steps: dict[str, Callable[[], None]], rounds: int, base: str = 'floo
     for turn in range(rounds):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             seconds[name].append(_clock(steps[name]))
+    peaks = {name: peak_bytes(step) for name, step in steps.items()}
     result = {}
-    for name, step in steps.items():
-        ratios = sorted(a / b for a, b in zip(seconds[name], seconds[base], strict=True))
+    for name in names:
+        floor = floors.get(name, name)
+        ratios = sorted(a / b for a, b in zip(seconds[name], seconds[floor], strict=True))
         result[name] = Cost(
             statistics.median(seconds[name]),
             statistics.median(ratios),
             (ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]),
-            peak_bytes(step),
+            peaks[name],
+            peaks[name] / max(peaks[floor], 1),
         )
     return result
 
@@ -140,8 +195,6 @@ def _distiller(config: Config, dtype: str | None) -> Distiller:
     from mmkd.registry import MODELS
 
     model = config.model
-    if 'Distiller' not in str(model.type):
-        raise ValueError('benchmark step needs a distillation config (model.type mmkd.Distiller).')
     for entry in _teacher_entries(model):
         entry['checkpoint'] = 'random'
         entry['dtype'] = dtype or entry.get('dtype')
@@ -206,9 +259,8 @@ def _random_boxes(
     return InstanceData(bboxes=torch.cat((low, low + wh), 1).to(device), labels=labels.to(device))
 
 
-def report(costs: dict[str, Cost]) -> str:
+def report(costs: Mapping[str, Cost]) -> str:
     """A markdown table."""
-    floor = costs['floor']
     lines = [
         '| step | seconds | x floor (quartiles) | peak MiB | x floor |',
         '|---|---|---|---|---|',
@@ -217,6 +269,6 @@ def report(costs: dict[str, Cost]) -> str:
         low, high = cost.spread
         lines.append(
             f'| {name} | {cost.seconds:.3f} | {cost.ratio:.3f} ({low:.3f} to {high:.3f}) | '
-            f'{cost.peak / 2**20:.0f} | {cost.peak / max(floor.peak, 1):.3f} |'
+            f'{cost.peak / 2**20:.0f} | {cost.peak_ratio:.3f} |'
         )
     return '\n'.join(lines)
