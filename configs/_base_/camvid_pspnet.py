@@ -6,12 +6,16 @@ max_epochs = 12
 scale = (240, 180)
 crop_size = (160, 192)
 norm_cfg = dict(type='BN', requires_grad=True)
+# Median frequency balancing, in the order of the classes (Badrinarayanan et al., SegNet).
+class_weight = [0.26, 0.18, 4.56, 0.14, 0.91, 0.38, 9.64, 1.84, 0.68, 6.25, 7.36]
 
 model = dict(
     data_preprocessor=dict(size=crop_size, test_cfg=dict(size_divisor=1)),
     pretrained=None,
     backbone=dict(depth=18, strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2), norm_cfg=norm_cfg),
-    decode_head=dict(num_classes=11, norm_cfg=norm_cfg),
+    decode_head=dict(
+        num_classes=11, norm_cfg=norm_cfg, loss_decode=dict(class_weight=class_weight)
+    ),
     auxiliary_head=None,
 )
 
