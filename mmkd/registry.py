@@ -6,7 +6,10 @@ from mmengine.registry import Registry
 _ENGINE = ['mmkd.engine.launch']  # imports every hook, loop and Runner
 
 MODELS = Registry(
-    'model', parent=root.MODELS, scope='mmkd', locations=['mmkd.distiller', 'mmkd.methods']
+    'model',
+    parent=root.MODELS,
+    scope='mmkd',
+    locations=['mmkd.distiller', 'mmkd.methods', 'mmkd.models'],
 )
 RUNNERS = Registry('runner', parent=root.RUNNERS, scope='mmkd', locations=_ENGINE)
 LOOPS = Registry('loop', parent=root.LOOPS, scope='mmkd', locations=_ENGINE)
@@ -14,5 +17,8 @@ HOOKS = Registry('hook', parent=root.HOOKS, scope='mmkd', locations=_ENGINE)
 DATASETS = Registry('dataset', parent=root.DATASETS, scope='mmkd', locations=['mmkd.datasets'])
 TRANSFORMS = Registry(
     'transform', parent=root.TRANSFORMS, scope='mmkd', locations=['mmkd.datasets']
+)
+DATA_SAMPLERS = Registry(
+    'data sampler', parent=root.DATA_SAMPLERS, scope='mmkd', locations=['mmkd.datasets.samplers']
 )
 METRICS = Registry('metric', parent=root.METRICS, scope='mmkd', locations=['mmkd.datasets'])

@@ -58,6 +58,7 @@ class LinearAdapter(nn.Linear):
 ADAPTERS: dict[str, dict] = {
     'conv1x1': dict(kernel=1),
     'conv3x3': dict(kernel=3),
+    'conv1x1_bn': dict(kernel=1, bias=False, norm=True),
     'conv1x1_bn_relu': dict(kernel=1, bias=False, norm=True, relu=True),
 }
 

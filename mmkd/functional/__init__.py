@@ -1,5 +1,5 @@
 """Pure tensor functions used by at least two methods."""
 
-from mmkd.functional.checks import check_choice, check_temperature, weight_or
+from mmkd.functional.checks import check_at_least, check_choice, check_temperature, weight_or
 
-__all__ = ['check_choice', 'check_temperature', 'weight_or']
+__all__ = ['check_at_least', 'check_choice', 'check_temperature', 'weight_or']

@@ -26,6 +26,15 @@ def check_choice(owner: str, name: str, value: Any, choices: Iterable[Any]) -> A
     return value
 
 
+def check_at_least(owner: str, name: str, value: float, least: float = 0) -> float:
+    """A finite number of at least ``least``, else ValueError."""
+    if not isinstance(value, (int, float)) or not math.isfinite(value) or value < least:
+        raise ValueError(
+            f'{owner}: {name} must be a finite number of at least {least}, found {value!r}.'
+        )
+    return value
+
+
 def weight_or(default: float, weight: Any) -> Any:
     """The method's own weight where the config names none, also inside a schedule."""
     if weight is None:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from mmkd.families import family_of
+from mmkd.families import FAMILIES, family_of
+from mmkd.families.agreement import named
 from mmkd.tap import Tap, parse_taps
 
 if TYPE_CHECKING:
@@ -27,14 +28,15 @@ def bind_pyramid(
     Raises:
         ValueError: a model of a family for which the objective does not work.
     """
-    for side, model in (('student', student), ('teacher', teacher)):
-        family = family_of(model)
-        if family != 'other' and family not in objective.families:
-            raise ValueError(
-                f'{type(objective).__name__} works for {", ".join(objective.families)}, but the '
-                f'{side} is a {type(model).__name__} ({family}). CWD and AT take the features of '
-                'any model.'
-            )
+    families = [family_of(model) for model in (student, teacher)]
+    if not set(families) <= {*objective.families, 'other'}:
+        known = ', '.join(FAMILIES[name] for name in objective.families)
+        own, judge = (FAMILIES.get(name, name) for name in families)
+        raise ValueError(
+            f'{type(objective).__name__} works for {known}, but the student is {named(student)} '
+            f'({own}) and the teacher {named(teacher)} ({judge}); CWD and AT take the features of '
+            'any model.'
+        )
     necks = [getattr(model, 'neck', None) for model in (student, teacher)]
     part = 'backbone' if None in necks else 'neck'
     taps = parse_taps(part if levels is None else f'{part}[0:{levels}]')

@@ -1,0 +1,52 @@
+"""Divergences between rows of class logits that several methods share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def soft_kl(student: Tensor, teacher: Tensor, tau: float) -> Tensor:
+    """``tau^2 * sum_k p_t (log p_t - log p_s)`` of each row, p = softmax(z / tau).
+
+    Args:
+        student, teacher (Tensor): logits (..., K); the teacher is the target.
+
+    Returns:
+        Tensor: (...), not reduced.
+    """
+    log_s, log_t = F.log_softmax(student / tau, -1), F.log_softmax(teacher / tau, -1)
+    return F.kl_div(log_s, log_t, reduction='none', log_target=True).sum(-1) * tau**2
+
+
+def decoupled_kl(
+    student: Tensor, teacher: Tensor, target: Tensor, tau: float
+) -> tuple[Tensor, Tensor]:
+    """``tau^2 KL(b_t || b_s)`` and ``tau^2 KL(q_t || q_s)`` of each row.
+
+    ``b = (p_y, 1 - p_y)`` says whether it is the target class y, q which of the others:
+    ``KL(p_t || p_s)`` is the first plus ``1 - p_t,y`` times the second.
+
+    Args:
+        student, teacher (Tensor): logits (R, K).
+        target (Tensor): y, (R,) long.
+        tau (float): temperature of all softmaxes.
+
+    Returns:
+        tuple: target and non-target term, (R,) each.
+    """
+    (b_s, q_s), (b_t, q_t) = (log_parts(z / tau, target) for z in (student, teacher))
+    target_kl, other_kl = (
+        F.kl_div(s, t, reduction='none', log_target=True).sum(-1)
+        for s, t in ((b_s, b_t), (q_s, q_t))
+    )
+    return target_kl * tau**2, other_kl * tau**2
+
+
+def log_parts(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """``log b`` (R, 2) and ``log q`` (R, K - 1), without a logarithm of a probability."""
+    others = torch.arange(logits.shape[-1] - 1, device=logits.device).expand(len(logits), -1)
+    others = logits.gather(1, others + (others >= target[:, None]).long())
+    both = torch.cat((logits.gather(1, target[:, None]), others.logsumexp(1, keepdim=True)), 1)
+    return both.log_softmax(1), others.log_softmax(1)

@@ -1,0 +1,77 @@
+"""What a sampler promises about the batches of an epoch."""
+
+import pytest
+import torch
+
+from mmkd.datasets.samplers import ClassPairSampler, labels_of
+
+
+class Images:
+    """A dataset of nothing but classes."""
+
+    def __init__(self, labels):
+        self.labels = labels
+
+    def __len__(self):
+        return len(self.labels)
+
+    def get_data_info(self, index):
+        label = self.labels[index]
+        return {} if label is None else dict(gt_label=label)
+
+
+LABELS = [0, 1, 0, 2, 1, 0, 1, 0, 0, 1, 3]
+
+
+def batches(sampler, size):
+    return [list(part) for part in torch.tensor(list(sampler)).split(size)]
+
+
+def test_every_image_is_an_anchor_once_and_has_a_partner_of_its_class():
+    sampler = ClassPairSampler(Images(LABELS), batch_size=6, seed=0)
+    drawn = batches(sampler, 6)
+    assert len(sampler) == sum(map(len, drawn)) == 2 * len(LABELS)
+    anchors = []
+    for batch in drawn:
+        half = len(batch) // 2
+        anchors += [int(i) for i in batch[:half]]
+        for anchor, partner in zip(batch[:half], batch[half:], strict=True):
+            assert LABELS[anchor] == LABELS[partner]
+            assert (anchor == partner) == (LABELS.count(LABELS[anchor]) == 1)
+    assert sorted(anchors) == list(range(len(LABELS)))
+
+
+def test_all_other_images_of_the_class_are_drawn():
+    sampler, partners = ClassPairSampler(Images([0] * 5), batch_size=2, seed=0), set()
+    for epoch in range(40):
+        sampler.set_epoch(epoch)
+        drawn = list(sampler)
+        partners |= {p for a, p in zip(drawn[::2], drawn[1::2], strict=True) if a == 0}
+    assert partners == {1, 2, 3, 4}
+
+
+def test_epochs_differ_and_repeat():
+    sampler = ClassPairSampler(Images(LABELS), batch_size=4, seed=3)
+    first = list(sampler)
+    sampler.set_epoch(1)
+    assert list(sampler) != first
+    sampler.set_epoch(0)
+    assert list(sampler) == first
+
+
+def test_ranks_share_the_anchors(monkeypatch):
+    anchors = []
+    for rank in range(2):
+        monkeypatch.setattr('mmkd.datasets.samplers.get_dist_info', lambda rank=rank: (rank, 2))
+        sampler = ClassPairSampler(Images(LABELS), batch_size=4, seed=0)
+        drawn = batches(sampler, 4)
+        assert sum(map(len, drawn)) == len(sampler) == 12
+        anchors += [int(i) for batch in drawn for i in batch[: len(batch) // 2]]
+    assert set(anchors) == set(range(len(LABELS))) and len(anchors) == 12
+
+
+def test_what_is_refused():
+    with pytest.raises(ValueError, match='batch_size must be even, found 3'):
+        ClassPairSampler(Images(LABELS), batch_size=3)
+    with pytest.raises(ValueError, match='no gt_label'):
+        labels_of(Images([0, None]))
