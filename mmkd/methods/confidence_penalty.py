@@ -1,0 +1,63 @@
+"""ConfidencePenalty: reward entropy."""
+
+from __future__ import annotations
+
+from math import log
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmkd.families import logits
+from mmkd.functional import check_at_least
+from mmkd.objective import Objective, Taps
+from mmkd.registry import MODELS
+from mmkd.tap import Trace
+
+
+def entropy(student: Tensor) -> Tensor:
+    """``H = - sum_k p_k log p_k`` of each row of logits, (R, K) -> (R,), in nats."""
+    log_p = student.log_softmax(1)
+    return -(log_p.exp() * log_p).sum(1)
+
+
+@MODELS.register_module()
+class ConfidencePenalty(Objective):
+    """Regularizing neural networks by penalizing confident output distributions.
+
+    Pereyra et al., 2017, eq. 1: ``CE - beta H(p)``. The loss is ``log K - H``, the divergence from
+    uniform classes, so that it is 0 for a network without any confidence and never negative; the
+    constant ``log K`` has no gradient. The weight is beta. On the images of a classifier, a
+    two-stage detector's sampled RoIs or a segmentor's labelled pixels.
+
+    Args:
+        threshold (float | None): the paper's hinge, in nats: entropy above it earns nothing more,
+            ``max(0, threshold - H)``.
+        student, weight: see :class:`~mmkd.objective.Objective`.
+
+    Raises:
+        ValueError: a threshold below 0; a model without softmax class logits.
+    """
+
+    default_weight = 0.1
+    needs_teacher = False
+    zero_at_equality = False
+    families = logits.KINDS
+
+    def __init__(
+        self, student: Taps = None, weight: Any = None, threshold: float | None = None
+    ) -> None:
+        super().__init__(student, weight=weight)
+        if threshold is not None:
+            check_at_least('ConfidencePenalty', 'threshold', threshold)
+        self.threshold = threshold
+        self.kind = ''
+
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        self.kind = logits.bind_rows(self, student, None)
+
+    def forward(self, trace: Trace) -> dict[str, Tensor]:
+        rows = logits.rows(trace, self, self.kind)
+        if not len(rows.student):
+            return {'loss': rows.student.sum() * 0.0}
+        top = log(rows.student.shape[1]) if self.threshold is None else self.threshold
+        return {'loss': (top - entropy(rows.student)).clamp(min=0).mean()}

@@ -1,0 +1,69 @@
+"""ESKD: stop listening to the teacher before the end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmkd.families import logits
+from mmkd.functional import check_choice, check_temperature
+from mmkd.functional.logits import soft_kl
+from mmkd.objective import Objective, Taps
+from mmkd.registry import MODELS
+from mmkd.schedule import Schedule
+from mmkd.tap import Trace
+
+
+@MODELS.register_module()
+class ESKD(Objective):
+    """On the efficacy of knowledge distillation: KD that ends early.
+
+    Cho and Hariharan, ICCV 2019: Hinton's loss until ``stop``, the task alone afterwards; the
+    teacher is not run any more then. Any other objective ends early in the same way, with
+    ``weight=dict(stop=0.6)``. The paper's other remedy, a teacher that itself stopped early, is a
+    teacher checkpoint of an earlier epoch.
+
+    Args:
+        weight (float): before the stop.
+        stop (int | float): iteration, or fraction of the run, from which on the weight is 0. The
+            paper tunes it; 0.625 is the first drop of the learning rate in the usual 240 epochs.
+        ramp (str | None): ``None`` stops at once; ``'linear'`` or ``'cosine'`` fade out until then.
+        tau (float): temperature.
+        student, teacher, teacher_name: see :class:`~mmkd.objective.Objective`; no taps on two-stage
+            detectors.
+
+    Raises:
+        ValueError: options out of range; models without comparable class logits.
+    """
+
+    families = logits.KINDS
+
+    def __init__(
+        self,
+        student: Taps = None,
+        teacher: Taps = None,
+        weight: Any = 1.0,
+        teacher_name: str | None = None,
+        stop: float = 0.625,
+        ramp: str | None = None,
+        tau: float = 4.0,
+    ) -> None:
+        super().__init__(student, teacher, weight, teacher_name)
+        check_choice('ESKD', 'ramp', ramp, (None, 'linear', 'cosine'))
+        if self.weight != Schedule.of(self.weight.value):
+            raise ValueError(
+                'ESKD has its own schedule: give weight as a number, and stop and ramp.'
+            )
+        self.weight = Schedule(self.weight.value, stop=stop, decay=ramp)
+        self.tau = check_temperature('ESKD', tau)
+        self.kind = ''
+
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        self.kind = logits.bind_rows(self, student, teacher)
+
+    def forward(self, trace: Trace) -> dict[str, Tensor]:
+        rows = logits.rows(trace, self, self.kind)
+        if not len(rows.student):
+            return {'loss': rows.student.sum() * 0.0}
+        return {'loss': soft_kl(rows.student, rows.teacher, self.tau).mean()}

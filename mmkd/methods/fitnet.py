@@ -1,0 +1,64 @@
+"""FitNet: a middle layer of the student predicts one of the teacher."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmkd.families import classifier
+from mmkd.functional import check_choice
+from mmkd.objective import PairObjective, Taps
+from mmkd.registry import MODELS
+
+
+def hint_error(student: Tensor, teacher: Tensor, variant: str = 'mse') -> Tensor:
+    """Squared error of (N, C, H, W): the mean over all elements, or ``'paper'``: half the sum of
+    an image, mean over N."""
+    error = (student - teacher).square()
+    return error.mean() if variant == 'mse' else error.flatten(1).sum(1).mean() / 2
+
+
+@MODELS.register_module()
+class FitNet(PairObjective):
+    """FitNets: hints for thin deep nets.
+
+    Romero et al., ICLR 2015, eq. 3. Without taps: the middle stage of two classifiers, through a
+    1x1 convolution with BatchNorm; with taps maps of any model, for instance ``student='neck'``.
+    Public codes train the hint beside the task (the default); the paper first trains the student
+    up to the hint alone (``task_weight=0`` in a first run), then by KD from that checkpoint
+    (``load_from``).
+
+    Args:
+        variant (str): ``'mse'``, to which the default weight of 100 belongs (RepDistiller), or
+            ``'paper'``, which is C * H * W / 2 times that.
+        student, teacher, weight, teacher_name, adapt, resize, level_map, in_channels,
+        out_channels: see :class:`~mmkd.objective.PairObjective`; maps of unequal size are compared
+            at the teacher's.
+
+    Raises:
+        ValueError: an unknown variant; no taps and no classifiers.
+    """
+
+    default_weight = 100.0
+    families = ('classifier',)
+
+    def __init__(
+        self,
+        student: Taps = None,
+        teacher: Taps = None,
+        weight: Any = None,
+        variant: str = 'mse',
+        adapt: str | None = 'conv1x1_bn',
+        resize: str | None = 'teacher',
+        **pair: Any,
+    ) -> None:
+        super().__init__(student, teacher, weight, adapt=adapt, resize=resize, **pair)
+        self.variant = check_choice('FitNet', 'variant', variant, ('mse', 'paper'))
+
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        super().bind(student, teacher)
+        classifier.choose_taps(self, classifier.middle_stage_tap, student, teacher)
+
+    def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return hint_error(student, teacher, self.variant)

@@ -1,0 +1,106 @@
+"""FSP: the flow between two layers is a Gram matrix; match it."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmkd.families import classifier
+from mmkd.functional import check_choice
+from mmkd.levels import Level
+from mmkd.objective import Objective, Taps
+from mmkd.registry import MODELS
+from mmkd.tap import Trace
+
+
+def flow(first: Tensor, second: Tensor, pool: str = 'max') -> Tensor:
+    """``1 / (H W) * sum_hw F1_hw F2_hw^T`` of each image, (N, C1, H, W) and (N, C2, H, W).
+
+    The larger map is pooled to the size of the smaller one.
+
+    Returns:
+        Tensor: (N, C1, C2).
+    """
+    size = tuple(min(a, b) for a, b in zip(first.shape[2:], second.shape[2:], strict=True))
+    resize = F.adaptive_max_pool2d if pool == 'max' else F.adaptive_avg_pool2d
+    a, b = (x if x.shape[2:] == size else resize(x, size) for x in (first, second))
+    return torch.bmm(a.flatten(2), b.flatten(2).transpose(1, 2)) / (size[0] * size[1])
+
+
+def flow_error(student: Tensor, teacher: Tensor, reduction: str = 'mean') -> Tensor:
+    """Of two (N, C1, C2): mean square, or ``'frobenius'``: squared Frobenius norm, mean over N."""
+    error = (student - teacher).square()
+    return error.mean() if reduction == 'mean' else error.sum((1, 2)).mean()
+
+
+@MODELS.register_module()
+class FSP(Objective):
+    """A gift from knowledge distillation: the flow of solution procedure.
+
+    Yim et al., CVPR 2017, eqs. 1-3, over consecutive taps. Two phases: train with ``task_weight=0``
+    and this alone, then without it from that checkpoint (``load_from``). Widths of student and
+    teacher must agree, or ``adapt=True`` puts a 1x1 convolution on the student's maps. Without
+    taps: all stages of two classifiers.
+
+    Args:
+        pool (str): ``'max'`` (paper) or ``'avg'`` (RepDistiller), where two maps differ in size.
+        reduction (str): ``'mean'`` over N * C1 * C2 (RepDistiller, weight 50) or ``'frobenius'``,
+            which is C1 * C2 times that (paper).
+        adapt (bool): see above.
+        student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.
+
+    Raises:
+        ValueError: options out of range; fewer than two maps, or unequally many; unequal widths.
+    """
+
+    default_weight = 50.0
+    families = ('classifier',)
+
+    def __init__(
+        self,
+        student: Taps = None,
+        teacher: Taps = None,
+        weight: Any = None,
+        teacher_name: str | None = None,
+        pool: str = 'max',
+        reduction: str = 'mean',
+        adapt: bool = True,
+    ) -> None:
+        super().__init__(student, teacher, weight, teacher_name)
+        self.pool = check_choice('FSP', 'pool', pool, ('max', 'avg'))
+        self.reduction = check_choice('FSP', 'reduction', reduction, ('mean', 'frobenius'))
+        self.adapt = adapt
+        self.adapters = nn.ModuleList()
+
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        classifier.choose_taps(self, classifier.stage_taps, student, teacher)
+
+    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
+        if student is None or teacher is None or not 2 <= len(student) == len(teacher):
+            found = [len(levels or []) for levels in (student, teacher)]
+            raise ValueError(
+                'FSP compares flows between consecutive maps and needs two or more taps, equally '
+                f'many on both sides; found {found[0]} and {found[1]}.'
+            )
+        for own, wanted in zip(student, teacher, strict=True):
+            narrow, wide = own.channels, wanted.channels
+            if narrow != wide and not self.adapt:
+                raise ValueError(
+                    f"FSP with adapt=False needs equal widths, but '{own.tap}' has {narrow} and "
+                    f"'{wanted.tap}' {wide} channels."
+                )
+            same = narrow == wide
+            self.adapters.append(nn.Identity() if same else nn.Conv2d(narrow, wide, 1, bias=False))
+
+    def forward(self, trace: Trace) -> dict[str, Tensor]:
+        assert trace.teacher is not None
+        own = [t for tap in self.student_taps for t in trace.student[tap]]
+        own = [adapter(x) for adapter, x in zip(self.adapters, own, strict=True)]
+        wanted = [t.detach() for tap in self.teacher_taps for t in trace.teacher[tap]]
+        flows = [[flow(a, b, self.pool) for a, b in pairwise(maps)] for maps in (own, wanted)]
+        losses = [flow_error(s, t, self.reduction) for s, t in zip(*flows, strict=True)]
+        return {'loss': sum(losses)}

@@ -1,0 +1,86 @@
+"""NoisyTeacher: one teacher becomes many when its logits are shaken."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmengine.dist import get_rank
+from torch import Tensor, nn
+
+from mmkd.families import logits
+from mmkd.functional import check_at_least, check_choice
+from mmkd.methods.l2_logit import half_squared_error
+from mmkd.objective import Objective, Taps
+from mmkd.registry import MODELS
+from mmkd.tap import Trace
+
+
+def perturb(teacher: Tensor, noise: Tensor) -> Tensor:
+    """``(1 + xi) z_t`` with xi (R, 1) of a sample or (R, K) of a logit; 0 leaves a row alone."""
+    return teacher * (1 + noise)
+
+
+@MODELS.register_module()
+class NoisyTeacher(Objective):
+    """Deep model compression: distilling knowledge from noisy teachers.
+
+    Sau and Balasubramanian, 2016: ``1 / (2 R) * sum_r ||z_s - (1 + m_r xi) z_t||^2`` where m_r is 1
+    with probability alpha and xi normal with deviation sigma. In the mean that is L2Logit plus
+    ``alpha sigma^2 / 2 * mean ||z_t||^2``, a constant. Public implementations multiply by the noise
+    alone, or mix probabilities and log-probabilities; this is the paper's.
+
+    Args:
+        alpha (float): share of rows that are shaken, in [0, 1].
+        sigma (float): standard deviation of the noise.
+        noise (str): xi is one number a row (``'sample'``) or one a logit (``'logit'``); the paper
+            can be read both ways.
+        seed (int): of the noise, which depends on it, on the iteration and on the rank only.
+        student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`; no taps on
+            two-stage detectors.
+
+    Raises:
+        ValueError: options out of range; models without comparable class logits.
+    """
+
+    default_weight = 0.1
+    zero_at_equality = False
+    families = logits.KINDS
+
+    def __init__(
+        self,
+        student: Taps = None,
+        teacher: Taps = None,
+        weight: Any = None,
+        teacher_name: str | None = None,
+        alpha: float = 0.5,
+        sigma: float = 0.5,
+        noise: str = 'sample',
+        seed: int = 0,
+    ) -> None:
+        super().__init__(student, teacher, weight, teacher_name)
+        self.alpha = check_at_least('NoisyTeacher', 'alpha', alpha)
+        if alpha > 1:
+            raise ValueError(f'NoisyTeacher: alpha is a share of the rows, found {alpha}.')
+        self.sigma = check_at_least('NoisyTeacher', 'sigma', sigma)
+        self.noise = check_choice('NoisyTeacher', 'noise', noise, ('sample', 'logit'))
+        self.seed, self.kind = seed, ''
+
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        self.kind = logits.bind_rows(self, student, teacher)
+
+    def forward(self, trace: Trace) -> dict[str, Tensor]:
+        rows = logits.rows(trace, self, self.kind)
+        if not len(rows.student):
+            return {'loss': rows.student.sum() * 0.0}
+        noise = self.draw(rows.teacher, trace.progress.iteration)
+        return {'loss': half_squared_error(rows.student, perturb(rows.teacher, noise))}
+
+    def draw(self, teacher: Tensor, iteration: int) -> Tensor:
+        """xi of one step, (R, 1) or (R, K), 0 in the rows that are left alone."""
+        seed = (self.seed * 1_000_003 + iteration) * 997 + get_rank()
+        generator = torch.Generator(teacher.device).manual_seed(seed % 2**32)
+        options: dict = dict(generator=generator, device=teacher.device)
+        shaken = torch.rand(len(teacher), 1, **options) < self.alpha
+        columns = 1 if self.noise == 'sample' else teacher.shape[1]
+        return torch.randn(len(teacher), columns, **options) * self.sigma * shaken

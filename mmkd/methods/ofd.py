@@ -1,0 +1,136 @@
+"""OFD: imitate what passes the ReLU; below it, only stay below."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmkd.families import classifier
+from mmkd.levels import Level
+from mmkd.objective import PairObjective, Taps
+from mmkd.registry import MODELS
+from mmkd.tap import Trace
+
+
+def partial_square(student: Tensor, teacher: Tensor) -> Tensor:
+    """``(r - t)^2``, but 0 where ``r <= t <= 0``; any shape."""
+    return (student - teacher).square() * ((student > teacher) | (teacher > 0))
+
+
+def margin_of(mean: Tensor, std: Tensor) -> Tensor:
+    """``E[x | x < 0]`` of normal x, (C,); ``-3 std`` where x is hardly ever negative.
+
+    Args:
+        mean, std (Tensor): (C,), std at least 0.
+    """
+    mean, std = mean.double(), std.double().clamp(min=1e-12)
+    below = torch.special.ndtr(-mean / std)
+    density = torch.exp(-(mean / std).square() / 2) / math.sqrt(2 * math.pi)
+    return torch.where(below > 1e-3, mean - std * density / below.clamp(min=1e-3), -3 * std)
+
+
+@MODELS.register_module()
+class OFD(PairObjective):
+    """A comprehensive overhaul of feature distillation.
+
+    Heo et al., ICCV 2019, eqs. 1-4, on values before the ReLU: the teacher's are cut off at a
+    margin, the mean of their negative part, which follows from the BatchNorm in front of the ReLU;
+    the student's pass a 1x1 convolution with BatchNorm; the distance is :func:`partial_square`. The
+    last level counts 1, each earlier one half of the next. Compared with
+    clovaai/overhaul-distillation (which leaves the teacher's BatchNorm in training mode; here it is
+    not): sum over an image, mean over N, weight 1e-3 on CIFAR, 1e-4 on ImageNet, 1e-5 for
+    segmentation.
+
+    Args:
+        norms (list[str] | None): paths of the teacher's BatchNorms in front of the tapped ReLUs,
+            one a level. ``None``: those of a classifier's stages; with taps of your own the
+            margins are measured on the first batch.
+        student, teacher, weight, teacher_name, resize, level_map: see PairObjective. Tap what
+            enters a ReLU; without taps, of all stages of two classifiers.
+
+    Raises:
+        ValueError: ``norms`` that are no BatchNorms of the teacher, or not one a level; no taps and
+            no classifiers.
+    """
+
+    default_weight = 1e-3
+    families = ('classifier',)
+
+    def __init__(
+        self,
+        student: Taps = None,
+        teacher: Taps = None,
+        weight: Any = None,
+        teacher_name: str | None = None,
+        norms: list[str] | None = None,
+        resize: str | None = None,
+        level_map: str | list | None = None,
+    ) -> None:
+        super().__init__(student, teacher, weight, teacher_name, 'conv1x1_bn', resize, level_map)
+        self.norms, self.known = norms, 0
+
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        super().bind(student, teacher)
+        assert teacher is not None
+        norms = [_norm(teacher, path) for path in self.norms or []]
+        if self.norms is None and not self.teacher_taps:
+            classifier.choose_taps(self, classifier.preact_taps, student, teacher)
+            norms = classifier.preact_norms(teacher)
+        classifier.choose_taps(self, classifier.preact_taps, student, teacher)
+        for index, norm in enumerate(norms):
+            margin = margin_of(norm.bias.detach(), norm.weight.detach().abs())
+            self.register_buffer(f'margin_{index}', margin.float())
+        self.known = len(norms)
+
+    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
+        super().setup(student, teacher)
+        assert teacher is not None
+        if self.known not in (0, len(teacher)):
+            raise ValueError(
+                f'OFD: there are {self.known} BatchNorms for {len(teacher)} teacher levels; norms '
+                'must name one a level.'
+            )
+        for index, level in enumerate([] if self.known else teacher):
+            unknown = torch.full((level.channels,), float('nan'))
+            self.register_buffer(f'margin_{index}', unknown)  # measured on the first batch
+
+    def forward(self, trace: Trace) -> dict[str, Tensor]:
+        pairs = self.tensor_pairs(trace)
+        last = len(pairs) - 1
+        losses = [
+            self.compare(student, self._cut(teacher, j)) * 0.5 ** (last - k)
+            for k, ((student, teacher), (_, j)) in enumerate(zip(pairs, self.pairs, strict=True))
+        ]
+        return {'loss': sum(losses)}
+
+    def _cut(self, teacher: Tensor, level: int) -> Tensor:
+        margin = self.get_buffer(f'margin_{level}')
+        if bool(margin.isnan().any()):
+            margin.copy_(measured_margin(teacher))
+        return torch.maximum(teacher, margin.view(-1, 1, 1))
+
+    def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return partial_square(student, teacher).flatten(1).sum(1).mean()
+
+
+def measured_margin(x: Tensor) -> Tensor:
+    """Mean of the negative values of each channel, (N, C, H, W) -> (C,); 0 where there are none."""
+    negative = x < 0
+    return (x * negative).sum((0, 2, 3)) / negative.sum((0, 2, 3)).clamp(min=1)
+
+
+def _norm(teacher: nn.Module, path: str) -> nn.Module:
+    """A BatchNorm of the teacher by its path."""
+    try:
+        norm = teacher.get_submodule(path)
+    except AttributeError:
+        norm = None
+    if getattr(norm, 'weight', None) is None or not hasattr(norm, 'running_mean'):
+        raise ValueError(
+            f"OFD: norms names '{path}', but that is no BatchNorm of {type(teacher).__name__}. "
+            'Name those in front of the tapped ReLUs, or leave norms out.'
+        )
+    return norm
