@@ -10,7 +10,7 @@ import re
 import sys
 from pathlib import Path
 
-from source import FAMILY_NAMES, ROOT, Method, Recipe, read_methods, read_recipes
+from source import ROOT, Method, Recipe, detectors, families, read_methods, read_recipes
 
 NOTE = '<!-- written by docs/generate.py from the source: edit there -->'
 
@@ -23,31 +23,42 @@ def _row(*cells: str) -> str:
     return '| ' + ' | '.join(cells) + ' |'
 
 
-def _yes(value: bool) -> str:
-    return 'yes' if value else ''
+def _kinds(m: Method) -> str:
+    """Families in words, those of detectors as one where all are there."""
+    everything = set(detectors()) <= set(m.families) - set(m.only)
+    words = ['any detector'] * everything
+    for name in m.families:
+        if everything and name in detectors():
+            continue
+        limit = f' ({", ".join(m.only[name])})' if name in m.only else ''
+        words.append(families()[name] + limit)
+    return ', '.join(words)
+
+
+def _works(m: Method, family: str) -> str:
+    """Cell of the table: yes, nothing, or the detectors for which alone the method works."""
+    return ', '.join(m.only.get(family, ['yes'] * (family in m.families)))
 
 
 def short_table(methods: list[Method], prefix: str) -> str:
     """The list of methods in the README."""
     lines = [_row('method', 'paper', 'idea', 'for'), '|---|---|---|---|']
     for m in methods:
-        kinds = ', '.join(FAMILY_NAMES[name] for name in m.families)
         link = f'[{m.name}]({prefix}methods/{m.page}.md)'
-        lines.append(_row(link, m.paper, _cell(m.compares.rstrip('.')), kinds))
+        lines.append(_row(link, m.paper, _cell(m.compares.rstrip('.')), _kinds(m)))
     return '\n'.join(lines)
 
 
 def full_table(methods: list[Method]) -> str:
     """The table of ``docs/methods.md``: one column for each family and ability."""
-    kinds = list(FAMILY_NAMES.values())
-    head = ['method', 'paper', *kinds, 'teacher', 'ground truth', 'configs']
+    head = ['method', 'paper', *families().values(), 'teacher', 'ground truth', 'configs']
     lines = [_row(*head), '|---' * len(head) + '|']
     for m in methods:
         lines.append(
             _row(
                 f'[{m.name}](methods/{m.page}.md)',
                 m.paper,
-                *(_yes(name in m.families) for name in FAMILY_NAMES),
+                *(_works(m, name) for name in families()),
                 'needed' if m.needs_teacher else 'no',
                 'needed' if m.needs_ground_truth else 'no',
                 str(len(m.configs) or ''),
@@ -88,9 +99,8 @@ def page(methods: list[Method], root: Path = ROOT) -> str:
 
 
 def _facts(m: Method) -> str:
-    kinds = ', '.join(FAMILY_NAMES[name] for name in m.families)
     rows = [
-        ('works for', kinds),
+        ('works for', _kinds(m)),
         ('taps unless named', m.taps),
         ('needs a teacher', 'yes' if m.needs_teacher else 'no'),
         ('needs ground truth', 'yes' if m.needs_ground_truth else 'no'),

@@ -12,16 +12,11 @@ import re
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-FAMILY_NAMES = {
-    'two_stage': 'two-stage',
-    'dense': 'one-stage',
-    'detr': 'DETR',
-    'segmentor': 'segmentor',
-    'classifier': 'classifier',
-}
 BASES = ('Objective', 'PairObjective')
 # "Wang et al., CVPR 2019, eqs. 1-5" or "Hinton et al., 2015": authors, venue if any, year.
 PAPER = re.compile(
@@ -63,6 +58,7 @@ class Method:
     zero_at_equality: bool
     rank_invariant: bool
     families: tuple[str, ...]
+    only: dict[str, tuple[str, ...]]
     taps: str
     configs: list[str] = field(default_factory=list)
 
@@ -97,26 +93,62 @@ def read_methods(root: Path = ROOT) -> list[Method]:
     return sorted(methods, key=lambda m: m.name.lower())
 
 
+@cache
+def families() -> dict[str, str]:
+    """Every family and what it is called, as ``mmkd/families`` has it."""
+    return _constants()['FAMILIES']
+
+
+@cache
+def detectors() -> tuple[str, ...]:
+    """The families of detectors."""
+    return _constants()['DETECTORS']
+
+
+@cache
+def _constants() -> dict:
+    """What ``mmkd/families`` assigns, under the names that methods use: also ``logits.KINDS``."""
+    found: dict = {}
+    for path in sorted((ROOT / 'mmkd' / 'families').glob('*.py')):
+        prefix = '' if path.stem == '__init__' else f'{path.stem}.'
+        own = _attributes(ast.parse(path.read_text()), found)
+        found |= {prefix + name: value for name, value in own.items()}
+    return found
+
+
 def _base_defaults(root: Path) -> dict[str, dict]:
     """Class attributes of the base classes."""
     tree = ast.parse((root / 'mmkd' / 'objective.py').read_text())
     found = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
-    objective = _attributes(found['Objective'])
-    return {name: {**objective, **_attributes(found[name])} for name in BASES}
+    objective = _attributes(found['Objective'], {})
+    return {name: {**objective, **_attributes(found[name], {})} for name in BASES}
 
 
-def _attributes(node: ast.ClassDef) -> dict:
+def _attributes(node: ast.ClassDef | ast.Module, names: dict) -> dict:
+    """What is assigned in a body, as values where they are literals or one of ``names``."""
     values = {}
     for line in node.body:
         target = line.target if isinstance(line, ast.AnnAssign) else None
         if isinstance(line, ast.Assign):
             target = line.targets[0]
         if isinstance(target, ast.Name) and line.value is not None:
-            try:
-                values[target.id] = ast.literal_eval(line.value)
-            except ValueError:
-                values[target.id] = ast.unparse(line.value)
+            values[target.id] = _value(line.value, names)
     return values
+
+
+def _value(node: ast.expr, names: dict) -> Any:
+    if isinstance(node, (ast.Name, ast.Attribute)) and ast.unparse(node) in names:
+        return names[ast.unparse(node)]
+    if isinstance(node, ast.Tuple):
+        parts = [
+            _value(item.value, names) if isinstance(item, ast.Starred) else [_value(item, names)]
+            for item in node.elts
+        ]
+        return tuple(value for part in parts for value in part)
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return ast.unparse(node)
 
 
 def _read_method(
@@ -127,7 +159,7 @@ def _read_method(
     base = next(b for name in reversed(lineage) for b in _bases(classes[name]) if b in BASES)
     facts = dict(defaults[base])
     for name in reversed(lineage):
-        facts.update(_attributes(classes[name]))
+        facts.update(_attributes(classes[name], _constants()))
     doc = ast.get_docstring(node) or ''
     compares, summary, paper, notes = _prose(tree, doc, f'{file}, {node.name}')
     options, remark = _options(doc, classes, lineage, base)
@@ -147,6 +179,7 @@ def _read_method(
         zero_at_equality=facts['zero_at_equality'],
         rank_invariant=facts['rank_invariant'],
         families=_families(facts['families'], file, node.name),
+        only=facts['only'],
         taps='chosen to suit the model' if facts['taps'] is None else _taps(facts['taps']),
     )
 
@@ -167,13 +200,13 @@ def _prose(tree: ast.Module, doc: str, owner: str) -> tuple[str, str, str, list[
 
 
 def _families(names: tuple[str, ...], file: str, owner: str) -> tuple[str, ...]:
-    unknown = [name for name in names if name not in FAMILY_NAMES]
+    unknown = [name for name in names if name not in families()]
     if unknown or not names:
         raise UndocumentedError(
             f'{file}, {owner}: families = {names!r}; name those it works for, among '
-            f'{", ".join(FAMILY_NAMES)}.'
+            f'{", ".join(families())}.'
         )
-    return tuple(name for name in FAMILY_NAMES if name in names)
+    return tuple(name for name in families() if name in names)
 
 
 def _taps(value: object) -> str:

@@ -133,6 +133,8 @@ class Distiller(BaseModel):
         weights = {name: o.weight(progress) for name, o in self.objectives.items()}
         active = [name for name, weight in weights.items() if weight > 0]
         sides = self._listen(active, inputs, samples)
+        if any(self.objectives[name].needs_input_gradient for name in active):
+            inputs = inputs.detach().requires_grad_()
         with self.timer('student'), self.recorder.record(inputs) as student:
             losses = self.student(inputs, samples, mode='loss')
         losses = scale_task(losses, self.task_weight)
@@ -142,7 +144,7 @@ class Distiller(BaseModel):
         }
         with self.timer('objectives'):
             terms = {name: self._terms(name, weights[name], traces.get(name)) for name in weights}
-        self.timer.measure_backward(terms, student)
+        self.timer.measure_backward(terms, student, self.objectives.parameters())
         self.guard(self, losses, terms, traces)
         for named in terms.values():
             losses.update(named)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -42,12 +42,20 @@ class Objective(nn.Module):
     needs_teacher: ClassVar[bool] = True
     #: may be zero for a batch without ground truth
     needs_ground_truth: ClassVar[bool] = False
+    #: differentiates with regard to the pixels, which then carry a gradient in the student's pass
+    needs_input_gradient: ClassVar[bool] = False
     #: is zero when student and teacher agree and adapters are identities
     zero_at_equality: ClassVar[bool] = True
+    #: losses, by key, that train what it learns itself and must not reach the student
+    own_losses: ClassVar[tuple[str, ...]] = ()
+    #: config of an optimiser of its own for what it learns; None leaves that to the student's
+    optimizer: Mapping[str, Any] | None = None
     #: under DDP, averaged gradients of k ranks equal those of one process with the whole batch
     rank_invariant: ClassVar[bool] = False
-    #: model families it works for, see mmkd.families.family_of
+    #: model families it works for, keys of mmkd.families.FAMILIES
     families: ClassVar[tuple[str, ...]] = ()
+    #: detectors of a family for which alone it works, e.g. {'anchor': ('GFL',)}
+    only: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     def __init__(
         self,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from logging import WARNING
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from mmengine.logging import print_log
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
+from mmkd.engine.optimizers import own_optimizer
 from mmkd.levels import Level
 from mmkd.objective import Objective
 from mmkd.tap import Recorder, Side, Tap, TapError
@@ -126,6 +128,8 @@ class Plan:
             self.seen[f'{name}.student'], self.seen[f'{name}.teacher'] = s_levels, t_levels
             with _naming(name), untouched_random_state():
                 objective.setup(s_levels or None, t_levels or None)
+                if objective.optimizer:
+                    own_optimizer(objective)  # complains now, not when training starts
         return self
 
     def teacher_name(self, objective: Objective) -> str | None:
@@ -214,7 +218,8 @@ class Plan:
                 lines.append(f'  {side} {", ".join(map(str, taps))}: {shapes}')
         lines += [f'  {line}' for line in objective.describe()]
         count = sum(p.numel() for p in objective.parameters())
-        return [*lines, f'  trains {count:,} parameters of its own']
+        how = ', with an optimiser of its own: ' + _options(objective.optimizer)
+        return [*lines, f'  trains {count:,} parameters of its own{how * bool(objective.optimizer)}']
 
 
 def _check_fused(name: str, taps: list[Tap], before: Side | None, after: Side | None) -> None:
@@ -237,6 +242,11 @@ def _naming(name: str) -> Iterator[None]:
         yield
     except (ValueError, TypeError) as error:
         raise type(error)(f"objective '{name}': {error}") from None
+
+
+def _options(config: Mapping[str, Any] | None) -> str:
+    rest = dict(config or {})
+    return f'{rest.pop("type", "")} ' + ', '.join(f'{key} {value}' for key, value in rest.items())
 
 
 def _millions(model: nn.Module) -> str:

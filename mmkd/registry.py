@@ -21,4 +21,4 @@ TRANSFORMS = Registry(
 DATA_SAMPLERS = Registry(
     'data sampler', parent=root.DATA_SAMPLERS, scope='mmkd', locations=['mmkd.datasets.samplers']
 )
-METRICS = Registry('metric', parent=root.METRICS, scope='mmkd', locations=['mmkd.datasets'])
+METRICS = Registry('metric', parent=root.METRICS, scope='mmkd', locations=['mmkd.evaluation'])

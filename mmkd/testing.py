@@ -19,6 +19,7 @@ from mmkd.levels import Level
 from mmkd.objective import Objective
 from mmkd.registry import MODELS
 from mmkd.schedule import Progress
+from mmkd.structures import ClassSample
 from mmkd.tap import Side, Tap, Trace
 
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
@@ -111,11 +112,11 @@ def label_maps(labels: Tensor) -> list:
 
 
 def class_labels(labels: Tensor) -> list:
-    """(N,) long -> samples with ``gt_label``."""
-    samples = [BaseDataElement(metainfo=dict(sample_idx=i)) for i in range(len(labels))]
-    for sample, label in zip(samples, labels, strict=True):
-        sample.set_data(dict(gt_label=label[None]))
-    return samples
+    """(N,) long -> samples with ``gt_label`` and ``sample_idx``."""
+    return [
+        ClassSample(metainfo=dict(sample_idx=i)).set_gt_label(label)
+        for i, label in enumerate(labels)
+    ]
 
 
 def _sample(index: int, size: tuple[int, int], package: str = 'mmdet') -> BaseDataElement:
@@ -171,6 +172,18 @@ def segmentation_batch(
     labels = nn.functional.interpolate(coarse, size, mode='nearest')[:, 0].long()
     labels[:, -8:] = 255
     return pixels(n, size, seed), label_maps(labels)
+
+
+def classification_batch(
+    n: int = 8, size: tuple[int, int] = (32, 32), num_classes: int = 3, seed: int = 0
+) -> tuple[Tensor, list]:
+    """Pixels, each image in a colour of its own, and class labels 0, 1, ….
+
+    The second half repeats the classes of the first.
+    """
+    colours = torch.randn(n, 3, 1, 1, generator=torch.Generator().manual_seed(seed + 1))
+    labels = torch.arange(n) % max(n // 2, 1) % num_classes
+    return pixels(n, size, seed) + 2 * colours, class_labels(labels)
 
 
 # --------------------------------------------------------------------------------- toy networks
@@ -516,6 +529,26 @@ def tiny_pspnet(
         model['auxiliary_head'] = dict(
             head, type='FCNHead', in_channels=4 * width, in_index=2, num_convs=1, concat_input=False
         )
+    return merged(model, changes)
+
+
+def tiny_classifier(
+    width: int = 4, num_classes: int = 3, kind: str = 'resnet', **changes: Any
+) -> dict:
+    """An ``mmkd.Classifier`` on a small backbone whose narrowest stage has ``width`` channels.
+
+    Args:
+        kind (str): ``'resnet'`` (ResNet-8), ``'wrn'`` (WRN-10-1), ``'vgg'`` (VGG-8), or ``'mmdet'``
+            (mmdet's ResNet-18).
+    """
+    backbones = dict(
+        resnet=dict(type='mmkd.CifarResNet', depth=8, base_channels=width),
+        wrn=dict(type='mmkd.WideResNet', depth=10, base_channels=width),
+        vgg=dict(type='mmkd.CifarVGG', depth=8, base_channels=width),
+        mmdet=dict(type='mmdet.ResNet', depth=18, base_channels=width, norm_eval=False),
+    )
+    model = dict(type='mmkd.Classifier', backbone=backbones[kind], num_classes=num_classes)
+    model['data_preprocessor'] = dict(mean=MEAN, std=STD, bgr_to_rgb=True)
     return merged(model, changes)
 
 

@@ -5,9 +5,29 @@ A dataset class is there when the package it builds on is: BCCD needs mmdet, Cam
 
 from importlib.util import find_spec
 
+from mmkd.datasets.cifar import Cifar10, Cifar100
+from mmkd.datasets.class_folders import ClassFolders
 from mmkd.datasets.scenes import Scene, generate_scene
+from mmkd.datasets.transforms import (
+    ColorJitter,
+    LoadImageOnce,
+    PackClassInputs,
+    RandomPadCrop,
+    RandomResizedCrop,
+)
 
-__all__ = ['Scene', 'generate_scene']
+__all__ = [
+    'Cifar10',
+    'Cifar100',
+    'ClassFolders',
+    'ColorJitter',
+    'LoadImageOnce',
+    'PackClassInputs',
+    'RandomPadCrop',
+    'RandomResizedCrop',
+    'Scene',
+    'generate_scene',
+]
 
 if find_spec('mmdet'):
     from mmkd.datasets.bccd import BCCDDataset

@@ -86,6 +86,7 @@ def check_files(dataset, cfg: Mapping | None = None) -> None:
     if missing:
         below = ', '.join(dict.fromkeys(asked for _, asked, _ in wanted if asked)) or 'the data'
         advice = f'set data_root of this dataset to the folder that has {below}'
+        advice = getattr(dataset, 'advice', advice)
         raise FileNotFoundError(_missing(f'dataset {type(dataset).__name__}', missing, advice))
 
 

@@ -78,9 +78,12 @@ def measure_gradients(
 
 
 def compare(model: Distiller, data: dict) -> Iterator[tuple[str, float, float, float]]:
-    """(key, value, ratio, cosine) of each term of one preprocessed batch."""
+    """(key, value, ratio, cosine) of each term for the student, of one preprocessed batch."""
     losses = model(**data, mode='loss')
-    terms = {k: v for k, v in losses.items() if k.startswith('kd.') and '.loss' in k}
+    own = {f'kd.{name}.{key}' for name, o in model.objectives.items() for key in o.own_losses}
+    terms = {
+        k: v for k, v in losses.items() if k.startswith('kd.') and '.loss' in k and k not in own
+    }
     task = {k: v for k, v in losses.items() if not k.startswith('kd.')}
     total = sum(value.sum() for key, value in task_losses(task) if 'loss' in key)
     known = [p for p in model.student.parameters() if p.requires_grad]

@@ -22,7 +22,8 @@ class Guard:
 
     In every step all losses must be finite. In the first ``steps`` steps in which an objective
     takes part, the teacher's taps must be finite and each of its losses must depend on the
-    student; after them, each must have been non-zero with a non-zero gradient at least once.
+    student, or, for its ``own_losses``, on what it learns itself and not on the student; after
+    them, each must have been non-zero with a non-zero gradient at least once.
 
     Args:
         steps (int): guarded steps of each objective, 0 for none.
@@ -64,17 +65,20 @@ class Guard:
 
         Raises:
             FloatingPointError: a non-finite loss or teacher tensor, by name.
-            RuntimeError: a term without effect on the student.
+            RuntimeError: a term without effect on the student, or with one that it must not have.
         """
         _check_finite(task, terms)
         for name, trace in traces.items():
+            objective = distiller.objectives[name]
             losses = {k: v for k, v in terms[name].items() if k.startswith(f'kd.{name}.loss')}
-            self._check_ratio(losses, task)
+            own = {k: v for k, v in losses.items() if k.rpartition('.')[2] in objective.own_losses}
+            students = {k: v for k, v in losses.items() if k not in own}
+            self._check_ratio(students, task)
             if self.seen.get(name, 0) >= self.steps:
                 continue
-            objective = distiller.objectives[name]
             _check_teacher(name, objective, trace)
-            self._check_gradient(name, losses, trace, objective.student_taps)
+            self._check_gradient(name, students, trace, objective.student_taps)
+            self._check_own(name, own, trace, objective)
             if not objective.needs_ground_truth or has_ground_truth(trace.samples):
                 self.seen[name] = self.seen.get(name, 0) + 1
             if self.seen.get(name) == self.steps:
@@ -113,6 +117,24 @@ class Guard:
                 )
             felt = any(bool(g.ne(0).any()) for g in gradients if g is not None)
             if float(loss.detach()) != 0 and (felt or not leaves):
+                self.alive.add(key)
+
+    def _check_own(
+        self, name: str, losses: Mapping[str, Tensor], trace: Trace, objective: Any
+    ) -> None:
+        leaves = [t for tap in objective.student_taps for t in _leaves(trace, tap)]
+        learnt = [p for p in objective.parameters() if p.requires_grad]
+        for key, loss in losses.items():
+            gradients = _gradients(loss, [*leaves, *learnt])
+            if any(g is not None for g in gradients[: len(leaves)]):
+                raise RuntimeError(
+                    f"{key} reaches the student, but it is to train what objective '{name}' itself "
+                    "learns. Detach the student's tensors."
+                )
+            found = [g for g in gradients[len(leaves) :] if g is not None]
+            if not found:
+                raise RuntimeError(f"{key} reaches nothing that objective '{name}' learns.")
+            if any(bool(g.ne(0).any()) for g in found):
                 self.alive.add(key)
 
     def _conclude(self, name: str, losses: Mapping[str, Tensor]) -> None:

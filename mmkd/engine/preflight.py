@@ -15,6 +15,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from torch import nn
 
+from mmkd.engine.optimizers import key_of
 from mmkd.plan import untouched_random_state
 from mmkd.registry import HOOKS
 
@@ -27,8 +28,8 @@ class PreflightHook(Hook):
     the run's own metric.
 
     Raises:
-        RuntimeError: a parameter of an objective that no optimiser updates; a teacher that
-            changed after it was loaded.
+        RuntimeError: a parameter of an objective that no optimiser updates, or the wrong one; a
+            teacher that changed after it was loaded.
     """
 
     priority = 'LOW'
@@ -47,13 +48,30 @@ class PreflightHook(Hook):
                 runner.logger.info(f"teacher '{name}' on {model.guard.score} val samples: {score}")
 
 
-def check_optimised(objectives: nn.Module, optim_wrapper: Any) -> None:
-    """Every trainable parameter of every objective must be in a parameter group."""
+def check_optimised(objectives: nn.ModuleDict, optim_wrapper: Any) -> None:
+    """What objectives learn must be in a parameter group, of their own optimiser if they have one.
+
+    Raises:
+        RuntimeError: it is in none, or in another one.
+    """
     wrappers = (
         dict(optim_wrapper.items()) if hasattr(optim_wrapper, 'items') else {'': optim_wrapper}
     )
-    known = {id(p) for w in wrappers.values() for g in w.param_groups for p in g['params']}
-    lost = [n for n, p in objectives.named_parameters() if p.requires_grad and id(p) not in known]
+    known = {
+        key: {id(p) for g in wrapper.param_groups for p in g['params']}
+        for key, wrapper in wrappers.items()
+    }
+    for name, objective in objectives.items():
+        learnt = {id(p) for p in objective.parameters() if p.requires_grad}
+        elsewhere = [key for key, ids in known.items() if ids & learnt and key != key_of(name)]
+        if objective.optimizer and elsewhere:
+            raise RuntimeError(
+                f"objective '{name}' learns with an optimiser of its own, but another one has its "
+                'parameters. mmkd.Runner builds both, from an optim_wrapper that is a mapping: '
+                'name no other runner_type, and no optimiser that is built already.'
+            )
+    trained = set().union(*known.values())
+    lost = [n for n, p in objectives.named_parameters() if p.requires_grad and id(p) not in trained]
     if lost:
         raise RuntimeError(
             f'no optimiser updates {", ".join(lost)}. Does optim_wrapper use a constructor that '

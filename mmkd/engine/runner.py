@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import os
 import re
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from mmengine.fileio.backends import LocalBackend
 from mmengine.hooks import CheckpointHook as MMCheckpointHook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper, revert_sync_batchnorm
+from mmengine.optim import OptimWrapper
 from mmengine.registry import MODEL_WRAPPERS
 from mmengine.runner import EpochBasedTrainLoop as MMEpochBasedTrainLoop
 from mmengine.runner import IterBasedTrainLoop as MMIterBasedTrainLoop
@@ -34,6 +36,7 @@ from mmkd.checkpoint import (
 )
 from mmkd.engine.checkpoint_hook import CheckpointHook
 from mmkd.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
+from mmkd.engine.optimizers import build_optimizers, check_schedulers
 from mmkd.engine.random_state import RandomStateHook
 from mmkd.registry import RUNNERS
 
@@ -112,6 +115,24 @@ class Runner(MMRunner):
                 kind = EpochBasedTrainLoop if loop.pop('by_epoch') else IterBasedTrainLoop
                 loop['type'] = kind
         return super().build_train_loop(loop)
+
+    # ------------------------------------------------------------------------------- optimisers
+
+    def build_optim_wrapper(self, optim_wrapper: Any) -> OptimWrapper:
+        """As mmengine's; objectives with an optimiser of their own get it beside the student's."""
+        if isinstance(optim_wrapper, OptimWrapper):
+            return optim_wrapper
+        build = functools.partial(super().build_optim_wrapper, optim_wrapper)
+        return build_optimizers(self.model, build)
+
+    def build_param_scheduler(self, scheduler: Any) -> Any:
+        """As mmengine's: one list for all optimisers, or a mapping from their names to lists.
+
+        Raises:
+            ValueError: a mapping that leaves one out.
+        """
+        check_schedulers(self.optim_wrapper, scheduler)
+        return super().build_param_scheduler(scheduler)
 
     # ------------------------------------------------------------------------------ checkpoints
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -41,10 +41,15 @@ class StepTimer:
             torch.cuda.synchronize()
         return sum(_between(a, b) for a, b in self.marks[part])
 
-    def measure_backward(self, terms: Mapping[str, Mapping[str, Tensor]], student: Side) -> None:
-        """Time the objectives' share of the backward pass by running it once more, on its own."""
+    def measure_backward(
+        self, terms: Mapping[str, Mapping[str, Tensor]], student: Side, learnt: Iterable[Tensor]
+    ) -> None:
+        """Time the objectives' share of the backward pass by running it once more, on its own.
+
+        It ends at the student's taps and at ``learnt``, the objectives' own parameters.
+        """
         losses = [v for named in terms.values() for k, v in named.items() if '.loss' in k]
-        leaves = [t for t in flatten(list(student.calls.values())) if t.requires_grad]
+        leaves = [t for t in [*flatten(list(student.calls.values())), *learnt] if t.requires_grad]
         losses = [loss for loss in losses if loss.requires_grad]
         if not (self.enabled and losses and leaves):
             return

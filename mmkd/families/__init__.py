@@ -4,20 +4,46 @@ from __future__ import annotations
 
 from torch import nn
 
-FAMILIES = ('two_stage', 'dense', 'detr', 'segmentor', 'classifier')
+#: names of all families, and how they are called in prose
+FAMILIES = {
+    'two_stage': 'two-stage',
+    'instance': 'instance segmentation',
+    'anchor': 'anchor-based dense',
+    'anchor_free': 'anchor-free dense',
+    'yolo': 'YOLO',
+    'detr': 'DETR',
+    'segmentor': 'segmentor',
+    'classifier': 'classifier',
+}
+#: the families of detectors, for methods that work with any
+DETECTORS = ('two_stage', 'instance', 'anchor', 'anchor_free', 'yolo', 'detr')
 
 
 def family_of(model: nn.Module) -> str:
-    """``'two_stage'``, ``'dense'``, ``'detr'``, ``'segmentor'``, ``'classifier'`` or ``'other'``.
+    """A key of :data:`FAMILIES`, or ``'other'``.
 
     Decided by the parts that a model has, so subclasses and forks need no entry anywhere.
+    ``'instance'`` is a two-stage detector with masks; see :func:`is_two_stage`.
     """
-    if getattr(model, 'roi_head', None) is not None:
-        return 'two_stage'
+    if is_two_stage(model):
+        has_masks = getattr(model.roi_head, 'mask_head', None) is not None
+        return 'instance' if has_masks else 'two_stage'
     if getattr(model, 'decode_head', None) is not None:
         return 'segmentor'
     if getattr(model, 'bbox_head', None) is not None:
-        return 'detr' if hasattr(model, 'decoder') else 'dense'
+        return 'detr' if hasattr(model, 'decoder') else _dense_family(model.bbox_head)
     if hasattr(getattr(model, 'head', None), 'fc'):
         return 'classifier'
     return 'other'
+
+
+def is_two_stage(model: nn.Module) -> bool:
+    """Whether a second stage judges regions of interest, with masks or without."""
+    return getattr(model, 'roi_head', None) is not None
+
+
+def _dense_family(head: nn.Module) -> str:
+    if hasattr(head, 'loss_obj') or hasattr(head, 'loss_conf'):
+        return 'yolo'  # objectness beside the classes
+    generator = getattr(head, 'prior_generator', None)
+    return 'anchor' if hasattr(generator, 'base_anchors') else 'anchor_free'

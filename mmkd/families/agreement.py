@@ -7,6 +7,19 @@ from typing import Any
 import torch
 from torch import nn
 
+from mmkd.families.dense import dense_head
+
+
+def both(student: nn.Module, teacher: nn.Module) -> str:
+    """For messages: what the two are."""
+    return f'the student is {named(student)} and the teacher {named(teacher)}'
+
+
+def named(model: nn.Module) -> str:
+    """``'RetinaNet with RetinaHead'``; the name alone of what has no dense head."""
+    head = dense_head(model)
+    return type(model).__name__ + (f' with {type(head).__name__}' if head is not None else '')
+
 
 def check_same(owner: str, what: str, student: Any, teacher: Any, instead: str) -> None:
     """Refuse two unequal properties in one sentence that ends with what would work."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from mmkd.families.agreement import (
+    both,
     check_classes,
     check_coders,
     check_priors,
@@ -52,14 +53,16 @@ def _definer(head: nn.Module | None, method: str) -> str:
     return getattr(function, '__qualname__', '').partition('.')[0]
 
 
-def check_decodable(owner: str, side: str, model: nn.Module | None) -> None:
-    """Refuse a model whose dense head's boxes this file cannot decode."""
-    if model is not None and kind_of(model) is None:
-        head = type(dense_head(model)).__name__
+def check_decodable(
+    owner: str, student: nn.Module, teacher: nn.Module, side: str | None = None
+) -> None:
+    """Refuse models whose dense heads' boxes cannot be decoded; ``side`` names one of the two."""
+    models = dict(student=student, teacher=teacher)
+    if any(kind_of(model) is None for name, model in models.items() if side in (None, name)):
         raise ValueError(
-            f'{owner} decodes boxes of RPN, RetinaNet, ATSS, GFL and FCOS heads, but the {side} is '
-            f"a {type(model).__name__} with {head}. Mimic with proposal_source='gt', FGD and CWD "
-            'need no boxes of a network.'
+            f'{owner} decodes boxes{f" of the {side}" if side else ""}, which have to come from an '
+            f'RPN, RetinaNet, ATSS, GFL or FCOS head, but {both(student, teacher)}; Mimic with '
+            "proposal_source='gt', FGD and CWD need no boxes of a network."
         )
 
 
@@ -75,21 +78,18 @@ def check_assigner(owner: str, student: nn.Module) -> None:
 
 def check_anchor_heads(owner: str, student: nn.Module, teacher: nn.Module) -> None:
     """Both must have RPN or RetinaNet heads of equal classes and anchors, else ValueError."""
-    for side, model in (('student', student), ('teacher', teacher)):
-        if not has_anchor_targets(model):
-            raise ValueError(
-                f'{owner} works with RPN and RetinaNet heads; the {side} is a '
-                f'{type(model).__name__} with {type(dense_head(model)).__name__}. LD is for GFL '
-                'heads, Mimic for any.'
-            )
+    if not (has_anchor_targets(student) and has_anchor_targets(teacher)):
+        raise ValueError(
+            f'{owner} works with RPN and RetinaNet heads, but {both(student, teacher)}; LD is for '
+            'GFL heads, Mimic for any.'
+        )
     check_classes(owner, dense_head(student), dense_head(teacher))
     check_priors(owner, dense_head(student), dense_head(teacher))
 
 
 def check_comparable(owner: str, student: nn.Module, teacher: nn.Module) -> None:
     """Both heads must code boxes alike, for equal classes and priors, else ValueError."""
-    check_decodable(owner, 'student', student)
-    check_decodable(owner, 'teacher', teacher)
+    check_decodable(owner, student, teacher)
     kinds = [kind_of(model) for model in (student, teacher)]
     check_same(owner, 'kinds of box codes', *kinds, 'Mimic compares features')
     heads = [dense_head(model) for model in (student, teacher)]

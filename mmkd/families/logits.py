@@ -56,6 +56,15 @@ def bind_rows(objective: Objective, student: nn.Module, teacher: nn.Module | Non
     return kind
 
 
+def bind_images(objective: Objective, student: nn.Module, teacher: nn.Module | None) -> None:
+    """:func:`bind_rows` for methods that work for classifiers alone; raises ValueError."""
+    if bind_rows(objective, student, teacher) != 'images':
+        raise ValueError(
+            f'{type(objective).__name__} is for classifiers of images, but the student is a '
+            f'{type(student).__name__}; KD and L2Logit work for detectors and segmentors too.'
+        )
+
+
 def _kind(model: nn.Module) -> str | None:
     names = {'segmentor': 'pixels', 'classifier': 'images'}
     return 'rois' if is_two_stage(model) else names.get(family_of(model))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmkd.families import family_of, predictions, two_stage
+from mmkd.families import is_two_stage, predictions, two_stage
 from mmkd.families.dense import ground_truth
 from mmkd.families.head_kinds import check_decodable, kind_of
 from mmkd.functional.boxes import spread
@@ -16,7 +16,7 @@ SOURCES = ('student', 'teacher', 'gt')
 
 def default_source(student: nn.Module) -> str:
     """The student, where it samples RoIs or its boxes can be decoded, else the ground truth."""
-    own = family_of(student) == 'two_stage' or kind_of(student) is not None
+    own = is_two_stage(student) or kind_of(student) is not None
     return 'student' if own else 'gt'
 
 
@@ -29,13 +29,13 @@ def region_taps(
         ValueError: boxes of a head that cannot be decoded.
     """
     if source == 'teacher':
-        check_decodable(owner, source, teacher)
+        check_decodable(owner, student, teacher, source)
         return (), parse_taps(two_stage.features_tap(teacher))
     if source == 'gt':
         return (), ()
-    if family_of(student) == 'two_stage':
+    if is_two_stage(student):
         return parse_taps([two_stage.rois_tap(student), two_stage.targets_tap(student)]), ()
-    check_decodable(owner, source, student)
+    check_decodable(owner, student, teacher, source)
     return parse_taps(predictions.outputs_tap(student)), ()
 
 
@@ -59,7 +59,7 @@ def regions(trace: Trace, source: str, count: int, fg_fraction: float | None = N
         outputs = predictions.head_outputs(model, feats)
         return predictions.proposals(model, outputs, trace.samples, count)
     model = trace.student.model
-    if family_of(model) == 'two_stage':
+    if is_two_stage(model):
         return _sampled(trace, count, fg_fraction)
     outputs = [t.detach() for t in trace.student[predictions.outputs_tap(model)]]
     return predictions.proposals(model, outputs, trace.samples, count)

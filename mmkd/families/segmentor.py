@@ -82,7 +82,7 @@ def check_segmentors(owner: str, *models: nn.Module) -> None:
         if getattr(model, 'decode_head', None) is None:
             raise ValueError(
                 f'{owner} is for segmentors, but the {side} is a {type(model).__name__} without a '
-                'decode_head. CWD and AT take the features of any model.'
+                'decode_head; CWD and AT take the features of any model.'
             )
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mmkd.families.agreement import check_classes
+from mmkd.families.agreement import both, check_classes, uses_sigmoid
+from mmkd.functional.boxes import rank_in_group
 from mmkd.tap import Tap, Trace, parse_taps
+from mmkd.visualization.view import Boxes
 
 
 def first_stage(model: nn.Module, part: str) -> tuple[nn.Module, str]:
@@ -63,19 +66,21 @@ def check_box_heads(owner: str, student: nn.Module, teacher: nn.Module, softmax:
     Args:
         softmax (bool): scores must compete, background among them.
     """
-    for side, model in (('student', student), ('teacher', teacher)):
-        if getattr(getattr(model, 'roi_head', None), 'bbox_head', None) is None:
-            raise ValueError(
-                f'{owner} lets both box heads judge the same RoIs, but the {side} is a '
-                f'{type(model).__name__} without one. FGFI, CWD and Mimic compare the features of '
-                'any two detectors.'
-            )
-        if softmax and getattr(box_head(model).loss_cls, 'use_sigmoid', False):
-            raise ValueError(
-                f"{owner} needs softmax class scores, but the {side}'s box head scores by sigmoid; "
-                'Mimic and CWD compare features.'
-            )
-    check_classes(owner, box_head(student), box_head(teacher))
+    second = [getattr(model, 'roi_head', None) for model in (student, teacher)]
+    if any(getattr(stage, 'bbox_head', None) is None for stage in second):
+        raise ValueError(
+            f'{owner} lets the box heads of two second stages judge the same RoIs, but '
+            f'{both(student, teacher)}; FGFI, CWD and Mimic compare the features of any two '
+            'detectors.'
+        )
+    heads = [box_head(model) for model in (student, teacher)]
+    if softmax and any(map(uses_sigmoid, heads)):
+        kinds = ['sigmoid' if uses_sigmoid(head) else 'softmax' for head in heads]
+        raise ValueError(
+            f"{owner} needs softmax class scores, but the student's box head has {kinds[0]} and "
+            f"the teacher's {kinds[1]}; Mimic and CWD compare features."
+        )
+    check_classes(owner, *heads)
 
 
 @torch.no_grad()
@@ -119,3 +124,24 @@ def answers(trace: Trace) -> tuple[list[Tensor], list[Tensor]]:
 def targets(trace: Trace) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Labels (R,), K for background, label weights, box targets (R, 4) and box weights."""
     return trace.student.raw(targets_tap(trace.student.model))[0]
+
+
+def judged(
+    title: str, rois: Tensor, scores: Sequence[Tensor], rank: Tensor, shown: int = 10
+) -> list[Boxes]:
+    """The RoIs of highest rank of each image, with the class that each side gives them.
+
+    Args:
+        title (str): of both pictures.
+        rois (Tensor): (R, 5), image index and xyxy.
+        scores (Sequence[Tensor]): class probabilities of student and teacher, (R, K + 1) each.
+        rank (Tensor): (R,).
+        shown (int): at most so many of each image.
+    """
+    order = rank.argsort(descending=True)
+    chosen = order[rank_in_group(rois[order, 0].long()) < shown]
+    views = []
+    for side, score in zip(('student', 'teacher'), scores, strict=True):
+        best, label = score[chosen].max(-1)
+        views.append(Boxes(title, rois[chosen], label, best, side))
+    return views

@@ -1,46 +1,86 @@
 """One file per paper. Importing this package registers every method."""
 
+from mmkd.methods.ab import AB
 from mmkd.methods.at import AT
+from mmkd.methods.at_gradient import ATGradient
 from mmkd.methods.chen2017 import Chen2017
 from mmkd.methods.cirkd import CIRKD
+from mmkd.methods.confidence_penalty import ConfidencePenalty
+from mmkd.methods.cskd import CSKD
 from mmkd.methods.cwd import CWD
 from mmkd.methods.dist import DIST
 from mmkd.methods.dkd import DKD
+from mmkd.methods.eskd import ESKD
 from mmkd.methods.fbkd import FBKD
 from mmkd.methods.fgd import FGD
 from mmkd.methods.fgfi import FGFI
+from mmkd.methods.fitnet import FitNet
+from mmkd.methods.fsp import FSP
 from mmkd.methods.gid import GID
 from mmkd.methods.ifvd import IFVD
+from mmkd.methods.jacobian import Jacobian
 from mmkd.methods.kd import KD
+from mmkd.methods.l2_logit import L2Logit
 from mmkd.methods.ld import LD
+from mmkd.methods.logit_standardization import LogitStandardization
+from mmkd.methods.lsr import LSR
 from mmkd.methods.mgd import MGD
 from mmkd.methods.mimic import Mimic
 from mmkd.methods.mimic_head import MimicHead
+from mmkd.methods.noisy_teacher import NoisyTeacher
+from mmkd.methods.nst import NST
+from mmkd.methods.ofd import OFD
 from mmkd.methods.pkd import PKD
+from mmkd.methods.prdkd import PRDKD
+from mmkd.methods.reviewkd import ReviewKD
 from mmkd.methods.skd import SKDPair, SKDPixel
+from mmkd.methods.skd_holistic import SKDHolistic
+from mmkd.methods.tsd import TSD
 from mmkd.methods.tsl import TSL
+from mmkd.methods.vid import VID
+from mmkd.methods.wsld import WSLD
 
 __all__ = [
+    'Jacobian',
+    'ATGradient',
+    'AB',
     'AT',
     'CIRKD',
+    'CSKD',
     'CWD',
     'Chen2017',
+    'ConfidencePenalty',
     'DIST',
     'DKD',
+    'ESKD',
     'FBKD',
     'FGD',
     'FGFI',
+    'FSP',
+    'FitNet',
     'GID',
     'IFVD',
     'KD',
+    'L2Logit',
     'LD',
+    'LSR',
+    'LogitStandardization',
     'MGD',
     'Mimic',
     'MimicHead',
+    'NST',
+    'NoisyTeacher',
+    'OFD',
     'PKD',
+    'PRDKD',
+    'ReviewKD',
+    'SKDHolistic',
     'SKDPair',
     'SKDPixel',
+    'TSD',
     'TSL',
+    'VID',
+    'WSLD',
 ]
 
 

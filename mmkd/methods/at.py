@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmkd.families import family_of, segmentor
+from mmkd.families import DETECTORS, family_of, segmentor
 from mmkd.functional import check_choice, weight_or
 from mmkd.functional.channel_free import channel_free
 from mmkd.levels import Level
@@ -70,7 +70,7 @@ class AT(PairObjective):
     """
 
     rank_invariant = True
-    families = ('two_stage', 'dense', 'detr', 'segmentor', 'classifier')
+    families = (*DETECTORS, 'segmentor', 'classifier')
 
     def __init__(
         self,

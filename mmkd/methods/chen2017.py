@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmkd.families import dense, family_of, predictions, two_stage
+from mmkd.families import dense, is_two_stage, predictions, two_stage
 from mmkd.families.agreement import check_coders
 from mmkd.families.head_kinds import check_anchor_heads
 from mmkd.functional import check_choice, check_temperature
@@ -17,6 +17,7 @@ from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
+from mmkd.visualization.view import Boxes, View
 
 
 def weighted_cross_entropy(
@@ -80,7 +81,8 @@ class Chen2017(PairObjective):
     """
 
     zero_at_equality = False
-    families = ('two_stage', 'dense')
+    families = ('two_stage', 'instance', 'anchor')
+    only = {'anchor': ('RetinaNet',)}
 
     def __init__(
         self,
@@ -120,7 +122,7 @@ class Chen2017(PairObjective):
         super().bind(student, teacher)
         bind_pyramid(self, student, teacher)
         own, judge = predictions.answer_taps(student, teacher)
-        if family_of(student) == 'two_stage':
+        if is_two_stage(student):
             two_stage.check_box_heads('Chen2017', student, teacher, softmax=True)
             self._check_codes(*(two_stage.box_head(model) for model in (student, teacher)))
             own += two_stage.answer_taps(student, teacher)[0]
@@ -131,7 +133,8 @@ class Chen2017(PairObjective):
     def _check_codes(self, student: nn.Module, teacher: nn.Module) -> None:
         if not self.nu:
             return  # no box codes are compared
-        check_coders('Chen2017', student, teacher, 'nu=0 compares no boxes', per_class=False)
+        instead = 'nu=0 compares no boxes and Mimic features'
+        check_coders('Chen2017', student, teacher, instead, per_class=False)
         if student.reg_decoded_bbox:
             raise ValueError(
                 f'Chen2017 bounds errors of encoded boxes, but {type(student).__name__} regresses '
@@ -143,7 +146,7 @@ class Chen2017(PairObjective):
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         losses = self._dense_terms(trace)
-        if family_of(trace.student.model) == 'two_stage':
+        if is_two_stage(trace.student.model):
             losses |= self._box_terms(trace)
         return losses | {'loss_hint': self.gamma * self._hint(trace)}
 
@@ -156,7 +159,7 @@ class Chen2017(PairObjective):
         soft = self._soft(binary(logits_s[sampled]), binary(logits_t[sampled]), background)
         positive = sampled & (labels >= 0) & (labels < k)
         codes = codes_s[positive], codes_t[positive], boxes[positive]
-        prefix = 'rpn_' if family_of(trace.student.model) == 'two_stage' else ''
+        prefix = 'rpn_' if is_two_stage(trace.student.model) else ''
         return self._terms(prefix, soft, codes, sampled.sum())
 
     def _box_terms(self, trace: Trace) -> dict[str, Tensor]:
@@ -198,3 +201,17 @@ class Chen2017(PairObjective):
         gap = student - teacher
         gap = gap.square() if self.hint == 'l2' else gap.abs()
         return gap.mean() if self.reduction == 'mean' else gap.sum() / len(gap)
+
+    def views(self, trace: Trace) -> list[View | Boxes]:
+        """RoIs of largest soft loss, with what each side says; where hints differ, by level."""
+        views: list[View | Boxes] = []
+        model = trace.student.model
+        if is_two_stage(model):
+            logits = [answer[0] for answer in two_stage.answers(trace)]
+            scores = [(z / self.tau).softmax(-1) for z in logits]
+            soft = weighted_cross_entropy(*logits, logits[0].new_ones(()), self.tau)
+            rois = trace.student[two_stage.rois_tap(model)][0]
+            views += two_stage.judged('RoIs of largest soft loss', rois, scores, soft)
+        for s, t in self.tensor_pairs(trace):
+            views.append(View('distance from the hint', (s - t).square().mean(1).sqrt()))
+        return views

@@ -43,11 +43,7 @@ class CSKD(Objective):
         self.tau = check_temperature('CSKD', tau)
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
-        if logits.bind_rows(self, student, None) != 'images':
-            raise ValueError(
-                f'CSKD pairs images of one class, but the student is a {type(student).__name__}; '
-                'ConfidencePenalty and LSR work for detectors and segmentors.'
-            )
+        logits.bind_images(self, student, None)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         rows = logits.rows(trace, self, 'images')

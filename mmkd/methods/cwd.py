@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmkd.families import family_of, segmentor
+from mmkd.families import DETECTORS, family_of, segmentor
 from mmkd.functional import check_temperature, weight_or
 from mmkd.objective import PairObjective, Taps
 from mmkd.registry import MODELS
@@ -67,7 +67,7 @@ class CWD(PairObjective):
     """
 
     rank_invariant = True
-    families = ('two_stage', 'dense', 'detr', 'segmentor')
+    families = (*DETECTORS, 'segmentor')
 
     def __init__(
         self,

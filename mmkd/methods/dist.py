@@ -112,7 +112,7 @@ class DIST(PairObjective):
         if kind not in self.families or family_of(teacher) != kind:
             raise ValueError(
                 f'DIST compares the class logits of two segmentors or two classifiers, found '
-                f'student {type(student).__name__} and teacher {type(teacher).__name__}. CWD and '
+                f'student {type(student).__name__} and teacher {type(teacher).__name__}; CWD and '
                 'AT compare the features of other pairs.'
             )
         count = getattr(self, f'_bind_{kind}')(student, teacher)

@@ -5,49 +5,16 @@ from __future__ import annotations
 from math import isfinite
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from mmkd.families import classifier, family_of, two_stage
-from mmkd.families.agreement import check_same
+from mmkd.families import classifier, family_of, is_two_stage, two_stage
+from mmkd.families.agreement import both, check_same
 from mmkd.functional import check_temperature
+from mmkd.functional.logits import decoupled_kl, log_parts
 from mmkd.objective import Objective, Taps
 from mmkd.registry import MODELS
 from mmkd.tap import Trace, parse_taps
 from mmkd.visualization.view import Boxes
-
-
-def decoupled_kl(
-    student: Tensor, teacher: Tensor, target: Tensor, tau: float
-) -> tuple[Tensor, Tensor]:
-    """``tau^2 KL(b_t || b_s)`` and ``tau^2 KL(q_t || q_s)`` of each row.
-
-    ``b = (p_y, 1 - p_y)`` says whether it is the target class y, q which of the others:
-    ``KL(p_t || p_s)`` is the first plus ``1 - p_t,y`` times the second.
-
-    Args:
-        student, teacher (Tensor): logits (R, K).
-        target (Tensor): y, (R,) long.
-        tau (float): temperature of all softmaxes.
-
-    Returns:
-        tuple: target and non-target term, (R,) each.
-    """
-    (b_s, q_s), (b_t, q_t) = (log_parts(z / tau, target) for z in (student, teacher))
-    target_kl, other_kl = (
-        F.kl_div(s, t, reduction='none', log_target=True).sum(-1)
-        for s, t in ((b_s, b_t), (q_s, q_t))
-    )
-    return target_kl * tau**2, other_kl * tau**2
-
-
-def log_parts(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """``log b`` (R, 2) and ``log q`` (R, K - 1), without a logarithm of a probability."""
-    others = torch.arange(logits.shape[-1] - 1, device=logits.device).expand(len(logits), -1)
-    others = logits.gather(1, others + (others >= target[:, None]).long())
-    both = torch.cat((logits.gather(1, target[:, None]), others.logsumexp(1, keepdim=True)), 1)
-    return both.log_softmax(1), others.log_softmax(1)
 
 
 @MODELS.register_module()
@@ -74,7 +41,7 @@ class DKD(Objective):
     """
 
     rank_invariant = True
-    families = ('two_stage', 'classifier')
+    families = ('two_stage', 'instance', 'classifier')
 
     def __init__(
         self,
@@ -96,8 +63,7 @@ class DKD(Objective):
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         assert teacher is not None
-        families = [family_of(model) for model in (student, teacher)]
-        self.on_rois = families[0] == 'two_stage'
+        self.on_rois = is_two_stage(student)
         beta, tau = (0.25, 1.0) if self.on_rois else (8.0, 4.0)
         self.beta = beta if self.beta is None else self.beta
         self.tau = self.tau or tau
@@ -105,11 +71,10 @@ class DKD(Objective):
             two_stage.check_box_heads('DKD', student, teacher, softmax=True)
             self.student_taps, self.teacher_taps = two_stage.answer_taps(student, teacher)
             return
-        if set(families) != {'classifier'}:
+        if not family_of(student) == family_of(teacher) == 'classifier':
             raise ValueError(
-                f'DKD needs softmax class scores of RoIs or images; the student is a '
-                f'{type(student).__name__} ({families[0]}), the teacher a {type(teacher).__name__} '
-                f'({families[1]}). CWD takes the features of any model, KD segmentors.'
+                f'DKD compares softmax class scores of RoIs or images, but {both(student, teacher)}'
+                '; CWD takes the features of any model, KD segmentors.'
             )
         counts = [model.head.fc.out_features for model in (student, teacher)]
         check_same('DKD', 'class counts', *counts, 'CWD compares features, whatever the classes')
@@ -139,15 +104,12 @@ class DKD(Objective):
         teacher = trace.teacher[self.teacher_taps[0]][0].detach()
         return student, teacher, classifier.labels(trace.samples, student.device)
 
-    def views(self, trace: Trace, shown: int = 10) -> list[Boxes]:
+    def views(self, trace: Trace) -> list[Boxes]:
         """The RoIs where the teacher trusts the target class least, and what each side says."""
         if not self.on_rois:
             return []
-        rois = trace.student[self.student_taps[1]][0]
         *sides, target = self.logits(trace)
-        chosen = log_parts(sides[1] / self.tau, target)[0][:, 0].argsort()[:shown]
-        views = []
-        for side, z in zip(('student', 'teacher'), sides, strict=True):
-            score, label = (z[chosen] / self.tau).softmax(-1).max(-1)
-            views.append(Boxes('RoIs of hardest target', rois[chosen], label, score, side))
-        return views
+        doubt = -log_parts(sides[1] / self.tau, target)[0][:, 0]
+        scores = [(z / self.tau).softmax(-1) for z in sides]
+        rois = trace.student[two_stage.rois_tap(trace.student.model)][0]
+        return two_stage.judged('RoIs of hardest target', rois, scores, doubt)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.adapters.context import NonLocal
-from mmkd.families import family_of
+from mmkd.families import DETECTORS, is_two_stage
 from mmkd.functional import check_choice, check_temperature
 from mmkd.functional.attention import attention
 from mmkd.functional.channel_free import channel_free
@@ -92,7 +92,7 @@ class FBKD(PairObjective):
         ValueError: options out of range; a model that is no detector.
     """
 
-    families = ('two_stage', 'dense', 'detr')
+    families = DETECTORS
     zero_at_equality = False
 
     def __init__(
@@ -130,7 +130,7 @@ class FBKD(PairObjective):
         super().bind(student, teacher)
         assert teacher is not None
         bind_pyramid(self, student, teacher)
-        stages = 'two_stage' if family_of(student) == 'two_stage' else 'one_stage'
+        stages = 'two_stage' if is_two_stage(student) else 'one_stage'
         preset = dict(zip(_NAMES, PRESETS[self.preset or f'{stages}_code'], strict=True))
         chosen = [{**preset, **self.given}[name] for name in _NAMES]
         self.alpha, self.beta, self.gamma, self.tau, *switches = chosen

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.adapters.context import ContextBlock
-from mmkd.families import dense, family_of
+from mmkd.families import DETECTORS, dense, family_of, is_two_stage
 from mmkd.functional import check_choice, check_temperature
 from mmkd.functional.attention import attention
 from mmkd.functional.pyramid import bind_pyramid, check_maps
@@ -35,7 +35,7 @@ _BOX_CHUNK = 16
 def preset_of(model: nn.Module) -> str:
     """The published setting that fits a detector, told by its parts."""
     head = getattr(model, 'bbox_head', None)
-    if family_of(model) == 'two_stage':
+    if is_two_stage(model):
         return 'two_stage'
     if hasattr(head, 'multi_level_conv_obj'):
         return 'yolox'
@@ -111,7 +111,7 @@ class FGD(PairObjective):
         ValueError: options out of range; a model that is no detector.
     """
 
-    families = ('two_stage', 'dense', 'detr')
+    families = DETECTORS
     rank_invariant = True
 
     def __init__(
@@ -139,8 +139,7 @@ class FGD(PairObjective):
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         super().bind(student, teacher)
         assert teacher is not None
-        two_stage = family_of(student) == 'two_stage'
-        bind_pyramid(self, student, teacher, levels=4 if two_stage else None)
+        bind_pyramid(self, student, teacher, levels=4 if is_two_stage(student) else None)
         *factors, tau = PRESETS[self.preset or preset_of(student)]
         self.tau = self.tau or tau
         self.factors = {**dict(zip(TERMS, factors, strict=True)), **self.factors}

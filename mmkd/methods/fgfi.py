@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmkd.families import dense
+from mmkd.families import DETECTORS, dense
 from mmkd.functional import check_choice
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
@@ -104,7 +104,7 @@ class FGFI(PairObjective):
     taps = 'neck'
     default_weight = 0.01
     needs_ground_truth = True
-    families = ('two_stage', 'dense', 'detr')
+    families = DETECTORS
 
     def __init__(
         self,
@@ -137,8 +137,8 @@ class FGFI(PairObjective):
         super().bind(student, teacher)
         if getattr(student, 'bbox_head', None) is None and dense.dense_head(student) is None:
             raise ValueError(
-                f'FGFI needs boxes and a dense detection head; {type(student).__name__} has '
-                'neither rpn_head nor bbox_head. CWD works on any feature map.'
+                f'FGFI needs boxes and a dense detection head, but {type(student).__name__} has '
+                'neither rpn_head nor bbox_head; CWD works on any feature map.'
             )
         self.own_strides = dense.anchor_strides(student)
         assigner = type(getattr(dense.dense_head(student), 'assigner', None)).__name__

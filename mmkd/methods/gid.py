@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmkd.families import predictions
+from mmkd.families import is_two_stage, predictions
 from mmkd.families.head_kinds import check_assigner, check_comparable
 from mmkd.functional import check_choice
 from mmkd.functional.boxes import aligned, select_boxes
@@ -91,7 +91,8 @@ class GID(PairObjective):
     """
 
     zero_at_equality = False
-    families = ('two_stage', 'dense')
+    families = ('two_stage', 'instance', 'anchor', 'anchor_free')
+    only = {'anchor_free': ('FCOS',)}
 
     def __init__(
         self,
@@ -189,6 +190,7 @@ class GID(PairObjective):
         return dict(classes=cross / count, boxes=(four[0] - four[1]).abs().sum() / count)
 
     def views(self, trace: Trace) -> list[Boxes]:
-        """The general instances, with the class on which the two differ most and their scores."""
+        """The general instances with their scores and, if any, the class of largest difference."""
         rois, labels, scores = self.general_instances(trace, predictions.answers(trace))
-        return [Boxes('general instances', rois, labels, scores)]
+        classless = is_two_stage(trace.student.model)  # an RPN tells objects from background
+        return [Boxes('general instances', rois, None if classless else labels, scores)]

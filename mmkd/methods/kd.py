@@ -9,27 +9,16 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmkd.families import family_of, segmentor, two_stage
+from mmkd.families import family_of, is_two_stage, segmentor, two_stage
+from mmkd.families.agreement import both
 from mmkd.functional import check_choice, check_temperature
+from mmkd.functional.logits import soft_kl
 from mmkd.objective import Objective, Taps, crop_padding
 from mmkd.registry import MODELS
 from mmkd.tap import Trace, parse_taps
 from mmkd.visualization.view import Boxes, View
 
 REDUCTIONS = ('per_pixel', 'skd_sum', 'element_mean')
-
-
-def soft_kl(student: Tensor, teacher: Tensor, tau: float) -> Tensor:
-    """``tau^2 * sum_k p_t (log p_t - log p_s)`` of each row, p = softmax(z / tau).
-
-    Args:
-        student, teacher (Tensor): logits (..., K); the teacher is the target.
-
-    Returns:
-        Tensor: (...), not reduced.
-    """
-    log_s, log_t = F.log_softmax(student / tau, -1), F.log_softmax(teacher / tau, -1)
-    return F.kl_div(log_s, log_t, reduction='none', log_target=True).sum(-1) * tau**2
 
 
 @MODELS.register_module()
@@ -58,7 +47,7 @@ class KD(Objective):
     """
 
     rank_invariant = True
-    families = ('two_stage', 'segmentor', 'classifier')
+    families = ('two_stage', 'instance', 'segmentor', 'classifier')
 
     def __init__(
         self,
@@ -83,19 +72,15 @@ class KD(Objective):
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         assert teacher is not None
-        self.kind, other = family_of(student), family_of(teacher)
+        self.kind, other = (
+            'two_stage' if is_two_stage(model) else family_of(model) for model in (student, teacher)
+        )
         self.align_corners = bool(getattr(student, 'align_corners', False))
         self.tau = self.tau or (4.0 if self.kind == 'classifier' else 1.0)
-        if self.kind not in self.families:
+        if self.kind not in self.families or other != self.kind:
             raise ValueError(
-                f'KD needs softmax class logits, which {type(student).__name__} ({self.kind}) does '
-                'not have. For dense detection heads use CWD or FGFI on the pyramid.'
-            )
-        if other != self.kind:
-            raise ValueError(
-                f'KD compares logits of one kind: the student is a {self.kind} '
-                f'({type(student).__name__}), the teacher a {other} ({type(teacher).__name__}). '
-                'CWD and FGFI compare features of different detectors.'
+                'KD compares softmax class logits of one kind, of RoIs, pixels or images, but '
+                f'{both(student, teacher)}; CWD and FGFI compare the features of any two detectors.'
             )
         getattr(self, f'_bind_{self.kind}')(student, teacher)
 
@@ -105,11 +90,7 @@ class KD(Objective):
                 "KD on a two-stage detector listens to the student's box head on its own RoIs; it "
                 'takes no taps.'
             )
-        heads = [two_stage.box_head(model) for model in (student, teacher)]
-        _check_equal(*(head.num_classes for head in heads))
-        for who, head in zip(('student', 'teacher'), heads, strict=True):
-            if getattr(head.loss_cls, 'use_sigmoid', False):
-                raise ValueError(f"KD: the {who}'s box head scores by sigmoid, not by softmax.")
+        two_stage.check_box_heads('KD', student, teacher, softmax=True)
         self.student_taps = parse_taps(
             [two_stage.box_head_tap(student) + '[0]', two_stage.rois_tap(student)]
         )
@@ -164,17 +145,13 @@ class KD(Objective):
         kl = soft_kl(*(z.permute(0, 2, 3, 1) for z in logits), self.tau)
         return [*views, View('KL of student from teacher', kl, unit='nats')]
 
-    def _roi_views(self, trace: Trace, shown: int = 10) -> Sequence[View | Boxes]:
+    def _roi_views(self, trace: Trace) -> Sequence[View | Boxes]:
         assert trace.teacher is not None
-        scores, rois = (trace.student[tap][0] for tap in self.student_taps)
+        logits, rois = (trace.student[tap][0] for tap in self.student_taps)
         feats = trace.teacher[self.teacher_taps[0]]
         wanted = two_stage.roi_outputs(trace.teacher.model, feats, rois)[0]
-        chosen = _largest(-wanted.softmax(-1)[:, -1], rois[:, 0], shown)
-        views = []
-        for side, z in (('student', scores), ('teacher', wanted)):
-            score, label = (z[chosen] / self.tau).softmax(-1).max(-1)
-            views.append(Boxes('classes of RoIs', rois[chosen], label, score, side))
-        return views
+        scores = [(z / self.tau).softmax(-1) for z in (logits, wanted)]
+        return two_stage.judged('classes of RoIs', rois, scores, 1 - wanted.softmax(-1)[:, -1])
 
     def _pixels(self, student: Tensor, teacher: Tensor, trace: Trace) -> Tensor:
         student, teacher = self._same_size(student, teacher, trace)
@@ -202,15 +179,6 @@ class KD(Objective):
             F.interpolate(x, size, mode='bilinear', align_corners=self.align_corners)
             for x in (student, teacher)
         )
-
-
-def _largest(values: Tensor, images: Tensor, count: int) -> list[int]:
-    """Positions of the ``count`` largest values of each image."""
-    chosen: list[int] = []
-    for image in images.unique():
-        own = (images == image).nonzero()[:, 0]
-        chosen += own[values[own].argsort(descending=True)[:count]].tolist()
-    return chosen
 
 
 def _check_equal(student: int, teacher: int) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.families import dense, predictions
-from mmkd.families.agreement import check_classes, check_priors, check_same
+from mmkd.families.agreement import both, check_classes, check_priors, check_same
 from mmkd.families.head_kinds import is_gfl
 from mmkd.functional import check_choice, check_temperature
 from mmkd.objective import Objective, Taps
@@ -114,7 +114,8 @@ class LD(Objective):
     """
 
     needs_ground_truth = True
-    families = ('dense',)
+    families = ('anchor',)
+    only = {'anchor': ('GFL',)}
 
     def __init__(
         self,
@@ -141,13 +142,11 @@ class LD(Objective):
         self.published = check_choice('LD', 'region', region, ('diou', 'published')) == 'published'
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
-        for side, model in (('student', student), ('teacher', teacher)):
-            if not is_gfl(model):
-                raise ValueError(
-                    f'LD needs GFL heads, whose boxes are distributions; the {side} is a '
-                    f'{type(model).__name__} with {type(dense.dense_head(model)).__name__}. '
-                    'Chen2017 is for RPN and RetinaNet heads, FGD and Mimic for any.'
-                )
+        if not (is_gfl(student) and is_gfl(teacher)):
+            raise ValueError(
+                f'LD needs GFL heads, whose boxes are distributions, but {both(student, teacher)}; '
+                'Chen2017 is for RPN and RetinaNet heads, FGD and Mimic for any.'
+            )
         heads = [dense.dense_head(model) for model in (student, teacher)]
         check_classes('LD', *heads)
         check_priors('LD', *heads)
@@ -185,14 +184,11 @@ class LD(Objective):
     def views(self, trace: Trace) -> list[View]:
         """Positives and the valuable region of each level."""
         positive, valuable, level = self.regions(trace)
-        head = dense.dense_head(trace.student.model)
-        sizes = predictions.sizes_of(trace)
+        generator = dense.dense_head(trace.student.model).prior_generator
         views = []
-        for i, ((h, w), stride) in enumerate(zip(sizes, head.prior_generator.strides, strict=True)):
-            at = (len(positive), h, w)
-            own = level == i
-            views.append(
-                View('positives', positive[:, own].view(at), kind='mask', stride=stride[0])
-            )
-            views.append(View('valuable region', valuable[:, own].view(at), stride=stride[0]))
+        for i, size in enumerate(predictions.sizes_of(trace)):
+            at, own = (len(positive), *size), level == i
+            place = dict(stride=generator.strides[i][0], centre=generator.center_offset)
+            views.append(View('positives', positive[:, own].view(at), kind='mask', **place))
+            views.append(View('valuable region', valuable[:, own].view(at), **place))
         return views

@@ -8,7 +8,7 @@ import torch
 from mmengine.dist import get_rank
 from torch import Tensor, nn
 
-from mmkd.families import family_of
+from mmkd.families import DETECTORS, family_of, is_two_stage
 from mmkd.functional import check_choice, weight_or
 from mmkd.functional.pyramid import bind_pyramid, check_maps
 from mmkd.levels import Level
@@ -62,7 +62,7 @@ class MGD(PairObjective):
         ValueError: options out of range; classifiers.
     """
 
-    families = ('two_stage', 'dense', 'detr', 'segmentor')
+    families = (*DETECTORS, 'segmentor')
     zero_at_equality = False
 
     def __init__(
@@ -85,7 +85,7 @@ class MGD(PairObjective):
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         super().bind(student, teacher)
         assert teacher is not None
-        family = family_of(student)
+        family = 'two_stage' if is_two_stage(student) else family_of(student)
         if family == 'segmentor':
             self.student_taps = self.student_taps or parse_taps('backbone[-1]')
             self.teacher_taps = self.teacher_taps or parse_taps('backbone[-1]')

@@ -7,16 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmkd.families import family_of, two_stage
+from mmkd.families import DETECTORS, is_two_stage, two_stage
 from mmkd.families.regions import SOURCES, default_source, region_taps, regions
 from mmkd.functional import check_choice
-from mmkd.functional.boxes import aligned, box_levels
+from mmkd.functional.boxes import aligned, box_levels, spread
 from mmkd.functional.pyramid import among, bind_pyramid, tap_beside
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
-from mmkd.visualization.view import View
+from mmkd.visualization.view import Boxes, View
 
 NORMS = ('all', 'spatial', 'none')
 
@@ -77,7 +77,7 @@ class Mimic(PairObjective):
             that are no pyramid.
     """
 
-    families = ('two_stage', 'dense', 'detr')
+    families = DETECTORS
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class Mimic(PairObjective):
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         super().bind(student, teacher)
         assert teacher is not None
-        on_rois = family_of(student) == 'two_stage'
+        on_rois = is_two_stage(student)
         bind_pyramid(self, student, teacher, two_stage.levels(student) if on_rois else None)
         self.source = self.source or default_source(student)
         if self.fg_fraction is not None and not (on_rois and self.source == 'student'):
@@ -164,9 +164,12 @@ class Mimic(PairObjective):
             for x, stride in zip(maps, self.strides, strict=True)
         ]
 
-    def views(self, trace: Trace) -> list[View]:
-        """How much each cell counts, level by level."""
+    def views(self, trace: Trace, shown: int = 20) -> list[View | Boxes]:
+        """Some of the regions, and how much each cell counts, level by level."""
         rois = regions(trace, self.source, self.proposals, self.fg_fraction)
+        images = rois[:, 0].long()
+        some = rois[spread(images, images.new_full((len(trace.inputs),), shown))]
         weights = self._weights(rois, [s for s, _ in self.maps(trace)])
         pairs = zip(weights, self.strides, strict=True)
-        return [View(f'weight, stride {stride}', w, stride=stride) for w, stride in pairs]
+        maps = [View(f'weight, stride {stride}', w, stride=stride) for w, stride in pairs]
+        return [Boxes(f'regions, at most {shown} of an image', some), *maps]

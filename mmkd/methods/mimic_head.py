@@ -7,10 +7,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmkd.families import two_stage
-from mmkd.families.agreement import check_coders
+from mmkd.families.agreement import check_coders, uses_sigmoid
 from mmkd.objective import Objective, Taps
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
+from mmkd.visualization.view import Boxes
 
 
 @MODELS.register_module()
@@ -30,7 +31,7 @@ class MimicHead(Objective):
         ValueError: a model without a box head; unequal classes or box coders.
     """
 
-    families = ('two_stage',)
+    families = ('two_stage', 'instance')
     rank_invariant = True
 
     def __init__(
@@ -61,3 +62,12 @@ class MimicHead(Objective):
         return {
             key: alpha * (s - t).square().sum() / max(s.numel(), 1) for key, alpha, s, t in answers
         }
+
+    def views(self, trace: Trace) -> list[Boxes]:
+        """The RoIs where the class outputs differ most, with what each side says of them."""
+        model = trace.student.model
+        student, teacher = (answer[0] for answer in two_stage.answers(trace))
+        sigmoid = uses_sigmoid(two_stage.box_head(model))
+        scores = [z.sigmoid() if sigmoid else z.softmax(-1) for z in (student, teacher)]
+        rois, gap = trace.student[two_stage.rois_tap(model)][0], (student - teacher).square()
+        return two_stage.judged('RoIs of largest difference', rois, scores, gap.mean(-1))

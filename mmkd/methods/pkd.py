@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmkd.families import family_of
+from mmkd.families import DETECTORS, is_two_stage
 from mmkd.functional import weight_or
 from mmkd.functional.pyramid import bind_pyramid, check_maps
 from mmkd.levels import Level
@@ -64,7 +64,7 @@ class PKD(PairObjective):
         ValueError: a negative std_floor; a model that is no detector.
     """
 
-    families = ('two_stage', 'dense', 'detr')
+    families = DETECTORS
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class PKD(PairObjective):
         super().bind(student, teacher)
         assert teacher is not None
         bind_pyramid(self, student, teacher, levels=4)
-        default = 6.0 if family_of(teacher) == 'two_stage' else 10.0
+        default = 6.0 if is_two_stage(teacher) else 10.0
         self.weight = Schedule.of(weight_or(default, self.asked_weight))
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:

@@ -34,10 +34,10 @@ def reconstruct(
 
 @MODELS.register_module()
 class PRDKD(Objective):
-    """Perception reconstruction, then decoupled knowledge distillation: eqs. 4-13 of PR-DKD.
+    """Decoupled knowledge distillation after perception reconstruction.
 
-    Student's and teacher's logits are standardised class by class over the batch, then compared as
-    DKD does. The paper gives alpha 1 and beta 8; temperature, variance, warm-up and the factor
+    PR-DKD, eqs. 4-13: student's and teacher's logits are standardised class by class over the
+    batch, then compared as DKD does. The paper gives alpha 1 and beta 8; temperature, variance, warm-up and the factor
     tau^2 are not stated and are chosen here: start with ``weight=dict(value=1, warmup=20 / 240)``.
     Statistics are those of the process's own batch. On images, a two-stage detector's sampled RoIs
     (foreground and background alike), or a segmentor's labelled pixels.

@@ -45,11 +45,7 @@ class TSD(Objective):
         self.k = k
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
-        if logits.bind_rows(self, student, None) != 'images':
-            raise ValueError(
-                f'TSD ranks the classes of images, but the student is a {type(student).__name__}; '
-                'ConfidencePenalty and LSR work for detectors and segmentors.'
-            )
+        logits.bind_images(self, student, None)
         classes = student.head.fc.out_features
         self.k = min(5, classes) if self.k is None else self.k
         if not 2 <= self.k <= classes:

@@ -55,7 +55,7 @@ class Audit:
             raise ValueError(f'split must be one of {SPLITS}, found {self.split!r}.')
         init_default_scope(self.config.get('default_scope', 'mmengine'))
         self.dataset = build_dataset(self.config, self.split)
-        self.model = MODELS.build(self.config.model)
+        self.model = MODELS.build(self.config.model).eval()  # in the step and in its pictures
         if self.checkpoint:
             load_student(self.model, self.checkpoint)
 

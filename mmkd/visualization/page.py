@@ -217,13 +217,16 @@ def _number(value: float) -> str:
 def _box_panel(view: Boxes, shown: Shown) -> np.ndarray:
     own = view.boxes[:, 0].long() == shown.index
     caption = f'{view.side}: {view.title}' if view.side else view.title
-    boxes, labels, scores = (x[own].cpu() for x in (view.boxes[:, 1:], view.labels, view.scores))
-    names = [
-        f'{_class_name(shown, label)} {score:.2f}'
-        for label, score in zip(labels.tolist(), scores.tolist(), strict=True)
-    ]
-    drawn = boxes_on(shown, boxes.numpy(), labels.tolist(), names)
+    boxes, nothing = view.boxes[own, 1:].cpu(), [None] * int(own.sum())
+    labels, scores = (nothing if x is None else x[own].tolist() for x in (view.labels, view.scores))
+    names = [_box_name(shown, *pair) for pair in zip(labels, scores, strict=True)]
+    drawn = boxes_on(shown, boxes.numpy(), [label or 0 for label in labels], names)
     return canvas.captioned(drawn, caption, f'{len(boxes)} boxes')
+
+
+def _box_name(shown: Shown, label: int | None, score: float | None) -> str:
+    words = [] if label is None else [_class_name(shown, label)]
+    return ' '.join(words if score is None else [*words, f'{score:.2f}'])
 
 
 def _class_name(shown: Shown, label: int) -> str:

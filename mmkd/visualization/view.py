@@ -57,15 +57,15 @@ class Boxes:
     Attributes:
         title (str): what they are, e.g. ``'RoIs of largest KL'``.
         boxes (Tensor): (R, 5), image index and xyxy in pixels of the padded input.
-        labels (Tensor): (R,), class indices; what lies beyond the classes is background.
-        scores (Tensor): (R,), in [0, 1].
+        labels (Tensor | None): (R,), class indices; what lies beyond the classes is background.
+        scores (Tensor | None): (R,), in [0, 1].
         side (str): as in :class:`View`.
     """
 
     title: str
     boxes: Tensor
-    labels: Tensor
-    scores: Tensor
+    labels: Tensor | None = None
+    scores: Tensor | None = None
     side: str = ''
 
     def __post_init__(self) -> None:

@@ -31,6 +31,7 @@ class {name}({base}):
 
     taps = ['neck', 'backbone']
     families = {families}
+    only = {only}
 
     def __init__(self, weight=2.0, power=None, *, many=(1, 2)):
         pass
@@ -41,9 +42,10 @@ def repository(folder, **values):
     """A repository with one method and one config that uses it."""
     values = {
         'name': 'Match',
+        'only': "{'anchor': ('GFL', 'ATSS')}",
         'base': 'Objective',
         'paper': "O'Neil and Smith, NeurIPS 2020",
-        'families': ('dense', 'two_stage'),
+        'families': "('anchor', 'two_stage')",
         **values,
     }
     for name in ('mmkd/methods', 'configs'):
@@ -85,6 +87,7 @@ def test_facts_of_the_tables_are_those_of_the_classes():
     for method in source.read_methods():
         cls = getattr(methods, method.name)
         assert set(method.families) == set(cls.families)
+        assert method.only == cls.only
         for name in ('needs_teacher', 'needs_ground_truth', 'zero_at_equality', 'rank_invariant'):
             assert getattr(method, name) == getattr(cls, name), (method.name, name)
 
@@ -93,7 +96,7 @@ def test_method_is_read_from_its_file(tmp_path):
     (method,) = source.read_methods(repository(tmp_path))
     assert method.paper == "O'Neil and Smith, NeurIPS 2020"
     assert method.compares == 'match what matters.'
-    assert method.families == ('two_stage', 'dense')
+    assert method.families == ('two_stage', 'anchor')
     assert method.taps == '`neck`, `backbone`'
     assert method.configs == ['match_a_b.py']
     assert [(o.name, o.default) for o in method.options] == [('power', 'None'), ('weight', '2.0')]
@@ -102,6 +105,16 @@ def test_method_is_read_from_its_file(tmp_path):
     text = generate.page([method])
     assert '`|S - T|` for `Trace`' in text and '(float \\| None) an exponent' in text
     assert 'Refused, with a message: power not above 0.' in text
+
+
+def test_families_in_tables(tmp_path):
+    (method,) = source.read_methods(repository(tmp_path / 'some'))
+    assert '| two-stage, anchor-based dense (GFL, ATSS) |' in generate.short_table([method], '')
+    assert '| yes |  | GFL, ATSS |  |' in generate.full_table([method])
+    every = dict(families="(*DETECTORS, 'segmentor')", only='{}')
+    (method,) = source.read_methods(repository(tmp_path / 'all', **every))
+    assert set(method.families) == {*source.detectors(), 'segmentor'}
+    assert '| any detector, segmentor |' in generate.short_table([method], '')
 
 
 def test_config_is_read_from_its_text(tmp_path):
@@ -114,8 +127,8 @@ def test_config_is_read_from_its_text(tmp_path):
     'values, complaint',
     [
         (dict(paper='Somebody, some day'), 'authors, venue and year'),
-        (dict(families=()), 'name those it works for'),
-        (dict(families=('dens',)), 'dens'),
+        (dict(families='()'), 'name those it works for'),
+        (dict(families="('dens',)"), 'dens'),
         (dict(base='Parent'), 'derive it from Objective or PairObjective'),
     ],
 )

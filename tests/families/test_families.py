@@ -23,8 +23,8 @@ from mmkd.testing import (
     ('make', 'family'),
     [
         (lambda: build_model(tiny_faster_rcnn(4)), 'two_stage'),
-        (lambda: build_model(tiny_retinanet(4)), 'dense'),
-        (lambda: build_model(tiny_fcos(4)), 'dense'),
+        (lambda: build_model(tiny_retinanet(4)), 'anchor'),
+        (lambda: build_model(tiny_fcos(4)), 'anchor_free'),
         (lambda: build_model(tiny_detr(4)), 'detr'),
         (lambda: build_model(tiny_pspnet(4)), 'segmentor'),
         (ToyNet, 'classifier'),

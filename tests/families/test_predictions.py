@@ -60,5 +60,9 @@ def test_codes_of_fcos_do_not_depend_on_the_mode():
 def test_unknown_heads_are_refused():
     model = detector('retinanet')
     model.bbox_head.use_sigmoid_cls = False
-    with pytest.raises(ValueError, match="student is a RetinaNet with RetinaHead.*'gt'"):
-        head_kinds.check_decodable('Mimic', 'student', model)
+    known = detector('retinanet')
+    with pytest.raises(ValueError, match="student is RetinaNet with RetinaHead and .*'gt'"):
+        head_kinds.check_decodable('Mimic', model, known, 'student')
+    head_kinds.check_decodable('Mimic', model, known, 'teacher')
+    with pytest.raises(ValueError, match='GID decodes boxes, which'):
+        head_kinds.check_decodable('GID', known, model)

@@ -257,5 +257,5 @@ def test_bad_input():
         FGD(coord_ref='pad_shape')
     with pytest.raises(ValueError, match='preset must be one of'):
         FGD(preset='retinanet')
-    with pytest.raises(ValueError, match='FGD works for .*the student is a Module .segmentor.'):
+    with pytest.raises(ValueError, match='FGD works for .*the student is Module .segmentor.'):
         FGD().bind(toy('segmentor'), toy())

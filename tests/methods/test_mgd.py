@@ -126,7 +126,7 @@ def test_bad_input():
             MGD(mask_ratio=ratio)
     with pytest.raises(ValueError, match="mask must be one of .'spatial', 'channel'."):
         MGD(mask='cells')
-    with pytest.raises(ValueError, match='MGD works for two_stage, .*classifier'):
+    with pytest.raises(ValueError, match='MGD works for two-stage, .*classifier'):
         MGD().bind(toy('classifier'), toy('classifier'))
     objective = MGD()
     objective.bind(toy(), toy())

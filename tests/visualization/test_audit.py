@@ -22,6 +22,7 @@ def test_masks_follow_the_objects_in_a_padded_batch(detector):
     audit, inputs, samples, shown = run(detector, 'train', [0, 1, 2, 3])
     before = {k: v.clone() for k, v in audit.model.state_dict().items()}
     assert len({one.image.shape for one in shown}) > 1
+    assert not audit.model.training  # what is drawn was recorded in eval mode
     views = audit.model.objectives['fgfi'].views(record(audit.model, inputs, samples)['fgfi'])
     masks = [view for view in views if view.kind == 'mask']
     assert [view.stride for view in masks] == [8, 16, 32]

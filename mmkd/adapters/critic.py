@@ -1,0 +1,58 @@
+"""A critic of segmentation maps, in the manner of self-attention GANs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+#: cells a side below which the last convolution has nothing to see
+LEAST_SIDE = 64
+_WIDTHS = (64, 128, 256, 512)
+
+
+class SelfAttention(nn.Module):
+    """``x + gamma * sum_j softmax_j(q_i . k_j) v_j`` over all places j; the identity at first.
+
+    (N, C, H, W) -> same; q and k have C / 8 channels, their product is not scaled.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.query = nn.Conv2d(channels, channels // 8, 1)
+        self.key = nn.Conv2d(channels, channels // 8, 1)
+        self.value = nn.Conv2d(channels, channels, 1)
+        self.gamma = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (layer(x).flatten(2) for layer in (self.query, self.key, self.value))
+        where = (q.mT @ k).softmax(-1)
+        return x + self.gamma * (v @ where.mT).view_as(x)
+
+
+class Critic(nn.Module):
+    """(N, C, H, W) -> (N,): how much a map looks like one of the teacher's.
+
+    Four convolutions 4x4 of stride 2 with spectral norm (one power iteration a forward) and
+    LeakyReLU 0.1, self-attention behind the third and the fourth, and a convolution 4x4 to a map
+    of scores, whose mean is the score. H and W must be at least :data:`LEAST_SIDE`.
+
+    Args:
+        classes (int): the first K of the C channels, which ``first`` sees.
+        others (int): the rest of them, such as the image.
+        first (nn.Module): what the K channels pass before the convolutions.
+    """
+
+    def __init__(self, classes: int, others: int, first: nn.Module) -> None:
+        super().__init__()
+        self.classes, self.first = classes, first
+        layers: list[nn.Module] = []
+        for before, width in zip((classes + others, *_WIDTHS), _WIDTHS, strict=False):
+            layers += [spectral_norm(nn.Conv2d(before, width, 4, stride=2, padding=1))]
+            layers += [nn.LeakyReLU(0.1)]
+            layers += [SelfAttention(width)] * (width >= _WIDTHS[2])
+        self.layers = nn.Sequential(*layers, nn.Conv2d(_WIDTHS[-1], 1, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps, others = x[:, : self.classes], x[:, self.classes :]
+        return self.layers(torch.cat((self.first(maps), others), 1)).mean((1, 2, 3))

@@ -1,0 +1,43 @@
+"""Matrices of relations between the rows of a batch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def unit(x: Tensor, eps: float = 1e-6) -> Tensor:
+    """(..., D) vectors of length 1; shorter than ``eps`` they become 0 and get no gradient."""
+    x = at_least_float32(x)
+    length = x.norm(dim=-1, keepdim=True)
+    return x / length.clamp(min=eps) * (length >= eps)
+
+
+def cosines(x: Tensor) -> Tensor:
+    """Cosine between any two rows, (B, D) -> (B, B); 0 for zero rows."""
+    rows = unit(x)
+    return rows @ rows.T
+
+
+def distances(x: Tensor) -> Tensor:
+    """Euclidean distance between any two rows, (B, D) -> (B, B); no gradient where it is 0.
+
+    From differences, not from a Gram matrix, where close rows cancel.
+    """
+    x = at_least_float32(x)
+    return torch.cdist(x, x, compute_mode='donot_use_mm_for_euclid_dist')
+
+
+def conditional(similarity: Tensor) -> Tensor:
+    """Rows of non-negative similarities (B, B) as probabilities; a row of zeros stays 0."""
+    return similarity / similarity.sum(1, keepdim=True).clamp(min=1e-12)
+
+
+def without_diagonal(x: Tensor) -> Tensor:
+    """(B, B) with zeros on the diagonal."""
+    return x * (1 - torch.eye(len(x), dtype=x.dtype, device=x.device))
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision as float32; anything else as it is."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

@@ -1,0 +1,60 @@
+"""ATGradient: where the pixels matter for the loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmkd.families import classifier, logits
+from mmkd.functional.input_gradient import input_gradients
+from mmkd.objective import Objective, Taps
+from mmkd.registry import MODELS
+from mmkd.tap import Trace
+
+
+def gradient_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """``1 / 2 * mean_n ||J_s - J_t||`` of (N, 3, H, W); 0 without NaN where they are equal."""
+    squared = (student - teacher).square().flatten(1).sum(1)
+    return (squared + 1e-24).sqrt().mean() / 2
+
+
+@MODELS.register_module()
+class ATGradient(Objective):
+    """Attention transfer, gradient based: match the cross entropy's gradient in the pixels.
+
+    Zagoruyko and Komodakis, ICLR 2017, eq. 5, with ``J = dCE(z, y) / dx`` of each image. There is
+    no public code, and the paper finds it weaker than activation-based AT; the weight has to be
+    tuned. It differentiates twice and runs the teacher once more. For classifiers whose
+    BatchNorms make images depend on each other J is the batch's.
+
+    Args:
+        student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`; taps show
+            logits.
+
+    Raises:
+        ValueError: no classifiers of equal classes; no labels; images of unequal size.
+    """
+
+    needs_input_gradient = True
+    families = ('classifier',)
+
+    def __init__(
+        self,
+        student: Taps = None,
+        teacher: Taps = None,
+        weight: Any = 1.0,
+        teacher_name: str | None = None,
+    ) -> None:
+        super().__init__(student, teacher, weight, teacher_name)
+
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        logits.bind_images(self, student, teacher)
+
+    def forward(self, trace: Trace) -> dict[str, Tensor]:
+        target = classifier.labels(trace.samples, trace.inputs.device)
+        pair = input_gradients(
+            trace, self.student_taps[0], lambda z: F.cross_entropy(z, target, reduction='none')
+        )
+        return {'loss': gradient_distance(*pair)}

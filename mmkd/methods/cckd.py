@@ -1,0 +1,101 @@
+"""CCKD: the correlation between any two images of a batch."""
+
+from __future__ import annotations
+
+from math import exp, factorial
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmkd.families import classifier
+from mmkd.families.embeddings import check_partners, row_pairs
+from mmkd.functional import check_at_least, check_choice
+from mmkd.functional.gather import all_gather_rows
+from mmkd.functional.relations import distances, unit
+from mmkd.levels import Level
+from mmkd.objective import Objective, Taps
+from mmkd.registry import MODELS
+from mmkd.tap import Trace
+
+KERNELS = ('taylor', 'rbf', 'bilinear', 'mmd', 'neighbors')
+
+
+def correlations(x: Tensor, kernel: str = 'taylor', gamma: float = 0.4, order: int = 2) -> Tensor:
+    """Kernel of any two rows, which are scaled to length 1; (B, D) -> (B, B).
+
+    Args:
+        kernel (str): ``'rbf'`` is ``exp(-gamma |f_i - f_j|^2)``, ``'taylor'`` its expansion in
+            ``f_i . f_j`` to the given order, ``'bilinear'`` that product itself, ``'mmd'`` the
+            difference between the mean entries of the two.
+    """
+    x = unit(x)
+    if kernel == 'rbf':
+        return (-gamma * distances(x).square()).exp()
+    if kernel == 'mmd':
+        return distances(x.mean(1, keepdim=True))
+    product = x @ x.T
+    if kernel == 'bilinear':
+        return product
+    terms = [(2 * gamma) ** p / factorial(p) * product**p for p in range(order + 1)]
+    return exp(-2 * gamma) * sum(terms)
+
+
+def neighbor_error(student: Tensor, teacher: Tensor) -> Tensor:
+    """``mean_i sum_d |delta_i| |delta_(i+1)|``, delta the difference of rows (B, D); no scaling."""
+    delta = (student - teacher).abs()
+    return (delta[:-1] * delta[1:]).sum() / max(len(delta) - 1, 1)
+
+
+@MODELS.register_module()
+class CCKD(Objective):
+    """Correlation congruence for knowledge distillation.
+
+    Peng et al., ICCV 2019, eqs. 4-10: embeddings of both networks go through a linear layer each,
+    which is trained, and ``|K_t - K_s|_F^2 / B^2`` compares their kernel matrices. The paper adds
+    it to the cross entropy and KD, without which the two layers could agree on a constant. Batches
+    come from ``mmkd.ClassUniformSampler`` or ``mmkd.SuperClassUniformSampler``.
+
+    What RepDistiller calls CC is another function, ``kernel='neighbors'``: it multiplies errors of
+    images that happen to follow each other.
+
+    Without taps: the embeddings of two classifiers; with taps a vector, or a map averaged over
+    places, of any model.
+
+    Args:
+        weight: 0.003, for ``'neighbors'`` 0.02.
+        kernel (str): ``'taylor'``, ``'rbf'``, ``'bilinear'``, ``'mmd'`` (see :func:`correlations`)
+            or ``'neighbors'``.
+        gamma (float), order (int): of the Gaussian and of its expansion.
+        dim (int): outputs of the linear layers.
+        train_both (bool): train the teacher's linear layer too, else only the student's.
+        gather (bool): compare the images of all ranks, not only of one's own.
+        student, teacher, teacher_name: see :class:`~mmkd.objective.Objective`.
+
+    Raises:
+        ValueError: options out of range; not one layer a side; no taps and no classifiers.
+    """
+
+    zero_at_equality = False
+    rank_invariant = True
+    families = ('classifier',)
+
+    def __init__(
+        self,
+        student: Taps = None,
+        teacher: Taps = None,
+        weight: Any = None,
+        teacher_name: str | None = None,
+        kernel: str = 'taylor',
+        gamma: float = 0.4,
+        order: int = 2,
+        dim: int = 128,
+        train_both: bool = True,
+        gather: bool = True,
+    ) -> None:
+        self.kernel = kernel
+        super().__init__(student, teacher, weight, teacher_name)
+        self.dim = int(check_at_least('CCKD', 'dim', dim, 1))
+        self.gamma = check_at_least('CCKD', 'gamma', gamma)
+        self.order = int(check_at_least('CCKD', 'order', order, 1))
+        self.train_both, self.gather = train_both, gather
+        self.embed, self.embed_target = nn.Identity(), nn.Identity()

@@ -1,0 +1,114 @@
+"""GKD: the graph of similarities in each layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmkd.families import classifier
+from mmkd.families.embeddings import check_partners, row_pairs
+from mmkd.functional.relations import cosines, without_diagonal
+from mmkd.levels import Level
+from mmkd.objective import Objective, Taps
+from mmkd.registry import MODELS
+from mmkd.tap import Trace
+
+_EPS = 1e-6
+
+
+def adjacency(x: Tensor) -> Tensor:
+    """``D^(-1/2) A D^(-1/2)`` of cosines A without diagonal and their row sums D.
+
+    Args:
+        x (Tensor): rows (B, D). Cosines below 0, which activated maps do not have, count as 0.
+
+    Returns:
+        Tensor: (B, B), eigenvalues in [-1, 1].
+    """
+    similarity = without_diagonal(cosines(x).clamp(min=0))
+    scale = similarity.sum(1).clamp(min=_EPS).rsqrt()
+    return scale[:, None] * similarity * scale
+
+
+def nearest(graph: Tensor, neighbors: int) -> Tensor:
+    """(B, B) 0 or 1: one of the two is among the k strongest neighbours of the other."""
+    chosen = graph.topk(min(neighbors, len(graph)), 1).indices
+    mask = torch.zeros_like(graph).scatter_(1, chosen, 1.0)
+    return torch.maximum(mask, mask.T)
+
+
+def graph_error(
+    student: Tensor, teacher: Tensor, power: int = 1, neighbors: int | None = None
+) -> Tensor:
+    """``|A_t^p - A_s^p|_F^2`` of rows (B, D_s) and (B, D_t).
+
+    Args:
+        power (int): p, how many steps on the graph.
+        neighbors (int | None): k of the teacher's graph whose edges are kept; all where ``None``.
+    """
+    s, t = adjacency(student), adjacency(teacher)
+    if neighbors is not None:
+        mask = nearest(t, neighbors)
+        s, t = s * mask, t * mask
+    s, t = (torch.linalg.matrix_power(x, power) for x in (s, t))
+    return (t - s).square().sum()
+
+
+@MODELS.register_module()
+class GKD(Objective):
+    """Deep geometric knowledge distillation with graphs.
+
+    Lassance et al., ICASSP 2020: squared Frobenius norm between normalised adjacency matrices of
+    the images of a batch, mean over layers. Settings of cadurosar/graph_kd. Without taps: all
+    stages of two classifiers; with taps maps (flattened) or vectors of any model, paired by
+    position. Widths and sizes may differ.
+
+    Args:
+        power (int): p, how many steps on the graph, at least 1.
+        neighbors (int | None): keep the edges to the k strongest neighbours in the teacher's graph;
+            ``None`` keeps all.
+        gather (bool): compare the images of all ranks, not only of one's own.
+        student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.
+
+    Raises:
+        ValueError: options out of range; unequally many layers; no taps and no classifiers. A
+            batch of one gives 0, and so do two images.
+    """
+
+    default_weight = 25.0
+    rank_invariant = True
+    families = ('classifier',)
+
+    def __init__(
+        self,
+        student: Taps = None,
+        teacher: Taps = None,
+        weight: Any = None,
+        teacher_name: str | None = None,
+        power: int = 1,
+        neighbors: int | None = None,
+        gather: bool = True,
+    ) -> None:
+        super().__init__(student, teacher, weight, teacher_name)
+        self.power = _count('power', power)
+        self.neighbors = None if neighbors is None else _count('neighbors', neighbors)
+        self.gather = gather
+
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        classifier.choose_taps(self, classifier.stage_taps, student, teacher)
+
+    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
+        check_partners(self, student, teacher)
+
+    def forward(self, trace: Trace) -> dict[str, Tensor]:
+        pairs = row_pairs(trace, self, pooled=False, gather=self.gather)
+        errors = [graph_error(s, t, self.power, self.neighbors) for s, t in pairs]
+        return {'loss': sum(errors) / len(errors)}
+
+
+def _count(name: str, value: int) -> int:
+    if type(value) is not int or value < 1:
+        raise ValueError(f'GKD: {name} must be a whole number above 0, found {value!r}.')
+    return value

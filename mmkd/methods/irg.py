@@ -1,0 +1,145 @@
+"""IRG: instances, their distances, and how far each moves from layer to layer."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmkd.families import classifier
+from mmkd.families.embeddings import check_partners, row_pairs
+from mmkd.functional import check_at_least, check_choice
+from mmkd.functional.relations import distances
+from mmkd.levels import Level
+from mmkd.objective import Objective, Taps
+from mmkd.registry import MODELS
+from mmkd.tap import Trace, parse_taps
+
+REDUCTIONS = ('mean', 'sum')
+_EPS = 1e-12
+
+
+def edges(x: Tensor) -> Tensor:
+    """``|f_i - f_j|^2`` over the largest, (B, D) -> (B, B); the largest counts as a constant."""
+    square = distances(x).square()
+    return square / square.detach().amax().clamp(min=_EPS)
+
+
+def transform(first: Tensor, second: Tensor) -> Tensor:
+    """``|f_i^l1 - f_i^l2|^2`` over the largest, (B, D_1) and (B, D_2) -> (B,).
+
+    The wider of the two is narrowed by averaging neighbouring channels.
+    """
+    width = min(first.shape[1], second.shape[1])
+    a, b = (
+        x if x.shape[1] == width else F.adaptive_avg_pool1d(x, width) for x in (first, second)
+    )
+    square = (a - b).square().sum(1)
+    return square / square.detach().amax().clamp(min=_EPS)
+
+
+def relation_error(student: Tensor, teacher: Tensor, reduction: str = 'mean') -> Tensor:
+    """Of two relations, the mean square; or ``'sum'``: the sum over 2 B for edges, 2 otherwise."""
+    square = (student - teacher).square()
+    if reduction == 'mean':
+        return square.mean()
+    return square.sum() / (2 * len(square) if square.dim() == 2 else 2)
+
+
+@MODELS.register_module()
+class IRG(Objective):
+    """Knowledge distillation via instance relationship graph.
+
+    Liu et al., CVPR 2019, eqs. 2-9 without the transformation of edges, which the authors leave out
+    for its cost. Vertices are logits, edges squared distances within a layer, and the
+    transformation of vertices squared distances between two layers; both are divided by the
+    largest. Layers are vectors, or maps averaged over places.
+
+    Without taps: of two classifiers the second and third last stage, the embedding and the logits.
+    With taps (the logits are added) layers of any classifier, or with ``vertex=0`` of any model.
+
+    Args:
+        vertex, edge, transform (float): weights of the terms; 0 leaves one out.
+        reduction (str): ``'mean'`` over all numbers (the weights above), or ``'sum'``: over 2 B for
+            edges and 2 for transformations, as the authors' code does with weights 0, 0.005 and
+            0.005.
+        edge_layers (int): how many of the last layers have edges.
+        one_to_many (bool): the teacher's last layer teaches the edges of all of them (paper), not
+            each its partner.
+        gather (bool): compare the images of all ranks, not only of one's own.
+        student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.
+
+    Raises:
+        ValueError: options out of range; unequally many layers; unequal classes; no taps and no
+            classifiers. A batch of one gives 0 for edges and transformations.
+    """
+
+    rank_invariant = True
+    families = ('classifier',)
+
+    def __init__(
+        self,
+        student: Taps = None,
+        teacher: Taps = None,
+        weight: Any = 1.0,
+        teacher_name: str | None = None,
+        vertex: float = 0.1,
+        edge: float = 5.0,
+        transform: float = 5.0,
+        reduction: str = 'mean',
+        edge_layers: int = 3,
+        one_to_many: bool = False,
+        gather: bool = True,
+    ) -> None:
+        super().__init__(student, teacher, weight, teacher_name)
+        self.vertex = check_at_least('IRG', 'vertex', vertex)
+        self.edge = check_at_least('IRG', 'edge', edge)
+        self.transform = check_at_least('IRG', 'transform', transform)
+        if not vertex + edge + transform:
+            raise ValueError('IRG: vertex, edge and transform are all 0: nothing is left to teach.')
+        self.reduction = check_choice('IRG', 'reduction', reduction, REDUCTIONS)
+        self.edge_layers = int(check_at_least('IRG', 'edge_layers', edge_layers, 1))
+        self.one_to_many, self.gather = one_to_many, gather
+
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        classifier.choose_taps(self, _last_layers, student, teacher)
+        if self.vertex:
+            self.student_taps += parse_taps(classifier.logits_tap(student))
+            self.teacher_taps += parse_taps(classifier.logits_tap(teacher))
+
+    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
+        judged = bool(self.vertex)
+        check_partners(self, student, teacher, judged + (2 if self.transform else 1))
+        if student and teacher and judged and student[-1].shape != teacher[-1].shape:
+            raise ValueError(
+                f'IRG: the student has {student[-1]} logits and the teacher {teacher[-1]}; vertex=0 '
+                'leaves them out.'
+            )
+
+    def forward(self, trace: Trace) -> dict[str, Tensor]:
+        layers = row_pairs(trace, self, gather=self.gather)
+        losses = {}
+        if self.vertex:
+            losses['loss_vertex'] = self.vertex * F.mse_loss(*layers.pop())
+        student, teacher = zip(*layers, strict=True)
+        if self.edge:
+            losses['loss_edge'] = self.edge * self._edge_error(student, teacher)
+        if self.transform:
+            moves = [[transform(*pair) for pair in pairwise(side)] for side in (student, teacher)]
+            errors = [relation_error(s, t, self.reduction) for s, t in zip(*moves, strict=True)]
+            losses['loss_transform'] = self.transform * sum(errors) / len(errors)
+        return losses
+
+    def _edge_error(self, student: tuple, teacher: tuple) -> Tensor:
+        own = [edges(x) for x in student[-self.edge_layers :]]
+        wanted = [edges(x) for x in teacher[-self.edge_layers :]]
+        if self.one_to_many:
+            wanted = wanted[-1:] * len(own)
+        errors = [relation_error(s, t, self.reduction) for s, t in zip(own, wanted, strict=True)]
+        return sum(errors) / len(errors)
+
+
+def _last_layers(model: nn.Module) -> list[str]:
+    return [*classifier.stage_taps(model)[-3:-1], classifier.embedding_tap(model)]

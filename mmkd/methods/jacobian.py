@@ -1,0 +1,88 @@
+"""Jacobian: agree on how the answer would change with the pixels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmengine.dist import get_rank
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmkd.families import classifier, logits
+from mmkd.functional import check_choice
+from mmkd.functional.input_gradient import input_gradients
+from mmkd.objective import Objective, Taps
+from mmkd.registry import MODELS
+from mmkd.tap import Trace
+
+
+def row_distance(student: Tensor, teacher: Tensor, normalize: bool = True) -> Tensor:
+    """``mean_n ||n(J_s) - n(J_t)||^2`` of (N, 3, H, W), n scaling to length 1; zeros stay zero."""
+    s, t = student.flatten(1), teacher.flatten(1)
+    if normalize:
+        s, t = F.normalize(s), F.normalize(t)
+    return (s - t).square().sum(1).mean()
+
+
+@MODELS.register_module()
+class Jacobian(Objective):
+    """Knowledge transfer with Jacobian matching.
+
+    Srinivas and Fleuret, ICML 2018, eq. 6, and Sobolev training (Czarnecki et al., 2017). Matching
+    a squared error under Gaussian noise on the pixels is matching outputs and Jacobians, up to a
+    term that vanishes for piecewise linear networks. It differentiates twice and runs the teacher
+    once more; use it beside KD. No published weight belongs to this divisor (a mean over images):
+    Knowledge-Distillation-Zoo takes 20 with a mean over pixels as well.
+
+    Args:
+        outputs (str): the row of the Jacobian: of the ``'label'``'s logit, of the ``'teacher'``'s
+            first choice, or of a random ``'projection'`` of all logits, an unbiased estimate of the
+            whole Jacobian's squared distance.
+        normalize (bool): scale each row to length 1.
+        seed (int): of the projection, which depends on it, on the iteration and on the rank only.
+        student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`; taps show
+            logits.
+
+    Raises:
+        ValueError: an unknown choice; no classifiers of equal classes; images of unequal size.
+    """
+
+    needs_input_gradient = True
+    families = ('classifier',)
+
+    def __init__(
+        self,
+        student: Taps = None,
+        teacher: Taps = None,
+        weight: Any = 1.0,
+        teacher_name: str | None = None,
+        outputs: str = 'label',
+        normalize: bool = True,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(student, teacher, weight, teacher_name)
+        choices = ('label', 'teacher', 'projection')
+        self.outputs = check_choice('Jacobian', 'outputs', outputs, choices)
+        self.normalize, self.seed = normalize, seed
+
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        logits.bind_images(self, student, teacher)
+
+    def forward(self, trace: Trace) -> dict[str, Tensor]:
+        direction = self.direction(trace)
+        pair = input_gradients(trace, self.student_taps[0], lambda z: (z * direction).sum(1))
+        return {'loss': row_distance(*pair, self.normalize)}
+
+    def direction(self, trace: Trace) -> Tensor:
+        """v (N, K) of the row ``d(v . z) / dx``."""
+        assert trace.teacher is not None
+        wanted = trace.teacher[self.teacher_taps[0]][0].detach().float()
+        if self.outputs == 'projection':
+            seed = (self.seed * 1_000_003 + trace.progress.iteration) * 997 + get_rank()
+            generator = torch.Generator(wanted.device).manual_seed(seed % 2**32)
+            return torch.randn(wanted.shape, generator=generator, device=wanted.device)
+        chosen = wanted.argmax(1)
+        if self.outputs == 'label':
+            chosen = classifier.labels(trace.samples, wanted.device)
+        return F.one_hot(chosen, wanted.shape[1]).to(wanted.dtype)

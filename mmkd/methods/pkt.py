@@ -1,0 +1,84 @@
+"""PKT: each image's similarities to the others, as a probability distribution."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmkd.families import classifier
+from mmkd.families.embeddings import check_partners, row_pairs
+from mmkd.functional.relations import conditional, cosines, without_diagonal
+from mmkd.levels import Level
+from mmkd.objective import Objective, Taps
+from mmkd.registry import MODELS
+from mmkd.tap import Trace
+
+_EPS = 1e-7
+
+
+def neighbour_probabilities(x: Tensor, diagonal: bool = True) -> Tensor:
+    """``(cos + 1) / 2`` of rows (B, D), each row of the result (B, B) scaled to sum 1.
+
+    Args:
+        diagonal (bool): an image is a neighbour of itself.
+    """
+    similarity = (cosines(x) + 1) / 2
+    return conditional(similarity if diagonal else without_diagonal(similarity))
+
+
+def transfer_error(student: Tensor, teacher: Tensor, diagonal: bool = True) -> Tensor:
+    """Mean over all B^2 pairs of ``p_t log((p_t + eps) / (p_s + eps))``, eps = 1e-7.
+
+    Args:
+        student, teacher (Tensor): rows (B, D_s) and (B, D_t).
+        diagonal (bool): see :func:`neighbour_probabilities`.
+    """
+    s, t = (neighbour_probabilities(x, diagonal) for x in (student, teacher))
+    return (t * ((t + _EPS).log() - (s + _EPS).log())).mean()
+
+
+@MODELS.register_module()
+class PKT(Objective):
+    """Learning deep representations with probabilistic knowledge transfer.
+
+    Passalis and Tefas, ECCV 2018, eqs. 3-7 with the cosine kernel. The mean is over B^2 pairs, which
+    is 1 / B of the divergence; the published weight 30,000 belongs to it at B = 64. Without taps:
+    the embeddings of two classifiers; with taps vectors, or maps averaged over places, of any
+    model.
+
+    Args:
+        diagonal (bool): an image is a neighbour of itself, as in the authors' code; the paper
+            leaves it out (``False``).
+        gather (bool): compare the images of all ranks, not only of one's own.
+        student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.
+
+    Raises:
+        ValueError: unequally many layers; no taps and no classifiers. A batch of one gives 0.
+    """
+
+    default_weight = 30000.0
+    rank_invariant = True
+    families = ('classifier',)
+
+    def __init__(
+        self,
+        student: Taps = None,
+        teacher: Taps = None,
+        weight: Any = None,
+        teacher_name: str | None = None,
+        diagonal: bool = True,
+        gather: bool = True,
+    ) -> None:
+        super().__init__(student, teacher, weight, teacher_name)
+        self.diagonal, self.gather = diagonal, gather
+
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        classifier.choose_taps(self, classifier.embedding_tap, student, teacher)
+
+    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
+        check_partners(self, student, teacher)
+
+    def forward(self, trace: Trace) -> dict[str, Tensor]:
+        pairs = row_pairs(trace, self, gather=self.gather)
+        return {'loss': sum(transfer_error(s, t, self.diagonal) for s, t in pairs)}

@@ -1,0 +1,134 @@
+"""RKD: distances and angles between the embeddings of a batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from mmkd.families import classifier
+from mmkd.families.embeddings import check_partners, row_pairs
+from mmkd.functional import check_at_least, check_choice
+from mmkd.functional.relations import distances, unit
+from mmkd.levels import Level
+from mmkd.objective import Objective, Taps
+from mmkd.registry import MODELS
+from mmkd.tap import Trace
+
+#: numbers held at a time for angles; beyond, they are computed in parts, and again backwards
+_AT_ONCE = 2**24
+NORMALIZE = ('none', 'teacher', 'both')
+
+
+def relative_distances(x: Tensor) -> Tensor:
+    """Distances between rows over the mean of the positive ones, (B, D) -> (B, B)."""
+    found = distances(x)
+    return found / (found.sum() / (found > 0).sum().clamp(min=1)).clamp(min=1e-12)
+
+
+def distance_error(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean over all B^2 pairs of ``huber(psi_s - psi_t)``; rows (B, D_s) and (B, D_t)."""
+    return F.smooth_l1_loss(relative_distances(student), relative_distances(teacher))
+
+
+def angles(x: Tensor, vertices: Tensor) -> Tensor:
+    """Cosine of the angle at e_j between e_i and e_k, (B, D) and V vertices j -> (V, B, B).
+
+    It is 0 where an arm has no length.
+    """
+    arms = unit(x[None] - x[vertices][:, None])
+    return arms @ arms.transpose(1, 2)
+
+
+def angle_error(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean over all B^3 triples of ``huber(psi_s - psi_t)``; rows (B, D_s) and (B, D_t)."""
+    b = len(student)
+    each = b * (2 * b + student.shape[1] + teacher.shape[1])
+    parts = torch.arange(b, device=student.device).split(max(_AT_ONCE // each, 1))
+    total = student.sum() * 0.0
+    for vertices in parts:
+        if len(parts) == 1:
+            total = total + _angle_error_at(student, teacher, vertices)
+        else:
+            total = total + checkpoint(
+                _angle_error_at,
+                student,
+                teacher,
+                vertices,
+                use_reentrant=False,
+                preserve_rng_state=False,
+            )
+    return total / b**3
+
+
+def _angle_error_at(student: Tensor, teacher: Tensor, vertices: Tensor) -> Tensor:
+    return F.smooth_l1_loss(angles(student, vertices), angles(teacher, vertices), reduction='sum')
+
+
+@MODELS.register_module()
+class RKD(Objective):
+    """Relational knowledge distillation, of distances and of angles.
+
+    Park et al., CVPR 2019, eqs. 4-11, with Huber's loss of width 1. Means include pairs and triples
+    of an image with itself, as all implementations do; the pure mean is B / (B - 1), and B^2 /
+    ((B - 1) (B - 2)), times as large. Weights 25 and 50 are RepDistiller's for classifiers;
+    metric learning takes 1 and 2 and ``normalize='teacher'``. Without taps: the embeddings of two
+    classifiers; with taps vectors, or maps averaged over places, of any model. Angles of B images
+    cost B^3 operations; memory is bounded.
+
+    Args:
+        distance, angle (float): weights of the terms; 0 leaves one out.
+        normalize (str): embeddings scaled to length 1 before: ``'none'`` (RepDistiller), the
+            ``'teacher'``'s (lenscloth/RKD) or ``'both'`` (mmrazor).
+        gather (bool): compare the images of all ranks, not only of one's own.
+        student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.
+
+    Raises:
+        ValueError: options out of range; unequally many layers; no taps and no classifiers. One
+            image gives 0, two have no angle and always the same distance.
+    """
+
+    rank_invariant = True
+    families = ('classifier',)
+
+    def __init__(
+        self,
+        student: Taps = None,
+        teacher: Taps = None,
+        weight: Any = 1.0,
+        teacher_name: str | None = None,
+        distance: float = 25.0,
+        angle: float = 50.0,
+        normalize: str = 'none',
+        gather: bool = True,
+    ) -> None:
+        super().__init__(student, teacher, weight, teacher_name)
+        self.distance = check_at_least('RKD', 'distance', distance)
+        self.angle = check_at_least('RKD', 'angle', angle)
+        if not distance + angle:
+            raise ValueError('RKD: distance and angle are both 0, so nothing is left to teach.')
+        self.normalize = check_choice('RKD', 'normalize', normalize, NORMALIZE)
+        self.gather = gather
+
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        classifier.choose_taps(self, classifier.embedding_tap, student, teacher)
+
+    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
+        check_partners(self, student, teacher)
+
+    def forward(self, trace: Trace) -> dict[str, Tensor]:
+        pairs = [self._normalised(*pair) for pair in row_pairs(trace, self, gather=self.gather)]
+        losses = {}
+        if self.distance:
+            losses['loss_distance'] = self.distance * sum(distance_error(*pair) for pair in pairs)
+        if self.angle:
+            losses['loss_angle'] = self.angle * sum(angle_error(*pair) for pair in pairs)
+        return losses
+
+    def _normalised(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        if self.normalize == 'none':
+            return student, teacher
+        return (unit(student) if self.normalize == 'both' else student), unit(teacher)

@@ -1,0 +1,210 @@
+"""SKD holistic: what a critic, trained beside the student, makes of the maps of both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from mmkd.adapters.critic import LEAST_SIDE, Critic
+from mmkd.families import segmentor
+from mmkd.functional import check_at_least, check_choice
+from mmkd.levels import Level
+from mmkd.objective import PairObjective, Taps
+from mmkd.registry import MODELS
+from mmkd.tap import Trace
+
+_EPS = 1e-12  # the root has no gradient at 0
+_OPTIMIZER = dict(type='SGD', lr=4e-4, momentum=0.9, weight_decay=5e-4)
+_FIRST = {'logits_bn': nn.BatchNorm2d, 'tanh': lambda k: nn.Tanh(), 'softmax': nn.Identity}
+
+
+def fool(critic: nn.Module, student: Tensor) -> Tensor:
+    """``-E[D(student)]``, which the student minimises; the critic's parameters are constants.
+
+    Args:
+        critic (nn.Module): D, (N, C, H, W) -> (N,).
+        student (Tensor): (N, C, H, W).
+    """
+    constants = {name: p.detach() for name, p in critic.named_parameters()}
+    return -functional_call(critic, constants, (student,)).mean()
+
+
+def contest(critic: nn.Module, student: Tensor, teacher: Tensor, variant: str) -> tuple[Tensor, ...]:
+    """What the critic minimises, without a penalty, and its mean scores of both.
+
+    Args:
+        critic (nn.Module): D, (N, C, H, W) -> (N,).
+        student, teacher (Tensor): (N, C, H, W), without gradients.
+        variant (str): ``'wgan-gp'``: ``E[D(student)] - E[D(teacher)]``; ``'hinge'``:
+            ``E[max(0, 1 - D(teacher))] + E[max(0, 1 + D(student))]``.
+
+    Returns:
+        tuple: the loss, ``E[D(student)]`` and ``E[D(teacher)]``.
+    """
+    real, fake = critic(teacher), critic(student)
+    if variant == 'hinge':
+        loss = F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+    else:
+        loss = fake.mean() - real.mean()
+    return loss, fake.mean(), real.mean()
+
+
+def gradient_penalty(
+    critic: nn.Module, student: Tensor, teacher: Tensor, channels: int | None = None
+) -> Tensor:
+    """``E[(|dD/dx| - 1)^2]`` at ``x = a teacher + (1 - a) student``, a ~ U(0, 1) of each image.
+
+    Args:
+        critic (nn.Module): D, (N, C, H, W) -> (N,).
+        student, teacher (Tensor): (N, C, H, W), without gradients.
+        channels (int | None): the norm is over the first so many; None for all.
+    """
+    share = torch.rand(len(student), 1, 1, 1, device=student.device, dtype=student.dtype)
+    mixed = share * teacher + (1 - share) * student
+    # A zero of the critic's parameters makes it differentiable and no leaf, which would be given a
+    # gradient that nobody reads.
+    mixed = mixed + 0 * next(critic.parameters()).sum()
+    (slope,) = torch.autograd.grad(critic(mixed).sum(), mixed, create_graph=True)
+    norm = (slope[:, :channels].square().flatten(1).sum(1) + _EPS).sqrt()
+    return (norm - 1).square().mean()
+
+
+@MODELS.register_module()
+class SKDHolistic(PairObjective):
+    """Structured knowledge distillation, holistic term: a critic tells the maps of both apart.
+
+    Liu et al., CVPR 2019 and TPAMI 2020: a Wasserstein critic with spectral norm and
+    self-attention, on a segmentor's logits before resizing. It learns in the same step as the
+    student, from the same maps and by an optimiser of its own
+    ([objectives](../objectives.md#an-optimiser-of-its-own)), and stays behind when training ends.
+
+    The texts and the code disagree: CVPR's critic sees the image and class probabilities
+    (``condition_on_image=True, input='softmax'``), that of the released numbers
+    (irfanICMLL/structure_knowledge_distillation) logits alone, the default. IFVD's code has
+    weights of 0.001 and 0.1 and Adam: ``student_factor=0.01``, ``optimizer=dict(type='Adam',
+    lr=4e-4, betas=(0.9, 0.99))``. CIRKD's SKD has ``variant='hinge'``.
+
+    A score is the mean over the critic's map of scores before losses and penalty; for maps of less
+    than 80 cells a side, which have one score, that is the code.
+
+    Args:
+        weight: 0.1, that of the student's term and of all of the critic's loss.
+        student_factor (float): what the student's term counts within the weight.
+        variant (str): ``'wgan-gp'`` or ``'hinge'``.
+        penalty (float | None): factor of the gradient penalty; None is 10 for ``'wgan-gp'`` and 0
+            for ``'hinge'``.
+        input (str): what the critic sees: ``'logits_bn'`` (logits, then its own BatchNorm),
+            ``'tanh'`` (of logits; for few images on a GPU) or ``'softmax'``.
+        condition_on_image (bool): it sees the image beside the map.
+        penalty_on (str): with the image, the penalty's gradient is that of ``'input'``, image
+            included, as in the code, or of the ``'map'``.
+        enlarge (bool): maps of less than 64 cells a side, the least that the critic can see, are
+            enlarged in proportion (bilinear); ``False`` refuses them.
+        optimizer (dict | None): the critic's; None is the code's SGD, learning rate 4e-4, momentum
+            0.9, weight decay 5e-4. It follows the run's ``param_scheduler``.
+        student, teacher, teacher_name, resize: see :class:`~mmkd.objective.PairObjective`.
+
+    Raises:
+        ValueError: options out of range; unequal or single class count; a head without
+            ``conv_seg``; more than one map; small maps with ``enlarge=False``.
+    """
+
+    default_weight = 0.1
+    zero_at_equality = False
+    own_losses = ('loss_critic',)
+    families = ('segmentor',)
+
+    def __init__(
+        self,
+        student: Taps = None,
+        teacher: Taps = None,
+        weight: Any = None,
+        teacher_name: str | None = None,
+        student_factor: float = 1.0,
+        variant: str = 'wgan-gp',
+        penalty: float | None = None,
+        input: str = 'logits_bn',
+        condition_on_image: bool = False,
+        penalty_on: str = 'input',
+        enlarge: bool = True,
+        optimizer: Mapping[str, Any] | None = None,
+        resize: str | None = None,
+    ) -> None:
+        super().__init__(student, teacher, weight, teacher_name, None, resize)
+        name = 'SKDHolistic'
+        self.student_factor = check_at_least(name, 'student_factor', student_factor)
+        self.variant = check_choice(name, 'variant', variant, ('wgan-gp', 'hinge'))
+        penalty = 10.0 * (variant == 'wgan-gp') if penalty is None else penalty
+        self.penalty = check_at_least(name, 'penalty', penalty)
+        self.input = check_choice(name, 'input', input, _FIRST)
+        self.condition_on_image = condition_on_image
+        self.penalty_on = check_choice(name, 'penalty_on', penalty_on, ('input', 'map'))
+        self.enlarge = enlarge
+        self.optimizer = dict(_OPTIMIZER if optimizer is None else optimizer)
+        self.classes = 0
+        self.told = False
+
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        super().bind(student, teacher)
+        segmentor.bind_logits(self, student, teacher)
+        self.classes = segmentor.classes(student)
+
+    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
+        unknown = [Level((self.classes, 1, 1), None)]
+        student, teacher = student or unknown, teacher or unknown
+        super().setup(student, teacher)
+        if len(self.pairs) != 1:
+            raise ValueError(
+                f'SKDHolistic judges one map of each network, but its taps give {len(self.pairs)}.'
+            )
+        self.classes = student[0].channels
+        first = _FIRST[self.input](self.classes)
+        self.critic = Critic(self.classes, 3 * self.condition_on_image, first)
+
+    def forward(self, trace: Trace) -> dict[str, Tensor]:
+        student, teacher = self.inputs(trace)
+        loss_fool = self.student_factor * fool(self.critic, student)
+        student = student.detach()
+        loss, fake, real = contest(self.critic, student, teacher, self.variant)
+        result = dict(loss_fool=loss_fool, score_student=fake, score_teacher=real)
+        if self.penalty:
+            channels = self.classes if self.penalty_on == 'map' else None
+            result['penalty'] = gradient_penalty(self.critic, student, teacher, channels)
+            loss = loss + self.penalty * result['penalty']
+        return result | dict(loss_critic=loss)
+
+    def inputs(self, trace: Trace) -> list[Tensor]:
+        """What the critic sees of the student and of the teacher, (N, K, H, W) or (N, K + 3, H, W)."""
+        maps = self._large_enough(*self.maps(trace)[0])
+        if self.input == 'softmax':
+            maps = [x.softmax(1) for x in maps]
+        if self.condition_on_image:
+            image = self._resize(trace.inputs.float(), maps[0].shape[2:])
+            maps = [torch.cat((x, image), 1) for x in maps]
+        return maps
+
+    def _large_enough(self, *maps: Tensor) -> list[Tensor]:
+        h, w = maps[0].shape[2:]
+        least = min(h, w)
+        if least >= LEAST_SIDE:
+            return list(maps)
+        if not self.enlarge:
+            raise ValueError(
+                f'SKDHolistic: logits of {h} x {w} cells are too small for the critic, which needs '
+                f'{LEAST_SIDE} x {LEAST_SIDE}. Set enlarge=True, or train on larger crops.'
+            )
+        size = (-(-h * LEAST_SIDE // least), -(-w * LEAST_SIDE // least))
+        if not self.told:
+            self.told = True
+            print_log(f'SKDHolistic enlarges logits of {h} x {w} to {size[0]} x {size[1]}.', 'current')
+        return [self._resize(x, size) for x in maps]
+
+    def describe(self) -> list[str]:
+        image = ' and the image' * self.condition_on_image
+        return [f'critic of {self.classes} channels ({self.input}){image}, {self.variant}']

@@ -1,0 +1,37 @@
+"""What is known of one image that is to be classified."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmengine.structures import BaseDataElement
+from torch import Tensor
+
+
+class ClassSample(BaseDataElement):
+    """One image's labels and predictions, and in ``metainfo`` its number in the dataset.
+
+    Attributes:
+        gt_label (Tensor): (1,) long, the class; of a mixture the heaviest one.
+        gt_score (Tensor): (K,) float32, of a mixture (mixup, CutMix) the share of each class.
+        pred_label (Tensor): (1,) long.
+        pred_score (Tensor): (K,) float32, sums to one.
+        sample_idx (int): position in the dataset; of a mixture that of the heaviest image.
+    """
+
+    def set_gt_label(self, label: Any) -> ClassSample:
+        """Set the class from a number or a tensor of one element."""
+        self.set_field(torch.as_tensor(label).flatten()[:1].long(), 'gt_label', dtype=Tensor)
+        return self
+
+    def set_gt_score(self, score: Tensor) -> ClassSample:
+        """Set the shares of the classes, (K,)."""
+        self.set_field(score, 'gt_score', dtype=Tensor)
+        return self
+
+    def set_prediction(self, score: Tensor) -> ClassSample:
+        """Set scores (K,) and with them the predicted class."""
+        self.set_field(score, 'pred_score', dtype=Tensor)
+        self.set_field(score.argmax()[None], 'pred_label', dtype=Tensor)
+        return self
