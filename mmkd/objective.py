@@ -52,6 +52,8 @@ class Objective(nn.Module):
     optimizer: Mapping[str, Any] | None = None
     #: under DDP, averaged gradients of k ranks equal those of one process with the whole batch
     rank_invariant: ClassVar[bool] = False
+    #: works where the teacher sees larger images than the student, see mmkd.scales
+    over_scales: ClassVar[bool] = False
     #: model families it works for, keys of mmkd.families.FAMILIES
     families: ClassVar[tuple[str, ...]] = ()
     #: detectors of a family for which alone it works, e.g. {'anchor': ('GFL',)}

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from mmkd.engine.optimizers import own_optimizer
 from mmkd.levels import Level
 from mmkd.objective import Objective
+from mmkd.scales import teacher_scale
 from mmkd.tap import Recorder, Side, Tap, TapError
 from mmkd.teacher import Teacher, run_route, shortest_route
 
@@ -118,6 +119,7 @@ class Plan:
         for name, objective in self.objectives.items():
             with _naming(name):
                 teacher = self.teacher_of(objective)
+                self._check_scale(objective, teacher)
                 objective.bind(self.student, teacher.model if teacher else None)
         student_side = self._probe_student()
         teacher_sides = {name: self._probe_teacher(name) for name in self.teachers}
@@ -131,6 +133,14 @@ class Plan:
                 if objective.optimizer:
                     own_optimizer(objective)  # complains now, not when training starts
         return self
+
+    def _check_scale(self, objective: Objective, teacher: Teacher | None) -> None:
+        if teacher and teacher_scale(self.student) > 1 and not objective.over_scales:
+            raise ValueError(
+                f'{type(objective).__name__} compares networks that see the same images, but '
+                "HalfScale in the student's data_preprocessor halves the student's. Mimic compares "
+                'over scales.'
+            )
 
     def teacher_name(self, objective: Objective) -> str | None:
         """Name of the teacher that an objective listens to.

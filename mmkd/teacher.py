@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from mmkd.checkpoint import read_checkpoint, state_dict_of
 from mmkd.config import load_config
 from mmkd.registry import MODELS
+from mmkd.scales import seen_by_teachers
 from mmkd.tap import Recorder, Side, Tap
 
 DTYPES = {'fp16': torch.float16, 'bf16': torch.bfloat16, 'fp32': torch.float32, None: None}
@@ -105,8 +106,9 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor, samples: list, student_pixels: Pixels) -> Side:
-        """Record the taps on the student's batch (N, 3, H, W)."""
+        """Record the taps on the student's batch (N, 3, H, W), or on what HalfScale kept of it."""
         assert self.recorder is not None, 'listen() first'
+        inputs, samples = seen_by_teachers(inputs, samples)
         inputs = self.pixels.translate(inputs, samples, student_pixels)
         samples = _with_batch_shape(samples, inputs)
         seen = inputs.to(dtype=self.dtype or inputs.dtype, memory_format=self.memory_format)

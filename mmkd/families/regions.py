@@ -8,10 +8,72 @@ from torch import Tensor, nn
 from mmkd.families import is_two_stage, predictions, two_stage
 from mmkd.families.dense import ground_truth
 from mmkd.families.head_kinds import check_decodable, kind_of
+from mmkd.functional import check_choice
 from mmkd.functional.boxes import spread
+from mmkd.functional.pyramid import among, bind_pyramid, tap_beside
+from mmkd.levels import Level
+from mmkd.objective import Objective
 from mmkd.tap import Tap, Trace, parse_taps
 
 SOURCES = ('student', 'teacher', 'gt')
+
+
+class Regions:
+    """Where an objective's regions come from, and on which maps of a pyramid it looks at them.
+
+    Args:
+        owner (str): name of the objective, for messages.
+        source (str | None): see :func:`regions`; ``None`` is that of :func:`default_source`.
+        count (int): at most so many of each image.
+        fg_fraction (float | None): see :func:`regions`.
+
+    Raises:
+        ValueError: options out of range.
+    """
+
+    def __init__(
+        self, owner: str, source: str | None, count: int, fg_fraction: float | None = None
+    ) -> None:
+        self.owner, self.count, self.fg_fraction = owner, count, fg_fraction
+        self.source = check_choice(owner, 'proposal_source', source, (None, *SOURCES))
+        self.maps_at: tuple[set[str], set[str]] = (set(), set())
+        if count < 1:
+            raise ValueError(f'{owner}: proposals must be at least 1, found {count}.')
+        if fg_fraction is not None and not 0 <= fg_fraction <= 1:
+            raise ValueError(f'{owner}: fg_fraction must lie in [0, 1], found {fg_fraction}.')
+
+    def bind(self, objective: Objective, student: nn.Module, teacher: nn.Module) -> None:
+        """Give the objective its pyramid where it names none, and what the regions need."""
+        on_rois = is_two_stage(student)
+        bind_pyramid(objective, student, teacher, two_stage.levels(student) if on_rois else None)
+        self.source = self.source or default_source(student)
+        if self.fg_fraction is not None and not (on_rois and self.source == 'student'):
+            raise ValueError(
+                f'{self.owner}: fg_fraction needs the RoIs that a two-stage student samples, but '
+                f'regions come from {self.source!r} of a {type(student).__name__}.'
+            )
+        taps = region_taps(self.owner, self.source, student, teacher)
+        self.maps_at = tap_beside(objective, taps)
+
+    def pyramids(
+        self, student: list[Level] | None, teacher: list[Level] | None
+    ) -> tuple[list[Level] | None, list[Level] | None]:
+        """The levels of both pyramids, without what is only there for the regions."""
+        return among(student, self.maps_at[0]), among(teacher, self.maps_at[1])
+
+    def strides(self, student: list[Level] | None, pairs: list[tuple[int, int]]) -> list[int]:
+        """Stride of each pair, else ValueError."""
+        strides = [student[i].stride or 0 for i, _ in pairs] if student else []
+        if 0 in (strides or [0]):
+            raise ValueError(
+                f'{self.owner} needs feature maps of known stride, found {strides or "no shapes"} '
+                f"at {', '.join(self.maps_at[0])}. Tap the pyramid, usually 'neck'."
+            )
+        return strides
+
+    def of(self, trace: Trace) -> Tensor:
+        """The regions of one step, (R, 5)."""
+        return regions(trace, self.source, self.count, self.fg_fraction)
 
 
 def default_source(student: nn.Module) -> str:

@@ -85,7 +85,12 @@ def check_box_heads(owner: str, student: nn.Module, teacher: nn.Module, softmax:
 
 @torch.no_grad()
 def roi_outputs(model: nn.Module, feats: list[Tensor], rois: Tensor) -> tuple[Any, Any]:
-    """What a frozen model's (first) box head says of given RoIs.
+    """:func:`judge` of a frozen model."""
+    return judge(model, feats, rois)
+
+
+def judge(model: nn.Module, feats: list[Tensor], rois: Tensor) -> tuple[Any, Any]:
+    """What a model's (first) box head says of given RoIs.
 
     Args:
         feats (list[Tensor]): its neck's output, (N, C, H_l, W_l) each.
@@ -103,6 +108,17 @@ def roi_outputs(model: nn.Module, feats: list[Tensor], rois: Tensor) -> tuple[An
         pooled = model.roi_head.shared_head(pooled.to(dtype))
     scores, deltas = head(pooled.to(dtype))[:2]
     return scores.float(), deltas.float() if deltas is not None else None
+
+
+def answers_to(trace: Trace, rois: Tensor) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+    """Scores (R, K + 1) and box deltas of both (first) box heads for any RoIs (R, 5).
+
+    The one part of a student that may run twice: such RoIs are known only after its step. Both
+    have to be tapped at :func:`features_tap`.
+    """
+    sides = trace.student, trace.teacher
+    student, teacher = (judge(s.model, s[features_tap(s.model)], rois) for s in sides)
+    return student, teacher
 
 
 def answer_taps(student: nn.Module, teacher: nn.Module) -> tuple[tuple[Tap, ...], tuple[Tap, ...]]:

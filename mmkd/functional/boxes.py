@@ -1,4 +1,4 @@
-"""Choose boxes, and say on which level of a pyramid they belong; all images at once."""
+"""Compare and choose boxes, and say on which level of a pyramid they belong; all images at once."""
 
 from __future__ import annotations
 
@@ -7,6 +7,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+
+def iou_matrix(boxes: Tensor, anchors: Tensor, offset: float = 0.0) -> Tensor:
+    """IoU of every box with every anchor, (G, 4) and (P, 4) -> (G, P).
+
+    ``offset=1`` counts pixels inclusively, as the authors' code does.
+    """
+    low = torch.maximum(boxes[:, None, :2], anchors[None, :, :2])
+    high = torch.minimum(boxes[:, None, 2:], anchors[None, :, 2:])
+    inter = (high - low + offset).clamp_(min=0).prod(-1)
+    area_b, area_a = ((x[:, 2:] - x[:, :2] + offset).prod(-1) for x in (boxes, anchors))
+    return inter / (area_b[:, None] + area_a[None] - inter).clamp_(min=1e-9)
 
 
 def select_boxes(

@@ -35,6 +35,14 @@ def check_at_least(owner: str, name: str, value: float, least: float = 0) -> flo
     return value
 
 
+def check_factors(owner: str, factors: Any, terms: Iterable[str]) -> dict[str, float]:
+    """Finite numbers of at least 0, by the name of a term each, else ValueError."""
+    for term, factor in dict(factors or {}).items():
+        check_choice(owner, 'a key of factors', term, terms)
+        check_at_least(owner, f'factor {term}', factor)
+    return dict(factors or {})
+
+
 def weight_or(default: float, weight: Any) -> Any:
     """The method's own weight where the config names none, also inside a schedule."""
     if weight is None:

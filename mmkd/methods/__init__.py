@@ -17,6 +17,7 @@ from mmkd.methods.fgfi import FGFI
 from mmkd.methods.fitnet import FitNet
 from mmkd.methods.fsp import FSP
 from mmkd.methods.gid import GID
+from mmkd.methods.hdkd import HDKD
 from mmkd.methods.ifvd import IFVD
 from mmkd.methods.jacobian import Jacobian
 from mmkd.methods.kd import KD
@@ -32,6 +33,7 @@ from mmkd.methods.nst import NST
 from mmkd.methods.ofd import OFD
 from mmkd.methods.pkd import PKD
 from mmkd.methods.prdkd import PRDKD
+from mmkd.methods.quant_mimic import QuantMimic
 from mmkd.methods.reviewkd import ReviewKD
 from mmkd.methods.skd import SKDPair, SKDPixel
 from mmkd.methods.skd_holistic import SKDHolistic
@@ -59,6 +61,7 @@ __all__ = [
     'FSP',
     'FitNet',
     'GID',
+    'HDKD',
     'IFVD',
     'KD',
     'L2Logit',
@@ -73,6 +76,7 @@ __all__ = [
     'OFD',
     'PKD',
     'PRDKD',
+    'QuantMimic',
     'ReviewKD',
     'SKDHolistic',
     'SKDPair',

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mmkd.adapters.context import ContextBlock
 from mmkd.families import DETECTORS, dense, family_of, is_two_stage
-from mmkd.functional import check_choice, check_temperature
+from mmkd.functional import check_choice, check_factors, check_temperature
 from mmkd.functional.attention import attention
 from mmkd.functional.pyramid import bind_pyramid, check_maps
 from mmkd.levels import Level
@@ -127,11 +127,7 @@ class FGD(PairObjective):
     ) -> None:
         super().__init__(student, teacher, weight, **pair)
         self.preset = check_choice('FGD', 'preset', preset, (None, *PRESETS))
-        self.factors = dict(factors or {})
-        for term, factor in self.factors.items():
-            check_choice('FGD', 'a key of factors', term, TERMS)
-            if not 0 <= factor < float('inf'):
-                raise ValueError(f'FGD: factor {term} must be finite, at least 0, found {factor}.')
+        self.factors = check_factors('FGD', factors, TERMS)
         self.tau = None if tau is None else check_temperature('FGD', tau)
         self.coord_ref = check_choice('FGD', 'coord_ref', coord_ref, REFERENCES)
         self.contexts = nn.ModuleDict()

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mmkd.families import DETECTORS, dense
 from mmkd.functional import check_choice
+from mmkd.functional.boxes import iou_matrix
+from mmkd.functional.masked import masked_distance
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
 from mmkd.registry import MODELS
@@ -17,18 +18,6 @@ from mmkd.tap import Trace
 from mmkd.visualization.view import View
 
 _BOX_CHUNK = 16
-
-
-def iou_matrix(boxes: Tensor, anchors: Tensor, offset: float = 0.0) -> Tensor:
-    """IoU of every box with every anchor, (G, 4) and (P, 4) -> (G, P).
-
-    ``offset=1`` counts pixels inclusively, as the authors' code does.
-    """
-    low = torch.maximum(boxes[:, None, :2], anchors[None, :, :2])
-    high = torch.minimum(boxes[:, None, 2:], anchors[None, :, 2:])
-    inter = (high - low + offset).clamp_(min=0).prod(-1)
-    area_b, area_a = ((x[:, 2:] - x[:, :2] + offset).prod(-1) for x in (boxes, anchors))
-    return inter / (area_b[:, None] + area_a[None] - inter).clamp_(min=1e-9)
 
 
 def imitation_masks(
@@ -51,7 +40,7 @@ def imitation_masks(
         level_rule (str): M_g is the largest IoU of box g over all levels (``'global'``) or on
             each level (``'per_level'``); ``'assigner'`` is ``'global'`` on the levels allowed.
         levels (Tensor | None): (G, L) bool, the levels on which a box may count.
-        offset (float): see :func:`iou_matrix`.
+        offset (float): see :func:`~mmkd.functional.boxes.iou_matrix`.
 
     Returns:
         list[Tensor]: bool, (N, H * W) each.
@@ -170,7 +159,7 @@ class FGFI(PairObjective):
         cells = torch.stack([mask.sum() for mask in masks]).sum()
         total = trace.inputs.new_zeros((), dtype=torch.float32)
         for k, ((student, teacher), mask) in enumerate(zip(maps, masks, strict=True)):
-            total = total + imitation(student, teacher, mask, self.adapter(k))
+            total = total + masked_distance(student, teacher, mask, self.adapter(k))
         return {'loss': total / (2 * cells.clamp(min=1)), 'cells': cells.float()}
 
     @torch.no_grad()
@@ -211,53 +200,3 @@ class FGFI(PairObjective):
                 strength = feature.square().mean(1).sqrt()
                 views.append(View('feature strength', strength, side=side, **place))
         return views
-
-
-def imitation(
-    student: Tensor, teacher: Tensor, mask: Tensor, adapter: nn.Module | None = None
-) -> Tensor:
-    """``sum over masked cells and channels of (phi(S) - T)^2``.
-
-    The adapter is evaluated at the masked cells only while they are few: same numbers, less work.
-
-    Args:
-        student, teacher (Tensor): (N, C_s, H, W) and (N, C_t, H, W).
-        mask (Tensor): (N, H, W) bool.
-        adapter (nn.Module | None): phi, a ConvAdapter, or None for the identity.
-    """
-    where = mask.flatten().nonzero()[:, 0]
-    wanted = _rows(teacher).index_select(0, where)
-    if adapter is None:
-        found = _rows(student).index_select(0, where)
-    elif len(where) > mask.numel() // 4:
-        found = _rows(adapter(student)).index_select(0, where)
-    else:
-        found = conv_at(student, where, adapter)
-    return (found - wanted).square().sum()
-
-
-def _rows(x: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N * H * W, C)."""
-    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
-
-
-def conv_at(x: Tensor, where: Tensor, adapter: nn.Module) -> Tensor:
-    """A ConvAdapter without norm at some cells, (P, C_t), as one matrix product.
-
-    Args:
-        x (Tensor): (N, C_s, H, W).
-        where (Tensor): (P,) flat indices into (N, H, W).
-        adapter (nn.Module): its convolution keeps the size of the map.
-    """
-    conv = adapter.conv
-    k = conv.kernel_size[0]
-    padded = F.pad(x, [k // 2] * 4)
-    height, width = padded.shape[2:]
-    n, cell = where // (x.shape[2] * x.shape[3]), where % (x.shape[2] * x.shape[3])
-    corner = n * height * width + cell // x.shape[3] * width + cell % x.shape[3]
-    offsets = torch.arange(k, device=x.device)
-    offsets = (offsets[:, None] * width + offsets).flatten()
-    patches = _rows(padded).index_select(0, (corner[:, None] + offsets).flatten())
-    weight = conv.weight.permute(2, 3, 1, 0).reshape(-1, conv.out_channels)
-    out = patches.view(len(where), len(weight)) @ weight
-    return adapter.relu(out if conv.bias is None else out + conv.bias)

@@ -9,15 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmkd.families import is_two_stage, predictions
+from mmkd.families import is_two_stage, predictions, two_stage
+from mmkd.families.agreement import check_coders
 from mmkd.families.head_kinds import check_assigner, check_comparable
 from mmkd.functional import check_choice
 from mmkd.functional.boxes import aligned, select_boxes
 from mmkd.functional.pyramid import among, bind_pyramid, tap_beside
 from mmkd.levels import Level
+from mmkd.methods.kd import soft_kl
 from mmkd.objective import PairObjective, Taps
 from mmkd.registry import MODELS
-from mmkd.tap import Trace
+from mmkd.tap import Trace, parse_taps
 from mmkd.visualization.view import Boxes
 
 
@@ -61,6 +63,14 @@ def relation_loss(student: Tensor, teacher: Tensor, images: Tensor | None = None
     return F.smooth_l1_loss(*distances)
 
 
+def judgement(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+    """Mean KL of class logits (Q, K + 1), and L1 of the teacher's likeliest object's box codes."""
+    (z_s, r_s), (z_t, r_t) = student, teacher
+    likeliest, count = z_t[:, :-1].argmax(-1), max(len(z_t), 1)
+    apart = two_stage.of_class(r_s, likeliest) - two_stage.of_class(r_t, likeliest)
+    return dict(classes=soft_kl(z_s, z_t, 1.0).sum() / count, boxes=apart.abs().sum() / count)
+
+
 @MODELS.register_module()
 class GID(PairObjective):
     """General instance distillation for object detection.
@@ -74,6 +84,9 @@ class GID(PairObjective):
 
     Args:
         feature, relation, classes, boxes (float): weights of the four terms.
+        second_stage (float): of two-stage detectors, factor of a response in which both (first) box
+            heads judge the instances, by KL of the classes and L1 of the encoded box of the class
+            that is likeliest for the teacher. There is no public code of it.
         instances (int): K, of each image.
         iou (float): threshold of the NMS, over all levels and classes together.
         min_side (float): smaller predictions are left out, in pixels.
@@ -103,6 +116,7 @@ class GID(PairObjective):
         relation: float = 40.0,
         classes: float = 0.1,
         boxes: float = 1.0,
+        second_stage: float = 0.0,
         instances: int = 10,
         iou: float = 0.3,
         min_side: float = 10.0,
@@ -115,7 +129,8 @@ class GID(PairObjective):
     ) -> None:
         super().__init__(student, teacher, weight, adapt=adapt, **pair)
         self.factors = dict(feature=feature, relation=relation, classes=classes, boxes=boxes)
-        numbers = dict(self.factors, iou=iou, min_side=min_side, instances=instances, pooled=pooled)
+        numbers = dict(self.factors, second_stage=second_stage, iou=iou, min_side=min_side)
+        numbers |= dict(instances=instances, pooled=pooled)
         positive = min(instances, pooled) >= 1 and iou <= 1
         if not (positive and all(isfinite(x) and x >= 0 for x in numbers.values())):
             raise ValueError(
@@ -123,6 +138,7 @@ class GID(PairObjective):
                 f'found {numbers}.'
             )
         self.instances, self.pooled, self.iou, self.min_side = instances, pooled, iou, min_side
+        self.second_stage = second_stage
         self.score = check_choice('GID', 'score', score, ('paper', 'code'))
         self.form = check_choice('GID', 'form', form, ('code', 'paper'))
         self.scope = check_choice('GID', 'relation_scope', relation_scope, ('batch', 'image'))
@@ -134,7 +150,13 @@ class GID(PairObjective):
         bind_pyramid(self, student, teacher)
         check_comparable('GID', student, teacher)
         check_assigner('GID', student)
-        self.maps_at = tap_beside(self, predictions.answer_taps(student, teacher))
+        own, judge = predictions.answer_taps(student, teacher)
+        if self.second_stage:
+            two_stage.check_box_heads('GID', student, teacher, softmax=True)
+            heads = [two_stage.box_head(model) for model in (student, teacher)]
+            check_coders('GID', *heads, 'second_stage=0 leaves box heads out')
+            own += parse_taps(two_stage.features_tap(student))
+        self.maps_at = tap_beside(self, (own, judge))
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
         student, teacher = among(student, self.maps_at[0]), among(teacher, self.maps_at[1])
@@ -162,6 +184,9 @@ class GID(PairObjective):
         terms['feature'] = feature_loss(student, teacher, self.form)
         terms['relation'] = relation_loss(student, teacher, images)
         losses = {f'loss_{name}': self.factors[name] * term for name, term in terms.items()}
+        if self.second_stage:
+            for name, term in judgement(*two_stage.answers_to(trace, rois)).items():
+                losses[f'loss_second_{name}'] = self.second_stage * self.factors[name] * term
         return losses | {'instances': rois.new_tensor(len(rois))}
 
     @torch.no_grad()

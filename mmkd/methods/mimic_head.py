@@ -19,11 +19,15 @@ class MimicHead(Objective):
     """Second stage of Mimic: fine-tune from the first with the teacher's class and box outputs.
 
     Li et al., CVPR 2017, two-stage mimic: squared distances of class logits and of encoded boxes,
-    averaged over all elements, of the RoIs that the student samples. Start from a student trained
-    with :class:`Mimic` (``load_from``).
+    averaged over all elements, of the RoIs that the student samples. It starts from a student
+    trained with :class:`Mimic`: run ``mimic_frcnn_r101_r50.py``, then
+    ``mimic_head_frcnn_r101_r50.py``, whose ``load_from`` is the last checkpoint of the first. The
+    paper's first stage trains no box head, which is
+    ``task_weight=dict(loss_cls=0, loss_bbox=0)`` there.
 
     Args:
-        alpha_class, alpha_box (float): weights of the two terms.
+        alpha_class (float): weight of the class term.
+        alpha_box (float): weight of the box term.
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`; the taps are
             the first box head's whatever is given.
 

@@ -7,7 +7,10 @@ from torch import nn
 
 from mmkd.adapters import ConvAdapter
 from mmkd.families import dense
-from mmkd.methods.fgfi import FGFI, imitation, imitation_masks, iou_matrix
+from mmkd.functional.boxes import iou_matrix
+from mmkd.functional.masked import masked_distance
+from mmkd.methods.fgfi import FGFI, imitation_masks
+from mmkd.schedule import Progress
 from mmkd.teacher import build_model
 from mmkd.testing import boxes, make_trace, ready, tiny_fcos, tiny_retinanet
 
@@ -200,7 +203,7 @@ def test_the_adapter_at_few_cells_equals_the_whole_map(kernel, relu, count):
     for n, y, x in corners[:count]:
         mask[n, y, x] = True
     inputs = [student, *adapter.parameters()]
-    found = imitation(student, teacher, mask, adapter)
+    found = masked_distance(student, teacher, mask, adapter)
     wanted = ((adapter(student) - teacher).square() * mask[:, None]).sum()
     torch.testing.assert_close(found, wanted)
     for a, b in zip(
@@ -214,10 +217,10 @@ def test_dense_masks_take_the_other_route_to_the_same_numbers():
     student, teacher = torch.randn(1, 3, 4, 4).double(), torch.randn(1, 4, 4, 4).double()
     mask = torch.ones(1, 4, 4, dtype=torch.bool)
     wanted = (adapter(student) - teacher).square().sum()
-    torch.testing.assert_close(imitation(student, teacher, mask, adapter), wanted)
+    torch.testing.assert_close(masked_distance(student, teacher, mask, adapter), wanted)
     mask[0, 0] = False
     wanted = ((adapter(student) - teacher).square() * mask[:, None]).sum()
-    torch.testing.assert_close(imitation(student, teacher, mask, adapter), wanted)
+    torch.testing.assert_close(masked_distance(student, teacher, mask, adapter), wanted)
 
 
 def test_images_of_a_batch_may_be_permuted():
@@ -284,6 +287,38 @@ def test_adapters_are_as_the_authors_made_them():
     fgfi = FGFI(student='backbone')
     fgfi.bind(Scene(), None)
     assert isinstance(ready(fgfi, trace).adapters['0'].relu, nn.ReLU)
+    fgfi = FGFI(student='backbone', adapter_relu=False)
+    fgfi.bind(Scene(), None)
+    assert isinstance(ready(fgfi, trace).adapters['0'].relu, nn.Identity)
+
+
+def test_the_authors_warm_up():
+    weight = FGFI(weight=dict(start=400)).weight
+    assert [weight(Progress(i, 90_000)) for i in (0, 399, 400, 89_999)] == [0, 0, 0.01, 0.01]
+
+
+def test_options_change_the_masks_of_a_step():
+    model = build_model(tiny_retinanet())
+    sizes = [(16, 16), (8, 8), (4, 4), (2, 2), (1, 1)]
+    gt = [[8.0, 8.0, 40.0, 40.0], [0.0, 0.0, 128.0, 120.0]]
+    feats = [torch.randn(1, 2, *size) for size in sizes]
+    cells = {}
+    for name, options in dict(
+        plain={}, assigner=dict(level_rule='assigner'), offset=dict(pixel_offset=1)
+    ).items():
+        trace = make_trace({'neck': feats}, {'neck': feats}, boxes(gt), student_model=model)
+        fgfi = FGFI(psi=0.2, **options)
+        fgfi.bind(model, None)
+        cells[name] = ready(fgfi, trace).masks(trace, sizes)
+    pairs = list(zip(cells['assigner'], cells['plain'], strict=True))
+    assert all(not (own & ~all_).any() for own, all_ in pairs)
+    assert 0 < sum(int(own.sum()) for own, _ in pairs) < sum(int(all_.sum()) for _, all_ in pairs)
+    anchors = dense.anchors(model, sizes, [8, 16, 32, 64, 128], torch.device('cpu'))
+    wanted = imitation_masks(
+        anchors, torch.tensor(gt), torch.zeros(2).long(), 1, 0.2, 'global', offset=1.0
+    )
+    assert all(torch.equal(a.flatten(1), b) for a, b in zip(cells['offset'], wanted, strict=True))
+    assert not all(map(torch.equal, cells['offset'], cells['plain']))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from detection_toys import detector, samples, step, total
 from mmcv.ops import roi_align
 from torch.nn import functional as F
 
-from mmkd.families import predictions
+from mmkd.families import predictions, two_stage
 from mmkd.families.dense import dense_head
 from mmkd.functional.boxes import box_levels
 from mmkd.methods.gid import GID, feature_loss, instance_scores, relation_loss
@@ -138,6 +138,41 @@ def test_real_detectors(name):
     assert len(objective.views(trace)) == 1
 
 
+@pytest.mark.parametrize('name', ['frcnn', 'cascade'])
+def test_second_stage(name):
+    student, teacher = detector(name), detector(name, 1)
+    objective = GID(second_stage=0.5, classes=2.0, min_side=6)
+    losses, trace = step(objective, student, teacher)
+    rois, _, _ = objective.general_instances(trace, predictions.answers(trace))
+    (z_s, r_s), (z_t, r_t) = (
+        two_stage.judge(side.model, side['neck'], rois) for side in (trace.student, trace.teacher)
+    )
+    kl = apart = 0.0
+    for i in range(len(rois)):
+        p_s, p_t = (z[i].double().softmax(0) for z in (z_s, z_t))
+        kl += float((p_t * (p_t / p_s).log()).sum()) / len(rois)
+        best = int(z_t[i, :-1].argmax())
+        four = [r[i, 4 * best : 4 * best + 4] if r.shape[1] > 4 else r[i] for r in (r_s, r_t)]
+        apart += float((four[0] - four[1]).abs().sum()) / len(rois)
+    found = [float(losses[f'kd.o.loss_second_{k}'].detach()) for k in ('classes', 'boxes')]
+    assert found == pytest.approx([0.5 * 2 * kl, 0.5 * apart], rel=1e-4)
+    second = losses['kd.o.loss_second_classes'] + losses['kd.o.loss_second_boxes']
+    reached = [two_stage.box_head(student).fc_cls.weight, student.backbone.conv1.weight]
+    assert all(g.any() for g in torch.autograd.grad(second, reached, retain_graph=True))
+    assert not any(p.requires_grad for p in teacher.parameters())
+    plain, _ = step(GID(classes=2.0, min_side=6), student, teacher)
+    assert not any('second' in key for key in plain)
+    losses, _ = step(GID(second_stage=0.5, min_side=10**4), student, teacher, samples((0, 1)))
+    assert total(losses) == 0 and total(losses).requires_grad
+
+
+def test_second_stage_at_equality():
+    student = detector('frcnn')
+    losses, _ = step(GID(second_stage=1.0), student, copy.deepcopy(student), train=False)
+    for name in ('classes', 'boxes'):
+        assert float(losses[f'kd.o.loss_second_{name}'].detach()) == pytest.approx(0, abs=1e-6)
+
+
 @pytest.mark.parametrize('name', ['retinanet', 'fcos', 'frcnn'])
 def test_positives(name):  # GID-9
     model = detector(name)
@@ -178,8 +213,8 @@ def test_boxes_come_from_the_surer_side():
     assert (first[:, None] == own[0]).all(-1).any(1).all()
 
 
-def bound(student, teacher):
-    GID().bind(student, teacher)
+def bound(student, teacher, **options):
+    GID(**options).bind(student, teacher)
 
 
 def other_unit():
@@ -193,6 +228,17 @@ def other_unit():
     [
         (lambda: GID(iou=2), "iou at most 1, found .*'iou': 2"),
         (lambda: GID(feature=-1), 'numbers must be at least 0'),
+        (lambda: GID(second_stage=-1), "at least 0, .*'second_stage': -1"),
+        (
+            lambda: bound(detector('retinanet'), detector('retinanet'), second_stage=1),
+            'GID lets the box heads of two second stages judge',
+        ),
+        (
+            lambda: bound(
+                detector('frcnn'), detector('frcnn', reg_class_agnostic=True), second_stage=1
+            ),
+            'reg_class_agnostic: .* second_stage=0 leaves box heads out',
+        ),
         (lambda: GID(instances=0), "at least 1, .*'instances': 0"),
         (lambda: GID(score='max'), 'score must be one of'),
         (lambda: GID(form='max'), 'form must be one of'),

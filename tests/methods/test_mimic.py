@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from mmkd.families import two_stage
 from mmkd.families.regions import regions
 from mmkd.functional.boxes import box_levels, rank_in_group, select_boxes, spread
-from mmkd.methods.mimic import Mimic, crop_weights
+from mmkd.functional.crops import crop_weights
+from mmkd.methods.mimic import Mimic
 from mmkd.methods.mimic_head import MimicHead
 from mmkd.testing import boxes, make_trace, ready
 
@@ -38,7 +39,7 @@ def mimic_on(maps, gt, **options):
     options = dict(proposal_source='gt', adapt=None, student='neck', teacher='neck') | options
     objective = Mimic(**options)
     trace = make_trace({'neck': maps[0]}, {'neck': maps[1]}, boxes(*gt))
-    objective.source, objective.maps_at = 'gt', ({'neck'}, {'neck'})
+    objective.regions.maps_at = ({'neck'}, {'neck'})
     return ready(objective, trace), trace
 
 
@@ -165,15 +166,15 @@ def test_real_detectors(name, options):
     assert student.backbone.conv1.weight.grad.abs().sum() > 0
     adapter = objective.adapters['0'].conv.weight
     assert all(p.grad is not None for p in objective.parameters()) and adapter.shape[:2] == (8, 8)
-    rois = regions(trace, objective.source, objective.proposals, objective.fg_fraction)
+    rois = objective.rois(trace)
     counts = torch.bincount(rois[:, 0].long(), minlength=2)
-    assert 0 < counts.max() <= objective.proposals and losses['kd.o.regions'] == len(rois)
+    assert 0 < counts.max() <= objective.regions.count and losses['kd.o.regions'] == len(rois)
     assert len(objective.strides) == (5 if 'rpn_head' not in dict(student.named_children()) else 4)
     some, *maps = objective.views(trace)
     assert len(maps) == len(objective.strides)
     assert torch.bincount(some.boxes[:, 0].long()).max() <= 20
     assert (some.boxes[:, None] == rois).all(-1).any(1).all()
-    if objective.source == 'student' and not options:
+    if objective.regions.source == 'student' and not options:
         sampled = name == 'frcnn' and trace.student[two_stage.rois_tap(student)][0]
         assert name != 'frcnn' or torch.equal(rois, sampled)  # fewer than 256 an image
 
@@ -205,7 +206,8 @@ class Featureless(nn.Module):
 @pytest.mark.parametrize(
     ('build', 'message'),
     [
-        (lambda: Mimic(proposals=0), 'at least 1, found 0'),
+        (lambda: Mimic(proposals=0), 'proposals must be at least 1, found 0'),
+        (lambda: Mimic(pooled=0), 'pooled must be at least 1, found 0'),
         (lambda: Mimic(fg_fraction=2), r'fg_fraction must lie in \[0, 1\]'),
         (lambda: Mimic(norm='c'), 'norm must be one of'),
         (lambda: Mimic(mode='c'), 'mode must be one of'),

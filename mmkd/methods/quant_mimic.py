@@ -1,0 +1,151 @@
+"""QuantMimic: inside regions, the student's quantised features imitate the teacher's."""
+
+from __future__ import annotations
+
+from math import ceil, isfinite
+from typing import Any
+
+import torch
+from mmengine.dist import all_reduce
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from mmkd.families import DETECTORS
+from mmkd.families.regions import Regions
+from mmkd.functional import check_choice
+from mmkd.functional.crops import NORMS, crop_distance
+from mmkd.levels import Level
+from mmkd.objective import PairObjective, Taps
+from mmkd.registry import MODELS
+from mmkd.tap import Trace
+
+
+def quantise(x: Tensor, step: float | Tensor, signed: bool = False) -> Tensor:
+    """``Q(f) = s * max(0, ceil(f / s - 1/2))``: the nearest of 0, s, 2 s, …, ties down.
+
+    Args:
+        x (Tensor): any shape.
+        step (float): s, above 0.
+        signed (bool): the dictionary goes on below 0, …, -s, 0, s, …; ties go towards 0.
+    """
+    size = x.abs() if signed else x
+    nearest = step * (size / step - 0.5).ceil().clamp(min=0)
+    return nearest * x.sign() if signed else nearest
+
+
+def straight_through(x: Tensor, value: Tensor) -> Tensor:
+    """``value`` with the gradient of ``x``."""
+    return value + (x - x.detach())
+
+
+def percentile(x: Tensor, share: float = 0.999) -> Tensor:
+    """The absolute value that ``share`` of all do not exceed."""
+    return x.abs().flatten().kthvalue(max(ceil(share * x.numel()), 1)).values
+
+
+@MODELS.register_module()
+class QuantMimic(PairObjective):
+    """Quantization mimic: towards very tiny CNN for object detection.
+
+    Wei et al., ECCV 2018: ``1 / (2 N) * sum_i 1 / m_i * ||Q(u_i) - Q(r(v_i))||^2`` over N
+    regions, u_i and v_i the teacher's and student's features inside region i, r a 1x1 convolution
+    that is always there, Q the rounding to multiples of a step, through which gradients pass
+    straight. There is no public code, and the step is not known. Regions are those of
+    :class:`Mimic`.
+
+    Not done here: the teacher is not fine-tuned with Q before, and the student is deployed without.
+
+    Args:
+        step (float | None): distance of two values. ``None`` is 1/16 of what 99.9 % of the
+            teacher's absolute values stay below, in the first batch on any process; saved.
+        signed (bool | None): also negative multiples. ``None``: yes, except on backbone taps, which
+            end in a ReLU as in the paper; FPN outputs are signed.
+        norm (str): m_i is C * h_i * w_i (``'all'``), h_i * w_i (``'spatial'``) or 1 (``'none'``, as
+            printed).
+        proposal_source (str | None): see :class:`Mimic`.
+        proposals (int): at most so many regions of each image.
+        student, teacher, weight, teacher_name, adapt, level_map, resize, in_channels,
+        out_channels: see :class:`~mmkd.objective.PairObjective`.
+
+    Raises:
+        ValueError: options out of range; proposals from a head whose boxes cannot be decoded; taps
+            that are no pyramid; a teacher of zeros.
+    """
+
+    families = DETECTORS
+
+    def __init__(
+        self,
+        student: Taps = None,
+        teacher: Taps = None,
+        weight: Any = 1.0,
+        step: float | None = None,
+        signed: bool | None = None,
+        norm: str = 'all',
+        proposal_source: str | None = None,
+        proposals: int = 256,
+        adapt: str | None = 'conv1x1',
+        **pair: Any,
+    ) -> None:
+        super().__init__(student, teacher, weight, adapt=adapt, **pair)
+        if step is not None and not (step > 0 and isfinite(step)):
+            raise ValueError(f'QuantMimic: step must be a finite number above 0, found {step}.')
+        self.signed = signed
+        self.norm = check_choice('QuantMimic', 'norm', norm, NORMS)
+        self.regions = Regions('QuantMimic', proposal_source, proposals)
+        self.strides: list[int] = []
+        self.register_buffer('step', torch.tensor(float(step or 0)))  # 0: not calibrated
+        self.reported = False
+
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        super().bind(student, teacher)
+        self.regions.bind(self, student, teacher)
+        if self.signed is None:
+            self.signed = not all(tap.startswith('backbone') for tap in self.regions.maps_at[0])
+
+    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
+        student, teacher = self.regions.pyramids(student, teacher)
+        super().setup(student, teacher)
+        self.strides = self.regions.strides(student, self.pairs)
+
+    def forward(self, trace: Trace) -> dict[str, Tensor]:
+        rois, pairs = self.regions.of(trace), self.tensor_pairs(trace)
+        if not self.reported:
+            self.calibrate([t for _, t in pairs])
+        levels = [
+            (stride, straight_through(s, self.quantised(s)), self.quantised(t))
+            for stride, (s, t) in zip(self.strides, pairs, strict=True)
+        ]
+        channels = pairs[0][0].shape[1] if self.norm == 'all' else 1
+        total = crop_distance(levels, rois, self.norm != 'none')
+        count = total.new_tensor(len(rois))
+        return {'loss': total / channels / (2 * count.clamp(min=1)), 'regions': count}
+
+    @torch.no_grad()
+    def quantised(self, x: Tensor) -> Tensor:
+        """A map rounded to multiples of the step."""
+        return quantise(x, self.step, self.signed)
+
+    @torch.no_grad()
+    def calibrate(self, teachers: list[Tensor]) -> None:
+        """Find the step where none is known; say once what it does to the teacher's maps."""
+        self.reported = True
+        if not self.step > 0:
+            top = torch.stack([percentile(t) for t in teachers]).max()
+            all_reduce(top, 'max')
+            if not top > 0:
+                raise ValueError(
+                    "QuantMimic: 99.9 % of the teacher's values are 0, which gives no step. Tap "
+                    'other maps, or set step.'
+                )
+            self.step.copy_(top / 16)
+        zeros = sum((self.quantised(t) == 0).sum() for t in teachers)
+        share = float(zeros) / sum(t.numel() for t in teachers)
+        line = f"QuantMimic: step {float(self.step):.4g}, {share:.1%} of the teacher's values are 0"
+        print_log(line, logger='current')
+        if share > 0.99:
+            print_log(
+                f'{line}, so there is hardly anything left to imitate. Choose a smaller step.',
+                logger='current',
+                level=30,
+            )
