@@ -87,3 +87,30 @@ def build_adapter(
     if len(student.shape) != 3:
         return LinearAdapter(c_s, c_t)
     return ConvAdapter(c_s, c_t, **ADAPTERS['conv1x1' if adapt == 'auto' else adapt])
+
+
+def consecutive_adapters(
+    owner: str, student: list[Level] | None, teacher: list[Level] | None, adapt: bool
+) -> list[nn.Module]:
+    """1x1 convolutions for methods that relate consecutive maps, identities at equal widths.
+
+    Raises:
+        ValueError: fewer than two maps or unequally many; unequal widths without ``adapt``.
+    """
+    if student is None or teacher is None or not 2 <= len(student) == len(teacher):
+        found = [len(levels or []) for levels in (student, teacher)]
+        raise ValueError(
+            f'{owner} relates consecutive maps and needs two or more taps, equally many on both '
+            f'sides; found {found[0]} and {found[1]}.'
+        )
+    adapters: list[nn.Module] = []
+    for own, wanted in zip(student, teacher, strict=True):
+        narrow, wide = own.channels, wanted.channels
+        if narrow != wide and not adapt:
+            raise ValueError(
+                f"{owner} with adapt=False needs equal widths, but '{own.tap}' has {narrow} and "
+                f"'{wanted.tap}' {wide} channels."
+            )
+        same = narrow == wide
+        adapters.append(nn.Identity() if same else nn.Conv2d(narrow, wide, 1, bias=False))
+    return adapters

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmkd.adapters.convolution import consecutive_adapters
 from mmkd.families import classifier
 from mmkd.functional import check_choice
 from mmkd.levels import Level
@@ -80,21 +81,7 @@ class FSP(Objective):
         classifier.choose_taps(self, classifier.stage_taps, student, teacher)
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
-        if student is None or teacher is None or not 2 <= len(student) == len(teacher):
-            found = [len(levels or []) for levels in (student, teacher)]
-            raise ValueError(
-                'FSP compares flows between consecutive maps and needs two or more taps, equally '
-                f'many on both sides; found {found[0]} and {found[1]}.'
-            )
-        for own, wanted in zip(student, teacher, strict=True):
-            narrow, wide = own.channels, wanted.channels
-            if narrow != wide and not self.adapt:
-                raise ValueError(
-                    f"FSP with adapt=False needs equal widths, but '{own.tap}' has {narrow} and "
-                    f"'{wanted.tap}' {wide} channels."
-                )
-            same = narrow == wide
-            self.adapters.append(nn.Identity() if same else nn.Conv2d(narrow, wide, 1, bias=False))
+        self.adapters.extend(consecutive_adapters('FSP', student, teacher, self.adapt))
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         assert trace.teacher is not None

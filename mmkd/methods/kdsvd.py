@@ -1,0 +1,97 @@
+"""KDSVD: the main directions of a map, and how they move from layer to layer."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmkd.adapters.convolution import consecutive_adapters
+from mmkd.families import classifier
+from mmkd.functional import check_at_least
+from mmkd.functional.singular import aligned_vectors
+from mmkd.levels import Level
+from mmkd.objective import Objective, Taps
+from mmkd.registry import MODELS
+from mmkd.tap import Trace
+
+
+def correlation(first: Tensor, second: Tensor) -> Tensor:
+    """``exp(-(V_2[p, m] - V_1[q, m])^2 / 8)``, (N, C1, k) and (N, C2, k) -> (N, C2, C1, k)."""
+    return (-(second[:, :, None] - first[:, None]).square() / 8).exp()
+
+
+def singular_distance(
+    student: tuple[Tensor, Tensor],
+    teacher: tuple[Tensor, Tensor],
+    count: int = 1,
+    spare: int = 3,
+) -> Tensor:
+    """``1 / N * sum (R_s - R_t)^2`` of the correlations between two consecutive maps.
+
+    Args:
+        student, teacher (tuple): two maps each, (N, C, H, W), of equal widths on both sides.
+        count, spare (int): see :func:`~mmkd.functional.singular.aligned_vectors`.
+    """
+    ends = [aligned_vectors(s, t, count, spare) for s, t in zip(student, teacher, strict=True)]
+    own, wanted = (correlation(*side) for side in zip(*ends, strict=True))
+    return (own - wanted).square().sum() / len(own)
+
+
+@MODELS.register_module()
+class KDSVD(Objective):
+    """Self-supervised knowledge distillation using singular value decomposition.
+
+    Lee, Kim and Song, ECCV 2018, eqs. 3-6, over consecutive taps: the first right singular
+    vectors of each map, in the space of channels, the student's turned towards the teacher's, and
+    how alike those of two consecutive maps are. Widths must agree; ``adapt=True`` puts a 1x1
+    convolution on the student's maps. Signs of singular vectors are arbitrary: here the teacher's
+    largest entry is positive. The authors' code clips this gradient to the norm of the task's:
+    train with ``optim_wrapper=dict(clip_grad=dict(max_norm=5))``. Without taps: all stages of two
+    classifiers.
+
+    Args:
+        count (int): k, singular vectors of the teacher.
+        spare (int): how many more of the student may be partners.
+        adapt (bool): see above.
+        student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.
+
+    Raises:
+        ValueError: options out of range; fewer than two maps, or unequally many; unequal widths.
+    """
+
+    families = ('classifier',)
+
+    def __init__(
+        self,
+        student: Taps = None,
+        teacher: Taps = None,
+        weight: Any = 1.0,
+        teacher_name: str | None = None,
+        count: int = 1,
+        spare: int = 3,
+        adapt: bool = True,
+    ) -> None:
+        super().__init__(student, teacher, weight, teacher_name)
+        self.count = int(check_at_least('KDSVD', 'count', count, 1))
+        self.spare = int(check_at_least('KDSVD', 'spare', spare, 0))
+        self.adapt = adapt
+        self.adapters = nn.ModuleList()
+
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        classifier.choose_taps(self, classifier.stage_taps, student, teacher)
+
+    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
+        self.adapters.extend(consecutive_adapters('KDSVD', student, teacher, self.adapt))
+
+    def forward(self, trace: Trace) -> dict[str, Tensor]:
+        assert trace.teacher is not None
+        own = [t for tap in self.student_taps for t in trace.student[tap]]
+        own = [adapter(x) for adapter, x in zip(self.adapters, own, strict=True)]
+        wanted = [t.detach() for tap in self.teacher_taps for t in trace.teacher[tap]]
+        losses = [
+            singular_distance(s, t, self.count, self.spare)
+            for s, t in zip(pairwise(own), pairwise(wanted), strict=True)
+        ]
+        return {'loss': sum(losses)}
