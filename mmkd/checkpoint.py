@@ -134,6 +134,17 @@ def state_dict_of(checkpoint: Mapping) -> dict:
     return state
 
 
+def dataset_meta_of(checkpoint: Mapping) -> dict[str, Any]:
+    """What the file says of the data it was trained on, such as ``classes``; {} if nothing.
+
+    Keys are lower case, as OpenMMLab writes them today.
+    """
+    meta = checkpoint.get('meta')
+    meta = meta if isinstance(meta, Mapping) else {}
+    found = meta.get('dataset_meta') or {'classes': meta.get('CLASSES')}
+    return {k.lower(): v for k, v in found.items() if v is not None}
+
+
 # ------------------------------------------------------------------------------- finding the file
 
 

@@ -81,6 +81,9 @@ class Objective(nn.Module):
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
         """See the shapes at the taps once, at build (None where they could not be probed)."""
 
+    def check_dataset(self, dataset: Any) -> None:
+        """See the training set once, before the first step; raise ValueError where it cannot do."""
+
     def forward(self, trace: Trace) -> Tensor | dict[str, Tensor]:
         """Losses of one step, unweighted.
 

@@ -15,7 +15,7 @@ from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmkd.checkpoint import read_checkpoint, state_dict_of
+from mmkd.checkpoint import dataset_meta_of, read_checkpoint, state_dict_of
 from mmkd.config import load_config
 from mmkd.registry import MODELS
 from mmkd.scales import seen_by_teachers
@@ -171,7 +171,9 @@ def load_strictly(
 
     ``num_batches_tracked`` may be absent: old files lack it and no eval-mode network reads it.
     """
-    state = state_dict_of(read_checkpoint(source))
+    checkpoint = read_checkpoint(source)
+    state = state_dict_of(checkpoint)
+    model.dataset_meta = dataset_meta_of(checkpoint)
     wanted = {k: v.shape for k, v in model.state_dict().items()}
     shapes = {
         k: (tuple(v.shape), tuple(wanted[k]))

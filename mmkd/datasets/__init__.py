@@ -12,7 +12,7 @@ from mmkd.datasets.transforms import (
     ColorJitter,
     LoadImageOnce,
     PackClassInputs,
-    RandomPadCrop,
+    RandomCrop,
     RandomResizedCrop,
 )
 
@@ -23,7 +23,7 @@ __all__ = [
     'ColorJitter',
     'LoadImageOnce',
     'PackClassInputs',
-    'RandomPadCrop',
+    'RandomCrop',
     'RandomResizedCrop',
     'Scene',
     'generate_scene',

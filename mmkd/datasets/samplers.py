@@ -10,7 +10,11 @@ from mmengine.dist import get_dist_info, sync_random_seed
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from mmkd.functional.clustering import kmeans, nearest
 from mmkd.registry import DATA_SAMPLERS
+
+#: centroids are found among about so many images
+_CLUSTERED = 10_000
 
 
 def labels_of(dataset: Any) -> Tensor:
@@ -87,3 +91,120 @@ class ClassPairSampler(Sampler[int]):
     def set_epoch(self, epoch: int) -> None:
         """Draw other batches in every epoch."""
         self.epoch = epoch
+
+
+class _GroupSampler(Sampler[int]):
+    """Batches of equally many images from each of some groups, of which no one comes twice.
+
+    An epoch has as many batches as the images of a rank fill; a rank draws its own. Within a batch,
+    an image comes twice only where its group is smaller than ``per_class``.
+    """
+
+    def __init__(
+        self, groups: Tensor, batch_size: int, per_class: int, seed: int | None, kind: str
+    ) -> None:
+        owner = type(self).__name__
+        if per_class < 1 or batch_size < 1 or batch_size % per_class:
+            raise ValueError(
+                f'{owner}: batch_size must be a multiple of per_class, found {batch_size} and '
+                f'{per_class}.'
+            )
+        self.members = [(groups == g).nonzero()[:, 0] for g in groups.unique().tolist()]
+        self.drawn, self.per_class = batch_size // per_class, per_class
+        if self.drawn > len(self.members):
+            raise ValueError(
+                f'{owner}: a batch of {batch_size} has {per_class} images each of {self.drawn} '
+                f'{kind}, but there are {len(self.members)}. Raise per_class or lower batch_size.'
+            )
+        self.rank, world_size = get_dist_info()
+        self.batches = max(len(groups) // (world_size * batch_size), 1)
+        self.seed = sync_random_seed() if seed is None else seed
+        self.epoch = 0
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed((self.seed + self.epoch) * 997 + self.rank)
+        for _ in range(self.batches):
+            chosen = torch.randperm(len(self.members), generator=generator)[: self.drawn]
+            for group in chosen.tolist():
+                members = self.members[group]
+                order = torch.randperm(len(members), generator=generator)
+                order = order.repeat(-(-self.per_class // len(members)))[: self.per_class]
+                yield from members[order].tolist()
+
+    def __len__(self) -> int:
+        return self.batches * self.drawn * self.per_class
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw other batches in every epoch."""
+        self.epoch = epoch
+
+
+@DATA_SAMPLERS.register_module()
+class ClassUniformSampler(_GroupSampler):
+    """Batches of ``per_class`` images from each of ``batch_size / per_class`` random classes.
+
+    For CCKD (Peng et al., ICCV 2019) and TripletDistillation. Images of classes that have many
+    are seen less often.
+
+    Args:
+        dataset (Sized): of classified images.
+        batch_size (int): that of the dataloader.
+        per_class (int): images of each class.
+        seed (int | None): the same on all ranks.
+
+    Raises:
+        ValueError: a batch size that is no multiple of ``per_class``; too few classes; a dataset
+            without class labels.
+    """
+
+    def __init__(
+        self, dataset: Sized, batch_size: int, per_class: int = 8, seed: int | None = None
+    ) -> None:
+        super().__init__(labels_of(dataset), batch_size, per_class, seed, 'classes')
+
+
+@DATA_SAMPLERS.register_module()
+class SuperClassUniformSampler(_GroupSampler):
+    """As :class:`ClassUniformSampler`, with clusters of what the teacher takes for alike.
+
+    The clusters are found by k-means (Peng et al., ICCV 2019) from embeddings that are written
+    once::
+
+        from mmkd.datasets.embeddings import teacher_embeddings
+        torch.save(teacher_embeddings('teacher_config.py', 'teacher.pth'), 'embeddings.pth')
+
+    Args:
+        dataset (Sized): the training set.
+        batch_size (int): that of the dataloader.
+        embeddings (str): file with a tensor (len(dataset), D).
+        clusters (int): how many; some may stay empty.
+        per_class (int): images of each cluster.
+        seed (int | None): the same on all ranks.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds no tensor, or one of another length; a batch size that is no multiple
+            of ``per_class``; too few clusters.
+    """
+
+    def __init__(
+        self,
+        dataset: Sized,
+        batch_size: int,
+        embeddings: str,
+        clusters: int = 20,
+        per_class: int = 8,
+        seed: int | None = None,
+    ) -> None:
+        found = torch.load(embeddings, weights_only=True)
+        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        if not isinstance(found, Tensor) or found.dim() != 2 or len(found) != len(dataset):
+            raise ValueError(
+                f'SuperClassUniformSampler: {embeddings} must hold a tensor ({len(dataset)}, D), '
+                f'an embedding of each image, found {shape}. Write it anew with '
+                'mmkd.datasets.embeddings.teacher_embeddings.'
+            )
+        seed = sync_random_seed() if seed is None else seed
+        centroids = kmeans(found[:: max(len(found) // _CLUSTERED, 1)], clusters, seed)
+        groups = torch.cat([nearest(part.float(), centroids) for part in found.split(4096)])
+        super().__init__(groups, batch_size, per_class, seed, 'clusters')

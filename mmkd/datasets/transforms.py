@@ -95,28 +95,38 @@ class RandomResizedCrop(BaseTransform):
 
 
 @TRANSFORMS.register_module()
-class RandomPadCrop(BaseTransform):
-    """Zeros around the image, then a random part of its old size: the augmentation for CIFAR.
+class RandomCrop(BaseTransform):
+    """A random square part, of the image with zeros around it: ``size=32, padding=4`` for CIFAR.
 
     Args:
-        padding (int): pixels added on each side.
+        size (int): side of the part.
+        padding (int): pixels added on each side before.
 
     Raises:
-        ValueError: fewer than one pixel.
+        ValueError: a side below 1 or padding below 0; an image that is smaller than the part.
     """
 
-    def __init__(self, padding: int = 4) -> None:
-        if padding < 1:
-            raise ValueError(f'RandomPadCrop: padding must be at least 1, found {padding}.')
-        self.padding = padding
+    def __init__(self, size: int, padding: int = 0) -> None:
+        if size < 1 or padding < 0:
+            raise ValueError(
+                'RandomCrop: size must be at least 1 and padding at least 0, found '
+                f'{size} and {padding}.'
+            )
+        self.size, self.padding = size, padding
 
     def transform(self, results: dict) -> dict:
-        image, border = results['img'], self.padding
-        height, width = image.shape[:2]
-        top, left = np.random.randint(2 * border + 1, size=2)
-        padded = np.zeros((height + 2 * border, width + 2 * border, *image.shape[2:]), image.dtype)
-        padded[border : border + height, border : border + width] = image
-        return dict(results, img=padded[top : top + height, left : left + width])
+        image, border, size = results['img'], self.padding, self.size
+        height, width = (side + 2 * border for side in image.shape[:2])
+        if min(height, width) < size:
+            raise ValueError(
+                f'RandomCrop: no part of {size} pixels fits into {results.get("img_path", "")} of '
+                f'{width} x {height}; resize before, or use mmkd.RandomResizedCrop.'
+            )
+        padded = np.zeros((height, width, *image.shape[2:]), image.dtype)
+        padded[border : height - border, border : width - border] = image
+        top, left = np.random.randint(height - size + 1), np.random.randint(width - size + 1)
+        part = padded[top : top + size, left : left + size]
+        return dict(results, img=part, img_shape=(size, size))
 
 
 @TRANSFORMS.register_module()
@@ -166,6 +176,9 @@ class PackClassInputs(BaseTransform):
 
     Args:
         meta_keys (Sequence[str]): what goes into ``metainfo``, as far as it is there.
+
+    Raises:
+        ValueError: an image that has not three channels.
     """
 
     def __init__(self, meta_keys: Sequence[str] = META) -> None:
@@ -173,7 +186,11 @@ class PackClassInputs(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         image = results['img']
-        image = image[..., None].repeat(3, -1) if image.ndim == 2 else image
+        if image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(
+                f'PackClassInputs: {results.get("img_path", "an image")} has the shape '
+                f"{image.shape}, where (H, W, 3) is needed; load it with color_type='color'."
+            )
         meta = {key: results[key] for key in self.meta_keys if key in results}
         sample = ClassSample(metainfo=meta)
         if 'gt_label' in results:

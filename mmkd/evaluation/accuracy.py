@@ -24,6 +24,8 @@ class Accuracy(BaseMetric):
         ValueError: no k, one below 1, or one above the number of classes.
     """
 
+    default_prefix = ''  # not None, of which mmengine complains
+
     def __init__(self, topk: Sequence[int] = (1, 5), **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not topk or min(topk) < 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from mmkd.adapters.convolution import LinearAdapter
 from mmkd.functional.gather import all_gather_rows
 from mmkd.functional.relations import at_least_float32
 from mmkd.levels import Level
@@ -27,6 +28,25 @@ def check_partners(
             f'the student shows {len(student)} and the teacher {len(teacher)}. Name as many taps '
             'of one as of the other (student=, teacher=).'
         )
+
+
+def linear_layers(
+    objective: Objective, student: list[Level] | None, teacher: list[Level] | None, dim: int
+) -> tuple[LinearAdapter, LinearAdapter]:
+    """(B, D_s) -> (B, dim) and (B, D_t) -> (B, dim), for one layer of each side.
+
+    Raises:
+        ValueError: not one layer of each side, or one that could not be probed.
+    """
+    if not student or not teacher or len(student) != 1 or len(teacher) != 1:
+        found = [len(levels) if levels else 'none that could be probed' for levels in
+                 (student, teacher)]
+        raise ValueError(
+            f'{type(objective).__name__} embeds one layer of each network, but found '
+            f'{found[0]} of the student and {found[1]} of the teacher. Name one tap of each.'
+        )
+    first, second = (LinearAdapter(level.channels, dim) for level in (student[0], teacher[0]))
+    return first, second
 
 
 def row_pairs(

@@ -3,11 +3,14 @@
 from mmkd.methods.ab import AB
 from mmkd.methods.at import AT
 from mmkd.methods.at_gradient import ATGradient
+from mmkd.methods.cckd import CCKD
 from mmkd.methods.chen2017 import Chen2017
 from mmkd.methods.cirkd import CIRKD
 from mmkd.methods.confidence_penalty import ConfidencePenalty
+from mmkd.methods.crd import CRD
 from mmkd.methods.cskd import CSKD
 from mmkd.methods.cwd import CWD
+from mmkd.methods.darkrank import DarkRank
 from mmkd.methods.dist import DIST
 from mmkd.methods.dkd import DKD
 from mmkd.methods.eskd import ESKD
@@ -17,43 +20,54 @@ from mmkd.methods.fgfi import FGFI
 from mmkd.methods.fitnet import FitNet
 from mmkd.methods.fsp import FSP
 from mmkd.methods.gid import GID
+from mmkd.methods.gkd import GKD
 from mmkd.methods.hdkd import HDKD
 from mmkd.methods.ifvd import IFVD
+from mmkd.methods.information_flow import InformationFlow
+from mmkd.methods.irg import IRG
 from mmkd.methods.jacobian import Jacobian
 from mmkd.methods.kd import KD
+from mmkd.methods.kdsvd import KDSVD
 from mmkd.methods.l2_logit import L2Logit
 from mmkd.methods.ld import LD
 from mmkd.methods.logit_standardization import LogitStandardization
 from mmkd.methods.lsr import LSR
 from mmkd.methods.mgd import MGD
+from mmkd.methods.mhgd import MHGD
 from mmkd.methods.mimic import Mimic
 from mmkd.methods.mimic_head import MimicHead
 from mmkd.methods.noisy_teacher import NoisyTeacher
 from mmkd.methods.nst import NST
 from mmkd.methods.ofd import OFD
 from mmkd.methods.pkd import PKD
+from mmkd.methods.pkt import PKT
 from mmkd.methods.prdkd import PRDKD
 from mmkd.methods.quant_mimic import QuantMimic
 from mmkd.methods.reviewkd import ReviewKD
+from mmkd.methods.rkd import RKD
 from mmkd.methods.skd import SKDPair, SKDPixel
 from mmkd.methods.skd_holistic import SKDHolistic
+from mmkd.methods.sp import SP
+from mmkd.methods.triplet_distillation import TripletDistillation
 from mmkd.methods.tsd import TSD
 from mmkd.methods.tsl import TSL
 from mmkd.methods.vid import VID
 from mmkd.methods.wsld import WSLD
 
 __all__ = [
-    'Jacobian',
-    'ATGradient',
     'AB',
     'AT',
+    'ATGradient',
+    'CCKD',
     'CIRKD',
+    'CRD',
     'CSKD',
     'CWD',
     'Chen2017',
     'ConfidencePenalty',
     'DIST',
     'DKD',
+    'DarkRank',
     'ESKD',
     'FBKD',
     'FGD',
@@ -61,28 +75,38 @@ __all__ = [
     'FSP',
     'FitNet',
     'GID',
+    'GKD',
     'HDKD',
     'IFVD',
+    'IRG',
+    'InformationFlow',
+    'Jacobian',
     'KD',
+    'KDSVD',
     'L2Logit',
     'LD',
     'LSR',
     'LogitStandardization',
     'MGD',
+    'MHGD',
     'Mimic',
     'MimicHead',
     'NST',
     'NoisyTeacher',
     'OFD',
     'PKD',
+    'PKT',
     'PRDKD',
     'QuantMimic',
+    'RKD',
     'ReviewKD',
     'SKDHolistic',
     'SKDPair',
     'SKDPixel',
+    'SP',
     'TSD',
     'TSL',
+    'TripletDistillation',
     'VID',
     'WSLD',
 ]

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmkd.families import classifier
-from mmkd.families.embeddings import check_partners, row_pairs
-from mmkd.functional import check_at_least, check_choice
+from mmkd.families.embeddings import linear_layers, row_pairs
+from mmkd.functional import check_at_least, check_choice, weight_or
 from mmkd.functional.gather import all_gather_rows
 from mmkd.functional.relations import distances, unit
 from mmkd.levels import Level
@@ -50,7 +50,7 @@ def neighbor_error(student: Tensor, teacher: Tensor) -> Tensor:
 class CCKD(Objective):
     """Correlation congruence for knowledge distillation.
 
-    Peng et al., ICCV 2019, eqs. 4-10: embeddings of both networks go through a linear layer each,
+    Peng et al., ICCV 2019: embeddings of both networks go through a linear layer each,
     which is trained, and ``|K_t - K_s|_F^2 / B^2`` compares their kernel matrices. The paper adds
     it to the cross entropy and KD, without which the two layers could agree on a constant. Batches
     come from ``mmkd.ClassUniformSampler`` or ``mmkd.SuperClassUniformSampler``.
@@ -92,10 +92,27 @@ class CCKD(Objective):
         train_both: bool = True,
         gather: bool = True,
     ) -> None:
-        self.kernel = kernel
-        super().__init__(student, teacher, weight, teacher_name)
+        published = 0.02 if kernel == 'neighbors' else 0.003
+        super().__init__(student, teacher, weight_or(published, weight), teacher_name)
+        self.kernel = check_choice('CCKD', 'kernel', kernel, KERNELS)
         self.dim = int(check_at_least('CCKD', 'dim', dim, 1))
         self.gamma = check_at_least('CCKD', 'gamma', gamma)
         self.order = int(check_at_least('CCKD', 'order', order, 1))
         self.train_both, self.gather = train_both, gather
-        self.embed, self.embed_target = nn.Identity(), nn.Identity()
+
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        classifier.choose_taps(self, classifier.embedding_tap, student, teacher)
+
+    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
+        self.embed, self.embed_target = linear_layers(self, student, teacher, self.dim)
+        self.embed_target.requires_grad_(self.train_both)
+
+    def forward(self, trace: Trace) -> dict[str, Tensor]:
+        ((student, teacher),) = row_pairs(trace, self, gather=False)
+        own, wanted = self.embed(student), self.embed_target(teacher)
+        if self.gather:
+            own, wanted = all_gather_rows(own), all_gather_rows(wanted)
+        if self.kernel == 'neighbors':
+            return {'loss': neighbor_error(own, wanted)}
+        s, t = (correlations(x, self.kernel, self.gamma, self.order) for x in (own, wanted))
+        return {'loss': (t - s).square().mean()}

@@ -52,7 +52,7 @@ def relation_error(student: Tensor, teacher: Tensor, reduction: str = 'mean') ->
 class IRG(Objective):
     """Knowledge distillation via instance relationship graph.
 
-    Liu et al., CVPR 2019, eqs. 2-9 without the transformation of edges, which the authors leave out
+    Liu et al., CVPR 2019, without the transformation of edges, which the authors leave out
     for its cost. Vertices are logits, edges squared distances within a layer, and the
     transformation of vertices squared distances between two layers; both are divided by the
     largest. Layers are vectors, or maps averaged over places.

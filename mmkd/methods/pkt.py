@@ -42,7 +42,7 @@ def transfer_error(student: Tensor, teacher: Tensor, diagonal: bool = True) -> T
 class PKT(Objective):
     """Learning deep representations with probabilistic knowledge transfer.
 
-    Passalis and Tefas, ECCV 2018, eqs. 3-7 with the cosine kernel. The mean is over B^2 pairs, which
+    Passalis and Tefas, ECCV 2018, with the cosine kernel. The mean is over B^2 pairs, which
     is 1 / B of the divergence; the published weight 30,000 belongs to it at B = 64. Without taps:
     the embeddings of two classifiers; with taps vectors, or maps averaged over places, of any
     model.

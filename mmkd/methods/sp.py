@@ -33,7 +33,7 @@ def similarity_error(student: Tensor, teacher: Tensor) -> Tensor:
 class SP(Objective):
     """Similarity-preserving knowledge distillation, summed over the layers tapped.
 
-    Tung and Mori, ICCV 2019, eqs. 1-4: ``G`` holds the inner products of all flattened maps of a
+    Tung and Mori, ICCV 2019: ``G`` holds the inner products of all flattened maps of a
     batch, each row scaled to length 1. Widths and sizes of maps may differ. Without taps: the last
     stage of two classifiers; with taps maps or vectors of any model, paired by position. The value
     shrinks like 1 / B; the published weight 3,000 belongs to batches of 64.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from logging import WARNING
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from mmengine.model import BaseModel, BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -63,6 +65,13 @@ class Classifier(BaseModel):
         super().__init__(data_preprocessor=preprocessor, init_cfg=init_cfg)
         self.num_classes, self.label_smoothing = num_classes, label_smoothing
         self.backbone = MODELS.build(backbone)
+        if getattr(self.backbone, 'norm_eval', False):
+            print_log(
+                f'Classifier: the {type(self.backbone).__name__} has norm_eval=True, so its '
+                'BatchNorms learn no statistics; set norm_eval=False to train it from scratch.',
+                logger='current',
+                level=WARNING,
+            )
         self.pool = GlobalAveragePool()
         self.head = LinearHead(_width(self.backbone), num_classes)
 

@@ -5,6 +5,7 @@ Abilities are declared on the class (``zero_at_equality``, ``rank_invariant``,
 """
 
 import copy
+import functools
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ from cases import (
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
+from mmkd.engine.optimizers import build_optimizers
 from mmkd.engine.preflight import check_optimised
 from mmkd.families import FAMILIES
 from mmkd.methods import names
@@ -85,7 +87,9 @@ def _contents(value):
 
 
 def test_every_parameter_is_in_an_optimiser_group(it):
-    optim_wrapper = build_optim_wrapper(it.distiller, dict(optimizer=dict(type='SGD', lr=0.1)))
+    config = dict(optimizer=dict(type='SGD', lr=0.1))
+    build = functools.partial(build_optim_wrapper, it.distiller, config)
+    optim_wrapper = build_optimizers(it.distiller, build)
     check_optimised(it.distiller.objectives, optim_wrapper)
 
 

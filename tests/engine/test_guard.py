@@ -208,3 +208,44 @@ def test_an_objective_that_returns_no_scalar_tensor_is_told():
     ):
         with pytest.raises(TypeError, match="objective 'it' returned"):
             run(toy(Rows(value)), 1)
+
+
+class WithCritic(It):
+    """A term for the student, and one for what the objective learns; ``see`` comes before that."""
+
+    own_losses = ('loss_own',)
+
+    def __init__(self, see=torch.Tensor.detach, learn=lambda x: x, **kwargs):
+        super().__init__(**kwargs)
+        self.see, self.learn = see, learn
+        self.factor = nn.Parameter(torch.ones(1))
+
+    def compare(self, student, teacher):
+        own = self.learn(self.factor * 1e6) * self.see(student).square().mean()
+        return dict(loss=(student - teacher).square().mean(), loss_own=own)
+
+    def forward(self, trace):
+        return self.compare(*self.tensor_pairs(trace)[0])
+
+
+def test_losses_of_what_an_objective_learns_need_no_student(log):
+    run(toy(WithCritic()), 5)
+    assert "objective 'it' is live: kd.it.loss = " in log.text
+    assert 'drown' not in log.text, 'it competes with no loss of the student'
+
+
+def test_losses_of_what_an_objective_learns_must_not_reach_the_student():
+    with pytest.raises(RuntimeError, match=r"kd.it.loss_own reaches the student.*'it' itself"):
+        run(toy(WithCritic(see=lambda x: x)), 1)
+
+
+@pytest.mark.parametrize(
+    'learn, message',
+    [
+        (torch.Tensor.detach, "kd.it.loss_own reaches nothing that objective 'it' learns"),
+        (lambda x: x * 0, 'kd.it.loss_own: zero, or without a gradient'),
+    ],
+)
+def test_losses_that_train_nothing_are_found(learn, message):
+    with pytest.raises(RuntimeError, match=message):
+        run(toy(WithCritic(learn=learn)))

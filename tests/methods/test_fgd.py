@@ -249,7 +249,9 @@ def test_views():
 def test_bad_input():
     with pytest.raises(ValueError, match='a key of factors must be one of'):
         FGD(factors=dict(alpha=1.0))
-    with pytest.raises(ValueError, match='factor context must be finite, at least 0, found -1'):
+    with pytest.raises(
+        ValueError, match='factor context must be a finite number of at least 0, found -1'
+    ):
         FGD(factors=dict(context=-1))
     with pytest.raises(ValueError, match='temperature tau must be above 0'):
         FGD(tau=0)

@@ -329,7 +329,10 @@ def test_partition_is_saved_and_learns_in_training_only():
         (lambda: HDKD(refresh=0), 'at least 1'),
         (lambda: HDKD(tau=0), 'tau must be above 0'),
         (lambda: HDKD(factors=dict(gate=1)), 'a key of factors must be one of'),
-        (lambda: HDKD(factors=dict(local=math.inf)), 'factor local must be finite'),
+        (
+            lambda: HDKD(factors=dict(local=math.inf)),
+            'factor local must be a finite number of at least 0',
+        ),
         (lambda: objective_for([4, 4]), r'at least 8 \(groups\), .* found widths \[4\]'),
         (lambda: objective_for([8, 16]), r'one width, .* found widths \[8, 16\]'),
         (lambda: HDKD().bind(toy('segmentor'), toy('segmentor')), 'HDKD works for'),

@@ -1,0 +1,12 @@
+_base_ = ['cls_wrn16x2_cifar100.py']
+
+model = dict(
+    _delete_=True,
+    type='mmkd.Distiller',
+    student=_base_.model,
+    teacher=dict(
+        config='mmkd::cls_wrn40x2_cifar100.py',
+        checkpoint='work_dirs/cls_wrn40x2_cifar100/epoch_240.pth',
+    ),
+    objectives=dict(kd=dict(type='mmkd.KD')),
+)

@@ -1,0 +1,56 @@
+"""What a classifier thinks of every training image, for samplers that need it beforehand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import DATASETS, init_default_scope
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from mmkd.config import load_config
+from mmkd.families import classifier
+from mmkd.tap import Recorder, parse_taps
+from mmkd.teacher import Teacher
+
+
+@torch.no_grad()
+def teacher_embeddings(
+    config: str | Config, checkpoint: str, batch_size: int = 256, device: str = 'cpu'
+) -> Tensor:
+    """Embedding of each training image of a config, (len(dataset), D), without augmentation.
+
+    Args:
+        config (str | Config): of the teacher, with its data; images go through the pipeline of
+            ``val_dataloader``.
+        checkpoint (str): of the teacher.
+        batch_size (int): images at a time.
+        device (str): where the teacher runs.
+
+    Raises:
+        ValueError: no classifier; a config without training or validation data.
+    """
+    config = load_config(config) if isinstance(config, str) else config
+    init_default_scope(config.get('default_scope', 'mmengine'))
+    model = Teacher(config, checkpoint).model.to(device)
+    taps = parse_taps(classifier.embedding_tap(model))
+    dataset = DATASETS.build(_plain(config))
+    found = []
+    for batch in DataLoader(dataset, batch_size, collate_fn=pseudo_collate):
+        inputs = model.data_preprocessor(batch, False)['inputs']
+        with Recorder(model, taps).record(inputs) as side:
+            model(inputs, mode='tensor')
+        found.append(side[taps[0]][0].flatten(1).cpu())
+    return torch.cat(found)
+
+
+def _plain(config: Config) -> Any:
+    """The training set with the pipeline of validation, in its own order."""
+    splits = [config.get(f'{split}_dataloader') for split in ('train', 'val')]
+    if None in splits:
+        raise ValueError('teacher_embeddings needs a config with train_dataloader, val_dataloader.')
+    train, val = (split['dataset'] for split in splits)
+    return dict(train, pipeline=val['pipeline'], test_mode=True)

@@ -1,0 +1,192 @@
+"""CRD: tell the teacher's view of an image from its views of thousands of others."""
+
+from __future__ import annotations
+
+from math import log
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmkd.families import classifier
+from mmkd.families.embeddings import linear_layers, row_pairs
+from mmkd.functional import check_at_least, check_temperature
+from mmkd.functional.gather import all_gather_rows
+from mmkd.functional.relations import unit
+from mmkd.levels import Level
+from mmkd.objective import Objective, Taps
+from mmkd.registry import MODELS
+from mmkd.tap import Trace
+
+_EPS = 1e-7
+
+
+def contrastive_error(positive: Tensor, negatives: Tensor, valid: Tensor, size: int) -> Tensor:
+    """``-log h(x+) - K mean_k log(1 - h(x_k))``, mean over images; ``h = P / (P + K / N + eps)``.
+
+    Args:
+        positive (Tensor): log P of each image's own entry, (B,).
+        negatives (Tensor): log P of K other entries, (B, K).
+        valid (Tensor): (B, K) bool, which of them may count; the others are made up for.
+        size (int): N, entries that there are.
+    """
+    noise = negatives.shape[1] / size
+    base = log(noise + _EPS)
+    own = F.softplus(base - positive)
+    others = (base - log(noise) + F.softplus(negatives - base)) * valid
+    return (own + negatives.shape[1] * others.sum(1) / valid.sum(1).clamp(min=1)).mean()
+
+
+@MODELS.register_module()
+class CRD(Objective):
+    """Contrastive representation distillation.
+
+    Tian et al., ICLR 2020, with noise-contrastive estimation as in HobbitLong/RepDistiller. Linear
+    layers, both trained, embed both networks' features, at length 1. Two memories keep each
+    training image's embedding by either network; a student's embedding is compared with the
+    teacher's memory, of its own image and of K images of other classes, and a teacher's with the
+    student's. Scores are ``exp(g . m / tau) / Z``, where Z is N times the mean score of the first
+    batch. Afterwards the memories move towards what was seen, on all ranks alike.
+
+    Images of the same class are recognised once they have been seen; before, an entry is a random
+    vector, of no class. A step needs B * N products, and memory for B * N numbers and a copy of
+    the memories. Memories, Z and classes are in the checkpoint.
+
+    Args:
+        size (int): N, images of the training set; 50,000 is CIFAR's.
+        negatives (int): K.
+        dim (int): outputs of the linear layers.
+        tau (float): temperature; 0.1 in other implementations.
+        momentum (float): share of a memory that stays when its image is seen.
+        seed (int): of the choice of negatives, which depends on it, on the iteration and on the
+            image only.
+        student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`. 1 together
+            with KD. Without taps the embeddings of two classifiers; with taps a vector, or a map
+            averaged over places, of any model.
+
+    Raises:
+        ValueError: options out of range; not one layer a side; no taps and no classifiers; a
+            training set of another size, or whose images share numbers (``ConcatDataset``);
+            samples without ``sample_idx`` or label, or with a number beyond the memory.
+    """
+
+    default_weight = 0.8
+    zero_at_equality = False
+    rank_invariant = True
+    families = ('classifier',)
+
+    def __init__(
+        self,
+        student: Taps = None,
+        teacher: Taps = None,
+        weight: Any = None,
+        teacher_name: str | None = None,
+        size: int = 50_000,
+        negatives: int = 16_384,
+        dim: int = 128,
+        tau: float = 0.07,
+        momentum: float = 0.5,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(student, teacher, weight, teacher_name)
+        self.size = int(check_at_least('CRD', 'size', size, 2))
+        self.count = int(check_at_least('CRD', 'negatives', negatives, 1))
+        self.dim = int(check_at_least('CRD', 'dim', dim, 1))
+        self.tau = check_temperature('CRD', tau)
+        self.momentum = check_at_least('CRD', 'momentum', momentum)
+        if momentum > 1:
+            raise ValueError(f'CRD: momentum must be at most 1, found {momentum}.')
+        self.seed = seed
+        bound = (3 / self.dim) ** 0.5
+        #: what the student, then the teacher, said of each image
+        self.register_buffer('memory', torch.empty(2, self.size, self.dim).uniform_(-bound, bound))
+        self.register_buffer('classes', torch.full((self.size,), -1))
+        #: of the scores with the teacher's and with the student's memory; not yet known
+        self.register_buffer('log_z', torch.full((2,), float('-inf')))
+
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        classifier.choose_taps(self, classifier.embedding_tap, student, teacher)
+
+    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
+        self.embed, self.embed_target = linear_layers(self, student, teacher, self.dim)
+
+    def check_dataset(self, dataset: Any) -> None:
+        found = len(_images(dataset))
+        if found != self.size:
+            raise ValueError(
+                f'CRD remembers {self.size} images, but the training set has {found}: set '
+                f'size={found}.'
+            )
+
+    def forward(self, trace: Trace) -> dict[str, Tensor]:
+        ((student, teacher),) = row_pairs(trace, self, gather=False)
+        index = classifier.sample_indices(trace.samples)
+        if index.min() < 0 or index.max() >= self.size:
+            raise ValueError(
+                f'CRD remembers images 0 to {self.size - 1}, but this batch has number '
+                f'{int(index.max())}: size must be that of the training set.'
+            )
+        chosen = self.draw(index, trace.progress.iteration).to(student.device)
+        index, labels = index.to(student.device), classifier.labels(trace.samples, student.device)
+        views = unit(self.embed(student)), unit(self.embed_target(teacher))
+        # Backwards needs the memory as it was; below it changes.
+        student_memory, teacher_memory = self.memory.clone() if self.training else self.memory
+        scores = [
+            (view @ memory.T / self.tau).gather(1, torch.cat((index[:, None], chosen), 1))
+            for view, memory in zip(views, (teacher_memory, student_memory), strict=True)
+        ]
+        log_z = self._normaliser(scores)
+        valid = (self.classes[chosen] != labels[:, None]) & (chosen != index[:, None])
+        if self.training:
+            self._remember(index, labels, views)
+        keys = 'loss_student', 'loss_teacher'
+        return {
+            key: contrastive_error(s[:, 0] - z, s[:, 1:] - z, valid, self.size)
+            for key, s, z in zip(keys, scores, log_z, strict=True)
+        }
+
+    def draw(self, index: Tensor, iteration: int) -> Tensor:
+        """K entries of the memory for each image, (B, K), the same whatever rank has the image."""
+        rows = []
+        for image in index.tolist():
+            seed = (self.seed * 1_000_003 + iteration) * 1_000_003 + image
+            generator = torch.Generator().manual_seed(seed % 2**63)
+            rows.append(torch.randint(self.size, (self.count,), generator=generator))
+        return torch.stack(rows)
+
+    @torch.no_grad()
+    def _normaliser(self, scores: list[Tensor]) -> Tensor:
+        """log Z of both sides, from the first batch of all ranks."""
+        if bool(self.log_z.isfinite().all()):
+            return self.log_z
+        every = all_gather_rows(torch.stack([s.logsumexp(1) for s in scores], 1))
+        entries = len(every) * scores[0].shape[1]
+        found = every.logsumexp(0) - log(entries) + log(self.size)
+        if self.training:
+            self.log_z.copy_(found)
+        return found
+
+    @torch.no_grad()
+    def _remember(self, index: Tensor, labels: Tensor, views: tuple[Tensor, Tensor]) -> None:
+        """Move the memories towards what all ranks saw; an image seen twice counts by its mean."""
+        index, labels = all_gather_rows(index), all_gather_rows(labels)
+        own, place = index.unique(return_inverse=True)
+        times = place.bincount()[:, None]
+        for memory, view in zip(self.memory, views, strict=True):
+            seen = memory.new_zeros(len(own), self.dim).index_add_(0, place, all_gather_rows(view))
+            memory[own] = unit(self.momentum * memory[own] + (1 - self.momentum) * seen / times)
+        self.classes[index] = labels
+
+
+def _images(dataset: Any) -> Any:
+    """The dataset that numbers the images, beneath wrappers that repeat or resample it."""
+    while hasattr(dataset, 'dataset') or hasattr(dataset, 'datasets'):
+        parts = getattr(dataset, 'datasets', None) or [dataset.dataset]
+        if len(parts) > 1:
+            raise ValueError(
+                f'CRD remembers each image by its number, but images of the {len(parts)} datasets '
+                f'in a {type(dataset).__name__} share numbers. Use one dataset.'
+            )
+        dataset = parts[0]
+    return dataset

@@ -1,0 +1,126 @@
+"""DarkRank: the order of an image's nearest neighbours."""
+
+from __future__ import annotations
+
+from itertools import permutations
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmkd.families import classifier
+from mmkd.families.embeddings import check_partners, row_pairs
+from mmkd.functional import check_at_least, check_choice
+from mmkd.functional.relations import distances, unit
+from mmkd.levels import Level
+from mmkd.objective import Objective, Taps
+from mmkd.registry import MODELS
+from mmkd.tap import Trace
+
+VARIANTS = ('hard', 'soft')
+#: lists of all permutations are kept short: 6! = 720
+_LONGEST = 6
+
+
+def log_likelihood(scores: Tensor) -> Tensor:
+    """Log probability of the order given, ``sum_i s_i - log sum_(k >= i) exp s_k``, (..., L)."""
+    rest = scores.flip(-1).logcumsumexp(-1).flip(-1)
+    return (scores - rest).sum(-1)
+
+
+def ranking_error(
+    student: Tensor,
+    teacher: Tensor,
+    variant: str = 'hard',
+    alpha: float = 3.0,
+    beta: float = 3.0,
+    length: int | None = 4,
+) -> Tensor:
+    """Disagreement about the order of each image's nearest ones, mean over images.
+
+    Scores are ``-alpha d^beta``; those ranked are the ``length`` nearest in the teacher's eyes,
+    never the image itself. Hard: minus the log likelihood of the teacher's order. Soft:
+    ``KL(P_t || P_s)`` over all orders.
+
+    Args:
+        student, teacher (Tensor): distances (B, B).
+    """
+    far = teacher.clone().fill_diagonal_(float('inf'))
+    order = far.argsort(dim=1, stable=True)[:, : min(length or len(far), len(far) - 1)]
+    s, t = (-alpha * x.gather(1, order).pow(beta) for x in (student, teacher))
+    if variant == 'hard':
+        return -log_likelihood(s).mean()
+    orders = torch.tensor(list(permutations(range(order.shape[1]))), device=s.device)
+    log_s, log_t = (log_likelihood(x[:, orders]) for x in (s, t))
+    return (log_t.exp() * (log_t - log_s)).sum(1).mean()
+
+
+@MODELS.register_module()
+class DarkRank(Objective):
+    """DarkRank: accelerating deep metric learning via cross sample similarities transfer.
+
+    Chen et al., AAAI 2018, on embeddings of length 1; every image of the batch is the
+    query once, and the gradient reaches the query too. The authors' code ranks with ``alpha=12.25,
+    beta=4``, at weight 16. Without taps: the embeddings of two classifiers; with taps vectors, or
+    maps averaged over places, of any model.
+
+    Args:
+        variant (str): ``'hard'``, the likelihood of the teacher's order, or ``'soft'``, the
+            divergence between distributions over all orders.
+        alpha, beta (float): scores are ``-alpha d^beta``; beta at least 1.
+        length (int | None): how many of the nearest are ranked, at least 2; for ``'soft'`` at most
+            6. ``None``, for ``'hard'``, ranks the whole batch.
+        gather (bool): rank the images of all ranks, not only of one's own.
+        student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.
+
+    Raises:
+        ValueError: options out of range; unequally many layers; no taps and no classifiers. One
+            image or two have no order and give 0.
+    """
+
+    default_weight = 2.0
+    zero_at_equality = False
+    rank_invariant = True
+    families = ('classifier',)
+
+    def __init__(
+        self,
+        student: Taps = None,
+        teacher: Taps = None,
+        weight: Any = None,
+        teacher_name: str | None = None,
+        variant: str = 'hard',
+        alpha: float = 3.0,
+        beta: float = 3.0,
+        length: int | None = 4,
+        gather: bool = True,
+    ) -> None:
+        super().__init__(student, teacher, weight, teacher_name)
+        self.variant = check_choice('DarkRank', 'variant', variant, VARIANTS)
+        longest = _LONGEST if variant == 'soft' else float('inf')
+        if not 2 <= (length or float('inf')) <= longest:
+            raise ValueError(
+                f'DarkRank: length must be at least 2{", at most 6" * (variant == "soft")}, found '
+                f'{length!r}.'
+            )
+        self.alpha = check_at_least('DarkRank', 'alpha', alpha)
+        self.beta = check_at_least('DarkRank', 'beta', beta, 1)
+        self.length, self.gather = length, gather
+
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        classifier.choose_taps(self, classifier.embedding_tap, student, teacher)
+
+    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
+        check_partners(self, student, teacher)
+
+    def forward(self, trace: Trace) -> dict[str, Tensor]:
+        errors = []
+        for student, teacher in row_pairs(trace, self, gather=self.gather):
+            if len(student) < 3:
+                errors.append(student.sum() * 0.0)
+                continue
+            s, t = distances(unit(student)), distances(unit(teacher))
+            errors.append(
+                ranking_error(s, t, self.variant, self.alpha, self.beta, self.length)
+            )
+        return {'loss': sum(errors)}

@@ -1,0 +1,115 @@
+"""TripletDistillation: a margin for each triplet, as large as the teacher thinks it deserves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmkd.families import classifier
+from mmkd.families.embeddings import check_partners, row_pairs
+from mmkd.functional import check_at_least
+from mmkd.functional.gather import all_gather_rows
+from mmkd.functional.relations import distances, unit
+from mmkd.levels import Level
+from mmkd.objective import Objective, Taps
+from mmkd.registry import MODELS
+from mmkd.tap import Trace
+
+
+def triplet_gaps(square: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """``D_an - D_ap`` of every pair of one class and every other image.
+
+    Args:
+        square (Tensor): squared distances, (B, B).
+        labels (Tensor): classes, (B,).
+
+    Returns:
+        tuple: (P, B) for P ordered pairs of an anchor and a positive, and (P, B) whether the image
+        is of another class.
+    """
+    same = labels[:, None] == labels
+    anchor, positive = (same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)).nonzero(
+        as_tuple=True
+    )
+    return square[anchor] - square[anchor, positive][:, None], ~same[anchor]
+
+
+def margins(gaps: Tensor, largest: Tensor, low: float, high: float) -> Tensor:
+    """``(high - low) * d / d_max + low`` with d the teacher's gap, at least 0; in [low, high]."""
+    share = gaps.clamp(min=0) / largest.clamp(min=1e-12)
+    return (high - low) * share.clamp(max=1) + low
+
+
+@MODELS.register_module()
+class TripletDistillation(Objective):
+    """Triplet distillation for deep face recognition.
+
+    Feng et al., 2019: ``mean over triplets of max(D_ap - D_an + F(d), 0)``, where
+    the margin ``F(d) = (m_max - m_min) / d_max * d + m_min`` grows with the gap ``d = max(T_an -
+    T_ap, 0)`` that the teacher sees. D and T are squared distances of embeddings of length 1. Every
+    triplet of the batch counts, so let ``mmkd.ClassUniformSampler`` make batches with several
+    images a class. The paper's margins are not known to us; a constant one is ``low == high``.
+
+    Without taps: the embeddings of two classifiers; with taps a vector, or a map averaged over
+    places, of any model.
+
+    Args:
+        low, high (float): m_min and m_max.
+        running_max (bool): d_max is the largest gap since the beginning, not of the batch.
+        gather (bool): triplets among the images of all ranks, not only of one's own.
+        student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.
+
+    Raises:
+        ValueError: options out of range; unequally many layers; samples without labels; no taps and
+            no classifiers. A batch without triplets gives 0.
+    """
+
+    needs_ground_truth = True
+    zero_at_equality = False
+    rank_invariant = True
+    families = ('classifier',)
+
+    def __init__(
+        self,
+        student: Taps = None,
+        teacher: Taps = None,
+        weight: Any = 1.0,
+        teacher_name: str | None = None,
+        low: float = 0.2,
+        high: float = 0.5,
+        running_max: bool = False,
+        gather: bool = True,
+    ) -> None:
+        super().__init__(student, teacher, weight, teacher_name)
+        self.low = check_at_least('TripletDistillation', 'low', low)
+        self.high = check_at_least('TripletDistillation', 'high', high, low)
+        self.running_max, self.gather = running_max, gather
+        self.register_buffer('largest', torch.zeros(()))
+
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        classifier.choose_taps(self, classifier.embedding_tap, student, teacher)
+
+    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
+        check_partners(self, student, teacher)
+
+    def forward(self, trace: Trace) -> dict[str, Tensor]:
+        ((student, teacher),) = row_pairs(trace, self, gather=self.gather)
+        labels = classifier.labels(trace.samples, student.device)
+        labels = all_gather_rows(labels) if self.gather else labels
+        own, valid = triplet_gaps(distances(unit(student)).square(), labels)
+        wanted, _ = triplet_gaps(distances(unit(teacher)).square(), labels)
+        count = valid.sum().clamp(min=1)
+        violated = (margins(wanted, self._largest(wanted * valid), self.low, self.high) - own) * valid
+        return {'loss': violated.clamp(min=0).sum() / count + student.sum() * 0.0}
+
+    def _largest(self, gaps: Tensor) -> Tensor:
+        """d_max, from the gaps of a batch and, if asked for, all earlier ones."""
+        found = gaps.amax() if gaps.numel() else gaps.new_zeros(())
+        if not self.running_max:
+            return found
+        found = torch.maximum(self.largest, found)
+        if self.training:
+            self.largest.copy_(found)
+        return found
