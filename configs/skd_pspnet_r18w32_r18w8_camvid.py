@@ -11,6 +11,6 @@ model = dict(
     objectives=dict(
         skd_pixel=dict(type='mmkd.SKDPixel', reduction='skd_sum'),
         skd_pair=dict(type='mmkd.SKDPair'),
-        skd_holistic=dict(type='mmkd.SKDHolistic'),
+        skd_holistic=dict(type='mmkd.SKDHolistic', width=16),
     ),
 )

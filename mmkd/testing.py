@@ -266,6 +266,9 @@ def _label_of(sample: Any) -> Tensor:
 
 # ----------------------------------------------------------------------------- tiny real models
 
+#: of RetinaNet, GFL and FCOS, whatever the width: some methods ask for equal heads
+HEAD_WIDTH = 16
+
 
 def merged(base: dict, changes: Mapping[str, Any]) -> dict:
     """``base`` with ``changes`` laid over it, mappings key by key."""
@@ -377,7 +380,7 @@ def tiny_retinanet(width: int = 8, num_classes: int = 3, norm: str = 'BN', **cha
         num_classes=num_classes,
         in_channels=2 * width,
         stacked_convs=1,
-        feat_channels=2 * width,
+        feat_channels=HEAD_WIDTH,
         anchor_generator=dict(
             type='AnchorGenerator',
             octave_base_scale=4,
@@ -422,9 +425,45 @@ def tiny_fcos(width: int = 8, num_classes: int = 3, norm: str = 'BN', **changes:
         num_classes=num_classes,
         in_channels=2 * width,
         stacked_convs=1,
-        feat_channels=2 * width,
+        feat_channels=HEAD_WIDTH,
         strides=[8, 16, 32, 64, 128],
         norm_cfg=dict(type='GN', num_groups=2),
+    )
+    model['test_cfg'] = _dense_test()
+    return merged(model, changes)
+
+
+def tiny_yolov3(width: int = 8, num_classes: int = 3, norm: str = 'BN', **changes: Any) -> dict:
+    """YOLOv3 on a ResNet-18 of ``width``, strides 32 to 8, two anchors a cell."""
+    model = _detector('YOLOV3', width, norm, 3, 1)
+    norm_cfg, widths = model['backbone']['norm_cfg'], [2 * width] * 3
+    model['backbone']['out_indices'] = (1, 2, 3)
+    model['neck'] = dict(
+        type='YOLOV3Neck',
+        num_scales=3,
+        in_channels=[8 * width, 4 * width, 2 * width],
+        out_channels=widths,
+        norm_cfg=norm_cfg,
+    )
+    cross = dict(type='CrossEntropyLoss', use_sigmoid=True, reduction='sum')
+    model['bbox_head'] = dict(
+        type='YOLOV3Head',
+        num_classes=num_classes,
+        in_channels=widths,
+        out_channels=widths,
+        norm_cfg=norm_cfg,
+        anchor_generator=dict(
+            type='YOLOAnchorGenerator',
+            base_sizes=[[(48, 40), (80, 56)], [(20, 32), (30, 24)], [(8, 12), (16, 10)]],
+            strides=[32, 16, 8],
+        ),
+        loss_cls=dict(cross, loss_weight=1.0),
+        loss_conf=dict(cross, loss_weight=1.0),
+        loss_xy=dict(cross, loss_weight=2.0),
+        loss_wh=dict(type='MSELoss', loss_weight=2.0, reduction='sum'),
+    )
+    model['train_cfg'] = dict(
+        assigner=dict(type='GridAssigner', pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0)
     )
     model['test_cfg'] = _dense_test()
     return merged(model, changes)
@@ -572,10 +611,14 @@ _WIDTHS = [
 ]
 
 
+_OF_ONE_WIDTH = ('Darknet', 'MobileNetV2')
+
+
 def shrink(model: Any, factor: int = 8) -> Any:
     """A stock model mapping with all its widths divided, without pretrained weights.
 
-    Widths are what the keys above name; ResNets are made explicit about theirs.
+    Widths are what the keys above name; ResNets are made explicit about theirs. Backbones that have
+    one width only keep it.
     """
     model = copy.deepcopy(model)
 
@@ -606,5 +649,9 @@ def shrink(model: Any, factor: int = 8) -> Any:
             else:
                 walk(value)
 
+    fixed = (model.get('backbone') or {}).get('type') in _OF_ONE_WIDTH
+    inputs = copy.deepcopy(model['neck']['in_channels']) if fixed else None
     walk(model)
+    if fixed:
+        model['neck']['in_channels'] = inputs
     return model

@@ -8,7 +8,6 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 #: cells a side below which the last convolution has nothing to see
 LEAST_SIDE = 64
-_WIDTHS = (64, 128, 256, 512)
 
 
 class SelfAttention(nn.Module):
@@ -41,17 +40,21 @@ class Critic(nn.Module):
         classes (int): the first K of the C channels, which ``first`` sees.
         others (int): the rest of them, such as the image.
         first (nn.Module): what the K channels pass before the convolutions.
+        width (int): channels behind the first convolution; they double with each of the next.
     """
 
-    def __init__(self, classes: int, others: int, first: nn.Module) -> None:
+    def __init__(self, classes: int, others: int, first: nn.Module, width: int = 64) -> None:
         super().__init__()
         self.classes, self.first = classes, first
         layers: list[nn.Module] = []
-        for before, width in zip((classes + others, *_WIDTHS), _WIDTHS, strict=False):
-            layers += [spectral_norm(nn.Conv2d(before, width, 4, stride=2, padding=1))]
+        before = classes + others
+        for index in range(4):
+            after = width * 2**index
+            layers += [spectral_norm(nn.Conv2d(before, after, 4, stride=2, padding=1))]
             layers += [nn.LeakyReLU(0.1)]
-            layers += [SelfAttention(width)] * (width >= _WIDTHS[2])
-        self.layers = nn.Sequential(*layers, nn.Conv2d(_WIDTHS[-1], 1, 4))
+            layers += [SelfAttention(after)] if index >= 2 else []
+            before = after
+        self.layers = nn.Sequential(*layers, nn.Conv2d(before, 1, 4))
 
     def forward(self, x: Tensor) -> Tensor:
         maps, others = x[:, : self.classes], x[:, self.classes :]

@@ -24,30 +24,36 @@ def kind_of(model: nn.Module) -> str | None:
     coder = type(getattr(head, 'bbox_coder', None)).__name__
     if getattr(head, 'prior_generator', None) is None or not uses_sigmoid(head):
         return None
-    if _definer(head, '_predict_by_feat_single') not in ('BaseDenseHead', 'RPNHead', 'GFLHead'):
+    if definer(head, '_predict_by_feat_single') not in ('BaseDenseHead', 'RPNHead', 'GFLHead'):
         return None  # it has a way of its own to make boxes
     if hasattr(head, 'reg_max'):
         return 'distribution' if coder == 'DistancePointBBoxCoder' else None
     if hasattr(head, 'norm_on_bbox'):
-        return 'distance' if _definer(head, 'forward_single') == 'FCOSHead' else None
+        return 'distance' if definer(head, 'forward_single') == 'FCOSHead' else None
     return 'delta' if coder == 'DeltaXYWHBBoxCoder' and hasattr(head, 'cls_out_channels') else None
 
 
 def has_anchor_targets(model: nn.Module) -> bool:
     """Whether ``get_targets()`` of the dense head gives labels (N, A * H * W), label weights,
     encoded boxes and more, level by level, as RPN's and RetinaNet's do."""
-    own = _definer(dense_head(model), 'get_targets')
+    own = definer(dense_head(model), 'get_targets')
     return kind_of(model) == 'delta' and own == 'AnchorHead'
 
 
 def is_gfl(model: nn.Module | None) -> bool:
     """Whether boxes are distributions and ``get_targets()`` gives anchors (N, H * W, 4), labels
     (N, H * W), label weights and more, level by level, as GFL's does."""
-    own = _definer(dense_head(model), 'get_targets')
+    own = definer(dense_head(model), 'get_targets')
     return kind_of(model) == 'distribution' and own == 'GFLHead'
 
 
-def _definer(head: nn.Module | None, method: str) -> str:
+def is_yolov3(model: nn.Module) -> bool:
+    """Whether the dense head gives maps (N, A * (5 + K), H, W) of x, y, w, h, objectness and
+    classes, as YOLOv3's does."""
+    return definer(dense_head(model), 'forward') == 'YOLOV3Head'
+
+
+def definer(head: nn.Module | None, method: str) -> str:
     """Name of the class whose method of this name the head has."""
     function = getattr(type(head), method, None)
     return getattr(function, '__qualname__', '').partition('.')[0]

@@ -59,13 +59,16 @@ def priors(model: nn.Module, sizes: list[tuple[int, int]], device: torch.device)
     return torch.cat(dense_head(model).prior_generator.grid_priors(sizes, device=device))
 
 
-def decode(model: nn.Module, codes: Tensor, sizes: list[tuple[int, int]], samples: list) -> Tensor:
+def decode(
+    model: nn.Module, codes: Tensor, sizes: list[tuple[int, int]], samples: list | None
+) -> Tensor:
     """Boxes (N, P, 4) as xyxy, clipped to each image.
 
     Args:
         codes (Tensor): (N, P, D) from :func:`split`.
         sizes (list[tuple[int, int]]): (H, W) of each level.
-        samples (list): for the images' sizes without padding.
+        samples (list | None): for the images' sizes without padding; without them nothing is
+            clipped, which losses want.
     """
     head, kind = dense_head(model), kind_of(model)
     grid = priors(model, sizes, codes.device)
@@ -76,6 +79,8 @@ def decode(model: nn.Module, codes: Tensor, sizes: list[tuple[int, int]], sample
         codes = expected(model, codes) * _strides(head, sizes, codes)
         center = grid if grid.shape[-1] == 2 else (grid[:, :2] + grid[:, 2:]) / 2
         boxes = torch.cat((center - codes[..., :2], center + codes[..., 2:]), -1)
+    if samples is None:
+        return boxes
     limits = [sample.metainfo['img_shape'][:2] for sample in samples]
     limit = boxes.new_tensor([[w, h, w, h] for h, w in limits])[:, None]
     return torch.minimum(boxes.clamp(min=0), limit)

@@ -20,6 +20,17 @@ def soft_kl(student: Tensor, teacher: Tensor, tau: float) -> Tensor:
     return F.kl_div(log_s, log_t, reduction='none', log_target=True).sum(-1) * tau**2
 
 
+def bernoulli_kl(student: Tensor, target: Tensor) -> Tensor:
+    """``KL(q || sigmoid(z))`` element by element: binary cross entropy less its least value.
+
+    Args:
+        student (Tensor): logits z, of any shape.
+        target (Tensor): probabilities q, of the same.
+    """
+    entropy = torch.special.entr(target) + torch.special.entr(1 - target)
+    return F.binary_cross_entropy_with_logits(student, target, reduction='none') - entropy
+
+
 def decoupled_kl(
     student: Tensor, teacher: Tensor, target: Tensor, tau: float
 ) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from mmkd.methods.chen2017 import Chen2017
 from mmkd.methods.cirkd import CIRKD
 from mmkd.methods.confidence_penalty import ConfidencePenalty
 from mmkd.methods.crd import CRD
+from mmkd.methods.crosskd import CrossKD
 from mmkd.methods.cskd import CSKD
 from mmkd.methods.cwd import CWD
 from mmkd.methods.darkrank import DarkRank
@@ -38,6 +39,7 @@ from mmkd.methods.mimic import Mimic
 from mmkd.methods.mimic_head import MimicHead
 from mmkd.methods.noisy_teacher import NoisyTeacher
 from mmkd.methods.nst import NST
+from mmkd.methods.od200f import OD200F
 from mmkd.methods.ofd import OFD
 from mmkd.methods.pkd import PKD
 from mmkd.methods.pkt import PKT
@@ -65,6 +67,7 @@ __all__ = [
     'CWD',
     'Chen2017',
     'ConfidencePenalty',
+    'CrossKD',
     'DIST',
     'DKD',
     'DarkRank',
@@ -93,6 +96,7 @@ __all__ = [
     'MimicHead',
     'NST',
     'NoisyTeacher',
+    'OD200F',
     'OFD',
     'PKD',
     'PKT',

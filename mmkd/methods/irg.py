@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmkd.families import classifier
+from mmkd.families import classifier, family_of
+from mmkd.families.agreement import both
 from mmkd.families.embeddings import check_partners, row_pairs
 from mmkd.functional import check_at_least, check_choice
 from mmkd.functional.relations import distances
@@ -105,9 +106,15 @@ class IRG(Objective):
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         classifier.choose_taps(self, _last_layers, student, teacher)
-        if self.vertex:
-            self.student_taps += parse_taps(classifier.logits_tap(student))
-            self.teacher_taps += parse_taps(classifier.logits_tap(teacher))
+        if not self.vertex:
+            return
+        if [family_of(model) for model in (student, teacher)] != ['classifier'] * 2:
+            raise ValueError(
+                f'IRG compares logits where vertex is above 0, but {both(student, teacher)}; '
+                'vertex=0 compares layers of any models.'
+            )
+        self.student_taps += parse_taps(classifier.logits_tap(student))
+        self.teacher_taps += parse_taps(classifier.logits_tap(teacher))
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
         judged = bool(self.vertex)

@@ -35,7 +35,9 @@ def fool(critic: nn.Module, student: Tensor) -> Tensor:
     return -functional_call(critic, constants, (student,)).mean()
 
 
-def contest(critic: nn.Module, student: Tensor, teacher: Tensor, variant: str) -> tuple[Tensor, ...]:
+def contest(
+    critic: nn.Module, student: Tensor, teacher: Tensor, variant: str
+) -> tuple[Tensor, ...]:
     """What the critic minimises, without a penalty, and its mean scores of both.
 
     Args:
@@ -106,6 +108,8 @@ class SKDHolistic(PairObjective):
             included, as in the code, or of the ``'map'``.
         enlarge (bool): maps of less than 64 cells a side, the least that the critic can see, are
             enlarged in proportion (bilinear); ``False`` refuses them.
+        width (int): of the critic's first layer, 64 as published; at least 2. A narrow critic is
+            for small data and slow machines.
         optimizer (dict | None): the critic's; None is the code's SGD, learning rate 4e-4, momentum
             0.9, weight decay 5e-4. It follows the run's ``param_scheduler``.
         student, teacher, teacher_name, resize: see :class:`~mmkd.objective.PairObjective`.
@@ -133,6 +137,7 @@ class SKDHolistic(PairObjective):
         condition_on_image: bool = False,
         penalty_on: str = 'input',
         enlarge: bool = True,
+        width: int = 64,
         optimizer: Mapping[str, Any] | None = None,
         resize: str | None = None,
     ) -> None:
@@ -146,6 +151,7 @@ class SKDHolistic(PairObjective):
         self.condition_on_image = condition_on_image
         self.penalty_on = check_choice(name, 'penalty_on', penalty_on, ('input', 'map'))
         self.enlarge = enlarge
+        self.width = int(check_at_least(name, 'width', width, 2))
         self.optimizer = dict(_OPTIMIZER if optimizer is None else optimizer)
         self.classes = 0
         self.told = False
@@ -165,7 +171,7 @@ class SKDHolistic(PairObjective):
             )
         self.classes = student[0].channels
         first = _FIRST[self.input](self.classes)
-        self.critic = Critic(self.classes, 3 * self.condition_on_image, first)
+        self.critic = Critic(self.classes, 3 * self.condition_on_image, first, self.width)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         student, teacher = self.inputs(trace)
@@ -180,7 +186,7 @@ class SKDHolistic(PairObjective):
         return result | dict(loss_critic=loss)
 
     def inputs(self, trace: Trace) -> list[Tensor]:
-        """What the critic sees of the student and of the teacher, (N, K, H, W) or (N, K + 3, H, W)."""
+        """What the critic sees of student and teacher, (N, K, H, W) or (N, K + 3, H, W)."""
         maps = self._large_enough(*self.maps(trace)[0])
         if self.input == 'softmax':
             maps = [x.softmax(1) for x in maps]
@@ -202,7 +208,8 @@ class SKDHolistic(PairObjective):
         size = (-(-h * LEAST_SIDE // least), -(-w * LEAST_SIDE // least))
         if not self.told:
             self.told = True
-            print_log(f'SKDHolistic enlarges logits of {h} x {w} to {size[0]} x {size[1]}.', 'current')
+            grown = f'{h} x {w} to {size[0]} x {size[1]}'
+            print_log(f'SKDHolistic enlarges logits of {grown}.', 'current')
         return [self._resize(x, size) for x in maps]
 
     def describe(self) -> list[str]:

@@ -32,7 +32,8 @@ class ClassificationDataPreprocessor(ImgDataPreprocessor):
         **kwargs: of :class:`mmengine.model.ImgDataPreprocessor`: mean, std, bgr_to_rgb, ….
 
     Raises:
-        ValueError: alpha below 0, probability outside [0, 1], mixtures without ``num_classes``.
+        ValueError: alpha below 0, probability outside [0, 1], mixtures without ``num_classes``;
+            images of unequal size.
     """
 
     def __init__(
@@ -58,6 +59,15 @@ class ClassificationDataPreprocessor(ImgDataPreprocessor):
 
     def forward(self, data: dict, training: bool = False) -> dict | list:
         """Stack, normalise and mix; ``inputs`` become (N, 3, H, W)."""
+        images = data['inputs']
+        if not isinstance(images, Tensor):
+            sizes = {tuple(image.shape) for image in images}
+            if len(sizes) > 1:
+                raise ValueError(
+                    f'{type(self).__name__}: the images of a batch differ in size, {sorted(sizes)}; '
+                    'let the pipeline crop or resize them to one, or set batch_size=1.'
+                )
+            data = dict(data, inputs=torch.stack(list(images)))
         batch = super().forward(data, training)
         if not training or not self.mixers or torch.rand(()) >= self.mix_prob:
             return batch

@@ -16,6 +16,12 @@ def test_published_number_of_parameters():
     assert sum(p.numel() for p in critic(19).parameters()) == 3_191_721
 
 
+def test_width_of_all_layers():
+    net = Critic(3, 0, nn.Identity(), width=16)
+    assert [m.out_channels for m in net.layers if isinstance(m, nn.Conv2d)] == [16, 32, 64, 128, 1]
+    assert net(torch.randn(2, 3, 64, 64)).shape == (2,)
+
+
 @pytest.mark.parametrize(
     ('size', 'scores'),
     [((64, 64), (1, 1)), ((65, 65), (1, 1)), ((97, 97), (3, 3)), ((64, 128), (1, 5))],
@@ -47,9 +53,7 @@ def test_self_attention_place_by_place():
     assert torch.equal(layer(x), x)
     nn.init.constant_(layer.gamma, 0.7)
     for n in range(2):
-        q, k, v = (
-            f(x[n : n + 1])[0].flatten(1).T for f in (layer.query, layer.key, layer.value)
-        )
+        q, k, v = (f(x[n : n + 1])[0].flatten(1).T for f in (layer.query, layer.key, layer.value))
         assert q.shape == k.shape == (6, 2)
         for i in range(6):
             weights = torch.stack([(q[i] @ k[j]).exp() for j in range(6)])

@@ -26,12 +26,14 @@ from mmkd.testing import (
     tiny_gfl,
     tiny_pspnet,
     tiny_retinanet,
+    tiny_yolov3,
 )
 
 MODELS_OF = {
     'two_stage': tiny_faster_rcnn,
     'anchor': tiny_retinanet,
     'GFL': tiny_gfl,
+    'YOLOV3': tiny_yolov3,
     'detr': tiny_detr,
     'segmentor': functools.partial(tiny_pspnet, auxiliary=True),
     'classifier': tiny_classifier,

@@ -1,0 +1,197 @@
+"""CrossKD: the teacher's head carries on from the student's features, to predict as the teacher."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmengine.dist import all_reduce
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmkd.families import predictions, towers
+from mmkd.families.dense import dense_head
+from mmkd.functional import check_at_least
+from mmkd.functional.logits import bernoulli_kl, soft_kl
+from mmkd.methods.pkd import standardise
+from mmkd.objective import Objective, Taps, crop_padding
+from mmkd.registry import MODELS
+from mmkd.tap import Trace, parse_taps
+from mmkd.visualization.view import View
+
+#: published place of the cut, weight of the classes and of the boxes
+PUBLISHED = {
+    'GFLHead': (3, 1.0, 4.0),
+    'RetinaHead': (3, 1.0, 1.0),
+    'ATSSHead': (3, 1.0, 1.0),
+    'FCOSHead': (2, 0.4, 0.75),
+}
+
+
+def align(student: Tensor, teacher: Tensor) -> Tensor:
+    """The student's map with mean and deviation of the teacher's, channel by channel.
+
+    Args:
+        student, teacher (Tensor): (N, C, H, W) each; statistics are over N, H and W.
+    """
+    if student.numel() == student.shape[1]:  # one value of each channel does not deviate
+        return teacher + 0.0 * student
+    std, mean = torch.std_mean(teacher, dim=(0, 2, 3), keepdim=True)
+    return standardise(student) * std + mean
+
+
+def class_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """``BCE(z, p_t) |p - p_t|`` of logits z, element by element; p = sigmoid(z)."""
+    wanted = teacher.sigmoid()
+    cross = F.binary_cross_entropy_with_logits(student, wanted, reduction='none')
+    return cross * (student.sigmoid() - wanted).abs()
+
+
+def over_ranks(x: Tensor) -> Tensor:
+    """Mean of a normaliser over all ranks."""
+    x = x.clone()
+    all_reduce(x, 'mean')
+    return x
+
+
+@MODELS.register_module()
+class CrossKD(Objective):
+    """Cross-head knowledge distillation for object detection.
+
+    Wang et al., CVPR 2024; written from the equations. Behind convolution i of its two towers
+    (normalised, before the activation) the student's features get the teacher's mean and deviation,
+    and pass the rest of the teacher's frozen head, as in its own forward. What comes out is
+    compared with what the teacher says, so that the student's head learns from ground truth alone.
+
+    * ``loss_classes``: ``BCE(z, p_t) |p - p_t|`` over all anchors that the student's assigner does
+      not ignore, by the number of positives (FCOS: by the sum of their centerness targets).
+    * ``loss_boxes``: weighted by u, the teacher's largest class score. GFL: KL of the bins, mean
+      over the four edges, by the sum of u. RetinaNet and ATSS: 1 - GIoU, FCOS: -log IoU of decoded
+      boxes, by the normaliser of the classes.
+    * ``loss_centerness``: of ATSS, Bernoulli KL at positives, which is cross entropy but 0 where
+      both agree.
+
+    Normalisers are at least 1 and averaged over ranks, but for RetinaNet, as in their task losses.
+    The authors add PKD on the neck, which is a second objective here:
+    ``objectives=dict(crosskd=dict(type='mmkd.CrossKD'), pkd=dict(type='mmkd.PKD'))``.
+
+    Args:
+        stop (int | None): i; 0 takes the neck's maps, without activation. Published: 3 of 4, for
+            FCOS 2; of shallower heads the last.
+        classes (float | None): weight of the classes. Published: 1, for FCOS 0.4.
+        boxes (float | None): weight of the boxes and of ATSS's centerness. Published: 4 for GFL,
+            0.75 for FCOS, otherwise 1.
+        student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`; the taps are
+            the head's whatever is given.
+
+    Raises:
+        ValueError: options out of range; heads that are not two of GFL, RetinaNet, ATSS or FCOS;
+            unequal depth, width, classes, priors, box coders or ``reg_max``.
+    """
+
+    families = ('anchor', 'anchor_free')
+    only = {'anchor_free': ('FCOS',)}
+
+    def __init__(
+        self,
+        student: Taps = None,
+        teacher: Taps = None,
+        weight: Any = 1.0,
+        teacher_name: str | None = None,
+        stop: int | None = None,
+        classes: float | None = None,
+        boxes: float | None = None,
+    ) -> None:
+        super().__init__(student, teacher, weight, teacher_name)
+        self.asked = dict(stop=stop, classes=classes, boxes=boxes)
+        for name, value in self.asked.items():
+            if value is not None:
+                check_at_least('CrossKD', name, value)
+        self.kind, self.stop, self.factors = '', 0, dict[str, float]()
+
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        towers.check_towers('CrossKD', student, teacher, 'PKD and FGD compare features')
+        self._choose(towers.tower_kind(teacher), len(towers.widths(teacher)[0]))
+        towers.check_widths('CrossKD', student, teacher, self.stop, 'PKD and FGD compare features')
+        ends = [towers.features_taps(model, self.stop) for model in (student, teacher)]
+        self.student_taps = parse_taps([*ends[0], predictions.targets_tap(student)])
+        self.teacher_taps = parse_taps([*ends[1], predictions.outputs_tap(teacher)])
+
+    def _choose(self, kind: str, depth: int) -> None:
+        """Options that were not given: those published for the head."""
+        stop, classes, boxes = PUBLISHED[kind]
+        published = dict(stop=min(stop, depth), classes=classes, boxes=boxes)
+        chosen = {k: published[k] if v is None else v for k, v in self.asked.items()}
+        self.kind, self.stop = kind, chosen['stop']
+        self.factors = {part: chosen[part] for part in ('classes', 'boxes')}
+        if self.stop not in range(depth + 1):
+            raise ValueError(
+                f"CrossKD: stop must be a convolution of the teacher's head, at most {depth}, or "
+                f'0, found {self.stop}.'
+            )
+
+    def describe(self) -> list[str]:
+        return [f"the teacher's {self.kind} carries on behind convolution {self.stop}"]
+
+    def answers(self, trace: Trace) -> tuple[list[Tensor], list[Tensor]]:
+        """Maps of the teacher's head, (N, A * D, H_l, W_l) of all levels of each part: from the
+        student's features, and the teacher's own."""
+        *maps, wanted = (
+            [crop_padding(t, trace.teacher.inputs, trace.inputs) for t in trace.teacher[tap]]
+            for tap in self.teacher_taps
+        )
+        ends = [
+            [align(s, t) for s, t in zip(trace.student[tap], own, strict=True)]
+            for tap, own in zip(self.student_taps[:-1], maps, strict=True)
+        ]
+        ends = [[x.relu() for x in levels] for levels in ends] if self.stop else 2 * ends
+        return towers.carry_on(trace.teacher.model, ends, self.stop), wanted
+
+    def forward(self, trace: Trace) -> dict[str, Tensor]:
+        reused, wanted = self.answers(trace)
+        weights, positive, count = towers.assignment(trace)
+        # RetinaNet's own loss counts positives of its rank alone.
+        count = (count if self.kind == 'RetinaHead' else over_ranks(count)).clamp(min=1)
+        model = trace.teacher.model
+        (z_s, r_s), (z_t, r_t) = (predictions.split(model, x) for x in (reused, wanted))
+        sure = z_t.sigmoid().amax(-1) * (weights > 0)
+        total = over_ranks(sure.sum()).clamp(min=1) if self.kind == 'GFLHead' else count
+        apart = self._box_distance(model, r_s, r_t, predictions.level_sizes(model, wanted))
+        terms = dict(
+            classes=(class_distance(z_s, z_t).sum(-1) * weights).sum() / count,
+            boxes=(sure * apart).sum() / total,
+        )
+        losses = {f'loss_{part}': self.factors[part] * term for part, term in terms.items()}
+        if self.kind == 'ATSSHead':
+            third = 2 * dense_head(model).prior_generator.num_levels
+            c_s, c_t = (predictions.rows(x[third:], 1)[positive] for x in (reused, wanted))
+            kl = bernoulli_kl(c_s, c_t.sigmoid())
+            losses['loss_centerness'] = self.factors['boxes'] * kl.sum() / count
+        return losses
+
+    def _box_distance(
+        self, model: nn.Module, student: Tensor, teacher: Tensor, sizes: list[tuple[int, int]]
+    ) -> Tensor:
+        """(N, P) for box codes (N, P, D)."""
+        if self.kind == 'GFLHead':
+            bins = (codes.unflatten(-1, (4, -1)) for codes in (student, teacher))
+            return soft_kl(*bins, 1.0).mean(-1)
+        from mmdet.structures.bbox import bbox_overlaps
+
+        boxes = [predictions.decode(model, codes, sizes, None) for codes in (student, teacher)]
+        if self.kind == 'FCOSHead':
+            return -bbox_overlaps(*boxes, mode='iou', is_aligned=True).clamp(min=1e-6).log()
+        return 1 - bbox_overlaps(*boxes, mode='giou', is_aligned=True)
+
+    def views(self, trace: Trace) -> list[View]:
+        """Distance of the classes, summed over them, of the worst anchor of each cell."""
+        reused, wanted = self.answers(trace)
+        generator = dense_head(trace.teacher.model).prior_generator
+        centre, views = getattr(generator, 'center_offset', 0.5), []
+        for i, a in enumerate(generator.num_base_priors):
+            z_s, z_t = (x[i].unflatten(1, (a, -1)) for x in (reused, wanted))
+            worst = class_distance(z_s, z_t).sum(2).amax(1)
+            views.append(
+                View('class distance', worst, stride=generator.strides[i][0], centre=centre)
+            )
+        return views

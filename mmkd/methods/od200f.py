@@ -1,0 +1,185 @@
+"""OD200F: of each object one of the teacher's boxes is learnt, as much as it believes in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmkd.families import predictions
+from mmkd.families.agreement import both, check_classes, check_coders, check_priors
+from mmkd.families.dense import dense_head
+from mmkd.families.head_kinds import is_yolov3
+from mmkd.functional import check_at_least, check_choice
+from mmkd.functional.logits import bernoulli_kl
+from mmkd.objective import Objective, Taps, crop_padding
+from mmkd.registry import MODELS
+from mmkd.tap import Trace, parse_taps
+from mmkd.visualization.view import View
+
+#: channels of a candidate, classes behind them
+XY, WH, OBJECT, CLASSES = slice(0, 2), slice(2, 4), slice(4, 5), slice(5, None)
+
+
+def fm_nms(objectness: Tensor, classes: Tensor, window: int = 3) -> Tensor:
+    """Feature-map NMS: candidates that no stronger one of their class has close by, bool.
+
+    All are judged at once, so that a suppressed one still suppresses weaker ones. Of equals the
+    first stays, cell by cell and anchor by anchor.
+
+    Args:
+        objectness (Tensor): (N, A, H, W).
+        classes (Tensor): (N, A, K, H, W); a candidate's class is the largest.
+        window (int): odd number of cells, sideways and upwards; other anchors of the same cell
+            are always close by.
+    """
+    n, a, h, w = objectness.shape
+    order = objectness.permute(0, 2, 3, 1).flatten(1).argsort(1, descending=True, stable=True)
+    # Ranks, since objectness has ties; exact in float32 up to 16 million candidates an image.
+    score = -order.argsort(1).float().view(n, h, w, a).permute(0, 3, 1, 2)
+    label = classes.argmax(2)
+    strongest = score.new_full((n, classes.shape[2], h, w), -torch.inf)
+    strongest = strongest.scatter_reduce(1, label, score, 'amax')
+    close = F.max_pool2d(strongest, window, stride=1, padding=window // 2)
+    return score >= close.gather(1, label)
+
+
+def activate(x: Tensor) -> Tensor:
+    """Logits (N, A, 5 + K, H, W) as numbers: sigmoid of all but width and height."""
+    return torch.cat((x[:, :, XY].sigmoid(), x[:, :, WH], x[:, :, 4:].sigmoid()), 2)
+
+
+def squared(student: Tensor, wanted: Tensor) -> Tensor:
+    """``(sigmoid(z) - q)^2`` element by element."""
+    return (student.sigmoid() - wanted).square()
+
+
+def distances(student: Tensor, wanted: Tensor, f: str = 'l2') -> dict[str, Tensor]:
+    """Distance of each candidate, (N, A, H, W), of its place, size, objectness and classes.
+
+    Args:
+        student (Tensor): logits, (N, A, 5 + K, H, W).
+        wanted (Tensor): the same of the teacher, activated.
+        f (str): ``'l2'``: squares of activated values; ``'head'``: KL in their place.
+    """
+    f_of = squared if f == 'l2' else bernoulli_kl
+    parts = dict(xy=XY, objectness=OBJECT, classes=CLASSES)
+    found = {k: f_of(student[:, :, c], wanted[:, :, c]).sum(2) for k, c in parts.items()}
+    return found | {'wh': (student[:, :, WH] - wanted[:, :, WH]).square().sum(2)}
+
+
+@MODELS.register_module()
+class OD200F(Objective):
+    """Object detection at 200 frames per second, for YOLOv3 heads.
+
+    Mehta and Ozturk, ECCV Workshops 2018; there is no public code. Before the student
+    sees them, the teacher's maps pass a non-maximum suppression on the map (FM-NMS): of neighbours
+    of one class the one with the largest objectness ``o_t`` stays. Classes and boxes then count
+    ``o_t`` times, so that background teaches neither. Sums over cells and anchors, mean over
+    images:
+
+    * ``loss_objectness``: ``f(o_t, o)``.
+    * ``loss_classes``: ``o_t f(p_t, p)``.
+    * ``loss_boxes``: ``o_t f(b_t, b)``, x and y activated, width and height as predicted.
+
+    mmdet's YOLOv3 sums its own losses over the images of a batch; beside them the paper's balance
+    of 1 : 1 is a ``weight`` of as many images as one process sees at once.
+
+    Args:
+        window (int): side of the neighbourhood in cells, odd; with 1 the anchors of one cell are
+            neighbours.
+        obj_thr (float): teacher's candidates of less objectness are treated as suppressed.
+        f (str): ``'l2'``, squares, as the paper; ``'head'``, mmdet's cross entropy (less that
+            of the teacher with itself) with squares of width and height, and the weights that the
+            student's head gives to its parts.
+        suppress_obj (bool): what is suppressed is background for the objectness, too; ``False``
+            keeps the teacher's whole map for that.
+        student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`; the taps are
+            the head's whatever is given.
+
+    Raises:
+        ValueError: options out of range; other heads than YOLOv3's; unequal classes, anchors or
+            box coders.
+    """
+
+    zero_at_equality = False
+    rank_invariant = True
+    families = ('yolo',)
+    only = {'yolo': ('YOLOV3',)}
+
+    def __init__(
+        self,
+        student: Taps = None,
+        teacher: Taps = None,
+        weight: Any = 1.0,
+        teacher_name: str | None = None,
+        window: int = 3,
+        obj_thr: float = 0.0,
+        f: str = 'l2',
+        suppress_obj: bool = True,
+    ) -> None:
+        super().__init__(student, teacher, weight, teacher_name)
+        if check_at_least('OD200F', 'window', window, 1) % 2 != 1:
+            raise ValueError(f'OD200F: window must be an odd number of cells, found {window}.')
+        if check_at_least('OD200F', 'obj_thr', obj_thr) > 1:
+            raise ValueError(f'OD200F: obj_thr must lie in [0, 1], found {obj_thr}.')
+        self.window, self.obj_thr, self.suppress_obj = window, obj_thr, suppress_obj
+        self.f = check_choice('OD200F', 'f', f, ('l2', 'head'))
+
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        if not (is_yolov3(student) and is_yolov3(teacher)):
+            raise ValueError(
+                f"OD200F needs the objectness of YOLOv3's heads, but {both(student, teacher)}; "
+                'CrossKD is for GFL, RetinaNet, ATSS and FCOS heads, FGD for any detector.'
+            )
+        heads = [dense_head(model) for model in (student, teacher)]
+        check_classes('OD200F', *heads)
+        check_priors('OD200F', *heads)
+        check_coders('OD200F', *heads, 'FGD and CWD compare features', per_class=False)
+        taps = [parse_taps(predictions.outputs_tap(model)) for model in (student, teacher)]
+        self.student_taps, self.teacher_taps = taps
+
+    def candidates(self, trace: Trace) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Of each level the student's logits and the teacher's numbers, (N, A, 5 + K, H, W), and
+        which of the teacher's stay, (N, A, H, W) bool."""
+        anchors = dense_head(trace.student.model).num_base_priors
+        own = [x for tap in self.student_taps for x in trace.student[tap]]
+        levels = []
+        for student, x in zip(own, trace.teacher[self.teacher_taps[0]], strict=True):
+            teacher = crop_padding(x.detach(), trace.teacher.inputs, trace.inputs)
+            student, teacher = (x.unflatten(1, (anchors, -1)) for x in (student, teacher))
+            wanted = activate(teacher)
+            objectness = wanted[:, :, 4]
+            stay = fm_nms(objectness, wanted[:, :, CLASSES], self.window)
+            levels.append((student, wanted, stay & (objectness >= self.obj_thr)))
+        return levels
+
+    def forward(self, trace: Trace) -> dict[str, Tensor]:
+        head = dense_head(trace.student.model)
+        parts = dict(xy='xy', wh='wh', objectness='conf', classes='cls')
+        sums = {}
+        for student, wanted, stay in self.candidates(trace):
+            scale = wanted[:, :, 4] * stay
+            if self.suppress_obj:
+                wanted = torch.cat((wanted[:, :, :4], scale[:, :, None], wanted[:, :, CLASSES]), 2)
+            for part, apart in distances(student, wanted, self.f).items():
+                own = getattr(head, f'loss_{parts[part]}').loss_weight if self.f == 'head' else 1.0
+                term = own * (apart if part == 'objectness' else scale * apart).sum()
+                sums[part] = sums.get(part, 0.0) + term / len(student)
+        boxes = sums.pop('xy') + sums.pop('wh')
+        return {f'loss_{part}': term for part, term in sums.items()} | {'loss_boxes': boxes}
+
+    def views(self, trace: Trace) -> list[View]:
+        """The teacher's objectness, of the best anchor of each cell, before and after FM-NMS."""
+        strides = dense_head(trace.student.model).featmap_strides
+        views = []
+        for (_, wanted, stay), stride in zip(self.candidates(trace), strides, strict=True):
+            maps = {
+                'objectness': wanted[:, :, 4],
+                'objectness after FM-NMS': wanted[:, :, 4] * stay,
+            }
+            for title, x in maps.items():
+                views.append(View(title, x.amax(1), side='teacher', stride=stride))
+        return views
