@@ -8,5 +8,5 @@ model = dict(
         config='mmkd::cls_r14w16_cifar10.py',
         checkpoint='work_dirs/cls_r14w16_cifar10/epoch_30.pth',
     ),
-    objectives=dict(dkd=dict(type='mmkd.DKD')),
+    objectives=dict(dkd=dict(type='mmkd.DKD', weight=dict(warmup=0.08))),
 )

@@ -8,5 +8,7 @@ model = dict(
         config='mmkd::cls_r34_imagenet.py',
         checkpoint='https://download.openmmlab.com/mmclassification/v0/resnet/resnet34_8xb32_in1k_20210831-f257d4e6.pth',
     ),
-    objectives=dict(dkd=dict(type='mmkd.DKD')),
+    objectives=dict(
+        dkd=dict(type='mmkd.DKD', tau=1, beta=0.5, weight=dict(warmup=0.01))  # one epoch
+    ),
 )

@@ -11,9 +11,7 @@ model = dict(
     ),
     objectives=dict(
         skd_pixel=dict(type='mmkd.SKDPixel', reduction='element_mean'),
-        skd_holistic=dict(
-            type='mmkd.SKDHolistic', width=16, student_factor=0.01, optimizer=adam
-        ),
+        skd_holistic=dict(type='mmkd.SKDHolistic', width=16, student_factor=0.01, optimizer=adam),
         ifvd=dict(type='mmkd.IFVD'),
     ),
 )

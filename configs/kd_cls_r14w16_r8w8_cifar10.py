@@ -8,5 +8,6 @@ model = dict(
         config='mmkd::cls_r14w16_cifar10.py',
         checkpoint='work_dirs/cls_r14w16_cifar10/epoch_30.pth',
     ),
-    objectives=dict(kd=dict(type='mmkd.KD')),
+    objectives=dict(kd=dict(type='mmkd.KD', weight=0.9)),
+    task_weight=0.1,
 )

@@ -8,5 +8,6 @@ model = dict(
         config='mmkd::cls_wrn40x2_cifar100.py',
         checkpoint='work_dirs/cls_wrn40x2_cifar100/epoch_240.pth',
     ),
-    objectives=dict(kd=dict(type='mmkd.KD')),
+    objectives=dict(kd=dict(type='mmkd.KD', weight=0.9)),
+    task_weight=0.1,
 )

@@ -229,7 +229,10 @@ class Plan:
         lines += [f'  {line}' for line in objective.describe()]
         count = sum(p.numel() for p in objective.parameters())
         how = ', with an optimiser of its own: ' + _options(objective.optimizer)
-        return [*lines, f'  trains {count:,} parameters of its own{how * bool(objective.optimizer)}']
+        return [
+            *lines,
+            f'  trains {count:,} parameters of its own{how * bool(objective.optimizer)}',
+        ]
 
 
 def _check_fused(name: str, taps: list[Tap], before: Side | None, after: Side | None) -> None:

@@ -149,8 +149,8 @@ def build_model(
 def _guess_scope(model: dict) -> str | None:
     """Scope of a bare mapping: its prefix, the Runner's, or the package that has the type."""
     prefix = str(model.get('type')).rpartition('.')[0]
-    if prefix in ('mmdet', 'mmseg'):
-        return prefix
+    if prefix:
+        return prefix if prefix in ('mmdet', 'mmseg') else None
     if DefaultScope.get_current_instance() is not None:
         return None
     for scope in ('mmdet', 'mmseg'):

@@ -609,8 +609,6 @@ _WIDTHS = [
     'pool_channels',
     'point_feat_channels',
 ]
-
-
 _OF_ONE_WIDTH = ('Darknet', 'MobileNetV2')
 
 
@@ -649,9 +647,9 @@ def shrink(model: Any, factor: int = 8) -> Any:
             else:
                 walk(value)
 
-    fixed = (model.get('backbone') or {}).get('type') in _OF_ONE_WIDTH
-    inputs = copy.deepcopy(model['neck']['in_channels']) if fixed else None
+    neck = model.get('neck') or {}
+    inputs = neck.get('in_channels')
     walk(model)
-    if fixed:
-        model['neck']['in_channels'] = inputs
+    if (model.get('backbone') or {}).get('type') in _OF_ONE_WIDTH and neck:
+        neck['in_channels'] = inputs
     return model

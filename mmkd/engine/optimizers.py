@@ -161,7 +161,7 @@ def check_schedulers(optim_wrapper: Any, schedulers: Any) -> None:
     """Schedules by optimiser must be complete, else ValueError."""
     if not isinstance(optim_wrapper, JointOptimWrapper) or not isinstance(schedulers, Mapping):
         return
-    missing = [key for key in optim_wrapper.keys() if key not in schedulers]
+    missing = [key for key, _ in optim_wrapper.items() if key not in schedulers]
     if missing and 'type' not in schedulers:
         raise ValueError(
             f'param_scheduler has no schedule for {", ".join(missing)}. Give each of '

@@ -11,7 +11,7 @@ from mmkd.families import classifier
 from mmkd.families.embeddings import linear_layers, row_pairs
 from mmkd.functional import check_at_least, check_choice, weight_or
 from mmkd.functional.gather import all_gather_rows
-from mmkd.functional.relations import distances, unit
+from mmkd.functional.relations import at_least_float32, distances, unit
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
 from mmkd.registry import MODELS
@@ -42,7 +42,7 @@ def correlations(x: Tensor, kernel: str = 'taylor', gamma: float = 0.4, order: i
 
 def neighbor_error(student: Tensor, teacher: Tensor) -> Tensor:
     """``mean_i sum_d |delta_i| |delta_(i+1)|``, delta the difference of rows (B, D); no scaling."""
-    delta = (student - teacher).abs()
+    delta = (at_least_float32(student) - at_least_float32(teacher)).abs()
     return (delta[:-1] * delta[1:]).sum() / max(len(delta) - 1, 1)
 
 

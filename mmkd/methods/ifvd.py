@@ -68,7 +68,7 @@ class IFVD(PairObjective):
 
     Wang et al., ECCV 2020, by default on the features before the classifier, whatever
     their widths. Settings of YukangWang/IFVD. The whole recipe adds ``SKDPixel`` with
-    ``reduction='element_mean'`` and a critic.
+    ``reduction='element_mean'`` and ``SKDHolistic`` with ``student_factor=0.01``.
 
     Centres are those of one image, and the student's carry gradient. Labels are resized to the map
     by nearest neighbour. Ignored pixels contribute 0 but count, as in the code.

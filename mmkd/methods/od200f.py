@@ -36,7 +36,7 @@ def fm_nms(objectness: Tensor, classes: Tensor, window: int = 3) -> Tensor:
             are always close by.
     """
     n, a, h, w = objectness.shape
-    order = objectness.permute(0, 2, 3, 1).flatten(1).argsort(1, descending=True, stable=True)
+    order = objectness.permute(0, 2, 3, 1).flatten(1).argsort(dim=1, descending=True, stable=True)
     # Ranks, since objectness has ties; exact in float32 up to 16 million candidates an image.
     score = -order.argsort(1).float().view(n, h, w, a).permute(0, 3, 1, 2)
     label = classes.argmax(2)

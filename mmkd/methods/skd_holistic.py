@@ -92,8 +92,8 @@ class SKDHolistic(PairObjective):
     weights of 0.001 and 0.1 and Adam: ``student_factor=0.01``, ``optimizer=dict(type='Adam',
     lr=4e-4, betas=(0.9, 0.99))``. CIRKD's SKD has ``variant='hinge'``.
 
-    A score is the mean over the critic's map of scores before losses and penalty; for maps of less
-    than 80 cells a side, which have one score, that is the code.
+    Where maps of 80 or more cells a side have several scores, an image's score is their mean, in
+    losses and penalty; the code's penalty has their sum, and so a target that depends on the crop.
 
     Args:
         weight: 0.1, that of the student's term and of all of the critic's loss.

@@ -89,16 +89,17 @@ def mix_images(images: Tensor, partner: Tensor, share: float) -> tuple[Tensor, f
 def cut_images(images: Tensor, partner: Tensor, share: float) -> tuple[Tensor, float]:
     """CutMix: a box about a random middle comes from the partner; the share that is left."""
     h, w = images.shape[2:]
-    middles = torch.rand(2) * torch.tensor([h, w])
     side = (1 - share) ** 0.5
-    y1, y2, x1, x2 = (
-        int((middle + sign * side * size / 2).clamp(0, size))
-        for middle, size in zip(middles, (h, w), strict=True)
-        for sign in (-1, 1)
-    )
+    (y1, y2), (x1, x2) = (_cut(size, side) for size in (h, w))
     mixed = images.clone()
     mixed[:, :, y1:y2, x1:x2] = images[partner, :, y1:y2, x1:x2]
     return mixed, 1 - (y2 - y1) * (x2 - x1) / (h * w)
+
+
+def _cut(size: int, share: float) -> tuple[int, int]:
+    """Begin and end of a random interval of this share, cut off at the borders."""
+    middle, half = int(torch.randint(size, ())), int(size * share) // 2
+    return max(middle - half, 0), min(middle + half, size)
 
 
 def mix_samples(samples: list, partner: list[int], share: float, num_classes: int) -> list:

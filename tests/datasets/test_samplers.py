@@ -3,7 +3,12 @@
 import pytest
 import torch
 
-from mmkd.datasets.samplers import ClassPairSampler, labels_of
+from mmkd.datasets.samplers import (
+    ClassPairSampler,
+    ClassUniformSampler,
+    SuperClassUniformSampler,
+    labels_of,
+)
 
 
 class Images:
@@ -75,3 +80,67 @@ def test_what_is_refused():
         ClassPairSampler(Images(LABELS), batch_size=3)
     with pytest.raises(ValueError, match='no gt_label'):
         labels_of(Images([0, None]))
+
+
+MANY = [i % 5 for i in range(43)] + [7, 7]  # class 7 has two images
+
+
+def test_batches_of_equally_many_images_of_each_class():
+    sampler = ClassUniformSampler(Images(MANY), batch_size=12, per_class=4, seed=0)
+    drawn = batches(sampler, 12)
+    assert len(sampler) == sum(map(len, drawn)) == 36
+    seen = set()
+    for batch in drawn:
+        classes = [MANY[int(i)] for i in batch]
+        groups = [classes[k : k + 4] for k in range(0, 12, 4)]
+        assert all(len(set(group)) == 1 for group in groups)
+        assert len({group[0] for group in groups}) == 3
+        for k in range(0, 12, 4):
+            assert len({int(i) for i in batch[k : k + 4]}) == (2 if classes[k] == 7 else 4)
+        seen |= set(classes)
+    assert len(seen) > 3
+    first = list(sampler)
+    sampler.set_epoch(1)
+    assert list(sampler) != first
+    sampler.set_epoch(0)
+    assert list(sampler) == first
+
+
+def test_ranks_draw_their_own_batches(monkeypatch):
+    drawn = []
+    for rank in range(2):
+        monkeypatch.setattr('mmkd.datasets.samplers.get_dist_info', lambda rank=rank: (rank, 2))
+        sampler = ClassUniformSampler(Images(MANY), batch_size=8, per_class=2, seed=0)
+        assert len(sampler) == 16
+        drawn.append(list(sampler))
+    assert drawn[0] != drawn[1]
+
+
+def test_super_classes_are_clusters_of_embeddings(tmp_path):
+    torch.manual_seed(0)
+    centres = torch.tensor([[0.0, 0], [9, 0], [0, 9]])
+    group = torch.arange(45) % 3
+    file = str(tmp_path / 'embeddings.pth')
+    torch.save(centres[group] + 0.1 * torch.randn(45, 2), file)
+    options = dict(embeddings=file, clusters=3, batch_size=8, per_class=4, seed=0)
+    sampler = SuperClassUniformSampler(Images([0] * 45), **options)
+    for batch in batches(sampler, 8):
+        assert [len(set(group[torch.stack(part)].tolist())) for part in (batch[:4], batch[4:])] == [
+            1,
+            1,
+        ]
+    with pytest.raises(ValueError, match=r'must hold a tensor \(44, D\).*found \(45, 2\)'):
+        SuperClassUniformSampler(Images([0] * 44), **options)
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(batch_size=10, per_class=4), 'multiple of per_class, found 10 and 4'),
+        (dict(batch_size=10, per_class=0), 'multiple of per_class'),
+        (dict(batch_size=14, per_class=2), '2 images each of 7 classes, but there are 6'),
+    ],
+)
+def test_batches_that_cannot_be_made(options, message):
+    with pytest.raises(ValueError, match=message):
+        ClassUniformSampler(Images(MANY), **options)

@@ -29,7 +29,7 @@ CRITIC = 'objectives.skd_holistic.critic.'
 def config_of(folder, work_dir, **changes):
     model = distilled('pspnet')
     model['objectives'] = dict(
-        skd_pixel=dict(type='mmkd.SKDPixel'), skd_holistic=dict(type='mmkd.SKDHolistic')
+        skd_pixel=dict(type='mmkd.SKDPixel'), skd_holistic=dict(type='mmkd.SKDHolistic', width=8)
     )
     changes.setdefault('param_scheduler', copy.deepcopy(SCHEDULE))
     hooks = [dict(type='EMAHook'), dict(type='mmkd.OverheadHook', warmup=1, steps=1)]

@@ -73,9 +73,7 @@ def toy(preflight=False, **options):
 
 
 def wrapped(model, **config):
-    return build_optimizers(
-        model, functools.partial(build_optim_wrapper, model, CONFIG | config)
-    )
+    return build_optimizers(model, functools.partial(build_optim_wrapper, model, CONFIG | config))
 
 
 def step(model, optimizers, seed=0):
@@ -278,7 +276,7 @@ SMOOTH = dict(variant='hinge', input='tanh')  # neither random nor dependent on 
 def segmentor(**options):
     torch.manual_seed(0)
     student, teacher = (build_model(tiny_pspnet(width=w)) for w in (4, 8))
-    objective = SKDHolistic(weight=1.0, optimizer=dict(type='SGD', lr=1e-2), **options)
+    objective = SKDHolistic(weight=1.0, width=8, optimizer=OWN, **options)
     teacher = Teacher(teacher, checkpoint='random')
     model = Distiller(student, dict(it=objective), teacher).train()
     student.eval()  # batch statistics depend on how a batch is split
@@ -321,7 +319,11 @@ def test_two_ranks(tmp_path):
     train(alone, slice(0, 2))
     for key, value in alone.state_dict().items():
         torch.testing.assert_close(
-            states['smooth', 0][key] - before[key], value - before[key], rtol=1e-3, atol=1e-6, msg=key
+            states['smooth', 0][key] - before[key],
+            value - before[key],
+            rtol=1e-3,
+            atol=1e-6,
+            msg=key,
         )
     critic = 'objectives.it.critic.layers.0.bias'
     assert not torch.equal(alone.state_dict()[critic], before[critic])

@@ -56,6 +56,7 @@ def runner_of(model, lines, optim_wrapper=None, val=True):
         logger=SimpleNamespace(info=lines.append),
         optim_wrapper=optim_wrapper
         or build_optim_wrapper(model, dict(optimizer=dict(type='SGD', lr=1))),
+        train_dataloader=loader,
         val_loop=object() if val else None,
         val_dataloader=loader,
         val_evaluator=Evaluator(Shown()),

@@ -22,7 +22,6 @@ from mmkd.registry import MODELS
 from mmkd.teacher import Teacher, build_model
 from mmkd.testing import detection_batch, merged, shrink
 
-YOLO = dict(neck=dict(in_channels=[320, 96, 32]))  # MobileNetV2 keeps its widths
 HEAD = dict(bbox_head=dict(feat_channels=32))  # CrossKD needs heads of one width
 LAYERS = dict(num_queries=10, encoder=dict(num_layers=1), decoder=dict(num_layers=2))
 #: family, stock config, and changes of it
@@ -40,7 +39,7 @@ STOCK = {
         {},
     ),
     'YOLOX': ('yolo', 'yolox/yolox_s_8xb8-300e_coco.py', {}),
-    'YOLOV3': ('yolo', 'yolo/yolov3_mobilenetv2_8xb24-320-300e_coco.py', YOLO),
+    'YOLOV3': ('yolo', 'yolo/yolov3_mobilenetv2_8xb24-320-300e_coco.py', {}),
     'DeformableDETR': ('detr', 'deformable_detr/deformable-detr_r50_16xb2-50e_coco.py', LAYERS),
 }
 SWIN = ('anchor', 'swin/retinanet_swin-t-p4-w7_fpn_1x_coco.py', {})

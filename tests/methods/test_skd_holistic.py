@@ -192,9 +192,7 @@ def test_the_image_beside_the_map():
         for on in ('input', 'map')
     )
     assert both != pytest.approx(alone, rel=1e-4)
-    inside, outside = (
-        result(*build(penalty_on=on)[:2])['penalty'] for on in ('input', 'map')
-    )
+    inside, outside = (result(*build(penalty_on=on)[:2])['penalty'] for on in ('input', 'map'))
     assert inside == outside
 
 
@@ -229,6 +227,12 @@ def test_unequal_strides_need_a_resize():
     assert objective(make_step(objective, student, teacher))['loss_critic'].isfinite()
 
 
+def test_a_narrower_critic():
+    objective, trace, _ = build(width=4)
+    assert objective.critic.layers[0].out_channels == 4
+    assert objective(trace)['loss_critic'].isfinite()
+
+
 def test_each_side_learns_from_its_own_terms():
     objective, trace, student = build()
     losses = objective(trace)
@@ -251,6 +255,7 @@ def test_the_plan_shows_critic_and_optimiser():
         (lambda: SKDHolistic(student_factor=-1), 'student_factor must be a finite number'),
         (lambda: SKDHolistic(variant='wgan'), 'variant must be one of'),
         (lambda: SKDHolistic(penalty=-1), 'penalty must be a finite number'),
+        (lambda: SKDHolistic(width=1), 'width must be a finite number of at least 2'),
         (lambda: SKDHolistic(input='logits'), 'input must be one of'),
         (lambda: SKDHolistic(penalty_on='image'), 'penalty_on must be one of'),
         (lambda: SKDHolistic().bind(ToySegmentor(), ToySegmentor(num_classes=4)), '3 .*teacher 4'),
@@ -296,7 +301,7 @@ def test_a_head_that_cannot_be_probed():
 def distiller(**options):
     torch.manual_seed(0)
     student, teacher = (build_model(tiny_pspnet(width=w)) for w in (4, 8))
-    objectives = dict(it=SKDHolistic(weight=1.0, **options))
+    objectives = dict(it=SKDHolistic(weight=1.0, width=8, **options))
     return Distiller(student, objectives, Teacher(teacher, checkpoint='random')).train()
 
 
@@ -345,8 +350,8 @@ def test_joint_step_is_the_student_s_step_and_then_the_critic_s(kind):
         assert value(loss) == value(losses['kd.it.loss_critic'])
     found, wanted = joint.state_dict(), apart.state_dict()
     assert found.keys() == wanted.keys()
-    for key, value in wanted.items():
-        assert torch.equal(found[key], value), key
+    for key, tensor in wanted.items():
+        assert torch.equal(found[key], tensor), key
 
 
 def _trace(model, data, side):

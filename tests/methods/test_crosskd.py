@@ -1,0 +1,385 @@
+"""CrossKD against its equations written out in float64, on tiny detectors of each kind."""
+
+import copy
+import math
+import re
+
+import pytest
+import torch
+from detection_toys import _teacher, detector, samples, step, total
+from torch import distributed, multiprocessing
+from torch.nn import functional as F
+
+from mmkd.distiller import Distiller
+from mmkd.families import predictions, towers
+from mmkd.functional.logits import bernoulli_kl
+from mmkd.methods import names
+from mmkd.methods.crosskd import CrossKD, align, class_distance, over_ranks
+
+KINDS = ['retinanet', 'atss', 'gfl', 'fcos', 'fcos by stride']
+PARTS = ('cls_convs', 'reg_convs')
+
+
+def deep(kind, seed=0, **head):
+    """A toy with four convolutions in each tower, as published."""
+    options = dict(norm_on_bbox=True) if kind.endswith('stride') else {}
+    return detector(kind.split()[0], seed, **(dict(stacked_convs=4) | options | head))
+
+
+def test_class_distance():  # XKD-1
+    found = class_distance(torch.tensor([0.0, 1.5]), torch.tensor([2.0, 1.5]))
+    assert float(found[0]) == pytest.approx(0.263948, abs=1e-6)
+    assert float(found[1]) == 0
+    z, other = torch.randn(2, 6, dtype=torch.float64)
+    z.requires_grad_()  # also through the factor
+    assert torch.autograd.gradcheck(lambda x: class_distance(x, other), z)
+    confident = class_distance(torch.tensor([-80.0, 80.0]), torch.tensor([80.0, 80.0]))
+    assert confident.tolist() == pytest.approx([80, 0])
+
+
+def test_aligned_statistics():  # XKD-2
+    student, teacher = torch.randn(2, 3, 5, 7) * 4 + 9, torch.randn(3, 3, 4, 6) - 2
+    found, wanted = (torch.std_mean(x, (0, 2, 3)) for x in (align(student, teacher), teacher))
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(align(teacher, teacher), teacher, atol=3e-6, rtol=0)
+    scale = torch.tensor([2.0, 0.5, 30.0])[:, None, None]
+    torch.testing.assert_close(align(scale * student - 7, teacher), align(student, teacher))
+    assert not torch.allclose(align(-student, teacher), align(student, teacher))
+
+
+def test_one_value_of_each_channel_is_the_teachers():
+    student, teacher = torch.randn(1, 4, 1, 1, requires_grad=True), torch.randn(1, 4, 1, 1)
+    found = align(student, teacher)
+    assert torch.equal(found, teacher)
+    assert torch.autograd.grad(found.sum(), student)[0].eq(0).all()
+
+
+def test_a_channel_that_does_not_vary_has_a_finite_gradient():
+    student = torch.ones(2, 1, 2, 2, requires_grad=True)
+    found = align(student, torch.randn(2, 1, 2, 2))
+    assert torch.autograd.grad(found.square().sum(), student)[0].isfinite().all()
+
+
+def test_bernoulli_kl():
+    z = torch.tensor([0.3, -2.0, 5.0, 0.0], dtype=torch.float64, requires_grad=True)
+    q = torch.tensor([0.2, 0.9, 1.0, 0.0], dtype=torch.float64)
+    p = z.detach().sigmoid()
+    wanted = [
+        a * math.log(a / b) if a else 0.0 for a, b in zip(q.tolist(), p.tolist(), strict=True)
+    ]
+    for i, (a, b) in enumerate(zip(q.tolist(), p.tolist(), strict=True)):
+        wanted[i] += (1 - a) * math.log((1 - a) / (1 - b)) if a < 1 else 0.0
+    assert bernoulli_kl(z, q).tolist() == pytest.approx(wanted, abs=1e-12)
+    assert float(bernoulli_kl(z, p).abs().max()) < 1e-12
+    cross = F.binary_cross_entropy_with_logits(z, q, reduction='sum')
+    gradients = [torch.autograd.grad(x.sum(), z)[0] for x in (bernoulli_kl(z, q), cross)]
+    torch.testing.assert_close(*gradients)
+
+
+# ------------------------------------------------------------------------- the loss, written out
+
+
+def predict(head, level, of_classes, of_boxes):
+    """Class logits, box codes and centerness of one level from the ends of both towers."""
+    name = type(head).__name__
+    if name == 'RetinaHead':
+        return head.retina_cls(of_classes), head.retina_reg(of_boxes), None
+    scale = head.scales[level].scale
+    if name == 'ATSSHead':
+        maps = head.atss_cls(of_classes), scale * head.atss_reg(of_boxes)
+        return *maps, head.atss_centerness(of_boxes)
+    if name == 'GFLHead':
+        return head.gfl_cls(of_classes), scale * head.gfl_reg(of_boxes), None
+    distance = scale * head.conv_reg(of_boxes)
+    far = distance.clamp(min=0) * head.strides[level] if head.norm_on_bbox else distance.exp()
+    return head.conv_cls(of_classes), far, None
+
+
+def reuse(head, trace, stop):
+    """What the teacher's head (in float64) makes of the student's features, level by level."""
+    levels = []
+    for level in range(5):
+        ends = []
+        for part in PARTS:
+            tap = f'bbox_head.{part}.{stop - 1}.activate@in[0]'
+            s, t = (side[tap][level].double() for side in (trace.student, trace.teacher))
+            x = torch.zeros_like(s)
+            for c in range(s.shape[1]):
+                a, b = s[:, c], t[:, c]
+                x[:, c] = (a - a.mean()) / (a.std() + 1e-6) * b.std() + b.mean()
+            x = x.clamp(min=0)
+            for conv in getattr(head, part)[stop:]:
+                x = conv(x)
+            ends.append(x)
+        levels.append(predict(head, level, *ends))
+    return levels
+
+
+def in_rows(maps, width):
+    return torch.cat([m.permute(0, 2, 3, 1).reshape(2, -1, width) for m in maps], 1)
+
+
+def corners(head, codes, sizes):
+    """Boxes (N, P, 4) of deltas or distances."""
+    grid = torch.cat(head.prior_generator.grid_priors(sizes, device='cpu')).double()
+    if type(head).__name__ == 'FCOSHead':
+        return torch.cat((grid - codes[..., :2], grid + codes[..., 2:]), -1)
+    delta = codes * torch.tensor(head.bbox_coder.stds).double()
+    side = grid[:, 2:] - grid[:, :2]
+    middle = (grid[:, :2] + grid[:, 2:]) / 2 + delta[..., :2] * side
+    half = side * delta[..., 2:].clamp(-math.log(1000 / 16), math.log(1000 / 16)).exp() / 2
+    return torch.cat((middle - half, middle + half), -1)
+
+
+def overlap_loss(a, b, generalised):
+    def area(x):
+        return (x[2] - x[0]) * (x[3] - x[1])
+
+    inner = [max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])]
+    inter = area(inner) if inner[2] > inner[0] and inner[3] > inner[1] else 0.0
+    union = max(area(a) + area(b) - inter, 1e-6)
+    if not generalised:
+        return -math.log(max(inter / union, 1e-6))
+    hull = max(area([min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])]), 1e-6)
+    return 1 - inter / union + (hull - union) / hull
+
+
+def targets(trace, name):
+    """Labels and label weights (N, P), and the normaliser, of the recorded assignment."""
+    found = trace.student.raw('bbox_head.get_targets()')[0]
+    if name != 'FCOSHead':
+        first = 0 if name == 'RetinaHead' else 1
+        labels, weights = (torch.cat(x, 1) for x in found[first : first + 2])
+        return labels, weights.double(), max(int((labels < 3).sum()), 1)
+    labels = torch.cat([x.view(2, -1) for x in found[0]], 1)
+    edges = torch.cat([x.view(2, -1, 4) for x in found[1]], 1)
+    count = 0.0
+    for left, top, right, bottom in edges[labels < 3].tolist():
+        ratio = min(left, right) / max(left, right) * min(top, bottom) / max(top, bottom)
+        count += math.sqrt(ratio)
+    return labels, torch.ones_like(labels).double(), max(count, 1.0)
+
+
+@torch.no_grad()
+def literal(trace, stop, classes, boxes):
+    head = copy.deepcopy(trace.teacher.model.bbox_head).double()
+    name, levels = type(head).__name__, reuse(head, trace, stop)
+    own = [x.double() for x in trace.teacher['bbox_head.forward()']]
+    sizes = [tuple(x.shape[2:]) for x in own[:5]]
+    labels, weights, count = targets(trace, name)
+    z, z_t = in_rows([x[0] for x in levels], 3), in_rows(own[:5], 3)
+    p, q = z.sigmoid(), z_t.sigmoid()
+    cross = -(q * p.log() + (1 - q) * (1 - p).log())
+    result = dict(classes=classes * (weights[..., None] * cross * (p - q).abs()).sum() / count)
+    u = q.amax(-1) * (weights > 0)
+    width = 68 if name == 'GFLHead' else 4
+    r, r_t = in_rows([x[1] for x in levels], width), in_rows(own[5:10], width)
+    if name == 'GFLHead':
+        log_s, log_t = (x.reshape(2, -1, 4, 17).log_softmax(-1) for x in (r, r_t))
+        kl = (log_t.exp() * (log_t - log_s)).sum(-1)
+        result['boxes'] = boxes * (u[..., None] * kl / 4).sum() / u.sum().clamp(min=1)
+    else:
+        pairs = zip(*(corners(head, x, sizes).view(-1, 4).tolist() for x in (r, r_t)), strict=True)
+        apart = [overlap_loss(a, b, name != 'FCOSHead') for a, b in pairs]
+        result['boxes'] = boxes * (u.flatten() * torch.tensor(apart).double()).sum() / count
+    if name == 'ATSSHead':
+        c, c_t = (in_rows(x, 1)[..., 0][labels < 3] for x in ([x[2] for x in levels], own[10:]))
+        kl = c_t.sigmoid() * (F.logsigmoid(c_t) - F.logsigmoid(c))
+        kl += (-c_t).sigmoid() * (F.logsigmoid(-c_t) - F.logsigmoid(-c))
+        result['centerness'] = boxes * kl.sum() / count
+    return result
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('given', [False, True], ids=['published', 'chosen'])
+def test_against_the_equations(kind, given):
+    options = dict(stop=1, classes=0.3, boxes=2.5) if given else {}
+    losses, trace = step(CrossKD(**options), deep(kind), deep(kind, 1))
+    published = dict(gfl=(3, 1, 4), fcos=(2, 0.4, 0.75)).get(kind.split()[0], (3, 1, 1))
+    wanted = literal(trace, *(options.values() or published))
+    found = {
+        k.removeprefix('kd.o.loss_'): float(v.detach()) for k, v in losses.items() if 'kd' in k
+    }
+    assert found.keys() == wanted.keys()
+    assert all(value > 1e-3 for value in found.values())
+    assert found == pytest.approx({k: float(v) for k, v in wanted.items()}, rel=2e-4)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_without_boxes(kind):
+    student = deep(kind)
+    losses, trace = step(CrossKD(), student, deep(kind, 1), samples((0, 1)))
+    _, positive, count = towers.assignment(trace)
+    assert not positive.any() and float(count) <= 2  # mmdet counts at least one an image
+    total(losses).backward()
+    assert total(losses) > 0 and total(losses).isfinite()
+    if kind == 'atss':
+        assert losses['kd.o.loss_centerness'] == 0
+    assert student.backbone.conv1.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_equal_networks(kind):  # XKD-3
+    student = deep(kind)
+    objective = CrossKD()
+    losses, trace = step(objective, student, copy.deepcopy(student), train=False)
+    for found, wanted in zip(*objective.answers(trace), strict=True):
+        torch.testing.assert_close(found, wanted, atol=2e-5, rtol=2e-4)
+    assert float(total(losses).detach()) == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize('stop', [0, 1, 3, 4])
+@pytest.mark.parametrize('kind', ['retinanet', 'gfl'])
+def test_who_feels_it(kind, stop):  # XKD-4
+    norm = dict(norm_cfg=dict(type='BN')) if kind == 'retinanet' else {}
+    student, teacher = deep(kind, **norm), deep(kind, 1, **norm)
+    before = {k: v.clone() for k, v in teacher.state_dict().items()}
+    losses, _ = step(CrossKD(stop=stop), student, teacher)
+    total(losses).backward()
+    felt = {n for n, p in student.named_parameters() if p.grad is not None and p.grad.any()}
+    for part in PARTS:
+        reached = {int(n.split('.')[2]) for n in felt if n.startswith(f'bbox_head.{part}')}
+        assert reached == set(range(stop)), part
+    assert not [n for n in felt if re.match(r'bbox_head\.(?!cls_convs|reg_convs)', n)]
+    assert 'neck.lateral_convs.0.conv.weight' in felt and 'backbone.conv1.weight' in felt
+    assert all(p.grad is None for p in teacher.parameters())
+    assert all(torch.equal(v, before[k]) for k, v in teacher.state_dict().items())
+
+
+def test_the_student_runs_once():
+    student = deep('gfl')
+    calls = []
+    student.bbox_head.cls_convs[0].register_forward_hook(lambda *_: calls.append(1))
+    losses, trace = step(CrossKD(), student, deep('gfl', 1))
+    assert total(losses) > 0
+    assert len(calls) == 10  # five levels at build, five in the step
+
+
+def test_images_in_another_order():
+    student, teacher = deep('retinanet').eval(), deep('retinanet', 1)
+    distiller = Distiller(student, {'o': CrossKD()}, _teacher(teacher), preflight=False)
+    inputs, batch = torch.randn(2, 3, 96, 128), samples()
+    for sample in batch:  # equal sizes, so that order is all that changes
+        sample.set_metainfo(dict(img_shape=(96, 128)))
+    both = [
+        distiller.eval()(inputs[o], [batch[i] for i in o], mode='loss') for o in ([0, 1], [1, 0])
+    ]
+    torch.testing.assert_close(*(total(losses).detach() for losses in both))
+
+
+def test_a_teacher_that_sees_more_padding():
+    teacher = deep('gfl', 1)
+    teacher.data_preprocessor.pad_size_divisor = 128
+    objective = CrossKD()
+    losses, trace = step(objective, deep('gfl'), teacher)
+    assert trace.teacher.inputs.shape[2:] == (128, 128)
+    reused, wanted = objective.answers(trace)
+    assert [x.shape for x in reused] == [x.shape for x in wanted]
+    assert total(losses).isfinite()
+
+
+def test_shallow_heads_and_pkd_beside_it():
+    objectives = dict(crosskd=dict(type='mmkd.CrossKD'), pkd=dict(type='mmkd.PKD'))
+    student = detector('retinanet')  # one convolution
+    distiller = Distiller(student, objectives, _teacher(detector('retinanet', 1)), preflight=False)
+    assert distiller.objectives['crosskd'].stop == 1
+    assert "the teacher's RetinaHead carries on behind convolution 1" in str(distiller.plan)
+    losses = distiller(torch.randn(2, 3, 96, 128), samples(), mode='loss')
+    assert losses['kd.crosskd.loss_classes'] > 0 and losses['kd.pkd.loss'] > 0
+
+
+@pytest.mark.parametrize('kind', ['retinanet', 'fcos'])
+def test_views(kind):
+    objective = CrossKD()
+    _, trace = step(objective, deep(kind), deep(kind, 1))
+    views = objective.views(trace)
+    reused, wanted = objective.answers(trace)
+    sizes = predictions.level_sizes(trace.teacher.model, wanted)
+    assert [tuple(view.maps.shape[1:]) for view in views] == sizes
+    y, x = (int(i) for i in divmod(int(views[0].maps[1].argmax()), views[0].maps.shape[2]))
+    s, t = (maps[0][1, :, y, x].view(-1, 3) for maps in (reused, wanted))
+    assert float(views[0].maps[1].max()) == pytest.approx(float(class_distance(s, t).sum(1).max()))
+
+
+def average(rank, folder):
+    distributed.init_process_group('gloo', f'file://{folder}/store', rank=rank, world_size=2)
+    own = torch.tensor(1.0 + rank)
+    torch.save((own, over_ranks(own)), f'{folder}/{rank}.pth')
+    distributed.destroy_process_group()
+
+
+def test_normalisers_of_two_ranks(tmp_path):
+    multiprocessing.spawn(average, (str(tmp_path),), nprocs=2)
+    found = [torch.load(tmp_path / f'{rank}.pth') for rank in (0, 1)]
+    assert [x.tolist() for pair in found for x in pair] == [1, 1.5, 2, 1.5]
+
+
+# ------------------------------------------------------------------------------- what is refused
+
+OTHER = dict(type='AnchorGenerator', octave_base_scale=4, scales_per_octave=3, ratios=[0.5, 1, 2])
+CODER = dict(type='DeltaXYWHBBoxCoder', target_stds=[0.5, 0.5, 0.3, 0.3])
+REFUSED = [
+    ('gfl', 'gfl', dict(stacked_convs=3), r'depths: .* \[4, 4\] and .* \[3, 3\]'),
+    ('gfl', 'gfl', dict(feat_channels=16), r'widths: .* \[8, 8\] and .* \[16, 16\]'),
+    ('gfl', 'gfl', dict(num_classes=4), 'class counts: .* 3 and .* 4'),
+    ('gfl', 'gfl', dict(reg_max=8), 'reg_max: .* 16 and .* 8'),
+    ('retinanet', 'retinanet', dict(bbox_coder=CODER), 'box coders: .*DeltaXYWH'),
+    (
+        'retinanet',
+        'retinanet',
+        dict(anchor_generator=dict(OTHER, octave_base_scale=8, strides=[8, 16, 32, 64, 128])),
+        'equal priors',
+    ),
+    ('fcos', 'fcos by stride', {}, 'norm_on_bbox: .* False and .* True'),
+    ('retinanet', 'atss', {}, 'RetinaNet with RetinaHead and the teacher ATSS with ATSSHead'),
+    ('gfl', 'frcnn', dict(stacked_convs=None), 'the teacher FasterRCNN with RPNHead'),
+]
+
+
+@pytest.mark.parametrize(('student', 'teacher', 'changes', 'said'), REFUSED)
+def test_unequal_heads(student, teacher, changes, said):
+    """One sentence that names both sides and another method."""
+    judge = detector('frcnn') if teacher == 'frcnn' else deep(teacher, 1, **changes)
+    with pytest.raises(ValueError) as error:
+        CrossKD().bind(deep(student), judge)
+    message = str(error.value)
+    assert re.search(said, message) and message.startswith('CrossKD'), message
+    assert 'student' in message and 'teacher' in message and message.endswith('.')
+    assert not re.search(r'[.!?] +[A-Z]', message), message
+    assert [n for n in names() if n != 'CrossKD' and re.search(rf'\b{n}\b', message)], message
+
+
+def wide_neck():
+    model = deep('gfl', 1)
+    model.bbox_head.in_channels = 16
+    return model
+
+
+@pytest.mark.parametrize(
+    ('build', 'message'),
+    [
+        (lambda: CrossKD(stop=-1), 'stop must be a finite number of at least 0'),
+        (lambda: CrossKD(classes=-1), 'classes must be a finite number'),
+        (lambda: CrossKD(boxes=math.nan), 'boxes must be a finite number'),
+        (lambda: CrossKD(stop=5).bind(deep('gfl'), deep('gfl')), 'at most 4, or 0, found 5'),
+        (lambda: CrossKD(stop=1.5).bind(deep('gfl'), deep('gfl')), 'or 0, found 1.5'),
+        (lambda: CrossKD(stop=0).bind(deep('gfl'), wide_neck()), r'widths: .* \[8\] and .* \[16\]'),
+    ],
+)
+def test_bad_options(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+def test_a_subclass_with_its_own_targets_is_refused():
+    model = deep('gfl')
+
+    class OwnHead(type(model.bbox_head)):
+        def get_targets(self, *args, **kwargs):
+            return super().get_targets(*args, **kwargs)
+
+    assert towers.tower_kind(model) == 'GFLHead'
+    model.bbox_head.__class__ = OwnHead
+    assert towers.tower_kind(model) is None
+    with pytest.raises(ValueError, match='the student is GFL with OwnHead'):
+        CrossKD().bind(model, deep('gfl', 1))
