@@ -13,9 +13,6 @@ from torch.utils.data import Sampler
 from mmkd.functional.clustering import kmeans, nearest
 from mmkd.registry import DATA_SAMPLERS
 
-#: centroids are found among about so many images
-_CLUSTERED = 10_000
-
 
 def labels_of(dataset: Any) -> Tensor:
     """Class of every image of a dataset or of a wrapper around one, (len,) long.
@@ -96,8 +93,8 @@ class ClassPairSampler(Sampler[int]):
 class _GroupSampler(Sampler[int]):
     """Batches of equally many images from each of some groups, of which no one comes twice.
 
-    An epoch has as many batches as the images of a rank fill; a rank draws its own. Within a batch,
-    an image comes twice only where its group is smaller than ``per_class``.
+    An epoch has as many batches as the images of a rank fill; a rank draws its own. An image comes
+    twice in a batch only where its group is smaller than ``per_class``.
     """
 
     def __init__(
@@ -143,8 +140,7 @@ class _GroupSampler(Sampler[int]):
 class ClassUniformSampler(_GroupSampler):
     """Batches of ``per_class`` images from each of ``batch_size / per_class`` random classes.
 
-    For CCKD (Peng et al., ICCV 2019) and TripletDistillation. Images of classes that have many
-    are seen less often.
+    For CCKD (Peng et al., ICCV 2019) and TripletDistillation. Images of large classes are rarer.
 
     Args:
         dataset (Sized): of classified images.
@@ -153,8 +149,7 @@ class ClassUniformSampler(_GroupSampler):
         seed (int | None): the same on all ranks.
 
     Raises:
-        ValueError: a batch size that is no multiple of ``per_class``; too few classes; a dataset
-            without class labels.
+        ValueError: a batch size that is no multiple of ``per_class``; too few classes; no labels.
     """
 
     def __init__(
@@ -167,24 +162,19 @@ class ClassUniformSampler(_GroupSampler):
 class SuperClassUniformSampler(_GroupSampler):
     """As :class:`ClassUniformSampler`, with clusters of what the teacher takes for alike.
 
-    The clusters are found by k-means (Peng et al., ICCV 2019) from embeddings that are written
-    once::
+    They are found by k-means (Peng et al., ICCV 2019) from embeddings that are written once::
 
         from mmkd.datasets.embeddings import teacher_embeddings
         torch.save(teacher_embeddings('teacher_config.py', 'teacher.pth'), 'embeddings.pth')
 
     Args:
-        dataset (Sized): the training set.
-        batch_size (int): that of the dataloader.
         embeddings (str): file with a tensor (len(dataset), D).
         clusters (int): how many; some may stay empty.
-        per_class (int): images of each cluster.
-        seed (int | None): the same on all ranks.
+        dataset, batch_size, per_class, seed: as above.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it holds no tensor, or one of another length; a batch size that is no multiple
-            of ``per_class``; too few clusters.
+        ValueError: a file of something else; otherwise as above.
     """
 
     def __init__(
@@ -197,14 +187,15 @@ class SuperClassUniformSampler(_GroupSampler):
         seed: int | None = None,
     ) -> None:
         found = torch.load(embeddings, weights_only=True)
-        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        if not isinstance(found, Tensor) or found.dim() != 2 or len(found) != len(dataset):
+        shape = getattr(found, 'shape', ())
+        if len(shape) != 2 or shape[0] != len(dataset):
             raise ValueError(
                 f'SuperClassUniformSampler: {embeddings} must hold a tensor ({len(dataset)}, D), '
-                f'an embedding of each image, found {shape}. Write it anew with '
-                'mmkd.datasets.embeddings.teacher_embeddings.'
+                f'an embedding of each image, found {tuple(shape) or type(found).__name__}. Write '
+                'it anew with mmkd.datasets.embeddings.teacher_embeddings.'
             )
         seed = sync_random_seed() if seed is None else seed
-        centroids = kmeans(found[:: max(len(found) // _CLUSTERED, 1)], clusters, seed)
+        some = found[:: max(len(found) // 10_000, 1)]  # enough for centroids
+        centroids = kmeans(some, clusters, seed)
         groups = torch.cat([nearest(part.float(), centroids) for part in found.split(4096)])
         super().__init__(groups, batch_size, per_class, seed, 'clusters')

@@ -1,4 +1,4 @@
-"""Metrics of mmkd's own: those of classifiers. Detectors and segmentors have mmdet's and mmseg's."""
+"""The metric of classifiers; detectors and segmentors have mmdet's and mmseg's."""
 
 from mmkd.evaluation.accuracy import Accuracy
 

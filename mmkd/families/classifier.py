@@ -1,8 +1,9 @@
 """Image classifiers: where logits, embedding and stages are, labels and numbers of images.
 
-A classifier has a ``backbone`` and a ``head`` with a linear layer ``fc``, as mmkd's and mmpretrain's
-do. A backbone says where its parts are by ``stem``, ``stages``, ``preacts`` and ``preact_norms``,
-addresses relative to itself; ResNets of mmdet, mmseg and mmpretrain are known without.
+A classifier has a ``backbone`` and a ``head`` with a linear layer ``fc``, as those of mmkd and
+mmpretrain do. A backbone says where its parts are by ``stem``, ``stages``, ``preacts`` and
+``preact_norms``, addresses relative to itself; ResNets of mmdet, mmseg and mmpretrain are known
+without.
 """
 
 from __future__ import annotations

@@ -39,8 +39,9 @@ def linear_layers(
         ValueError: not one layer of each side, or one that could not be probed.
     """
     if not student or not teacher or len(student) != 1 or len(teacher) != 1:
-        found = [len(levels) if levels else 'none that could be probed' for levels in
-                 (student, teacher)]
+        found = [
+            len(levels) if levels else 'none that could be probed' for levels in (student, teacher)
+        ]
         raise ValueError(
             f'{type(objective).__name__} embeds one layer of each network, but found '
             f'{found[0]} of the student and {found[1]} of the teacher. Name one tap of each.'

@@ -1,4 +1,4 @@
-"""Bring two maps to one size by averaging."""
+"""Smaller maps: of two the size of the smaller, or windows as nodes."""
 
 from __future__ import annotations
 
@@ -13,3 +13,19 @@ def pool_to_smaller(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         x if x.shape[2:] == size else F.adaptive_avg_pool2d(x, size) for x in (student, teacher)
     ]
     return pooled[0], pooled[1]
+
+def pool_nodes(x: Tensor, pool: str | None, size: int | str) -> Tensor:
+    """(N, C, H, W) -> (N, C, h, w), one cell a node; incomplete windows at the border count.
+
+    Args:
+        pool (str | None): ``'max'``, ``'avg'``, or None for the map as it is.
+        size (int | str): side of the windows; ``'half'`` is floor(H / 2) x floor(W / 2): four
+            nodes, nine for odd sizes.
+    """
+    if pool is None:
+        return x
+    h, w = x.shape[2:]
+    kernel = (h // 2, w // 2) if size == 'half' else (min(size, h), min(size, w))
+    kernel = tuple(max(side, 1) for side in kernel)
+    function = F.max_pool2d if pool == 'max' else F.avg_pool2d
+    return function(x, kernel, kernel, ceil_mode=True)

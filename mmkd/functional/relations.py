@@ -22,10 +22,17 @@ def cosines(x: Tensor) -> Tensor:
 def distances(x: Tensor) -> Tensor:
     """Euclidean distance between any two rows, (B, D) -> (B, B); no gradient where it is 0.
 
-    From differences, not from a Gram matrix, where close rows cancel.
+    By way of a Gram matrix, for differences would take B * B * D numbers; in float64 and around the
+    mean, so that close rows do not cancel. Less than 1e-7 of the longest row counts as 0.
     """
     x = at_least_float32(x)
-    return torch.cdist(x, x, compute_mode='donot_use_mm_for_euclid_dist')
+    rows = x.double()
+    rows = rows - rows.detach().mean(0)
+    gram = rows @ rows.T
+    length = gram.diagonal()
+    square = length[:, None] + length - 2 * gram
+    apart = square > 1e-14 * length.detach().amax()
+    return torch.where(apart, torch.where(apart, square, 1.0).sqrt(), 0.0).to(x.dtype)
 
 
 def conditional(similarity: Tensor) -> Tensor:

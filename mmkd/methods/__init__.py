@@ -6,9 +6,11 @@ from mmkd.methods.at_gradient import ATGradient
 from mmkd.methods.cckd import CCKD
 from mmkd.methods.chen2017 import Chen2017
 from mmkd.methods.cirkd import CIRKD
+from mmkd.methods.cirkd_memory import CIRKDMemory
 from mmkd.methods.confidence_penalty import ConfidencePenalty
 from mmkd.methods.crd import CRD
 from mmkd.methods.crosskd import CrossKD
+from mmkd.methods.cscace import CSCACE
 from mmkd.methods.cskd import CSKD
 from mmkd.methods.cwd import CWD
 from mmkd.methods.darkrank import DarkRank
@@ -25,8 +27,10 @@ from mmkd.methods.gkd import GKD
 from mmkd.methods.hdkd import HDKD
 from mmkd.methods.ifvd import IFVD
 from mmkd.methods.information_flow import InformationFlow
+from mmkd.methods.intrakd import IntRAKD
 from mmkd.methods.irg import IRG
 from mmkd.methods.jacobian import Jacobian
+from mmkd.methods.ka import KA
 from mmkd.methods.kd import KD
 from mmkd.methods.kdsvd import KDSVD
 from mmkd.methods.l2_logit import L2Logit
@@ -57,6 +61,10 @@ from mmkd.methods.vid import VID
 from mmkd.methods.wsld import WSLD
 
 __all__ = [
+    'KA',
+    'CIRKDMemory',
+    'IntRAKD',
+    'CSCACE',
     'AB',
     'AT',
     'ATGradient',

@@ -65,7 +65,8 @@ class CCKD(Objective):
         weight: 0.003, for ``'neighbors'`` 0.02.
         kernel (str): ``'taylor'``, ``'rbf'``, ``'bilinear'``, ``'mmd'`` (see :func:`correlations`)
             or ``'neighbors'``.
-        gamma (float), order (int): of the Gaussian and of its expansion.
+        gamma (float): of the Gaussian.
+        order (int): of its expansion.
         dim (int): outputs of the linear layers.
         train_both (bool): train the teacher's linear layer too, else only the student's.
         gather (bool): compare the images of all ranks, not only of one's own.

@@ -44,14 +44,17 @@ class CRD(Objective):
 
     Tian et al., ICLR 2020, with noise-contrastive estimation as in HobbitLong/RepDistiller. Linear
     layers, both trained, embed both networks' features, at length 1. Two memories keep each
-    training image's embedding by either network; a student's embedding is compared with the
-    teacher's memory, of its own image and of K images of other classes, and a teacher's with the
-    student's. Scores are ``exp(g . m / tau) / Z``, where Z is N times the mean score of the first
-    batch. Afterwards the memories move towards what was seen, on all ranks alike.
+    training image's embedding by either network. A student's embedding is compared with the
+    teacher's memory, of its own image and of K images of other classes; a teacher's with the
+    student's, which trains the teacher's layer alone. Scores are ``exp(g . m / tau) / Z``, where Z
+    is N times the mean score of the first batch. Afterwards the memories move towards what was
+    seen, on all ranks alike.
 
     Images of the same class are recognised once they have been seen; before, an entry is a random
     vector, of no class. A step needs B * N products, and memory for B * N numbers and a copy of
-    the memories. Memories, Z and classes are in the checkpoint.
+    the memories. Memories, Z and classes are in the checkpoint. Together with KD the weight is 1.
+    Without taps the embeddings of two classifiers; with taps a vector, or a map averaged over
+    places, of any model.
 
     Args:
         size (int): N, images of the training set; 50,000 is CIFAR's.
@@ -61,9 +64,7 @@ class CRD(Objective):
         momentum (float): share of a memory that stays when its image is seen.
         seed (int): of the choice of negatives, which depends on it, on the iteration and on the
             image only.
-        student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`. 1 together
-            with KD. Without taps the embeddings of two classifiers; with taps a vector, or a map
-            averaged over places, of any model.
+        student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.
 
     Raises:
         ValueError: options out of range; not one layer a side; no taps and no classifiers; a
@@ -73,6 +74,7 @@ class CRD(Objective):
 
     default_weight = 0.8
     zero_at_equality = False
+    own_losses = ('loss_teacher',)
     rank_invariant = True
     families = ('classifier',)
 

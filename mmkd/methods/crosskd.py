@@ -121,7 +121,9 @@ class CrossKD(Objective):
         """Options that were not given: those published for the head."""
         stop, classes, boxes = PUBLISHED[kind]
         published = dict(stop=min(stop, depth), classes=classes, boxes=boxes)
-        chosen = {k: published[k] if v is None else v for k, v in self.asked.items()}
+        chosen: dict[str, Any] = {
+            k: published[k] if v is None else v for k, v in self.asked.items()
+        }
         self.kind, self.stop = kind, chosen['stop']
         self.factors = {part: chosen[part] for part in ('classes', 'boxes')}
         if self.stop not in range(depth + 1):
@@ -172,7 +174,7 @@ class CrossKD(Objective):
     def _box_distance(
         self, model: nn.Module, student: Tensor, teacher: Tensor, sizes: list[tuple[int, int]]
     ) -> Tensor:
-        """(N, P) for box codes (N, P, D)."""
+        """(N, P) for box codes (N, P, D); 0 where the teacher's box has no area."""
         if self.kind == 'GFLHead':
             bins = (codes.unflatten(-1, (4, -1)) for codes in (student, teacher))
             return soft_kl(*bins, 1.0).mean(-1)
@@ -180,8 +182,10 @@ class CrossKD(Objective):
 
         boxes = [predictions.decode(model, codes, sizes, None) for codes in (student, teacher)]
         if self.kind == 'FCOSHead':
-            return -bbox_overlaps(*boxes, mode='iou', is_aligned=True).clamp(min=1e-6).log()
-        return 1 - bbox_overlaps(*boxes, mode='giou', is_aligned=True)
+            apart = -bbox_overlaps(*boxes, mode='iou', is_aligned=True).clamp(min=1e-6).log()
+        else:
+            apart = 1 - bbox_overlaps(*boxes, mode='giou', is_aligned=True)
+        return apart * (boxes[1][..., 2:] > boxes[1][..., :2]).all(-1)
 
     def views(self, trace: Trace) -> list[View]:
         """Distance of the classes, summed over them, of the worst anchor of each cell."""

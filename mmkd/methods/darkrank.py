@@ -67,7 +67,8 @@ class DarkRank(Objective):
     Args:
         variant (str): ``'hard'``, the likelihood of the teacher's order, or ``'soft'``, the
             divergence between distributions over all orders.
-        alpha, beta (float): scores are ``-alpha d^beta``; beta at least 1.
+        alpha (float): factor of the scores ``-alpha d^beta``.
+        beta (float): their exponent, at least 1.
         length (int | None): how many of the nearest are ranked, at least 2; for ``'soft'`` at most
             6. ``None``, for ``'hard'``, ranks the whole batch.
         gather (bool): rank the images of all ranks, not only of one's own.
@@ -120,7 +121,5 @@ class DarkRank(Objective):
                 errors.append(student.sum() * 0.0)
                 continue
             s, t = distances(unit(student)), distances(unit(teacher))
-            errors.append(
-                ranking_error(s, t, self.variant, self.alpha, self.beta, self.length)
-            )
+            errors.append(ranking_error(s, t, self.variant, self.alpha, self.beta, self.length))
         return {'loss': sum(errors)}

@@ -45,10 +45,9 @@ class InformationFlow(Objective):
     decay^epoch``: they matter while the network is plastic. Settings of passalis/pkth.
 
     The teacher should be built like the student, and wider: an auxiliary network, trained first
-    from the real teacher by its embedding alone::
-
-        tools/train.py configs/information_flow_auxiliary_….py   # InformationFlow(student='pool')
-        tools/train.py configs/information_flow_….py             # its result is the teacher
+    from the real teacher by its embedding alone. So there are two phases: ``tools/train.py
+    configs/information_flow_auxiliary_….py`` (with ``student='pool'``), then ``tools/train.py
+    configs/information_flow_….py``, whose teacher is the result.
 
     Without taps: the stages and the embedding of two classifiers; with taps maps or vectors of any
     model, paired by position, the last one last.

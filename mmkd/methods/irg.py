@@ -34,9 +34,7 @@ def transform(first: Tensor, second: Tensor) -> Tensor:
     The wider of the two is narrowed by averaging neighbouring channels.
     """
     width = min(first.shape[1], second.shape[1])
-    a, b = (
-        x if x.shape[1] == width else F.adaptive_avg_pool1d(x, width) for x in (first, second)
-    )
+    a, b = (x if x.shape[1] == width else F.adaptive_avg_pool1d(x, width) for x in (first, second))
     square = (a - b).square().sum(1)
     return square / square.detach().amax().clamp(min=_EPS)
 
@@ -62,7 +60,9 @@ class IRG(Objective):
     With taps (the logits are added) layers of any classifier, or with ``vertex=0`` of any model.
 
     Args:
-        vertex, edge, transform (float): weights of the terms; 0 leaves one out.
+        vertex (float): weight of the logits; 0 leaves them out.
+        edge (float): weight of the distances between images; 0 leaves them out.
+        transform (float): weight of the distances between layers; 0 leaves them out.
         reduction (str): ``'mean'`` over all numbers (the weights above), or ``'sum'``: over 2 B for
             edges and 2 for transformations, as the authors' code does with weights 0, 0.005 and
             0.005.
@@ -121,8 +121,8 @@ class IRG(Objective):
         check_partners(self, student, teacher, judged + (2 if self.transform else 1))
         if student and teacher and judged and student[-1].shape != teacher[-1].shape:
             raise ValueError(
-                f'IRG: the student has {student[-1]} logits and the teacher {teacher[-1]}; vertex=0 '
-                'leaves them out.'
+                f'IRG: the student has {student[-1]} logits and the teacher {teacher[-1]}; '
+                'vertex=0 leaves them out.'
             )
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:

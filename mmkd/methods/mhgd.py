@@ -83,10 +83,11 @@ class MHGD(Objective):
     alone, then, frozen, it shows the student's graph and the teacher's, and the student's is to be
     the teacher's. The divergence has the student first and is a sum, so it grows with batch and
     heads; the authors' code clips its gradient to the norm of the task's: train with
-    ``optim_wrapper=dict(clip_grad=dict(max_norm=5))``. Two phases::
+    ``optim_wrapper=dict(clip_grad=dict(max_norm=5))``.
 
-        tools/train.py configs/mhgd_attention_….py  # phase='attention'
-        tools/train.py configs/mhgd_….py            # load_from: the result
+    So there are two phases: ``tools/train.py configs/mhgd_attention_….py``
+    (``phase='attention'``), then ``tools/train.py configs/mhgd_….py``, which starts from the
+    result (``load_from``).
 
     Widths must agree; ``adapt=True`` puts a 1x1 convolution on the student's maps. Without taps:
     all stages of two classifiers.
@@ -182,7 +183,9 @@ class MHGD(Objective):
         self.steps += self.training
         rows = [oriented(right_singular_vectors(x, 1)[0])[..., 0] for x in maps]
         errors = []
-        for i, (attention, estimator) in enumerate(zip(self.attention, self.estimators, strict=True)):
+        for i, (attention, estimator) in enumerate(
+            zip(self.attention, self.estimators, strict=True)
+        ):
             found = estimator(attention(rows[i + 1], rows[i]), rows[i])
             errors.append((1 - (found * rows[i + 1]).sum(1)).mean())
         return sum(errors)

@@ -80,7 +80,8 @@ class RKD(Objective):
     cost B^3 operations; memory is bounded.
 
     Args:
-        distance, angle (float): weights of the terms; 0 leaves one out.
+        distance (float): weight of the distances; 0 leaves them out.
+        angle (float): weight of the angles; 0 leaves them out.
         normalize (str): embeddings scaled to length 1 before: ``'none'`` (RepDistiller), the
             ``'teacher'``'s (lenscloth/RKD) or ``'both'`` (mmrazor).
         gather (bool): compare the images of all ranks, not only of one's own.

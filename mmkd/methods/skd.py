@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mmkd.families import segmentor
 from mmkd.functional import check_choice, check_temperature, weight_or
 from mmkd.functional.channel_free import channel_free
+from mmkd.functional.pooling import pool_nodes
 from mmkd.levels import Level
 from mmkd.methods.kd import REDUCTIONS, soft_kl
 from mmkd.objective import PairObjective, Taps
@@ -45,20 +45,6 @@ def pixel_wise_kl(
         kl, count = kl * valid, valid.sum().clamp(min=1)
     divisor = {'per_pixel': count, 'skd_sum': count / n, 'element_mean': count * k}
     return kl.sum() / divisor[reduction]
-
-
-def pool_nodes(x: Tensor, pool: str | None, size: int | str) -> Tensor:
-    """(N, C, H, W) -> (N, C, h, w), one cell a node; incomplete windows at the border count.
-
-    ``size='half'`` has windows of floor(H / 2) x floor(W / 2): four nodes, nine for odd sizes.
-    """
-    if pool is None:
-        return x
-    h, w = x.shape[2:]
-    kernel = (h // 2, w // 2) if size == 'half' else (min(size, h), min(size, w))
-    kernel = tuple(max(side, 1) for side in kernel)
-    function = F.max_pool2d if pool == 'max' else F.avg_pool2d
-    return function(x, kernel, kernel, ceil_mode=True)
 
 
 def unit_nodes(x: Tensor, detach_norm: bool = True) -> Tensor:

@@ -56,7 +56,8 @@ class TripletDistillation(Objective):
     places, of any model.
 
     Args:
-        low, high (float): m_min and m_max.
+        low (float): m_min.
+        high (float): m_max.
         running_max (bool): d_max is the largest gap since the beginning, not of the batch.
         gather (bool): triplets among the images of all ranks, not only of one's own.
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.
@@ -101,7 +102,9 @@ class TripletDistillation(Objective):
         own, valid = triplet_gaps(distances(unit(student)).square(), labels)
         wanted, _ = triplet_gaps(distances(unit(teacher)).square(), labels)
         count = valid.sum().clamp(min=1)
-        violated = (margins(wanted, self._largest(wanted * valid), self.low, self.high) - own) * valid
+        violated = (
+            margins(wanted, self._largest(wanted * valid), self.low, self.high) - own
+        ) * valid
         return {'loss': violated.clamp(min=0).sum() / count + student.sum() * 0.0}
 
     def _largest(self, gaps: Tensor) -> Tensor:

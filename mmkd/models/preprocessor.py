@@ -64,8 +64,9 @@ class ClassificationDataPreprocessor(ImgDataPreprocessor):
             sizes = {tuple(image.shape) for image in images}
             if len(sizes) > 1:
                 raise ValueError(
-                    f'{type(self).__name__}: the images of a batch differ in size, {sorted(sizes)}; '
-                    'let the pipeline crop or resize them to one, or set batch_size=1.'
+                    f'{type(self).__name__}: the images of a batch differ in size, '
+                    f'{sorted(sizes)}; let the pipeline crop or resize them to one, or set '
+                    'batch_size=1.'
                 )
             data = dict(data, inputs=torch.stack(list(images)))
         batch = super().forward(data, training)

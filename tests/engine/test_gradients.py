@@ -53,6 +53,18 @@ def test_task_weight_counts():
     assert ratio == pytest.approx(2, rel=1e-5)
 
 
+def test_what_an_objective_itself_learns_by_is_left_out():
+    class Apart(TaskAgain):
+        own_losses = ('loss_own',)
+
+        def forward(self, trace):
+            return super().forward(trace) | dict(loss_own=torch.ones(1, requires_grad=True).sum())
+
+    model = Distiller(ToyNet(), dict(apart=Apart(1.0)), preflight=False)
+    data = dict(inputs=pixels(), data_samples=class_labels(torch.arange(2)))
+    assert [key for key, *_ in compare(model, data)] == ['kd.apart.loss_same']
+
+
 def test_report():
     table = report({'kd.a.loss': Pull([1.0, 3.0], [0.5, 0.7, 0.1], [-0.25, 0.75])})
     assert table.splitlines()[2] == '| kd.a.loss | 2 | 0.500 (0.100 to 0.700) | +0.25 |'

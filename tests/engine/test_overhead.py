@@ -11,6 +11,7 @@ from mmkd.distiller import Distiller
 from mmkd.engine.overhead import OverheadHook
 from mmkd.engine.timing import StepTimer
 from mmkd.methods.cwd import CWD
+from mmkd.tap import Side
 from mmkd.teacher import Teacher
 from mmkd.testing import ToyNet, class_labels, pixels
 
@@ -59,6 +60,17 @@ def test_the_parts_are_taken_off():
     assert hook.report(model).startswith(
         'cost: 850 ms a step, 2.13 x plain training (400 ms student, 200 ms teacher, 250 ms objectives)'
     )
+
+
+def test_what_objectives_learn_is_part_of_their_backward():
+    timer, seen = StepTimer(), []
+    timer.enabled = True
+    factor = torch.nn.Parameter(torch.ones(1))
+    loss = factor.square().sum()
+    loss.register_hook(seen.append)
+    timer.measure_backward({'it': {'kd.it.loss': loss}}, Side(torch.nn.Module(), loss), [factor])
+    assert len(seen) == 1 and len(timer.marks['objectives_backward']) == 1
+    assert factor.grad is None
 
 
 def test_a_run_that_is_too_short_or_plain_prints_nothing():

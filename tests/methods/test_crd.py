@@ -2,14 +2,19 @@
 
 import copy
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.dataset import BaseDataset, ConcatDataset, RepeatDataset
+from mmengine.optim import build_optim_wrapper
 from mmengine.structures import BaseDataElement
 
+from mmkd.distiller import Distiller
+from mmkd.engine.preflight import PreflightHook
 from mmkd.methods.crd import CRD, contrastive_error
-from mmkd.testing import class_labels, make_trace, ready
+from mmkd.teacher import Teacher, build_model
+from mmkd.testing import class_labels, make_trace, ready, tiny_classifier
 
 LABELS = torch.tensor([0, 1, 0, 2])
 
@@ -78,9 +83,7 @@ def test_a_step_is_what_loops_give():
         for i in range(4):
             positive = score(i, i) / z
             total -= math.log(positive / (positive + k / n + 1e-7))
-            others = [
-                j for j in chosen[i].tolist() if j != i and before['classes'][j] != LABELS[i]
-            ]
+            others = [j for j in chosen[i].tolist() if j != i and before['classes'][j] != LABELS[i]]
             for j in others:
                 share = k / n / (score(i, j) / z + k / n + 1e-7)
                 total -= math.log(share) * k / len(others)
@@ -149,7 +152,7 @@ def test_negatives_depend_on_seed_iteration_and_image():
     assert not torch.equal(objective.draw(torch.tensor([3]), 6)[0], drawn[0])
     other = CRD('x', size=1000, negatives=50, dim=2, seed=1)
     assert not torch.equal(other.draw(torch.tensor([3]), 5)[0], drawn[0])
-    assert 0 <= int(drawn.min()) and int(drawn.max()) < 1000
+    assert int(drawn.min()) >= 0 and int(drawn.max()) < 1000
 
 
 def test_no_image_is_a_negative_of_its_own_class():
@@ -202,6 +205,23 @@ def test_the_memory_is_as_large_as_the_training_set():
     trace = trace_of()
     with pytest.raises(ValueError, match='images 0 to 2.*number 3'):
         objective_of(trace, size=3)(trace)
+
+
+def test_the_training_set_is_looked_at_before_the_first_step():
+    objective = CRD(size=10, negatives=2, dim=2)
+    student, teacher = (build_model(tiny_classifier(width)) for width in (4, 8))
+    model = Distiller(student, dict(crd=objective), Teacher(teacher, checkpoint='random'))
+    runner = SimpleNamespace(
+        model=model,
+        logger=SimpleNamespace(info=print),
+        optim_wrapper=build_optim_wrapper(model, dict(optimizer=dict(type='SGD', lr=1))),
+        train_dataloader=SimpleNamespace(dataset=Images(12)),
+        val_loop=None,
+    )
+    with pytest.raises(ValueError, match='set size=12'):
+        PreflightHook().before_train(runner)
+    runner.train_dataloader.dataset = Images(10)
+    PreflightHook().before_train(runner)
 
 
 def test_samples_must_have_numbers_and_labels():

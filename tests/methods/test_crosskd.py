@@ -38,12 +38,14 @@ def test_class_distance():  # XKD-1
 
 
 def test_aligned_statistics():  # XKD-2
+    torch.manual_seed(0)
     student, teacher = torch.randn(2, 3, 5, 7) * 4 + 9, torch.randn(3, 3, 4, 6) - 2
     found, wanted = (torch.std_mean(x, (0, 2, 3)) for x in (align(student, teacher), teacher))
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(align(teacher, teacher), teacher, atol=3e-6, rtol=0)
     scale = torch.tensor([2.0, 0.5, 30.0])[:, None, None]
-    torch.testing.assert_close(align(scale * student - 7, teacher), align(student, teacher))
+    changed = align(scale * student - 7, teacher)
+    torch.testing.assert_close(changed, align(student, teacher), atol=1e-4, rtol=1e-4)
     assert not torch.allclose(align(-student, teacher), align(student, teacher))
 
 
@@ -70,7 +72,7 @@ def test_bernoulli_kl():
     for i, (a, b) in enumerate(zip(q.tolist(), p.tolist(), strict=True)):
         wanted[i] += (1 - a) * math.log((1 - a) / (1 - b)) if a < 1 else 0.0
     assert bernoulli_kl(z, q).tolist() == pytest.approx(wanted, abs=1e-12)
-    assert float(bernoulli_kl(z, p).abs().max()) < 1e-12
+    assert float(bernoulli_kl(z, p).detach().abs().max()) < 1e-12
     cross = F.binary_cross_entropy_with_logits(z, q, reduction='sum')
     gradients = [torch.autograd.grad(x.sum(), z)[0] for x in (bernoulli_kl(z, q), cross)]
     torch.testing.assert_close(*gradients)
@@ -135,6 +137,8 @@ def overlap_loss(a, b, generalised):
     def area(x):
         return (x[2] - x[0]) * (x[3] - x[1])
 
+    if not area(b):
+        return 0.0
     inner = [max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])]
     inter = area(inner) if inner[2] > inner[0] and inner[3] > inner[1] else 0.0
     union = max(area(a) + area(b) - inter, 1e-6)
@@ -169,7 +173,7 @@ def literal(trace, stop, classes, boxes):
     labels, weights, count = targets(trace, name)
     z, z_t = in_rows([x[0] for x in levels], 3), in_rows(own[:5], 3)
     p, q = z.sigmoid(), z_t.sigmoid()
-    cross = -(q * p.log() + (1 - q) * (1 - p).log())
+    cross = -(q * F.logsigmoid(z) + (1 - q) * F.logsigmoid(-z))
     result = dict(classes=classes * (weights[..., None] * cross * (p - q).abs()).sum() / count)
     u = q.amax(-1) * (weights > 0)
     width = 68 if name == 'GFLHead' else 4
@@ -225,7 +229,8 @@ def test_equal_networks(kind):  # XKD-3
     losses, trace = step(objective, student, copy.deepcopy(student), train=False)
     for found, wanted in zip(*objective.answers(trace), strict=True):
         torch.testing.assert_close(found, wanted, atol=2e-5, rtol=2e-4)
-    assert float(total(losses).detach()) == pytest.approx(0, abs=1e-4)
+    ordinary = total(step(CrossKD(), student, deep(kind, 1), train=False)[0])
+    assert float(total(losses).detach()) == pytest.approx(0, abs=1e-4 * float(ordinary.detach()))
 
 
 @pytest.mark.parametrize('stop', [0, 1, 3, 4])
@@ -292,12 +297,13 @@ def test_shallow_heads_and_pkd_beside_it():
 def test_views(kind):
     objective = CrossKD()
     _, trace = step(objective, deep(kind), deep(kind, 1))
-    views = objective.views(trace)
+    with torch.no_grad():
+        views = objective.views(trace)
     reused, wanted = objective.answers(trace)
     sizes = predictions.level_sizes(trace.teacher.model, wanted)
     assert [tuple(view.maps.shape[1:]) for view in views] == sizes
     y, x = (int(i) for i in divmod(int(views[0].maps[1].argmax()), views[0].maps.shape[2]))
-    s, t = (maps[0][1, :, y, x].view(-1, 3) for maps in (reused, wanted))
+    s, t = (maps[0][1, :, y, x].detach().view(-1, 3) for maps in (reused, wanted))
     assert float(views[0].maps[1].max()) == pytest.approx(float(class_distance(s, t).sum(1).max()))
 
 

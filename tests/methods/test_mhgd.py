@@ -50,9 +50,7 @@ def test_partners_are_turned_alike():
     largest = wanted.gather(1, wanted.abs().argmax(1, keepdim=True))
     assert (largest > 0).all()
     strength = right_singular_vectors(y, 2)[1]
-    torch.testing.assert_close(
-        wanted.norm(dim=1), strength / strength.norm(dim=1, keepdim=True)
-    )
+    torch.testing.assert_close(wanted.norm(dim=1), strength / strength.norm(dim=1, keepdim=True))
     torch.testing.assert_close(aligned_vectors(-3 * x, y, 2, 3)[0], own)
     torch.testing.assert_close(*aligned_vectors(y, y, 2, 3))
     candidates = torch.eye(3)[None, :, [2, 0, 1]] * torch.tensor([1.0, -1, 1])
@@ -118,7 +116,9 @@ def test_the_first_phase_trains_attention_on_the_teacher_alone():
     assert int(objective.steps) == 40
     objective.eval()(trace)
     assert int(objective.steps) == 40
-    single = make_trace({'a': trace.teacher['a'][0][:1]}, {k: trace.teacher[k][0][:1] for k in 'ab'})
+    single = make_trace(
+        {'a': trace.teacher['a'][0][:1]}, {k: trace.teacher[k][0][:1] for k in 'ab'}
+    )
     assert float(objective.train()(single)['loss_attention'].detach()) == 0
 
 
@@ -148,7 +148,9 @@ def test_equal_maps_and_heads():
     assert value > 0
     turned, _ = sides()
     turned = {k: -2 * v for k, v in turned.items()}
-    assert float(objective(make_trace(turned, sides()[1]))['loss']) == pytest.approx(value, rel=1e-3)
+    assert float(objective(make_trace(turned, sides()[1]))['loss']) == pytest.approx(
+        value, rel=1e-3
+    )
 
 
 def test_default_taps():

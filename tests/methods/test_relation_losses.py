@@ -116,6 +116,18 @@ def test_worked_numbers(found, wanted):
     assert float(found) == pytest.approx(wanted, abs=1e-6)
 
 
+def test_distances_of_close_rows_far_from_the_origin():
+    x = 1000 + random_rows(b=4, dtype=torch.float32)[0] / 100
+    wanted = (x[:, None].double() - x).norm(dim=2)
+    torch.testing.assert_close(distances(x).double(), wanted, rtol=1e-6, atol=0)
+    twins = torch.cat((x, x[:1])).requires_grad_()
+    found = distances(twins)
+    assert not found[0, 4] and not found.diagonal().any()
+    assert torch.autograd.grad(found[0, 4], twins)[0].abs().max() == 0
+    wide = torch.rand(48, 4096, requires_grad=True)  # not 48 * 48 * 4096 * 4 = 38e6 bytes
+    assert peak_bytes(lambda: distances(wide).sum().backward()) < 15e6
+
+
 def test_rkd_is_what_loops_give():
     s, t = random_rows()
     b = len(s)
@@ -222,9 +234,7 @@ def test_triplets_are_what_loops_give():
 def test_triplet_margins():
     found = margins(torch.tensor([0.2, 0.8, -1.0, 2.0]), torch.tensor(0.8), 0.2, 0.5)
     torch.testing.assert_close(found, torch.tensor([0.275, 0.5, 0.2, 0.5]))
-    assert margins(torch.zeros(2), torch.tensor(0.0), 0.2, 0.5).tolist() == [
-        pytest.approx(0.2)
-    ] * 2
+    assert margins(torch.zeros(2), torch.tensor(0.0), 0.2, 0.5).tolist() == [pytest.approx(0.2)] * 2
     gaps, valid = triplet_gaps(torch.zeros(3, 3), torch.tensor([0, 0, 0]))
     assert gaps.shape == (6, 3) and not valid.any()
 
@@ -513,9 +523,7 @@ def test_irg_takes_the_largest_distance_for_a_constant():
     largest = float(distances(s).detach().max()) ** 2
     wanted = (distances(s).square() / largest - edges(t)).square().mean()
     found = edge_loss(s, t)
-    torch.testing.assert_close(
-        torch.autograd.grad(found, s)[0], torch.autograd.grad(wanted, s)[0]
-    )
+    torch.testing.assert_close(torch.autograd.grad(found, s)[0], torch.autograd.grad(wanted, s)[0])
 
 
 def test_the_critical_period_ends():

@@ -79,7 +79,9 @@ def test_pool_and_fc_are_calls_of_modules():
 
 def test_the_width_is_probed_without_a_trace():
     torch.manual_seed(0)
-    model = build_model(dict(type='mmkd.Classifier', backbone=dict(type='mmkd.OneMap'), num_classes=2))
+    model = build_model(
+        dict(type='mmkd.Classifier', backbone=dict(type='mmkd.OneMap'), num_classes=2)
+    )
     drawn = torch.rand(1)
     torch.manual_seed(0)
     nn.Conv2d(3, 7, 3, 2), nn.Linear(7, 2)
@@ -93,7 +95,10 @@ def test_the_width_is_probed_without_a_trace():
     [
         (dict(num_classes=0), 'num_classes must be at least 1, found 0'),
         (dict(label_smoothing=1.0), r'label_smoothing must be in \[0, 1\), found 1.0'),
-        (dict(backbone=dict(type='mmkd.Tokens')), r'pools a map .* output of Tokens is \(1, 4096, 3\)'),
+        (
+            dict(backbone=dict(type='mmkd.Tokens')),
+            r'pools a map .* output of Tokens is \(1, 4096, 3\)',
+        ),
     ],
 )
 def test_what_cannot_work_is_refused(changes, message):

@@ -97,7 +97,9 @@ def test_images_of_unequal_size_are_refused():
 
 
 def test_pixels_are_normalised_in_the_order_of_the_channels():
-    preprocessor = ClassificationDataPreprocessor(mean=[2.0, 1, 0], std=[1.0, 2, 4], bgr_to_rgb=True)
+    preprocessor = ClassificationDataPreprocessor(
+        mean=[2.0, 1, 0], std=[1.0, 2, 4], bgr_to_rgb=True
+    )
     image = torch.tensor([0.0, 3.0, 4.0])[:, None, None].expand(3, 2, 2)
     found = preprocessor(dict(inputs=[image], data_samples=[]))['inputs']
     assert found[0, :, 0, 0].tolist() == [2.0, 1.0, 0.0]

@@ -1,0 +1,233 @@
+"""CIRKDMemory: how similar each pixel is to remembered pixels and regions of every class."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmengine.dist import get_rank
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mmkd.families import segmentor
+from mmkd.functional import check_at_least, check_temperature
+from mmkd.functional.gather import all_gather_rows
+from mmkd.functional.logits import soft_kl
+from mmkd.levels import Level
+from mmkd.objective import Objective, Taps
+from mmkd.registry import MODELS
+from mmkd.tap import Trace
+
+#: similarities held at a time, for each network; more are computed in parts, and again backwards
+_AT_ONCE = 2**22
+_EPS = 1e-8  # under the root, so that a dead pixel's gradient stays moderate
+
+
+def unit_rows(x: Tensor) -> Tensor:
+    """(..., C) rows of length one; zero ones stay zero."""
+    return x / (x.square().sum(-1, keepdim=True) + _EPS).sqrt()
+
+
+def memory_kl(student: Tensor, teacher: Tensor, bank: Tensor, tau: float = 0.1) -> Tensor:
+    """Mean over pixels of ``KL(softmax_j(t . b_j / tau) || softmax_j(s . b_j / tau))``.
+
+    Args:
+        student, teacher (Tensor): pixels of length one, (R, C).
+        bank (Tensor): entries of length one, (M, C).
+        tau (float): temperature.
+    """
+    if not len(student):
+        return student.sum() * 0.0
+
+    def part(s: Tensor, t: Tensor) -> Tensor:
+        return soft_kl(s @ bank.T / tau, t @ bank.T / tau, 1.0).sum()
+
+    rows = max(_AT_ONCE // len(bank), 1)
+    if len(student) <= rows:
+        return part(student, teacher) / len(student)
+    parts = [
+        checkpoint(part, *pair, use_reentrant=False, preserve_rng_state=False)
+        for pair in zip(student.split(rows), teacher.split(rows), strict=True)
+    ]
+    return torch.stack(parts).sum() / len(student)
+
+
+class Queue(nn.Module):
+    """The last entries of each class, first in first out, (K, size, C); random unit vectors first.
+
+    Args:
+        classes, size, channels (int): K, entries of a class, width.
+        persistent (bool): part of checkpoints; without, a resumed run starts it anew.
+    """
+
+    def __init__(self, classes: int, size: int, channels: int, persistent: bool = True) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        entries = torch.randn(classes, size, channels, generator=generator)
+        self.register_buffer('entries', unit_rows(entries), persistent)
+        self.register_buffer('next', torch.zeros(classes, dtype=torch.long), persistent)
+
+    @torch.no_grad()
+    def push(self, rows: Tensor, classes: Tensor) -> None:
+        """Append (R, C) to the queues of their classes (R,), oldest entries go."""
+        size = self.entries.shape[1]
+        for k in classes.unique().tolist():
+            new = rows[classes == k][-size:]
+            places = (self.next[k] + torch.arange(len(new), device=rows.device)) % size
+            self.entries[k, places] = new
+            self.next[k] = (self.next[k] + len(new)) % size
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """The same ``count`` random places of every class, (K * count, C)."""
+        order = torch.randperm(self.entries.shape[1], generator=generator)[:count]
+        return self.entries[:, order.to(self.entries.device)].flatten(0, 1)
+
+
+@MODELS.register_module()
+class CIRKDMemory(Objective):
+    """Cross-image relational knowledge distillation, the two memory terms.
+
+    Yang et al., CVPR 2022, eqs. 7-12: similarities of each labelled pixel to remembered pixels
+    and to remembered regions (means of one class in one image) of the teacher, of all classes
+    alike. The student's pass a projection to the teacher's width first. Settings of winycg/CIRKD,
+    whose recipe adds ``CIRKD`` (weight 1) and ``SKDPixel`` (weight 1). Without taps: the features
+    before the classifier.
+
+    After each step every image adds the mean of each of its classes and up to 16 pixels of each,
+    of all ranks. The published code takes those pixels from anywhere in the image, whatever the
+    class; ``compat_queue=True`` does so too.
+
+    Args:
+        weight: 0.1; 0.01 for Pascal VOC.
+        tau (float): temperature of the similarities.
+        pixel_size, region_size (int | None): entries of a class. ``None``: 20,000 pixels (2,000
+            above 50 classes, which would take gigabytes) and 2,000 regions.
+        pixels, regions (int): entries that are drawn each step, shared out over the classes.
+        pushed (int): pixels of each class that an image adds.
+        compat_queue (bool): see above.
+        persistent (bool): queues are part of checkpoints. Without, a resumed run starts them anew.
+        seed (int): of what is drawn, which depends on it, on the iteration and on the rank only.
+        ignore_index (int): label of pixels that take no part.
+        student, teacher, teacher_name: see :class:`~mmkd.objective.Objective`.
+
+    Raises:
+        ValueError: options out of range; models without a decode head; missing labels; maps of
+            unequal size.
+    """
+
+    default_weight = 0.1
+    needs_ground_truth = True
+    zero_at_equality = False
+    families = ('segmentor',)
+
+    def __init__(
+        self,
+        student: Taps = None,
+        teacher: Taps = None,
+        weight: Any = None,
+        teacher_name: str | None = None,
+        tau: float = 0.1,
+        pixel_size: int | None = None,
+        region_size: int | None = None,
+        pixels: int = 4096,
+        regions: int = 1024,
+        pushed: int = 16,
+        compat_queue: bool = False,
+        persistent: bool = True,
+        seed: int = 0,
+        ignore_index: int = 255,
+    ) -> None:
+        super().__init__(student, teacher, weight, teacher_name)
+        name = 'CIRKDMemory'
+        self.tau = check_temperature(name, tau)
+        self.sizes = (pixel_size, region_size)
+        for option, value in (('pixel_size', pixel_size), ('region_size', region_size)):
+            if value is not None:
+                check_at_least(name, option, value, 1)
+        self.drawn = tuple(
+            int(check_at_least(name, option, value, 1))
+            for option, value in (('pixels', pixels), ('regions', regions))
+        )
+        self.pushed = int(check_at_least(name, 'pushed', pushed, 1))
+        self.compat_queue, self.persistent = compat_queue, persistent
+        self.seed, self.ignore_index, self.classes = seed, ignore_index, 0
+
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        segmentor.check_segmentors('CIRKDMemory', student)
+        segmentor.bind_features(self, student, teacher)
+        self.classes = segmentor.classes(student)
+        many = self.classes > 50
+        self.sizes = (self.sizes[0] or (2000 if many else 20000), self.sizes[1] or 2000)
+
+    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
+        if not student or not teacher or len(student) != 1 or len(teacher) != 1:
+            raise ValueError('CIRKDMemory compares one map of each network; name one tap of each.')
+        wide = teacher[0].channels
+        self.projection = nn.Sequential(
+            nn.Conv2d(student[0].channels, wide, 1, bias=False),
+            nn.BatchNorm2d(wide),
+            nn.ReLU(),
+            nn.Conv2d(wide, wide, 1, bias=False),
+        )
+        self.pixel_queue = Queue(self.classes, self.sizes[0], wide, self.persistent)
+        self.region_queue = Queue(self.classes, self.sizes[1], wide, self.persistent)
+
+    def forward(self, trace: Trace) -> dict[str, Tensor]:
+        assert trace.teacher is not None
+        student = self.projection(trace.student[self.student_taps[0]][0])
+        teacher = trace.teacher[self.teacher_taps[0]][0].detach()
+        if student.shape != teacher.shape:
+            raise ValueError(
+                f'CIRKDMemory: projected maps of the student {tuple(student.shape)} and maps of '
+                f'the teacher {tuple(teacher.shape)} differ in size; use models of equal stride.'
+            )
+        student, teacher = (unit_rows(x.permute(0, 2, 3, 1)) for x in (student, teacher))
+        labels = segmentor.resized_labels(trace.samples, teacher.shape[1:3])
+        keep = (labels != self.ignore_index) & (labels >= 0) & (labels < self.classes)
+        generator = self.generator(trace.progress.iteration)
+        result = {}
+        for key, queue, total in (
+            ('loss_pixel', self.pixel_queue, self.drawn[0]),
+            ('loss_region', self.region_queue, self.drawn[1]),
+        ):
+            # A copy: what is pushed below must not change what backward reads.
+            bank = queue.draw(total // self.classes + 1, generator).clone()
+            result[key] = memory_kl(student[keep], teacher[keep], bank, self.tau)
+        result['loss_pixel'] = result['loss_pixel'] + student.sum() * 0.0
+        if self.training:
+            self.remember(teacher, labels.masked_fill(~keep, -1), generator)
+        return result
+
+    def generator(self, iteration: int) -> torch.Generator:
+        seed = (self.seed * 1_000_003 + iteration) * 997 + get_rank()
+        return torch.Generator().manual_seed(seed % 2**32)
+
+    @torch.no_grad()
+    def remember(self, teacher: Tensor, labels: Tensor, generator: torch.Generator) -> None:
+        """Push class means and some pixels of each image, of all ranks.
+
+        Args:
+            teacher (Tensor): pixels of length one, (N, h, w, C).
+            labels (Tensor): (N, h, w) long, -1 for those without a class.
+        """
+        regions: list[Tensor] = []
+        pixels: list[Tensor] = []
+        names: tuple[list[int], list[int]] = ([], [])
+        for rows, own in zip(teacher.flatten(1, 2), labels.flatten(1), strict=True):
+            for k in own.unique().tolist():
+                if k < 0:
+                    continue
+                members = (own == k).nonzero()[:, 0]
+                regions.append(unit_rows(rows[members].mean(0)))
+                names[0].append(k)
+                order = torch.randperm(len(members), generator=generator)[: self.pushed]
+                order = order.to(rows.device)
+                pixels.append(rows[order if self.compat_queue else members[order]])
+                names[1].extend([k] * len(order))
+        empty = teacher.new_zeros(0, teacher.shape[3])
+        for queue, found, classes in (
+            (self.region_queue, torch.stack(regions) if regions else empty, names[0]),
+            (self.pixel_queue, torch.cat(pixels) if pixels else empty, names[1]),
+        ):
+            belongs = torch.tensor(classes, dtype=torch.long, device=teacher.device)
+            queue.push(all_gather_rows(found), all_gather_rows(belongs))

@@ -1,0 +1,205 @@
+"""CSCACE: products of similar places, and a target that trusts the teacher where it is right."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmkd.families import segmentor
+from mmkd.functional import check_at_least, check_choice, check_temperature
+from mmkd.functional.pooling import pool_nodes
+from mmkd.objective import Objective, Taps
+from mmkd.registry import MODELS
+from mmkd.tap import Trace, parse_taps
+
+#: more nodes than this are refused: their similarities take m x m floats an image, many times
+MOST_NODES = 4096
+_EPS = 1e-12
+
+
+def similarity(features: Tensor) -> Tensor:
+    """``(f_i . f_j)^2`` of any two places, (N, C, H, W) -> (N, m, m), m = H * W.
+
+    That is exactly what multiplying the map by its C circular shifts along channels, and taking
+    products of the (m, C^2) result, comes to; the shifted products are never built. Features are
+    first divided by their root mean square, image by image, which normalised distances do not see.
+    """
+    flat = features.flatten(2)
+    return (flat.mT @ flat).square()
+
+
+def correlation_distance(student: Tensor, teacher: Tensor, normalize: str = 'frobenius') -> Tensor:
+    """Distance of the similarities of (N, C_s, H, W) and (N, C_t, H, W), mean over N.
+
+    Args:
+        normalize (str): ``'frobenius'``: squared Frobenius norm of the difference of matrices
+            scaled to Frobenius norm 1; ``'row'``: mean square of the difference of matrices whose
+            rows have length 1; ``'none'``: mean square.
+    """
+    if normalize == 'none':
+        return (similarity(student) - similarity(teacher)).square().mean()
+    scaled = [
+        x / (x.square().mean((1, 2, 3), keepdim=True) + _EPS).sqrt() for x in (student, teacher)
+    ]
+    s, t = (similarity(x) for x in scaled)
+    if normalize == 'row':
+        return (F.normalize(s, dim=2) - F.normalize(t, dim=2)).square().mean()
+    s, t = (x / (x.square().sum((1, 2), keepdim=True) + _EPS).sqrt() for x in (s, t))
+    return (s - t).square().sum((1, 2)).mean()
+
+
+def trust(
+    teacher: Tensor, labels: Tensor, policy: str = 'confidence', fixed: float = 0.5
+) -> Tensor:
+    """alpha of each pixel, the share of the teacher in the target.
+
+    Args:
+        teacher (Tensor): probabilities (R, K).
+        labels (Tensor): (R,) long.
+        policy (str): ``'confidence'``: the teacher's probability of the label; ``'correct'``: 1
+            where the teacher is right, else 0; ``'fixed'``: always ``fixed``.
+    """
+    if policy == 'fixed':
+        return torch.full(labels.shape, fixed, dtype=teacher.dtype, device=teacher.device)
+    if policy == 'correct':
+        return (teacher.argmax(1) == labels).to(teacher.dtype)
+    return teacher.gather(1, labels[:, None])[:, 0]
+
+
+def adaptive_cross_entropy(
+    student: Tensor, teacher: Tensor, labels: Tensor, alpha: Tensor
+) -> Tensor:
+    """``- mean_r sum_k q_rk log p^s_rk`` with ``q = alpha p^t + (1 - alpha) onehot(y)``.
+
+    Args:
+        student (Tensor): logits (R, K).
+        teacher (Tensor): probabilities (R, K).
+        labels, alpha (Tensor): (R,).
+    """
+    log_p = student.log_softmax(1)
+    hard = -log_p.gather(1, labels[:, None])[:, 0]
+    soft = -(teacher * log_p).sum(1)
+    return (alpha * soft + (1 - alpha) * hard).mean()
+
+
+@MODELS.register_module()
+class CSCACE(Objective):
+    """Channel and spatial correlation with adaptive cross entropy, for segmentors.
+
+    Park and Heo, Sensors 2020. Normalisation, tap, weights and the rule of the mixture are not
+    settled by what is public, so this is an interpretation: CSC on the features before the
+    classifier, whatever their widths; ACE on the logits, resized to the labels as the task's cross
+    entropy does. ACE takes the place of the main head's cross entropy: set
+    ``task_weight={'decode.loss_ce': 0}``, or leave that out to add it.
+
+    Args:
+        normalize (str): ``'frobenius'``, ``'row'`` or ``'none'``, see
+            :func:`correlation_distance`.
+        pool (str | None): ``'max'`` or ``'avg'`` over windows of ``pool_size`` before CSC. Memory
+            grows with the square of the number of places: above 4,096 pool them.
+        pool_size (int): side of the windows.
+        policy (str): share of the teacher in ACE's target: ``'confidence'``, ``'correct'`` or
+            ``'fixed'``, see :func:`trust`.
+        fixed (float): that share for ``'fixed'``, in [0, 1].
+        csc, ace (float): factors of the two terms; 0 leaves one out.
+        tau (float): temperature of the teacher's probabilities.
+        ignore_index (int): label of pixels that ACE leaves out.
+        student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`; the taps are
+            features, then logits.
+
+    Raises:
+        ValueError: options out of range; unequal or single class count; a head without
+            ``conv_seg``; more places than memory is for.
+    """
+
+    needs_ground_truth = True
+    zero_at_equality = False
+    families = ('segmentor',)
+
+    def __init__(
+        self,
+        student: Taps = None,
+        teacher: Taps = None,
+        weight: Any = 1.0,
+        teacher_name: str | None = None,
+        normalize: str = 'frobenius',
+        pool: str | None = None,
+        pool_size: int = 2,
+        policy: str = 'confidence',
+        fixed: float = 0.5,
+        csc: float = 1.0,
+        ace: float = 1.0,
+        tau: float = 1.0,
+        ignore_index: int = 255,
+    ) -> None:
+        super().__init__(student, teacher, weight, teacher_name)
+        name = 'CSCACE'
+        self.normalize = check_choice(name, 'normalize', normalize, ('frobenius', 'row', 'none'))
+        self.pool = check_choice(name, 'pool', pool, (None, 'max', 'avg'))
+        self.pool_size = int(check_at_least(name, 'pool_size', pool_size, 1))
+        policies = ('confidence', 'correct', 'fixed')
+        self.policy = check_choice(name, 'policy', policy, policies)
+        if not 0 <= fixed <= 1:
+            raise ValueError(f'CSCACE: fixed is a share in [0, 1], found {fixed}.')
+        self.fixed = fixed
+        self.csc = check_at_least(name, 'csc', csc)
+        self.ace = check_at_least(name, 'ace', ace)
+        if not csc and not ace:
+            raise ValueError('CSCACE: csc and ace are both 0, which leaves nothing.')
+        self.tau = check_temperature(name, tau)
+        self.ignore_index = ignore_index
+        self.align_corners = False
+
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        assert teacher is not None
+        segmentor.check_logits('CSCACE', student, teacher)
+        self.align_corners = bool(getattr(student, 'align_corners', False))
+        for side, model in (('student', student), ('teacher', teacher)):
+            taps = [segmentor.feature_tap(model), segmentor.logits_tap(model)]
+            if not getattr(self, f'{side}_taps'):
+                setattr(self, f'{side}_taps', parse_taps(taps))
+
+    def forward(self, trace: Trace) -> dict[str, Tensor]:
+        assert trace.teacher is not None
+        own, own_z = (trace.student[tap][0] for tap in self.student_taps)
+        wanted, wanted_z = (trace.teacher[tap][0] for tap in self.teacher_taps)
+        result = {}
+        if self.csc:
+            result['loss_csc'] = self.csc * self._correlate(own, wanted.detach())
+        if self.ace:
+            result['loss_ace'] = self.ace * self._adaptive(own_z, wanted_z.detach(), trace)
+        return result
+
+    def _correlate(self, student: Tensor, teacher: Tensor) -> Tensor:
+        if student.shape[2:] != teacher.shape[2:]:
+            raise ValueError(
+                f'CSCACE: maps differ in size, student {tuple(student.shape)} and teacher '
+                f'{tuple(teacher.shape)}; it compares places of equal stride.'
+            )
+        pair = [pool_nodes(x, self.pool, self.pool_size) for x in (student, teacher)]
+        nodes = pair[0].shape[2] * pair[0].shape[3]
+        if nodes > MOST_NODES:
+            raise ValueError(
+                f'CSCACE: {nodes} places have {nodes} x {nodes} similarities an image, which takes '
+                f"too much memory. Set pool='avg', pool_size={max(self.pool_size, 1) * 2}."
+            )
+        return correlation_distance(*pair, self.normalize)
+
+    def _adaptive(self, student: Tensor, teacher: Tensor, trace: Trace) -> Tensor:
+        labels = segmentor.labels(trace.samples)
+        keep = labels != self.ignore_index
+        size = labels.shape[1:]
+        student, teacher = (
+            F.interpolate(z, size, mode='bilinear', align_corners=self.align_corners).permute(
+                0, 2, 3, 1
+            )[keep]
+            for z in (student, teacher)
+        )
+        if not len(student):
+            return student.sum() * 0.0
+        probabilities, labels = (teacher / self.tau).softmax(1), labels[keep]
+        alpha = trust(probabilities, labels, self.policy, self.fixed)
+        return adaptive_cross_entropy(student, probabilities, labels, alpha)

@@ -1,0 +1,244 @@
+"""KA: the student's map against a compressed code of the teacher's, and its affinities."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmkd.families import segmentor
+from mmkd.functional import check_at_least, check_choice
+from mmkd.levels import Level
+from mmkd.objective import Objective, Taps
+from mmkd.registry import MODELS
+from mmkd.tap import Trace, parse_taps
+
+PHASES = ('student', 'autoencoder')
+#: more places than this are refused: affinities take m x m floats an image
+MOST_PLACES = 8192
+_EPS = 1e-6
+
+
+def unit_places(x: Tensor, q: float = 2, scope: str = 'position') -> Tensor:
+    """(N, C, H, W) over its q-norm, over channels at each place or over an image (``'sample'``)."""
+    dims = (1,) if scope == 'position' else (1, 2, 3)
+    return x / (x.norm(p=q, dim=dims, keepdim=True) + _EPS)
+
+
+def adaptation(
+    student: Tensor, code: Tensor, p: float = 1, q: float = 2, scope: str = 'position'
+) -> Tensor:
+    """p-norm over channels of the difference of unit maps (N, C, H, W), mean over N and places.
+
+    With ``scope='sample'`` the mean over all elements for p = 1, else the p-norm of an image.
+    """
+    difference = unit_places(student, q, scope) - unit_places(code, q, scope)
+    if scope == 'position':
+        return difference.norm(p=p, dim=1).mean()
+    if p == 1:
+        return difference.abs().mean()
+    return difference.flatten(1).norm(p=p, dim=1).mean()
+
+
+def affinity_error(student: Tensor, code: Tensor, reduction: str = 'row_l2') -> Tensor:
+    """Between the m x m cosines of places of two maps (N, C, H, W), m = H * W.
+
+    Args:
+        reduction (str): ``'row_l2'``: length of each row of the difference, mean over N and rows;
+            ``'mse'``: mean square, SKD's pair-wise term without pooling.
+    """
+    affinities = []
+    for x in (student, code):
+        unit = unit_places(x).flatten(2)
+        affinities.append(unit.mT @ unit)
+    error = affinities[0] - affinities[1]
+    if reduction == 'mse':
+        return error.square().mean()
+    return (error.square().sum(2) + 1e-12).sqrt().mean()
+
+
+class AutoEncoder(nn.Module):
+    """Three convolutions to a code, three transposed ones back: (N, C, H, W) -> (N, latent, h, w).
+
+    Args:
+        channels, latent (int): widths of map and code.
+        shrink (int): H / h, a power of two up to 8.
+    """
+
+    def __init__(self, channels: int, latent: int, shrink: int) -> None:
+        super().__init__()
+        strides = [2 if shrink >= 2 ** (k + 1) else 1 for k in range(3)]
+        widths = [channels, *(max((channels + latent) // 2, latent),) * 2, latent]
+        self.encoder, self.decoder = nn.Sequential(), nn.Sequential()
+        for a, b, stride in zip(widths, widths[1:], strides, strict=False):
+            self.encoder.extend([nn.Conv2d(a, b, 3, stride, 1, bias=False), nn.BatchNorm2d(b)])
+            self.encoder.append(nn.ReLU())
+        for k, stride in enumerate(reversed(strides)):
+            a, b = widths[3 - k], widths[2 - k]
+            kernel = 4 if stride == 2 else 3
+            self.decoder.append(nn.ConvTranspose2d(a, b, kernel, stride, 1, bias=k == 2))
+            if k < 2:
+                self.decoder.extend([nn.BatchNorm2d(b), nn.ReLU()])
+
+    def reconstruct(self, x: Tensor, code: Tensor) -> Tensor:
+        """The map that a code stands for, at the size of x."""
+        found = self.decoder(code)
+        return found if found.shape == x.shape else _resized(found, x)
+
+
+@MODELS.register_module()
+class KA(Objective):
+    """Knowledge adaptation for efficient semantic segmentation.
+
+    He et al., CVPR 2019, eqs. 1-6. First an auto-encoder learns to compress the teacher's features
+    before the classifier; then, its encoder frozen, the student's last backbone map is adapted to
+    the code and to the code's affinities. There is no public code: norms, widths and reductions
+    are an interpretation. Two phases::
+
+        tools/train.py configs/ka_autoencoder_….py  # phase='autoencoder'
+        tools/train.py configs/ka_….py              # load_from: the result
+
+    Args:
+        phase (str): ``'autoencoder'`` trains that and nothing else; ``'student'`` the student.
+        latent (int | None): width of the code; ``None`` is an eighth of the teacher's, at least 32.
+        adapt, affinity (float): factors beta and gamma of the two terms; 0 leaves one out.
+        p, q (float): see :func:`adaptation`.
+        scope (str): features are normalised at each ``'position'`` or over a ``'sample'``.
+        reduction (str): of affinities, ``'row_l2'`` or ``'mse'``.
+        share (bool): one adapter for both terms.
+        sparsity (float): factor of the code's mean absolute value in the first phase.
+        student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.
+
+    Raises:
+        ValueError: options out of range; models without a decode head; maps whose strides differ
+            by no power of two up to 8; more than 8,192 places; a student's run that does not start
+            from a trained auto-encoder.
+    """
+
+    own_losses = ('loss_reconstruction', 'loss_sparsity')
+    zero_at_equality = False
+    families = ('segmentor',)
+
+    def __init__(
+        self,
+        student: Taps = None,
+        teacher: Taps = None,
+        weight: Any = 1.0,
+        teacher_name: str | None = None,
+        phase: str = 'student',
+        latent: int | None = None,
+        adapt: float = 50.0,
+        affinity: float = 1.0,
+        p: float = 1,
+        q: float = 2,
+        scope: str = 'position',
+        reduction: str = 'row_l2',
+        share: bool = False,
+        sparsity: float = 1e-6,
+    ) -> None:
+        super().__init__(student, teacher, weight, teacher_name)
+        self.phase = check_choice('KA', 'phase', phase, PHASES)
+        self.scope = check_choice('KA', 'scope', scope, ('position', 'sample'))
+        self.reduction = check_choice('KA', 'reduction', reduction, ('row_l2', 'mse'))
+        self.factors = (
+            check_at_least('KA', 'adapt', adapt),
+            check_at_least('KA', 'affinity', affinity),
+        )
+        if not any(self.factors):
+            raise ValueError('KA: adapt and affinity are both 0, which leaves nothing.')
+        self.p, self.q = check_at_least('KA', 'p', p, 1), check_at_least('KA', 'q', q, 1)
+        if latent is not None:
+            check_at_least('KA', 'latent', latent, 1)
+        self.latent, self.share = latent, share
+        self.sparsity = check_at_least('KA', 'sparsity', sparsity)
+        #: steps for which the auto-encoder was trained
+        self.register_buffer('steps', torch.zeros((), dtype=torch.long))
+
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        assert teacher is not None
+        segmentor.check_segmentors('KA', student, teacher)
+        self.student_taps = self.student_taps or parse_taps('backbone[-1]')
+        self.teacher_taps = self.teacher_taps or parse_taps(segmentor.feature_tap(teacher))
+
+    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
+        if not student or not teacher or len(student) != 1 or len(teacher) != 1:
+            raise ValueError('KA compares one map of each network; name one tap of each.')
+        wide = teacher[0].channels
+        latent = int(self.latent or max(wide // 8, 32))
+        self.autoencoder = AutoEncoder(wide, latent, _shrink(student[0], teacher[0]))
+        if self.phase == 'autoencoder':
+            return
+        del self.autoencoder.decoder
+        self.autoencoder.requires_grad_(False)
+        narrow = student[0].channels
+        to_code = nn.Conv2d(narrow, latent, 3, padding=1, bias=False)
+        self.adapter = nn.Sequential(to_code, nn.BatchNorm2d(latent), nn.ReLU())
+        if self.factors[1] and not self.share:
+            self.affinity_adapter = nn.Conv2d(narrow, latent, 3, padding=1)
+        if not self.factors[0] and not self.share:
+            del self.adapter
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> KA:
+        super().train(mode)
+        if self.phase == 'student' and hasattr(self, 'autoencoder'):
+            self.autoencoder.eval()
+        return self
+
+    def check_dataset(self, dataset: Any) -> None:
+        if self.phase == 'student' and not int(self.steps):
+            raise ValueError(
+                "KA: the auto-encoder was never trained. Train it first with phase='autoencoder', "
+                'and start this run from its checkpoint: load_from=….'
+            )
+
+    def forward(self, trace: Trace) -> dict[str, Tensor]:
+        assert trace.teacher is not None
+        teacher = trace.teacher[self.teacher_taps[0]][0].detach()
+        code = self.autoencoder.encoder(teacher)
+        if self.phase == 'autoencoder':
+            self.steps += self.training
+            found = self.autoencoder.reconstruct(teacher, code)
+            return {
+                'loss_reconstruction': F.mse_loss(found, teacher),
+                'loss_sparsity': self.sparsity * code.abs().mean(),
+            }
+        return self._adapt(trace.student[self.student_taps[0]][0], code)
+
+    def _adapt(self, student: Tensor, code: Tensor) -> dict[str, Tensor]:
+        result = {}
+        if self.factors[0]:
+            found = _resized(self.adapter(student), code)
+            distance = adaptation(found, code, self.p, self.q, self.scope)
+            result['loss_adapt'] = self.factors[0] * distance
+        if self.factors[1]:
+            places = code.shape[2] * code.shape[3]
+            if places > MOST_PLACES:
+                raise ValueError(
+                    f'KA: {places} places have {places} x {places} affinities an image, which '
+                    'takes too much memory. Set affinity=0, or train on smaller crops.'
+                )
+            adapter = self.adapter if self.share else self.affinity_adapter
+            error = affinity_error(_resized(adapter(student), code), code, self.reduction)
+            result['loss_affinity'] = self.factors[1] * error
+        return result
+
+
+def _shrink(student: Level, teacher: Level) -> int:
+    """How many times as coarse as the teacher's the student's map is: 1, 2, 4 or 8."""
+    strides = [level.stride or 1 for level in (student, teacher)]
+    ratio = strides[0] / strides[1]
+    if ratio not in (1, 2, 4, 8):
+        raise ValueError(
+            f"KA: the student's map has stride {strides[0]} and the teacher's {strides[1]}; the "
+            "code can be 1, 2, 4 or 8 times as coarse as the teacher's map. Tap another stage."
+        )
+    return int(ratio)
+
+
+def _resized(x: Tensor, to: Tensor) -> Tensor:
+    if x.shape[2:] == to.shape[2:]:
+        return x
+    return F.interpolate(x, to.shape[2:], mode='bilinear', align_corners=False)

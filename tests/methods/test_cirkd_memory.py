@@ -1,0 +1,133 @@
+"""CIRKD's memory: worked numbers, what queues keep, and what leaves them alone."""
+
+import copy
+
+import pytest
+import torch
+from segmentation_toys import ToySegmentor, make_step, prepare, probe_tensors
+
+from mmkd.methods import cirkd_memory
+from mmkd.methods.cirkd_memory import CIRKDMemory, Queue, memory_kl, unit_rows
+
+S, T, Y = probe_tensors()
+
+
+def labelled(x):
+    return unit_rows(x.permute(0, 2, 3, 1)[Y != 255])
+
+
+def test_probe(monkeypatch):
+    bank = unit_rows(torch.cat((torch.eye(3), torch.ones(1, 3))).double())
+    found = memory_kl(labelled(S), labelled(T), bank)
+    assert float(found) == pytest.approx(3.5958357, abs=1e-5)
+    assert float(memory_kl(labelled(S), labelled(S), bank)) == pytest.approx(0, abs=1e-12)
+    monkeypatch.setattr(cirkd_memory, '_AT_ONCE', 16)
+    leaf = labelled(S).requires_grad_()
+    parts = memory_kl(leaf, labelled(T), bank)
+    assert float(parts) == pytest.approx(float(found))
+    parts.backward()
+    assert leaf.grad.any()
+
+
+def test_queues_are_first_in_first_out():
+    queue = Queue(2, 3, 2)
+    torch.testing.assert_close(queue.entries.norm(dim=2), torch.ones(2, 3), atol=1e-4, rtol=0)
+    before = queue.entries[0].clone()
+    rows = torch.arange(8.0).view(4, 2)
+    queue.push(rows, torch.tensor([1, 1, 1, 1]))
+    assert torch.equal(queue.entries[0], before), 'another class'
+    assert sorted(queue.entries[1, :, 0].tolist()) == [2, 4, 6], 'the oldest goes'
+    queue.push(torch.tensor([[9.0, 9.0]]), torch.tensor([0]))
+    queue.push(torch.tensor([[8.0, 8.0]]), torch.tensor([0]))
+    assert queue.entries[0, :2, 0].tolist() == [9, 8] and int(queue.next[0]) == 2
+
+
+def test_all_classes_are_drawn_at_the_same_places():
+    queue = Queue(3, 10, 2)
+    drawn = queue.draw(4, torch.Generator().manual_seed(0)).view(3, 4, 2)
+    places = [(queue.entries[0] == row).all(1).nonzero().item() for row in drawn[0]]
+    assert len(set(places)) == 4
+    assert torch.equal(drawn, queue.entries[:, places])
+
+
+def toys(**options):
+    torch.manual_seed(0)
+    models = ToySegmentor(4), ToySegmentor(6)
+    small = dict(pixel_size=40, region_size=20, pixels=12, regions=6)
+    objective = prepare(CIRKDMemory(**(small | options)), *models)
+    return objective, models
+
+
+def test_what_a_step_remembers():
+    objective, models = toys(pushed=2)
+    labels = torch.zeros(2, 32, 48).long()
+    labels[0, 16:] = 1
+    trace = make_step(objective, *models, labels=labels)
+    found = objective(trace)
+    assert set(found) == {'loss_pixel', 'loss_region'}
+    assert objective.region_queue.next.tolist() == [2, 1, 0]
+    assert objective.pixel_queue.next.tolist() == [4, 2, 0]
+    teacher = unit_rows(trace.teacher[objective.teacher_taps[0]][0].permute(0, 2, 3, 1))
+    own = teacher[0][labels[0, ::8, ::8] == 1]
+    torch.testing.assert_close(objective.region_queue.entries[1, 0], unit_rows(own.mean(0)))
+    for row in objective.pixel_queue.entries[1, :2]:
+        assert (own - row).abs().sum(1).min() < 1e-6, 'a pixel of the class'
+    objective.eval()
+    objective(trace)
+    assert objective.region_queue.next.tolist() == [2, 1, 0], 'nothing is pushed in evaluation'
+
+
+def test_compat_takes_pixels_from_anywhere():
+    objective, models = toys(compat_queue=True, pushed=3)
+    labels = torch.zeros(2, 32, 48).long()
+    labels[:, 16:] = 1
+    trace = make_step(objective, *models, labels=labels)
+    objective(trace)
+    teacher = unit_rows(trace.teacher[objective.teacher_taps[0]][0].permute(0, 2, 3, 1))
+    upper = teacher[0, :2].flatten(0, 1)
+    for row in objective.pixel_queue.entries[1, :3]:
+        assert (upper - row).abs().sum(1).min() < 1e-6, 'positions counted within the class'
+
+
+def test_nothing_labelled_leaves_the_queues_alone():
+    objective, models = toys()
+    before = copy.deepcopy(objective.state_dict())
+    trace = make_step(objective, *models, labels=torch.full((2, 32, 48), 255))
+    found = objective(trace)
+    assert all(float(v.detach()) == 0 and v.requires_grad for v in found.values())
+    for key in ('pixel_queue.entries', 'region_queue.entries', 'pixel_queue.next'):
+        assert torch.equal(objective.state_dict()[key], before[key])
+
+
+def test_same_seed_same_draw():
+    steps = []
+    for seed in (0, 0, 1):
+        objective, models = toys(seed=seed)
+        trace = make_step(objective, *models)
+        steps.append(float(objective(trace)['loss_pixel'].detach()))
+    assert steps[0] == steps[1] != steps[2]
+
+
+def test_sizes_and_what_is_saved():
+    many = CIRKDMemory()
+    many.bind(ToySegmentor(num_classes=60), ToySegmentor(num_classes=60))
+    assert many.sizes == (2000, 2000)
+    few = CIRKDMemory()
+    few.bind(ToySegmentor(), ToySegmentor())
+    assert few.sizes == (20000, 2000)
+    assert 'pixel_queue.entries' in toys()[0].state_dict()
+    assert 'pixel_queue.entries' not in toys(persistent=False)[0].state_dict()
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(tau=0), 'tau must be above 0'),
+        (dict(pixel_size=0), 'pixel_size must be'),
+        (dict(pushed=0), 'pushed must be'),
+        (dict(regions=0), 'regions must be'),
+    ],
+)
+def test_options_out_of_range(options, message):
+    with pytest.raises(ValueError, match=message):
+        CIRKDMemory(**options)

@@ -1,0 +1,118 @@
+"""CSCACE against worked numbers, the literal shifts, and its invariances."""
+
+import pytest
+import torch
+from segmentation_toys import ToySegmentor, make_step, prepare, probe_tensors
+from torch.nn import functional as F
+
+from mmkd.methods.cscace import (
+    CSCACE,
+    adaptive_cross_entropy,
+    correlation_distance,
+    similarity,
+    trust,
+)
+
+S, T, Y = probe_tensors()
+KEEP = Y != 255
+ROWS = [x.permute(0, 2, 3, 1)[KEEP] for x in (S, T)]
+LABELS = Y[KEEP]
+
+
+def test_similarity_is_what_the_circular_shifts_come_to():
+    flat = S.flatten(2)
+    shifted = torch.cat([flat * flat.roll(k, 1) for k in range(3)], 1)
+    torch.testing.assert_close(similarity(S), shifted.mT @ shifted)
+    pixels = torch.tensor([[1.0, 3.0], [2.0, 4.0]]).view(1, 2, 1, 2)
+    assert similarity(pixels)[0].tolist() == [[25, 121], [121, 625]]
+
+
+@pytest.mark.parametrize(
+    ('normalize', 'wanted'), [('frobenius', 1.1433622), ('row', 0.0598729), ('none', 1.1519931)]
+)
+def test_probe(normalize, wanted):
+    assert float(correlation_distance(S, T, normalize)) == pytest.approx(wanted, abs=1e-6)
+    assert float(correlation_distance(S, S, normalize)) < 1e-20
+    assert float(correlation_distance(S, -S, normalize)) < 1e-20
+    rotation = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64))[0]
+    turned = torch.einsum('dc,nchw->ndhw', rotation, S)
+    assert float(correlation_distance(turned, T, normalize)) == pytest.approx(wanted, abs=1e-6)
+    order = torch.randperm(16)
+    mixed = [x.flatten(2)[..., order].view_as(x) for x in (S, T)]
+    assert float(correlation_distance(*mixed, normalize)) == pytest.approx(wanted, abs=1e-6)
+
+
+def test_scale_matters_to_none_only():
+    for normalize in ('frobenius', 'row'):
+        assert float(correlation_distance(3 * S, T, normalize)) == (
+            pytest.approx(float(correlation_distance(S, T, normalize)), rel=1e-6)
+        )
+    assert float(correlation_distance(3 * S, T, 'none')) > 10
+    two = torch.eye(2).view(1, 2, 1, 2), torch.tensor([[1.0, 1], [0, 0]]).view(1, 2, 1, 2)
+    assert float(correlation_distance(*two)) == pytest.approx(0.5857864, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ('policy', 'fixed', 'wanted'),
+    [
+        ('confidence', 0.5, 1.2090971),
+        ('correct', 0.5, 1.2342913),
+        ('fixed', 0.5, 1.2058329),
+        ('fixed', 0.0, 1.1860090),
+        ('fixed', 1.0, 1.2256569),
+    ],
+)
+def test_adaptive_cross_entropy(policy, fixed, wanted):
+    p = ROWS[1].softmax(1)
+    alpha = trust(p, LABELS, policy, fixed)
+    found = adaptive_cross_entropy(ROWS[0], p, LABELS, alpha)
+    assert float(found) == pytest.approx(wanted, abs=1e-6)
+    if fixed == 0:
+        assert float(found) == pytest.approx(float(F.cross_entropy(ROWS[0], LABELS)))
+
+
+def test_one_pixel_where_the_teacher_doubts():
+    p_t, label = torch.tensor([[0.7, 0.3]]), torch.tensor([1])
+    alpha = trust(p_t, label)
+    assert float(alpha) == pytest.approx(0.3)
+    student = torch.tensor([[0.8, 0.2]]).log()
+    assert float(adaptive_cross_entropy(student, p_t, label, alpha)) == (
+        pytest.approx(1.3183161, abs=1e-6)
+    )
+
+
+def test_a_step_and_its_terms():
+    models = ToySegmentor(4), ToySegmentor(6)
+    objective = prepare(CSCACE(), *models)
+    trace = make_step(objective, *models)
+    found = objective(trace)
+    assert set(found) == {'loss_csc', 'loss_ace'}
+    for option, left in ((dict(csc=0.0), 'loss_ace'), (dict(ace=0.0), 'loss_csc')):
+        alone = prepare(CSCACE(**option), *models)(trace)
+        assert set(alone) == {left} and float(alone[left].detach()) == float(found[left].detach())
+    pooled = prepare(CSCACE(pool='avg', pool_size=2), *models)(trace)
+    assert float(pooled['loss_csc'].detach()) != float(found['loss_csc'].detach())
+    warm = prepare(CSCACE(tau=9.0), *models)(trace)
+    assert float(warm['loss_ace'].detach()) != float(found['loss_ace'].detach())
+
+
+def test_all_labels_ignored():
+    models = ToySegmentor(4), ToySegmentor(6)
+    objective = prepare(CSCACE(), *models)
+    trace = make_step(objective, *models, labels=torch.full((2, 32, 48), 255))
+    found = objective(trace)['loss_ace']
+    assert float(found.detach()) == 0 and found.requires_grad
+
+
+def test_what_is_refused(monkeypatch):
+    with pytest.raises(ValueError, match='both 0'):
+        CSCACE(csc=0, ace=0)
+    with pytest.raises(ValueError, match='share in'):
+        CSCACE(fixed=1.5)
+    with pytest.raises(ValueError, match='3 classes and the teacher 4'):
+        CSCACE().bind(ToySegmentor(num_classes=3), ToySegmentor(num_classes=4))
+    monkeypatch.setattr('mmkd.methods.cscace.MOST_NODES', 10)
+    models = ToySegmentor(4), ToySegmentor(6)
+    objective = prepare(CSCACE(), *models)
+    with pytest.raises(ValueError, match="24 places.*pool='avg', pool_size=4"):
+        objective(make_step(objective, *models))
