@@ -11,5 +11,9 @@ model = dict(
             'pspnet_r101-d8_512x1024_80k_cityscapes_20200606_112211-e1e1100f.pth'
         ),
     ),
-    objectives=dict(cirkd=dict(type='mmkd.CIRKD')),
+    objectives=dict(
+        skd_pixel=dict(type='mmkd.SKDPixel'),
+        cirkd=dict(type='mmkd.CIRKD'),
+        memory=dict(type='mmkd.CIRKDMemory'),
+    ),
 )

@@ -8,5 +8,9 @@ model = dict(
         config='mmkd::pspnet_r18w32_camvid.py',
         checkpoint='work_dirs/pspnet_r18w32_camvid/epoch_12.pth',
     ),
-    objectives=dict(cirkd=dict(type='mmkd.CIRKD')),
+    objectives=dict(
+        skd_pixel=dict(type='mmkd.SKDPixel'),
+        cirkd=dict(type='mmkd.CIRKD'),
+        memory=dict(type='mmkd.CIRKDMemory'),
+    ),
 )

@@ -93,8 +93,7 @@ class ClassPairSampler(Sampler[int]):
 class _GroupSampler(Sampler[int]):
     """Batches of equally many images from each of some groups, of which no one comes twice.
 
-    An epoch has as many batches as the images of a rank fill; a rank draws its own. An image comes
-    twice in a batch only where its group is smaller than ``per_class``.
+    A rank draws its own. An image comes twice only where its group is smaller than ``per_class``.
     """
 
     def __init__(

@@ -122,6 +122,46 @@ def labels(samples: list) -> Tensor:
     return torch.stack([sample.gt_sem_seg.data.squeeze(0) for sample in samples]).long()
 
 
+def known_labels(
+    objective: nn.Module, samples: list, size: tuple[int, int] | None = None
+) -> Tensor:
+    """(N, h, w) long: ground truth, resized by nearest neighbour; -1 where it is to be ignored.
+
+    Labels beyond the classes are an error in an objective's first batch and ignored from then on:
+    looking costs a synchronisation with the device.
+
+    Args:
+        objective (nn.Module): has ``classes``, ``ignore_index`` and ``checked``.
+        size (tuple[int, int] | None): None leaves the labels at their own size.
+
+    Raises:
+        ValueError: a sample without labels; in the first batch a label out of range.
+    """
+    found, classes = labels(samples), objective.classes
+    asked = found != objective.ignore_index
+    known = asked & (found >= 0) & (found < classes)
+    if not objective.checked and not torch.equal(asked, known):
+        raise ValueError(
+            f'{type(objective).__name__}: labels reach from {int(found[asked].min())} to '
+            f'{int(found[asked].max())}, but the student has {classes} classes and ignore_index is '
+            f'{objective.ignore_index}; set reduce_zero_label or ignore_index as the data need.'
+        )
+    objective.checked = True
+    found = torch.where(known, found, -1)
+    if size is None:
+        return found
+    return F.interpolate(found[:, None].float(), size, mode='nearest')[:, 0].long()
+
+
+def class_weights(model: nn.Module) -> list[float] | None:
+    """Class weights of the main head's own loss; None where classes count alike."""
+    losses = getattr(decode_head(model)[0], 'loss_decode', None)
+    for loss in losses if isinstance(losses, nn.ModuleList) else [losses]:
+        if getattr(loss, 'class_weight', None) is not None:
+            return [float(weight) for weight in loss.class_weight]
+    return None
+
+
 def valid_pixels(samples: list, size: tuple[int, int], ignore_index: int = 255) -> Tensor:
     """(N, h, w) bool: labels, resized by nearest neighbour, that are not ``ignore_index``."""
     return resized_labels(samples, size) != ignore_index

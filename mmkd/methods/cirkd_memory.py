@@ -111,8 +111,8 @@ class CIRKDMemory(Objective):
         student, teacher, teacher_name: see :class:`~mmkd.objective.Objective`.
 
     Raises:
-        ValueError: options out of range; models without a decode head; missing labels; maps of
-            unequal size.
+        ValueError: options out of range; models without a decode head; no labels; a label out of
+            range in the first batch; maps of unequal size.
     """
 
     default_weight = 0.1
@@ -150,12 +150,13 @@ class CIRKDMemory(Objective):
         )
         self.pushed = int(check_at_least(name, 'pushed', pushed, 1))
         self.compat_queue, self.persistent = compat_queue, persistent
-        self.seed, self.ignore_index, self.classes = seed, ignore_index, 0
+        self.seed, self.ignore_index = seed, ignore_index
+        self.classes, self.checked = 0, False
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         segmentor.check_segmentors('CIRKDMemory', student)
         segmentor.bind_features(self, student, teacher)
-        self.classes = segmentor.classes(student)
+        self.classes = max(segmentor.classes(student), 2)  # one sigmoid output tells two apart
         many = self.classes > 50
         self.sizes = (self.sizes[0] or (2000 if many else 20000), self.sizes[1] or 2000)
 
@@ -182,8 +183,8 @@ class CIRKDMemory(Objective):
                 f'the teacher {tuple(teacher.shape)} differ in size; use models of equal stride.'
             )
         student, teacher = (unit_rows(x.permute(0, 2, 3, 1)) for x in (student, teacher))
-        labels = segmentor.resized_labels(trace.samples, teacher.shape[1:3])
-        keep = (labels != self.ignore_index) & (labels >= 0) & (labels < self.classes)
+        labels = segmentor.known_labels(self, trace.samples, teacher.shape[1:3])
+        keep = labels >= 0
         generator = self.generator(trace.progress.iteration)
         result = {}
         for key, queue, total in (
@@ -195,7 +196,7 @@ class CIRKDMemory(Objective):
             result[key] = memory_kl(student[keep], teacher[keep], bank, self.tau)
         result['loss_pixel'] = result['loss_pixel'] + student.sum() * 0.0
         if self.training:
-            self.remember(teacher, labels.masked_fill(~keep, -1), generator)
+            self.remember(teacher, labels, generator)
         return result
 
     def generator(self, iteration: int) -> torch.Generator:

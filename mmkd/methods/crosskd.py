@@ -195,7 +195,6 @@ class CrossKD(Objective):
         for i, a in enumerate(generator.num_base_priors):
             z_s, z_t = (x[i].unflatten(1, (a, -1)) for x in (reused, wanted))
             worst = class_distance(z_s, z_t).sum(2).amax(1)
-            views.append(
-                View('class distance', worst, stride=generator.strides[i][0], centre=centre)
-            )
+            stride = generator.strides[i][0]
+            views.append(View('class distance', worst, stride=stride, centre=centre))
         return views

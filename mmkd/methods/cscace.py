@@ -189,8 +189,8 @@ class CSCACE(Objective):
         return correlation_distance(*pair, self.normalize)
 
     def _adaptive(self, student: Tensor, teacher: Tensor, trace: Trace) -> Tensor:
-        labels = segmentor.labels(trace.samples)
-        keep = labels != self.ignore_index
+        labels = segmentor.known_labels(self, trace.samples)
+        keep = labels >= 0
         size = labels.shape[1:]
         student, teacher = (
             F.interpolate(z, size, mode='bilinear', align_corners=self.align_corners).permute(

@@ -125,25 +125,11 @@ class IFVD(PairObjective):
 
     def _labelled(self, trace: Trace) -> list[tuple[Tensor, Tensor, Tensor]]:
         """(student, teacher, labels) of each pair; -1 where ignored."""
-        self._check(trace)
         result = []
         for s, t in self.maps(trace):
-            labels = segmentor.resized_labels(trace.samples, s.shape[2:]).to(s.device)
-            result.append((s, t, labels.masked_fill(labels == self.ignore_index, -1)))
+            labels = segmentor.known_labels(self, trace.samples, s.shape[2:])
+            result.append((s, t, labels.to(s.device)))
         return result
-
-    def _check(self, trace: Trace) -> None:
-        if self.checked:  # looking costs a synchronisation with the device
-            return
-        labels = segmentor.labels(trace.samples)
-        labels = labels[labels != self.ignore_index]
-        if len(labels) and (labels.min() < 0 or labels.max() >= self.classes):
-            raise ValueError(
-                f'IFVD: labels reach from {int(labels.min())} to {int(labels.max())}, but the '
-                f'student has {self.classes} classes and ignore_index is {self.ignore_index}. '
-                'Set reduce_zero_label or ignore_index as the data need.'
-            )
-        self.checked = True
 
     def views(self, trace: Trace) -> list[View]:
         """Similarity of each pixel to its class centre, of both sides."""

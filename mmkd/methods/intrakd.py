@@ -35,12 +35,13 @@ def areas_of_interest(
         kernel (int): side of the averaging window, odd; 1 for none.
         binary (bool): 1 wherever the smoothed map is above 0; otherwise the map itself.
     """
-    known = (labels >= 0) & (labels < classes)
-    one_hot = F.one_hot(torch.where(known, labels, classes), classes + 1)[..., :classes]
-    maps = one_hot.permute(0, 3, 1, 2).float()
-    if kernel > 1:
-        maps = F.avg_pool2d(maps, kernel, 1, kernel // 2)
-    maps = F.interpolate(maps, size, mode='area')
+    found = []
+    for k in range(classes):  # all at once, 150 classes at full size take gigabytes
+        own = (labels == k).float()[:, None]
+        if kernel > 1:
+            own = F.avg_pool2d(own, kernel, 1, kernel // 2)
+        found.append(F.interpolate(own, size, mode='area'))
+    maps = torch.cat(found, 1)
     return (maps > 0).float() if binary else maps
 
 
@@ -124,7 +125,8 @@ class IntRAKD(PairObjective):
         student, teacher, teacher_name, resize, level_map: see PairObjective.
 
     Raises:
-        ValueError: options out of range; models without a decode head; missing labels.
+        ValueError: options out of range; models without a decode head; no labels; a label out of
+            range in the first batch.
     """
 
     default_weight = 0.1
@@ -155,7 +157,7 @@ class IntRAKD(PairObjective):
         self.kernel, self.binary, self.moments = kernel, binary, tuple(moments)
         self.norm = check_choice('IntRAKD', 'norm', norm, ('area', 'hw'))
         self.present_only, self.ignore_index = present_only, ignore_index
-        self.classes, self.told = 0, False
+        self.classes, self.checked, self.told = 0, False, False
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         super().bind(student, teacher)
@@ -168,8 +170,7 @@ class IntRAKD(PairObjective):
         super().setup(student, channel_free(teacher, self.teacher_taps))
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
-        labels = segmentor.labels(trace.samples)
-        labels = labels.masked_fill(labels == self.ignore_index, -1)
+        labels = segmentor.known_labels(self, trace.samples)
         losses = []
         for student, teacher in self.maps(trace):
             size = student.shape[2:]

@@ -1,0 +1,15 @@
+_base_ = ['mmseg::segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py']
+
+model = dict(
+    _delete_=True,
+    type='mmkd.Distiller',
+    student=_base_.model,
+    teacher=dict(
+        config='mmseg::segformer/segformer_mit-b4_8xb2-160k_ade20k-512x512.py',
+        checkpoint=(
+            'https://download.openmmlab.com/mmsegmentation/v0.5/segformer/segformer_mit-b4_512x512_160k_ade20k/'
+            'segformer_mit-b4_512x512_160k_ade20k_20210728_183055-7f509d7d.pth'
+        ),
+    ),
+    objectives=dict(cwd=dict(type='mmkd.CWD')),
+)

@@ -1,0 +1,19 @@
+# First phase of KA: the auto-encoder learns on the teacher, the student stays as it is.
+_base_ = ['mmseg::pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py']
+
+model = dict(
+    _delete_=True,
+    type='mmkd.Distiller',
+    student=_base_.model,
+    teacher=dict(
+        config='mmseg::pspnet/pspnet_r101-d8_4xb2-80k_cityscapes-512x1024.py',
+        checkpoint=(
+            'https://download.openmmlab.com/mmsegmentation/v0.5/pspnet/pspnet_r101-d8_512x1024_80k_cityscapes/'
+            'pspnet_r101-d8_512x1024_80k_cityscapes_20200606_112211-e1e1100f.pth'
+        ),
+    ),
+    objectives=dict(ka=dict(type='mmkd.KA', phase='autoencoder')),
+    task_weight=0,
+)
+still = dict(lr_mult=0, decay_mult=0)
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'backbone': still, 'head': still}))
