@@ -21,14 +21,20 @@ VARIANTS = ('code', 'sum', 'paper')
 WEIGHTS = {'segmentor': 10000.0, 'classifier': 1000.0}
 
 
-def attention(x: Tensor, p: float = 2) -> Tensor:
+def attention(x: Tensor, p: float = 2, valid: Tensor | None = None) -> Tensor:
     """(N, C, H, W) -> (N, H * W): ``sum_c |x_c|^p`` over its Euclidean length; 0 stays 0."""
-    energy = x.square() if p == 2 else x.abs().pow(p)
-    return F.normalize(energy.mean(1).flatten(1), dim=1)
+    energy = (x.square() if p == 2 else x.abs().pow(p)).mean(1)
+    if valid is not None:
+        energy = energy * valid
+    return F.normalize(energy.flatten(1), dim=1)
 
 
 def attention_distance(
-    student: Tensor, teacher: Tensor, p: float = 2, variant: str = 'code'
+    student: Tensor,
+    teacher: Tensor,
+    p: float = 2,
+    variant: str = 'code',
+    valid: Tensor | None = None,
 ) -> Tensor:
     """How far the attention of (N, C_s, H, W) is from that of (N, C_t, H, W).
 
@@ -37,12 +43,15 @@ def attention_distance(
         p (float): exponent of the activations.
         variant (str): of q_s - q_t, the mean square over N and places (``'code'``), the squared
             length (``'sum'``) or the length (``'paper'``), mean over N.
+        valid (Tensor | None): (N, H, W) bool; other places have no energy and are not counted.
     """
-    difference = attention(student, p) - attention(teacher, p)
+    difference = attention(student, p, valid) - attention(teacher, p, valid)
     if variant == 'paper':
         return difference.norm(dim=1).mean()
     squared = difference.square()
-    return squared.mean() if variant == 'code' else squared.sum(1).mean()
+    if variant == 'sum':
+        return squared.sum(1).mean()
+    return squared.mean() if valid is None else squared.sum() / valid.sum().clamp(min=1)
 
 
 @MODELS.register_module()
@@ -63,6 +72,9 @@ class AT(PairObjective):
         variant (str | None): ``'code'``, ``'sum'`` (squared length), ``'paper'`` (length). ``None``
             is ``'code'`` for segmentors and classifiers and ``'sum'`` for detectors.
         p (float): exponent of the activations, at least 1.
+        mask_ignore (bool): leave out cells of a segmentor whose label is to be ignored. No
+            published code does.
+        ignore_index (int): that label.
         student, teacher, teacher_name, resize, level_map: see PairObjective.
 
     Raises:
@@ -80,6 +92,8 @@ class AT(PairObjective):
         teacher_name: str | None = None,
         variant: str | None = None,
         p: float = 2,
+        mask_ignore: bool = False,
+        ignore_index: int = 255,
         resize: str | None = None,
         level_map: str | list | None = None,
     ) -> None:
@@ -92,6 +106,7 @@ class AT(PairObjective):
                 f'AT: the exponent p must be a finite number of at least 1, found {p!r}.'
             )
         self.p = p
+        self.mask_ignore, self.ignore_index = mask_ignore, ignore_index
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         super().bind(student, teacher)
@@ -118,10 +133,13 @@ class AT(PairObjective):
         super().setup(student, channel_free(teacher, self.teacher_taps))
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
-        return {'loss': sum(self.compare(s, t) for s, t in self.maps(trace))}
-
-    def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
-        return attention_distance(student, teacher, self.p, self.variant)
+        losses = []
+        for s, t in self.maps(trace):
+            valid = None
+            if self.mask_ignore:
+                valid = segmentor.valid_pixels(trace.samples, s.shape[2:], self.ignore_index)
+            losses.append(attention_distance(s, t, self.p, self.variant, valid))
+        return {'loss': sum(losses)}
 
     def views(self, trace: Trace) -> list[View]:
         """Attention of both sides, as multiples of its mean."""

@@ -199,6 +199,13 @@ class CIRKDMemory(Objective):
             self.remember(teacher, labels, generator)
         return result
 
+    def describe(self) -> list[str]:
+        lines = []
+        for name, queue in (('pixels', self.pixel_queue), ('regions', self.region_queue)):
+            shape, size = ' x '.join(map(str, queue.entries.shape)), queue.entries.nbytes / 1e6
+            lines.append(f'remembers {name}, {shape}, {size:.0f} MB')
+        return lines
+
     def generator(self, iteration: int) -> torch.Generator:
         seed = (self.seed * 1_000_003 + iteration) * 997 + get_rank()
         return torch.Generator().manual_seed(seed % 2**32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Any
 
 import torch
@@ -13,10 +14,10 @@ from mmkd.functional import check_at_least, check_choice, check_temperature
 from mmkd.functional.pooling import pool_nodes
 from mmkd.objective import Objective, Taps
 from mmkd.registry import MODELS
-from mmkd.tap import Trace, parse_taps
+from mmkd.tap import Tap, Trace, parse_taps
 
-#: more nodes than this are refused: their similarities take m x m floats an image, many times
-MOST_NODES = 4096
+#: more similarities of a batch than this are refused: about ten such matrices are held
+MOST_SIMILARITIES = 2**24
 _EPS = 1e-12
 
 
@@ -70,7 +71,7 @@ def trust(
 
 
 def adaptive_cross_entropy(
-    student: Tensor, teacher: Tensor, labels: Tensor, alpha: Tensor
+    student: Tensor, teacher: Tensor, labels: Tensor, alpha: Tensor, weight: Tensor | None = None
 ) -> Tensor:
     """``- mean_r sum_k q_rk log p^s_rk`` with ``q = alpha p^t + (1 - alpha) onehot(y)``.
 
@@ -78,11 +79,14 @@ def adaptive_cross_entropy(
         student (Tensor): logits (R, K).
         teacher (Tensor): probabilities (R, K).
         labels, alpha (Tensor): (R,).
+        weight (Tensor | None): (K,), how much pixels of each label count in the mean.
     """
     log_p = student.log_softmax(1)
     hard = -log_p.gather(1, labels[:, None])[:, 0]
     soft = -(teacher * log_p).sum(1)
-    return (alpha * soft + (1 - alpha) * hard).mean()
+    error = alpha * soft + (1 - alpha) * hard
+    counts = torch.ones_like(error) if weight is None else weight[labels]
+    return (counts * error).sum() / counts.sum().clamp(min=_EPS)
 
 
 @MODELS.register_module()
@@ -92,14 +96,15 @@ class CSCACE(Objective):
     Park and Heo, Sensors 2020. Normalisation, tap, weights and the rule of the mixture are not
     settled by what is public, so this is an interpretation: CSC on the features before the
     classifier, whatever their widths; ACE on the logits, resized to the labels as the task's cross
-    entropy does. ACE takes the place of the main head's cross entropy: set
-    ``task_weight={'decode.loss_ce': 0}``, or leave that out to add it.
+    entropy does. ACE takes the place of the main head's cross entropy, whose class weights it
+    shares: set ``task_weight={'decode.loss_ce': 0}`` in the model, or leave that out to add it.
 
     Args:
         normalize (str): ``'frobenius'``, ``'row'`` or ``'none'``, see
             :func:`correlation_distance`.
         pool (str | None): ``'max'`` or ``'avg'`` over windows of ``pool_size`` before CSC. Memory
-            grows with the square of the number of places: above 4,096 pool them.
+            grows with the square of the number of places: pool more than 2,896 (two images on a
+            GPU) or 2,048 (four).
         pool_size (int): side of the windows.
         policy (str): share of the teacher in ACE's target: ``'confidence'``, ``'correct'`` or
             ``'fixed'``, see :func:`trust`.
@@ -112,7 +117,8 @@ class CSCACE(Objective):
 
     Raises:
         ValueError: options out of range; unequal or single class count; a head without
-            ``conv_seg``; more places than memory is for.
+            ``conv_seg``; other than two taps; no labels; a label out of range in the first batch;
+            maps of unequal size; more places than memory is for.
     """
 
     needs_ground_truth = True
@@ -151,16 +157,24 @@ class CSCACE(Objective):
             raise ValueError('CSCACE: csc and ace are both 0, which leaves nothing.')
         self.tau = check_temperature(name, tau)
         self.ignore_index = ignore_index
-        self.align_corners = False
+        self.classes, self.checked, self.align_corners = 0, False, False
+        self.register_buffer('class_weight', None, persistent=False)
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         assert teacher is not None
         segmentor.check_logits('CSCACE', student, teacher)
         self.align_corners = bool(getattr(student, 'align_corners', False))
-        for side, model in (('student', student), ('teacher', teacher)):
-            taps = [segmentor.feature_tap(model), segmentor.logits_tap(model)]
-            if not getattr(self, f'{side}_taps'):
-                setattr(self, f'{side}_taps', parse_taps(taps))
+        self.classes = segmentor.classes(student)
+        weights = segmentor.class_weights(student)
+        self.class_weight = None if weights is None else torch.tensor(weights)
+        self.student_taps = self.student_taps or _default_taps(student)
+        self.teacher_taps = self.teacher_taps or _default_taps(teacher)
+        for side, taps in (('student', self.student_taps), ('teacher', self.teacher_taps)):
+            if len(taps) != 2:
+                raise ValueError(
+                    f'CSCACE takes two taps of the {side}, features and logits, found '
+                    f'{", ".join(map(str, taps))}.'
+                )
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         assert trace.teacher is not None
@@ -180,11 +194,13 @@ class CSCACE(Objective):
                 f'{tuple(teacher.shape)}; it compares places of equal stride.'
             )
         pair = [pool_nodes(x, self.pool, self.pool_size) for x in (student, teacher)]
-        nodes = pair[0].shape[2] * pair[0].shape[3]
-        if nodes > MOST_NODES:
+        n, nodes = len(student), pair[0][0, 0].numel()
+        excess = n * nodes**2 / MOST_SIMILARITIES
+        if excess > 1:
+            size = ceil((self.pool_size if self.pool else 1) * excess**0.25)
             raise ValueError(
-                f'CSCACE: {nodes} places have {nodes} x {nodes} similarities an image, which takes '
-                f"too much memory. Set pool='avg', pool_size={max(self.pool_size, 1) * 2}."
+                f'CSCACE: {n} maps of {nodes} places have {n} x {nodes} x {nodes} similarities, '
+                f"which takes too much memory; set pool='avg', pool_size={size}."
             )
         return correlation_distance(*pair, self.normalize)
 
@@ -202,4 +218,8 @@ class CSCACE(Objective):
             return student.sum() * 0.0
         probabilities, labels = (teacher / self.tau).softmax(1), labels[keep]
         alpha = trust(probabilities, labels, self.policy, self.fixed)
-        return adaptive_cross_entropy(student, probabilities, labels, alpha)
+        return adaptive_cross_entropy(student, probabilities, labels, alpha, self.class_weight)
+
+
+def _default_taps(model: nn.Module) -> tuple[Tap, ...]:
+    return parse_taps([segmentor.feature_tap(model), segmentor.logits_tap(model)])

@@ -16,8 +16,6 @@ from mmkd.registry import MODELS
 from mmkd.tap import Trace, parse_taps
 
 PHASES = ('student', 'autoencoder')
-#: more places than this are refused: affinities take m x m floats an image
-MOST_PLACES = 8192
 _EPS = 1e-6
 
 
@@ -45,18 +43,22 @@ def adaptation(
 def affinity_error(student: Tensor, code: Tensor, reduction: str = 'row_l2') -> Tensor:
     """Between the m x m cosines of places of two maps (N, C, H, W), m = H * W.
 
+    The matrices are never built, for ``sum_j (a_i . a_j) (b_i . b_j) = a_i' (sum_j a_j b_j') b_i``:
+    memory grows with m, not with its square. In float64, because the terms cancel.
+
     Args:
         reduction (str): ``'row_l2'``: length of each row of the difference, mean over N and rows;
             ``'mse'``: mean square, SKD's pair-wise term without pooling.
     """
-    affinities = []
-    for x in (student, code):
-        unit = unit_places(x).flatten(2)
-        affinities.append(unit.mT @ unit)
-    error = affinities[0] - affinities[1]
+    s, t = (unit_places(x).flatten(2).double() for x in (student, code))
+
+    def rows(a: Tensor, b: Tensor) -> Tensor:
+        return (((b @ a.mT) @ a) * b).sum(1)
+
+    squares = (rows(s, s) + rows(t, t) - 2 * rows(s, t)).clamp(min=0)
     if reduction == 'mse':
-        return error.square().mean()
-    return (error.square().sum(2) + 1e-12).sqrt().mean()
+        return (squares.mean() / s.shape[2]).to(student.dtype)
+    return (squares + 1e-12).sqrt().mean().to(student.dtype)
 
 
 class AutoEncoder(nn.Module):
@@ -113,8 +115,8 @@ class KA(Objective):
 
     Raises:
         ValueError: options out of range; models without a decode head; maps whose strides differ
-            by no power of two up to 8; more than 8,192 places; a student's run that does not start
-            from a trained auto-encoder.
+            by no power of two up to 8; a student's run that does not start from a trained
+            auto-encoder.
     """
 
     own_losses = ('loss_reconstruction', 'loss_sparsity')
@@ -214,12 +216,6 @@ class KA(Objective):
             distance = adaptation(found, code, self.p, self.q, self.scope)
             result['loss_adapt'] = self.factors[0] * distance
         if self.factors[1]:
-            places = code.shape[2] * code.shape[3]
-            if places > MOST_PLACES:
-                raise ValueError(
-                    f'KA: {places} places have {places} x {places} affinities an image, which '
-                    'takes too much memory. Set affinity=0, or train on smaller crops.'
-                )
             adapter = self.adapter if self.share else self.affinity_adapter
             error = affinity_error(_resized(adapter(student), code), code, self.reduction)
             result['loss_affinity'] = self.factors[1] * error

@@ -8,7 +8,7 @@ import torch
 from mmengine.dist import get_rank
 from torch import Tensor, nn
 
-from mmkd.families import DETECTORS, family_of, is_two_stage
+from mmkd.families import DETECTORS, family_of, is_two_stage, segmentor
 from mmkd.functional import check_choice, weight_or
 from mmkd.functional.pyramid import bind_pyramid, check_maps
 from mmkd.levels import Level
@@ -55,6 +55,9 @@ class MGD(PairObjective):
             students, 0.75 for segmentors, otherwise 0.65.
         mask (str): hides places of all channels (``'spatial'``) or whole channels (``'channel'``).
         seed (int): of the masks, which depend on it, on the iteration and on the rank only.
+        mask_ignore (bool): leave out cells of a segmentor whose label is to be ignored. No
+            published code does.
+        ignore_index (int): that label.
         student, teacher, teacher_name, adapt, resize, level_map, in_channels, out_channels: see
             :class:`~mmkd.objective.PairObjective`.
 
@@ -73,6 +76,8 @@ class MGD(PairObjective):
         mask_ratio: float | None = None,
         mask: str = 'spatial',
         seed: int = 0,
+        mask_ignore: bool = False,
+        ignore_index: int = 255,
         **pair: Any,
     ) -> None:
         super().__init__(student, teacher, weight_or(1.0, weight), **pair)
@@ -80,6 +85,7 @@ class MGD(PairObjective):
             raise ValueError(f'MGD: mask_ratio must lie in [0, 1], found {mask_ratio}.')
         self.asked_weight, self.mask_ratio, self.seed = weight, mask_ratio, seed
         self.mask = check_choice('MGD', 'mask', mask, ('spatial', 'channel'))
+        self.mask_ignore, self.ignore_index = mask_ignore, ignore_index
         self.generators = nn.ModuleDict()
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
@@ -106,8 +112,11 @@ class MGD(PairObjective):
         pairs = self.tensor_pairs(trace)
         losses = []
         for k, ((s, t), mask) in enumerate(zip(pairs, self.masks(trace, pairs), strict=True)):
-            generated = self.generators[f'{k}'](s * mask)
-            losses.append((generated - t).square().sum() / len(s))
+            error = (self.generators[f'{k}'](s * mask) - t).square()
+            if self.mask_ignore:
+                valid = segmentor.valid_pixels(trace.samples, s.shape[2:], self.ignore_index)
+                error = error * valid[:, None]
+            losses.append(error.sum() / len(s))
         return {'loss': sum(losses)}
 
     def masks(self, trace: Trace, pairs: list[tuple[Tensor, Tensor]]) -> list[Tensor]:

@@ -109,6 +109,22 @@ def test_objective():
     assert float(objective(make_step(objective, student, twin))['loss']) == 0
 
 
+@pytest.mark.parametrize('variant', ['code', 'sum', 'paper'])
+def test_mask_leaves_cells_out(variant):
+    student, teacher = ToySegmentor(4), ToySegmentor(6)
+    labels = torch.zeros(2, 32, 48, dtype=torch.long)
+    labels[:, :, :16] = 255  # the first two columns of the map
+    objective = prepare(AT(variant=variant, mask_ignore=True), student, teacher)
+    trace = make_step(objective, student, teacher, labels=labels)
+    s, t = (x[:, :, :, 2:] for x in objective.maps(trace)[0])
+    torch.testing.assert_close(objective(trace)['loss'], attention_distance(s, t, 2, variant))
+    plain = prepare(AT(variant=variant), student, teacher)(trace)['loss']
+    assert float(plain.detach()) != pytest.approx(float(objective(trace)['loss'].detach()))
+    for sample in trace.samples:
+        sample.gt_sem_seg.data.fill_(255)
+    assert float(objective(trace)['loss'].detach()) == 0
+
+
 @pytest.mark.parametrize(
     ('build', 'message'),
     [

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from mmseg.models.losses import CrossEntropyLoss
 from segmentation_toys import ToySegmentor, make_step, prepare, probe_tensors
 from torch.nn import functional as F
 
@@ -96,6 +97,22 @@ def test_a_step_and_its_terms():
     assert float(warm['loss_ace'].detach()) != float(found['loss_ace'].detach())
 
 
+def test_class_weights_of_the_students_own_loss():
+    models = ToySegmentor(4), ToySegmentor(6)
+    models[0].decode_head.loss_decode = CrossEntropyLoss(class_weight=[1.0, 0.0, 3.0])
+    labels = torch.randint(0, 3, (2, 32, 48), generator=torch.Generator().manual_seed(1))
+    labels[0, :9] = 255
+    objective = prepare(CSCACE(policy='fixed', fixed=0.0, csc=0.0), *models)
+    trace = make_step(objective, *models, labels=labels)
+    logits = trace.student['decode_head.conv_seg'][0]
+    logits = F.interpolate(logits, labels.shape[1:], mode='bilinear')
+    weight = torch.tensor([1.0, 0.0, 3.0])
+    wanted = F.cross_entropy(logits, labels, weight, ignore_index=255)
+    torch.testing.assert_close(objective(trace)['loss_ace'], wanted)
+    found = models[0].decode_head.loss_decode(logits, labels, ignore_index=255)
+    assert float(found.detach()) > 0 and not objective.state_dict()
+
+
 def test_all_labels_ignored():
     models = ToySegmentor(4), ToySegmentor(6)
     objective = prepare(CSCACE(), *models)
@@ -111,8 +128,12 @@ def test_what_is_refused(monkeypatch):
         CSCACE(fixed=1.5)
     with pytest.raises(ValueError, match='3 classes and the teacher 4'):
         CSCACE().bind(ToySegmentor(num_classes=3), ToySegmentor(num_classes=4))
-    monkeypatch.setattr('mmkd.methods.cscace.MOST_NODES', 10)
+    with pytest.raises(ValueError, match='two taps of the teacher, .* found backbone'):
+        CSCACE(teacher='backbone').bind(ToySegmentor(), ToySegmentor())
+    monkeypatch.setattr('mmkd.methods.cscace.MOST_SIMILARITIES', 2 * 10**2)
     models = ToySegmentor(4), ToySegmentor(6)
     objective = prepare(CSCACE(), *models)
-    with pytest.raises(ValueError, match="24 places.*pool='avg', pool_size=4"):
+    with pytest.raises(ValueError, match="2 maps of 24 places.*pool='avg', pool_size=2"):
         objective(make_step(objective, *models))
+    pooled = prepare(CSCACE(pool='avg', pool_size=2), *models)
+    pooled(make_step(pooled, *models))
