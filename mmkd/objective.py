@@ -99,6 +99,10 @@ class Objective(nn.Module):
         """What this objective looks at in one step, for tools/visualize.py."""
         return []
 
+    def views_at(self, trace: Trace, point: tuple[float, float]) -> Sequence[View | Boxes]:
+        """The same as seen from one place, (x, y) in pixels of the input; for ``--point``."""
+        return self.views(trace)
+
 
 class PairObjective(Objective):
     """Compare student and teacher tensor by tensor: implement :meth:`compare`, nothing else.

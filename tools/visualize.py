@@ -18,6 +18,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--split', choices=SPLITS, default='train')
     parser.add_argument('--indices', nargs='+', type=int, default=[0, 1, 2], metavar='N')
     parser.add_argument('--checkpoint', help="the student's weights; untrained without")
+    parser.add_argument(
+        '--point',
+        nargs=2,
+        type=float,
+        metavar=('X', 'Y'),
+        help="a pixel of the network's input: show what is similar to it (SKDPair)",
+    )
     parser.add_argument('--out', help='folder; default: work_dirs/<config name>/pages')
     add_common(parser)
     return parser.parse_args()
@@ -27,7 +34,8 @@ def main() -> None:
     args = parse_args()
     config = apply_common(args, load_config(args.config))
     check_data(config, args.split)
-    audit = Audit(config, args.split, args.checkpoint)
+    point = tuple(args.point) if args.point else None
+    audit = Audit(config, args.split, args.checkpoint, point=point)
     out = args.out or f'{default_work_dir(config.filename)}/pages'
     for path in audit.pages(args.indices, out):
         print(path)

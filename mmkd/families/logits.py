@@ -51,7 +51,7 @@ def bind_rows(objective: Objective, student: nn.Module, teacher: nn.Module | Non
         counts = [model.head.fc.out_features for model in (student, teacher or student)]
         check_same(owner, 'class counts', *counts, 'AT and SP compare features of any classes')
         if counts[0] == 1:
-            raise ValueError(f'{owner}: a softmax over one class is always 1. Use two outputs.')
+            raise ValueError(f'{owner}: a softmax over one class is always 1; use two outputs.')
         _choose(objective, classifier.LOGITS, teacher and classifier.LOGITS)
     return kind
 
@@ -92,7 +92,8 @@ def rows(trace: Trace, objective: Objective, kind: str, ignore_index: int = 255)
     """The rows of one step; there may be none.
 
     Raises:
-        ValueError: logit maps of unequal size; missing labels.
+        ValueError: logit maps of unequal size; missing labels; in the first batch labels beyond the
+            classes.
     """
     if kind == 'rois':
         target = two_stage.targets(trace)[0]
@@ -110,9 +111,10 @@ def rows(trace: Trace, objective: Objective, kind: str, ignore_index: int = 255)
     if own.shape != wanted.shape:
         raise ValueError(
             f'{type(objective).__name__}: logit maps differ in size, student {tuple(own.shape)} '
-            f'and teacher {tuple(wanted.shape)}. Use models of equal stride, or KD with resize=.'
+            f'and teacher {tuple(wanted.shape)}; use models of equal stride, or KD with resize=.'
         )
-    labels = segmentor.resized_labels(trace.samples, own.shape[2:])
-    keep = labels != ignore_index
+    classes, size = own.shape[1], own.shape[2:]
+    labels = segmentor.known_labels(objective, trace.samples, classes, ignore_index, size)
+    keep = labels >= 0
     own, wanted = (x.permute(0, 2, 3, 1)[keep] for x in (own, wanted))
     return Rows(own, wanted, labels[keep])

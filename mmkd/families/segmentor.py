@@ -27,7 +27,7 @@ def logits_tap(model: nn.Module) -> str:
     if not isinstance(getattr(head, 'conv_seg', None), nn.Module):
         raise ValueError(
             f'{type(head).__name__} has no conv_seg, so there are no per-pixel class logits to '
-            'distil. Use a feature method on its backbone or neck, e.g. CWD with '
+            'distil; use a feature method on its backbone or neck, e.g. CWD with '
             "student='backbone[3]'."
         )
     return f'{path}.conv_seg'
@@ -92,13 +92,13 @@ def check_logits(owner: str, student: nn.Module, teacher: nn.Module) -> None:
     k_s, k_t = classes(student), classes(teacher)
     if k_s != k_t:
         raise ValueError(
-            f'{owner} compares class logits: the student has {k_s} classes and the teacher {k_t}. '
-            'Use a teacher of the same classes, or a feature method (CWD, SKDPair, IFVD, AT).'
+            f'{owner} compares class logits: the student has {k_s} classes and the teacher {k_t}; '
+            'use a teacher of the same classes, or a feature method (CWD, SKDPair, IFVD, AT).'
         )
     if k_s == 1:
         raise ValueError(
             f'{owner}: both heads have one output channel, and a softmax over one class is always '
-            '1. Use a two-channel head, or a feature method (CWD, SKDPair, IFVD, AT).'
+            '1; use a two-channel head, or a feature method (CWD, SKDPair, IFVD, AT).'
         )
 
 
@@ -117,13 +117,17 @@ def labels(samples: list) -> Tensor:
     if any('gt_sem_seg' not in sample for sample in samples):
         raise ValueError(
             'This objective needs segmentation labels, but the batch has samples without '
-            'gt_sem_seg. Add LoadAnnotations and PackSegInputs to the training pipeline.'
+            'gt_sem_seg; add LoadAnnotations and PackSegInputs to the training pipeline.'
         )
     return torch.stack([sample.gt_sem_seg.data.squeeze(0) for sample in samples]).long()
 
 
 def known_labels(
-    objective: nn.Module, samples: list, size: tuple[int, int] | None = None
+    objective: nn.Module,
+    samples: list,
+    classes: int,
+    ignore_index: int = 255,
+    size: tuple[int, int] | None = None,
 ) -> Tensor:
     """(N, h, w) long: ground truth, resized by nearest neighbour; -1 where it is to be ignored.
 
@@ -131,22 +135,21 @@ def known_labels(
     looking costs a synchronisation with the device.
 
     Args:
-        objective (nn.Module): has ``classes``, ``ignore_index`` and ``checked``.
         size (tuple[int, int] | None): None leaves the labels at their own size.
 
     Raises:
         ValueError: a sample without labels; in the first batch a label out of range.
     """
-    found, classes = labels(samples), objective.classes
-    asked = found != objective.ignore_index
+    found = labels(samples)
+    asked = found != ignore_index
     known = asked & (found >= 0) & (found < classes)
-    if not objective.checked and not torch.equal(asked, known):
+    if not getattr(objective, 'labels_checked', False) and not torch.equal(asked, known):
         raise ValueError(
             f'{type(objective).__name__}: labels reach from {int(found[asked].min())} to '
             f'{int(found[asked].max())}, but the student has {classes} classes and ignore_index is '
-            f'{objective.ignore_index}; set reduce_zero_label or ignore_index as the data need.'
+            f'{ignore_index}; set reduce_zero_label or ignore_index as the data need.'
         )
-    objective.checked = True
+    objective.labels_checked = True
     found = torch.where(known, found, -1)
     if size is None:
         return found

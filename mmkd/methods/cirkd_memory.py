@@ -150,8 +150,7 @@ class CIRKDMemory(Objective):
         )
         self.pushed = int(check_at_least(name, 'pushed', pushed, 1))
         self.compat_queue, self.persistent = compat_queue, persistent
-        self.seed, self.ignore_index = seed, ignore_index
-        self.classes, self.checked = 0, False
+        self.seed, self.ignore_index, self.classes = seed, ignore_index, 0
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         segmentor.check_segmentors('CIRKDMemory', student)
@@ -183,7 +182,9 @@ class CIRKDMemory(Objective):
                 f'the teacher {tuple(teacher.shape)} differ in size; use models of equal stride.'
             )
         student, teacher = (unit_rows(x.permute(0, 2, 3, 1)) for x in (student, teacher))
-        labels = segmentor.known_labels(self, trace.samples, teacher.shape[1:3])
+        labels = segmentor.known_labels(
+            self, trace.samples, self.classes, self.ignore_index, teacher.shape[1:3]
+        )
         keep = labels >= 0
         generator = self.generator(trace.progress.iteration)
         result = {}

@@ -157,7 +157,7 @@ class CSCACE(Objective):
             raise ValueError('CSCACE: csc and ace are both 0, which leaves nothing.')
         self.tau = check_temperature(name, tau)
         self.ignore_index = ignore_index
-        self.classes, self.checked, self.align_corners = 0, False, False
+        self.classes, self.align_corners = 0, False
         self.register_buffer('class_weight', None, persistent=False)
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
@@ -205,7 +205,7 @@ class CSCACE(Objective):
         return correlation_distance(*pair, self.normalize)
 
     def _adaptive(self, student: Tensor, teacher: Tensor, trace: Trace) -> Tensor:
-        labels = segmentor.known_labels(self, trace.samples)
+        labels = segmentor.known_labels(self, trace.samples, self.classes, self.ignore_index)
         keep = labels >= 0
         size = labels.shape[1:]
         student, teacher = (

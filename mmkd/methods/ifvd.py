@@ -103,7 +103,6 @@ class IFVD(PairObjective):
         super().__init__(student, teacher, weight, teacher_name, None, resize, level_map)
         self.mask_ignore, self.ignore_index = mask_ignore, ignore_index
         self.classes = 0
-        self.checked = False
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         super().bind(student, teacher)
@@ -127,7 +126,9 @@ class IFVD(PairObjective):
         """(student, teacher, labels) of each pair; -1 where ignored."""
         result = []
         for s, t in self.maps(trace):
-            labels = segmentor.known_labels(self, trace.samples, s.shape[2:])
+            labels = segmentor.known_labels(
+                self, trace.samples, self.classes, self.ignore_index, s.shape[2:]
+            )
             result.append((s, t, labels.to(s.device)))
         return result
 

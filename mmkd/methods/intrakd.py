@@ -157,7 +157,7 @@ class IntRAKD(PairObjective):
         self.kernel, self.binary, self.moments = kernel, binary, tuple(moments)
         self.norm = check_choice('IntRAKD', 'norm', norm, ('area', 'hw'))
         self.present_only, self.ignore_index = present_only, ignore_index
-        self.classes, self.checked, self.told = 0, False, False
+        self.classes, self.told = 0, False
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         super().bind(student, teacher)
@@ -170,7 +170,7 @@ class IntRAKD(PairObjective):
         super().setup(student, channel_free(teacher, self.teacher_taps))
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
-        labels = segmentor.known_labels(self, trace.samples)
+        labels = segmentor.known_labels(self, trace.samples, self.classes, self.ignore_index)
         losses = []
         for student, teacher in self.maps(trace):
             size = student.shape[2:]

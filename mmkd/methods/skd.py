@@ -15,7 +15,7 @@ from mmkd.methods.kd import REDUCTIONS, soft_kl
 from mmkd.objective import PairObjective, Taps
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
-from mmkd.visualization.view import View
+from mmkd.visualization.view import Boxes, View
 
 #: more nodes than this: affinities are compared through their Gram matrices
 _DIRECT_NODES = 2048
@@ -137,12 +137,16 @@ class SKDPixel(PairObjective):
         return {'loss': sum(losses)}
 
     def views(self, trace: Trace) -> list[View]:
-        """Where the student differs from the teacher."""
-        maps = [
-            soft_kl(*(x.permute(0, 2, 3, 1) for x in pair), self.tau)
-            for pair in self.tensor_pairs(trace)
-        ]
-        return [View('KL of student from teacher', kl, unit='nats') for kl in maps]
+        """What both predict, where that differs, and by how much."""
+        views = []
+        for pair in self.tensor_pairs(trace):
+            classes = [x.argmax(1) for x in pair]
+            for side, found in zip(('student', 'teacher'), classes, strict=True):
+                views.append(View('predicted class', found, kind='classes', side=side))
+            views.append(View('predictions differ', classes[0] != classes[1], kind='mask'))
+            kl = soft_kl(*(x.permute(0, 2, 3, 1) for x in pair), self.tau)
+            views.append(View('KL of student from teacher', kl, unit='nats'))
+        return views
 
 
 @MODELS.register_module()
@@ -209,14 +213,25 @@ class SKDPair(PairObjective):
         s, t = (pool_nodes(x, self.pool, self.pool_size) for x in (student, teacher))
         return pair_wise(s, t, self.detach_norm)
 
-    def views(self, trace: Trace) -> list[View]:
+    def views(self, trace: Trace) -> list[View | Boxes]:
         """Similarity, before pooling, of every place to the one in the middle."""
-        views = []
+        height, width = trace.inputs.shape[2:]
+        return self.views_at(trace, (width / 2, height / 2))
+
+    def views_at(self, trace: Trace, point: tuple[float, float]) -> list[View | Boxes]:
+        """Similarity, before pooling, of every place to the one under a pixel of the input."""
+        views: list[View | Boxes] = []
         for pair in self.maps(trace):
             for side, x in zip(('student', 'teacher'), pair, strict=True):
-                h, w = x.shape[2:]
+                cells = x.shape[:1:-1]  # width and height, as in a point
+                whole = trace.inputs.shape[:1:-1]
+                column, row = (
+                    min(max(int(at * n / size), 0), n - 1)
+                    for at, n, size in zip(point, cells, whole, strict=True)
+                )
                 unit = unit_nodes(x).view_as(x)
-                middle = unit[:, :, h // 2, w // 2, None, None]
-                shown = (unit * middle).sum(1).clamp(min=0)
-                views.append(View('similarity to the middle', shown, side=side, scale=1))
-        return views
+                shown = (unit * unit[:, :, row, column, None, None]).sum(1).clamp(min=0)
+                views.append(View('similarity to the marked place', shown, side=side, scale=1))
+        x, y = point
+        mark = [[image, x - 3, y - 3, x + 3, y + 3] for image in range(len(trace.inputs))]
+        return [*views, Boxes('marked place', trace.inputs.new_tensor(mark))]

@@ -37,6 +37,8 @@ class Audit:
         split (str): ``'train'`` or ``'val'``, whose pipeline and preprocessing are used.
         checkpoint (str | None): the student's weights; it is untrained without.
         seed (int): for pipelines that draw random numbers.
+        point (tuple[float, float] | None): a pixel (x, y) of the input, for objectives that show
+            what is like it.
 
     Raises:
         ValueError: an unknown split; a checkpoint that does not fit.
@@ -47,6 +49,7 @@ class Audit:
     split: str = 'train'
     checkpoint: str | None = None
     seed: int = 0
+    point: tuple[float, float] | None = None
     dataset: Any = field(init=False)
     model: Any = field(init=False)
 
@@ -99,13 +102,18 @@ class Audit:
         self, inputs: torch.Tensor, samples: list, shown: list[Shown]
     ) -> Iterator[tuple[str, list[np.ndarray]]]:
         """(name, a page for each image), objective by objective."""
+        height, width = inputs.shape[2:]
+        if self.point and not (0 <= self.point[0] < width and 0 <= self.point[1] < height):
+            raise ValueError(
+                f'point {self.point} lies outside of the input of {width} x {height} pixels.'
+            )
         objectives = getattr(self.model, 'objectives', {})
         if not objectives:
             yield 'data', [page(one, [], 'data: no objective in this config') for one in shown]
             return
         for name, trace in record(self.model, inputs, samples).items():
             objective = objectives[name]
-            views = objective.views(trace)
+            views = objective.views_at(trace, self.point) if self.point else objective.views(trace)
             heading = f'{name}: {type(objective).__name__}, weight {objective.weight}'
             lines, warnings = self._about(name)
             if not views:

@@ -122,7 +122,7 @@ def test_addresses_in_a_segmentor():
 def test_a_head_without_pixel_classifier_is_refused():
     model = build_model(tiny_pspnet(4))
     del model.decode_head.conv_seg
-    with pytest.raises(ValueError, match='has no conv_seg.*Use a feature method'):
+    with pytest.raises(ValueError, match='has no conv_seg.*use a feature method'):
         segmentor.logits_tap(model)
 
 

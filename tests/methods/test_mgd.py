@@ -1,9 +1,10 @@
-"""MGD against the sheet's numbers and the equation written out."""
+"""MGD against worked numbers and the equation written out."""
 
 import pytest
 import torch
 from pyramid_toys import levels, prepare, random_maps, toy, trace_of
-from segmentation_toys import probe_tensors
+from segmentation_toys import ToySegmentor, make_step, probe_tensors
+from segmentation_toys import prepare as prepare_for
 from torch import nn
 from torch.nn import functional as F
 
@@ -118,6 +119,19 @@ def test_describe_and_views():
     assert 'hides 45% of all cells' in objective.describe()[-1]
     s, t = random_maps(2, [3]), random_maps(2, [4])
     assert [v.kind for v in objective.views(trace_of(objective, s, t))] == ['mask', 'heat']
+
+
+def test_mask_leaves_cells_out():
+    student, teacher = ToySegmentor(4), ToySegmentor(6)
+    labels = torch.zeros(2, 32, 48, dtype=torch.long)
+    labels[:, :, :16] = 255  # the first two columns of the map
+    objective = prepare_for(MGD(mask_ratio=0.0, mask_ignore=True), student, teacher)
+    objective.generators['0'] = nn.Identity()
+    trace = make_step(objective, student, teacher, labels=labels)
+    error = [(s - t).square() for s, t in objective.tensor_pairs(trace)][0]
+    torch.testing.assert_close(objective(trace)['loss'], error[..., 2:].sum() / 2)
+    objective.mask_ignore = False
+    torch.testing.assert_close(objective(trace)['loss'], error.sum() / 2)
 
 
 def test_bad_input():

@@ -7,6 +7,7 @@ import pytest
 import torch
 from segmentation_toys import ToySegmentor, make_step, prepare, probe_tensors
 from torch import nn
+from torch.nn import functional as F
 
 from mmkd.methods import skd
 from mmkd.methods.kd import KD
@@ -229,3 +230,28 @@ def test_pair_is_finite_for_constant_maps(value):
     s = torch.full((1, 3, 4, 4), value, requires_grad=True)
     pair_wise(s, T[:1].float()).backward()
     assert s.grad.isfinite().all()
+
+
+def test_similarity_to_a_chosen_place():
+    """The cell under the pixel is like itself; its map is the row of the affinity matrix."""
+    models = ToySegmentor(4), ToySegmentor(6)
+    objective = prepare(SKDPair(), *models)
+    trace = make_step(objective, *models)
+    *maps, mark = objective.views_at(trace, (20.0, 10.0))
+    assert [view.side for view in maps] == ['student', 'teacher']
+    for view, x in zip(maps, objective.maps(trace)[0], strict=True):
+        unit = F.normalize(x.detach().flatten(2), dim=1)
+        row = (unit.mT @ unit)[:, 1 * 6 + 2].clamp(min=0)  # stride 8: row 1, column 2 of 4 x 6
+        torch.testing.assert_close(view.maps.detach().flatten(1), row, atol=1e-5, rtol=0)
+        assert view.maps[:, 1, 2].detach().allclose(torch.ones(2))
+    assert mark.boxes[0].tolist() == [0, 17, 7, 23, 13]
+    middle = objective.views(trace)[0].maps
+    torch.testing.assert_close(middle, objective.views_at(trace, (24.0, 16.0))[0].maps)
+
+
+def test_predictions_and_where_they_differ():
+    models = ToySegmentor(4), ToySegmentor(6)
+    objective = prepare(SKDPixel(), *models)
+    views = {(v.title, v.side): v for v in objective.views(make_step(objective, *models))}
+    own, wanted = (views['predicted class', side].maps for side in ('student', 'teacher'))
+    assert torch.equal(views['predictions differ', ''].maps, own != wanted)
