@@ -27,7 +27,7 @@ def logits_tap(model: nn.Module) -> str:
     if not isinstance(getattr(head, 'conv_seg', None), nn.Module):
         raise ValueError(
             f'{type(head).__name__} has no conv_seg, so there are no per-pixel class logits to '
-            'distil; use a feature method on its backbone or neck, e.g. CWD with '
+            'distil; use a feature method on its backbone or neck, such as CWD with '
             "student='backbone[3]'."
         )
     return f'{path}.conv_seg'

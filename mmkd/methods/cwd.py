@@ -140,6 +140,6 @@ def _check_classes(student: nn.Module, teacher: nn.Module) -> None:
     k_s, k_t = segmentor.classes(student), segmentor.classes(teacher)
     if k_s != k_t:
         raise ValueError(
-            f'CWD on logits: the student has {k_s} classes and the teacher {k_t}. Use features '
+            f'CWD on logits: the student has {k_s} classes and the teacher {k_t}; use features '
             "instead, e.g. student='decode_head.bottleneck'."
         )

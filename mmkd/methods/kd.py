@@ -185,10 +185,10 @@ def _check_equal(student: int, teacher: int) -> None:
     if student != teacher:
         raise ValueError(
             f'KD compares class logits: the student has {student} classes and the teacher '
-            f'{teacher}. Use a teacher of the same classes, or a feature method (CWD, FGFI).'
+            f'{teacher}; use a teacher of the same classes, or a feature method (CWD, FGFI).'
         )
     if student == 1:
         raise ValueError(
-            'KD: a softmax over one class is always 1, so the loss would be 0 for ever. Use a '
+            'KD: a softmax over one class is always 1, so the loss would be 0 for ever; use a '
             'two-channel head, or a feature method such as CWD.'
         )

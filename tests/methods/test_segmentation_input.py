@@ -96,7 +96,7 @@ def without_pixel_classifier(request):
 @pytest.mark.parametrize('name', sorted(LOGITS | FEATURES | {'CWD'}))
 def test_heads_that_classify_masks(name, without_pixel_classifier):
     model = without_pixel_classifier
-    model.decode_head.num_classes = 3
+    model.decode_head.num_classes = model.decode_head.out_channels = 3
     with pytest.raises(ValueError) as error:
         method(name)().bind(model, build_model(tiny_pspnet(4)) if name != 'KA' else model)
     message = one_sentence(error, None)
