@@ -22,6 +22,7 @@ from mmkd.methods.fgd import FGD
 from mmkd.methods.fgfi import FGFI
 from mmkd.methods.fitnet import FitNet
 from mmkd.methods.fsp import FSP
+from mmkd.methods.ft import FT
 from mmkd.methods.gid import GID
 from mmkd.methods.gkd import GKD
 from mmkd.methods.hdkd import HDKD
@@ -61,6 +62,7 @@ from mmkd.methods.vid import VID
 from mmkd.methods.wsld import WSLD
 
 __all__ = [
+    'FT',
     'KA',
     'CIRKDMemory',
     'IntRAKD',

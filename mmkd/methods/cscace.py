@@ -16,8 +16,8 @@ from mmkd.objective import Objective, Taps
 from mmkd.registry import MODELS
 from mmkd.tap import Tap, Trace, parse_taps
 
-#: more similarities of a batch than this are refused: about ten such matrices are held
-MOST_SIMILARITIES = 2**24
+#: more similarities of a batch than this are refused: seven such matrices are held
+MOST_SIMILARITIES = 2**25
 _EPS = 1e-12
 
 
@@ -103,8 +103,8 @@ class CSCACE(Objective):
         normalize (str): ``'frobenius'``, ``'row'`` or ``'none'``, see
             :func:`correlation_distance`.
         pool (str | None): ``'max'`` or ``'avg'`` over windows of ``pool_size`` before CSC. Memory
-            grows with the square of the number of places: pool more than 2,896 (two images on a
-            GPU) or 2,048 (four).
+            grows with the square of the number of places: pool more than 4,096 (two images on a
+            GPU) or 2,896 (four).
         pool_size (int): side of the windows.
         policy (str): share of the teacher in ACE's target: ``'confidence'``, ``'correct'`` or
             ``'fixed'``, see :func:`trust`.

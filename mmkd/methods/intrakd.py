@@ -35,13 +35,14 @@ def areas_of_interest(
         kernel (int): side of the averaging window, odd; 1 for none.
         binary (bool): 1 wherever the smoothed map is above 0; otherwise the map itself.
     """
-    found = []
-    for k in range(classes):  # all at once, 150 classes at full size take gigabytes
-        own = (labels == k).float()[:, None]
-        if kernel > 1:
-            own = F.avg_pool2d(own, kernel, 1, kernel // 2)
-        found.append(F.interpolate(own, size, mode='area'))
-    maps = torch.cat(found, 1)
+    maps = torch.zeros(len(labels), classes, *size, device=labels.device)
+    # One after the other: at full size 150 maps take gigabytes, and few classes are in a batch.
+    for k in labels.unique().tolist():
+        if 0 <= k < classes:
+            own = (labels == k).float()[:, None]
+            own = F.avg_pool2d(own, (kernel, 1), 1, (kernel // 2, 0))
+            own = F.avg_pool2d(own, (1, kernel), 1, (0, kernel // 2))
+            maps[:, k] = F.interpolate(own, size, mode='area')[:, 0]
     return (maps > 0).float() if binary else maps
 
 
@@ -60,12 +61,13 @@ def region_moments(features: Tensor, areas: Tensor, norm: str = 'area') -> Tenso
     count = weights.sum(2) if norm == 'area' else weights.new_full(weights.shape[:2], flat.shape[2])
     weights = weights / count.clamp(min=1e-10)[..., None]
     present = (areas.flatten(2) > 0).sum(2) >= FEWEST_CELLS
+    found = flat.new_zeros(*weights.shape[:2], 3, flat.shape[1]) + 0.0 * flat.sum()
     # A class at a time, and again backwards: no (N, K, C, m) tensor is held.
-    found = [
-        checkpoint(_moments, flat, weights[:, k], use_reentrant=False, preserve_rng_state=False)
-        for k in range(weights.shape[1])
-    ]
-    return torch.stack(found, 1) * present[..., None, None]
+    for k in present.any(0).nonzero()[:, 0].tolist():
+        found[:, k] = checkpoint(
+            _moments, flat, weights[:, k], use_reentrant=False, preserve_rng_state=False
+        )
+    return found * present[..., None, None]
 
 
 def _moments(flat: Tensor, weight: Tensor) -> Tensor:
@@ -121,6 +123,7 @@ class IntRAKD(PairObjective):
         norm (str): moments are divided by the ``'area'`` of the region, or by ``'hw'`` as the
             authors explain their code.
         present_only (bool): the divisor counts the classes in the image instead of all.
+        exclude (tuple[int, ...]): classes that are no regions, for instance a background.
         ignore_index (int): label of pixels in no region.
         student, teacher, teacher_name, resize, level_map: see PairObjective.
 
@@ -145,6 +148,7 @@ class IntRAKD(PairObjective):
         moments: tuple[int, ...] = (1, 2, 3),
         norm: str = 'area',
         present_only: bool = False,
+        exclude: tuple[int, ...] = (),
         ignore_index: int = 255,
         resize: str | None = None,
         level_map: str | list | None = None,
@@ -157,6 +161,7 @@ class IntRAKD(PairObjective):
         self.kernel, self.binary, self.moments = kernel, binary, tuple(moments)
         self.norm = check_choice('IntRAKD', 'norm', norm, ('area', 'hw'))
         self.present_only, self.ignore_index = present_only, ignore_index
+        self.exclude = tuple(exclude)
         self.classes, self.told = 0, False
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
@@ -164,6 +169,11 @@ class IntRAKD(PairObjective):
         segmentor.bind_features(self, student, teacher)
         segmentor.check_segmentors('IntRAKD', student)
         self.classes = max(segmentor.classes(student), 2)
+        if not set(self.exclude) <= set(range(self.classes)):
+            raise ValueError(
+                f'IntRAKD: exclude={self.exclude} are not all among the classes 0 to '
+                f'{self.classes - 1}.'
+            )
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
         student = channel_free(student, self.student_taps)
@@ -171,6 +181,8 @@ class IntRAKD(PairObjective):
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         labels = segmentor.known_labels(self, trace.samples, self.classes, self.ignore_index)
+        for k in self.exclude:
+            labels = labels.masked_fill(labels == k, -1)
         losses = []
         for student, teacher in self.maps(trace):
             size = student.shape[2:]
@@ -189,6 +201,6 @@ class IntRAKD(PairObjective):
         if bool((some.sum(1) > 1).any()) and bool((covers.all(2) | ~some).all()):
             warnings.warn(
                 f'IntRAKD: kernel={self.kernel} spreads every region over the whole map, so there '
-                'is nothing to compare. Lower it.',
+                'is nothing to compare; lower it.',
                 stacklevel=2,
             )

@@ -99,6 +99,22 @@ def test_constant_maps_are_finite(value):
     assert loss.isfinite() and x.grad.isfinite().all()
 
 
+def test_excluded_classes_are_as_if_unlabelled():
+    models = ToySegmentor(4), ToySegmentor(6)
+    labels = torch.zeros(2, 32, 48).long()
+    labels[:, :16], labels[:, 16:, 24:] = 1, 2
+    found = []
+    for options, changed in ((dict(exclude=(0,)), labels), ({}, labels.masked_fill(labels == 0, 255))):
+        objective = prepare(IntRAKD(kernel=1, **options), *models)
+        found.append(objective(make_step(objective, *models, labels=changed))['loss'])
+    everything = prepare(IntRAKD(kernel=1), *models)
+    everything = everything(make_step(everything, *models, labels=labels))['loss']
+    torch.testing.assert_close(*found)
+    assert float(found[0].detach()) != pytest.approx(float(everything.detach()))
+    with pytest.raises(ValueError, match=r'exclude=\(3,\) .* 0 to 2'):
+        IntRAKD(exclude=(3,)).bind(*models)
+
+
 def test_a_step_and_a_kernel_that_is_too_large():
     models = ToySegmentor(4), ToySegmentor(6)
     labels = torch.zeros(2, 32, 48).long()

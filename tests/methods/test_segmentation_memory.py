@@ -24,7 +24,7 @@ def maps(n, channels):
 
 
 def intra_region(student, teacher):
-    areas = areas_of_interest(LABELS[: len(student)], 150, (H, W))
+    areas = areas_of_interest(LABELS[: len(student)] % 9, 150, (H, W))
     pair = [region_moments(x, areas) for x in (student, teacher)]
     return affinity_distance(*pair)
 
@@ -64,11 +64,11 @@ def test_peak_with_backward(loss, n, channels):
 
 
 def test_what_correlation_refuses_to_hold():
-    """The largest batch of places that CSCACE takes stays below the limit, too."""
-    side = int((MOST_SIMILARITIES / 2) ** 0.25)
+    """The largest batch of places that CSCACE takes stays below the limit, too: measured at a 16th."""
+    side = int((MOST_SIMILARITIES / 16 / 2) ** 0.25)
     generator = torch.Generator().manual_seed(0)
     student, teacher = (torch.randn(2, 4, side, side, generator=generator) for _ in range(2))
     student.requires_grad_()
     for normalize in ('frobenius', 'row', 'none'):
         step = lambda n=normalize: correlation_distance(student, teacher, n).backward()  # noqa: E731
-        assert peak_bytes(step) < LIMIT
+        assert 16 * peak_bytes(step) < LIMIT

@@ -1,0 +1,12 @@
+_base_ = ['cls_r8w8_cifar10.py']
+
+model = dict(
+    _delete_=True,
+    type='mmkd.Distiller',
+    student=_base_.model,
+    teacher=dict(
+        config='mmkd::cls_r14w16_cifar10.py',
+        checkpoint='work_dirs/cls_r14w16_cifar10/epoch_30.pth',
+    ),
+    objectives=dict(eskd=dict(type='mmkd.ESKD')),
+)

@@ -1,0 +1,154 @@
+"""FT: the student explains itself in the words in which the teacher was paraphrased."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmkd.families import classifier
+from mmkd.functional import check_at_least, check_choice
+from mmkd.functional.pooling import pool_to_smaller
+from mmkd.levels import Level
+from mmkd.objective import Objective, Taps
+from mmkd.registry import MODELS
+from mmkd.tap import Trace
+
+PHASES = ('student', 'paraphraser')
+
+
+def factor_distance(student: Tensor, teacher: Tensor, variant: str = 'l1') -> Tensor:
+    """Between factors (N, C, H, W), each scaled to length 1 as a vector.
+
+    Args:
+        variant (str): ``'l1'``: mean absolute difference over all elements; ``'l1_sum'``: its sum
+            over an image, mean over N; ``'attention'``: the squares are averaged over channels
+            before they are scaled, then the mean absolute difference.
+    """
+    if variant == 'attention':
+        student, teacher = student.square().mean(1), teacher.square().mean(1)
+    s, t = (F.normalize(x.flatten(1)) for x in (student, teacher))
+    error = (s - t).abs()
+    return error.sum(1).mean() if variant == 'l1_sum' else error.mean()
+
+
+def encoder(channels: int, factors: int) -> nn.Sequential:
+    """(N, channels, H, W) -> (N, factors, H, W): three 3x3 convolutions with LeakyReLU 0.1."""
+    middle = max(channels, factors)
+    return _stack(nn.Conv2d, [channels, middle, factors, factors])
+
+
+def decoder(channels: int, factors: int) -> nn.Sequential:
+    """The way back, by transposed convolutions."""
+    return _stack(nn.ConvTranspose2d, [factors, factors, channels, channels])
+
+
+def _stack(kind: Any, widths: list[int]) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for before, after in zip(widths, widths[1:], strict=False):
+        layers += [kind(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.LeakyReLU(0.1)]
+    return nn.Sequential(*layers)
+
+
+@MODELS.register_module()
+class FT(Objective):
+    """Paraphrasing complex network: network compression via factor transfer.
+
+    Kim et al., NeurIPS 2018, eqs. 1-3. First a paraphraser learns to reconstruct the teacher's
+    last map from ``rate`` times as many channels; then, frozen, its factors are what a translator
+    behind the student's last map has to give. Settings of Jangho-Kim/Factor-Transfer-pytorch; its
+    reconstruction is L1, the paper's squared. Two phases::
+
+        tools/train.py configs/ft_paraphraser_….py  # phase='paraphraser'
+        tools/train.py configs/ft_….py              # load_from: the result
+
+    Without taps: the last stages of two classifiers; of unequal maps the larger is averaged.
+
+    Args:
+        phase (str): ``'paraphraser'`` trains that and nothing else; ``'student'`` the student.
+        rate (float): k, factors over the teacher's channels.
+        variant (str): ``'l1'``, to which the default weight of 500 belongs, ``'l1_sum'``, the
+            paper's, or ``'attention'``, RepDistiller's with a weight of 200, see
+            :func:`factor_distance`.
+        student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.
+
+    Raises:
+        ValueError: options out of range; more than one map a side; no taps and no classifiers; a
+            student's run that does not start from a trained paraphraser.
+    """
+
+    default_weight = 500.0
+    own_losses = ('loss_reconstruction',)
+    zero_at_equality = False
+    families = ('classifier',)
+
+    def __init__(
+        self,
+        student: Taps = None,
+        teacher: Taps = None,
+        weight: Any = None,
+        teacher_name: str | None = None,
+        phase: str = 'student',
+        rate: float = 0.5,
+        variant: str = 'l1',
+    ) -> None:
+        super().__init__(student, teacher, weight, teacher_name)
+        self.phase = check_choice('FT', 'phase', phase, PHASES)
+        if check_at_least('FT', 'rate', rate) == 0:
+            raise ValueError('FT: rate must be above 0.')
+        variants = ('l1', 'l1_sum', 'attention')
+        self.rate, self.variant = rate, check_choice('FT', 'variant', variant, variants)
+        #: steps for which the paraphraser was trained
+        self.register_buffer('steps', torch.zeros((), dtype=torch.long))
+
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        if self.phase == 'paraphraser':
+            self.student_taps = ()
+            classifier.choose_taps(self, _last_stage, None, teacher)
+        else:
+            classifier.choose_taps(self, _last_stage, student, teacher)
+
+    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
+        alone = self.phase == 'paraphraser'
+        if not teacher or len(teacher) != 1 or not (alone or (student and len(student) == 1)):
+            raise ValueError('FT compares one map of each network; name one tap of each.')
+        wide = teacher[0].channels
+        factors = max(int(wide * self.rate), 1)
+        self.paraphraser = encoder(wide, factors)
+        if alone:
+            self.decoder = decoder(wide, factors)
+            return
+        assert student is not None
+        self.paraphraser.requires_grad_(False)
+        self.translator = encoder(student[0].channels, factors)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> FT:
+        super().train(mode)
+        if self.phase == 'student' and hasattr(self, 'paraphraser'):
+            self.paraphraser.eval()
+        return self
+
+    def check_dataset(self, dataset: Any) -> None:
+        if self.phase == 'student' and not int(self.steps):
+            raise ValueError(
+                "FT: the paraphraser was never trained. Train it first with phase='paraphraser', "
+                'and start this run from its checkpoint: load_from=….'
+            )
+
+    def forward(self, trace: Trace) -> dict[str, Tensor]:
+        assert trace.teacher is not None
+        teacher = trace.teacher[self.teacher_taps[0]][0].detach()
+        factors = self.paraphraser(teacher)
+        if self.phase == 'paraphraser':
+            self.steps += self.training
+            return {'loss_reconstruction': F.l1_loss(self.decoder(factors), teacher)}
+        own = self.translator(trace.student[self.student_taps[0]][0])
+        own, factors = pool_to_smaller(own, factors)
+        return {'loss': factor_distance(own, factors, self.variant)}
+
+
+def _last_stage(model: nn.Module) -> str:
+    return classifier.stage_taps(model)[-1]
