@@ -11,5 +11,9 @@ model = dict(
             'deeplabv3_r101-d8_512x1024_80k_cityscapes_20200606_113503-9e428899.pth'
         ),
     ),
-    objectives=dict(cirkd=dict(type='mmkd.CIRKD'), memory=dict(type='mmkd.CIRKDMemory')),
+    objectives=dict(
+        skd_pixel=dict(type='mmkd.SKDPixel'),
+        cirkd=dict(type='mmkd.CIRKD'),
+        memory=dict(type='mmkd.CIRKDMemory'),
+    ),
 )

@@ -1,4 +1,4 @@
-_base_ = ['mmseg::pspnet/pspnet_r50-d8_4xb4-160k_ade20k-512x512.py']
+_base_ = ['mmseg::pspnet/pspnet_r50-d8_4xb4-80k_ade20k-512x512.py']
 _base_.model.update(pretrained='open-mmlab://resnet18_v1c')
 _base_.model.backbone.depth = 18
 _base_.model.decode_head.update(in_channels=512, channels=128)

@@ -17,3 +17,4 @@ model = dict(
 )
 still = dict(lr_mult=0, decay_mult=0)
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'backbone': still, 'head': still}))
+train_cfg = dict(max_iters=372, val_interval=372)  # one epoch

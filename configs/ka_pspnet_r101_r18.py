@@ -14,4 +14,4 @@ model = dict(
     ),
     objectives=dict(ka=dict(type='mmkd.KA')),
 )
-load_from = 'work_dirs/ka_autoencoder_pspnet_r101_r18/iter_80000.pth'
+load_from = 'work_dirs/ka_autoencoder_pspnet_r101_r18/iter_372.pth'

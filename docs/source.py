@@ -230,15 +230,16 @@ def _lineage(node: ast.ClassDef, classes: dict, file: str) -> Iterator[str]:
 
 
 def _options(doc: str, classes: dict, lineage: list[str], base: str) -> tuple[list[Option], str]:
-    """Options documented one by one, and what is said about those explained elsewhere."""
+    """Options documented alone or together, and what is said about those explained elsewhere."""
     defaults = _signature(classes, lineage)
     options, remark = [], ''
     for entry in _entries(_section(doc, 'Args')):
         head, _, meaning = entry.partition(': ')
-        one = re.fullmatch(r'(\w+)(?: \((.*)\))?', head)
-        if one and one[1] in defaults and one[2]:
-            meaning = markdown(meaning)
-            options.append(Option(one[1], defaults[one[1]], one[2], meaning))
+        match = re.fullmatch(r'(\w+(?:, \w+)*) \((.*)\)', head)
+        together = match[1].split(', ') if match else []
+        if together and set(together) <= set(defaults):
+            kind, meaning = match[2], markdown(meaning)
+            options += [Option(name, defaults[name], kind, meaning) for name in together]
         else:  # "student, teacher, weight: see PairObjective. What is special about them."
             remark = markdown(meaning).partition('. ')[2]
     for name in ('weight', 'adapt'):

@@ -7,10 +7,12 @@ each, a row for every class and metric, and the differences to the first student
 import argparse
 from pathlib import Path
 
+from mmengine.dist import is_main_process
+
 import mmkd  # noqa: F401  (registers the scope)
 from mmkd.config import load_config
 from mmkd.engine.launch import add_common, apply_common, default_work_dir, plain_errors
-from mmkd.evaluation.comparison import compare
+from mmkd.evaluation.comparison import compare, form_of, parse_students
 
 
 def parse_args() -> argparse.Namespace:
@@ -29,18 +31,17 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    wrong = [entry for entry in args.student if '=' not in entry]
-    if wrong:
-        raise ValueError(f'--student takes NAME=CHECKPOINT, found {wrong[0]!r}.')
-    if args.out and Path(args.out).suffix not in ('.md', '.csv', '.json'):
-        raise ValueError(f'--out takes a .md, .csv or .json file, found {args.out!r}.')
+    students, out = parse_students(args.student), Path(args.out) if args.out else None
+    if out:  # refuse now what could not be written after the last test
+        form = form_of(args.out)
+        out.parent.mkdir(parents=True, exist_ok=True)
     config = apply_common(args, load_config(args.config))
     work_dir = args.work_dir or f'{default_work_dir(config.filename)}/compare'
-    students = dict(entry.split('=', 1) for entry in args.student)
     found = compare(config, students, work_dir)
-    print(found.text())
-    if args.out:
-        Path(args.out).write_text(found.text(Path(args.out).suffix))
+    if is_main_process():
+        print(found.text())
+        if out:
+            out.write_text(found.text(form))
 
 
 if __name__ == '__main__':

@@ -6,7 +6,7 @@ import contextlib
 import os
 import os.path as osp
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -88,8 +88,10 @@ def train(config: Config, **options: Any) -> StockRunner:
     return runner
 
 
-def test(config: Config, checkpoint: str, work_dir: str | None = None) -> dict[str, float]:
-    """Score a student's checkpoint with the config's own test metric; no teacher is built.
+def tester(
+    config: Config, checkpoint: str, work_dir: str | None = None, ignore_keys: Iterable[str] = ()
+) -> StockRunner:
+    """A Runner that is ready to score a student's checkpoint; no teacher is built.
 
     Raises:
         FileNotFoundError: checkpoint or dataset path does not exist.
@@ -102,9 +104,14 @@ def test(config: Config, checkpoint: str, work_dir: str | None = None) -> dict[s
     check_data(config, 'test')
     runner = build_runner(config)
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    load_strictly(model, checkpoint, who='test')
+    load_strictly(model, checkpoint, ignore_keys, who='test')
     runner._has_loaded = True
-    return runner.test()
+    return runner
+
+
+def test(config: Config, checkpoint: str, work_dir: str | None = None) -> dict[str, float]:
+    """Score a student's checkpoint with the config's own test metric, see :func:`tester`."""
+    return tester(config, checkpoint, work_dir).test()
 
 
 @contextlib.contextmanager

@@ -1,25 +1,25 @@
-"""One table of scores, class by class, for a teacher and any number of students."""
+"""One table of scores, class by class, for teachers and any number of students."""
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 from mmengine.config import Config
 
 from mmkd.config import load_config
-from mmkd.engine.launch import test
+from mmkd.engine.launch import check_data, tester
+from mmkd.evaluation.per_class import report_classes
+from mmkd.teacher import build_model, load_strictly
 
-TEACHER = 'teacher'
+FORMS = ('.md', '.csv', '.json')
 
 
 @dataclass
@@ -27,13 +27,15 @@ class Comparison:
     """Scores of several models on one test set.
 
     Attributes:
-        columns (list[str]): names of the models, the teacher first if there is one.
+        columns (list[str]): names of the models, teachers first.
         rows (dict[str, list[float]]): a score of each model by class or metric; NaN where a model
             has none.
+        teachers (int): how many of the columns are teachers'.
     """
 
     columns: list[str] = field(default_factory=list)
     rows: dict[str, list[float]] = field(default_factory=dict)
+    teachers: int = 0
 
     def add(self, name: str, scores: Mapping[str, float]) -> None:
         """Append a column."""
@@ -46,8 +48,7 @@ class Comparison:
 
     def table(self) -> list[list[str]]:
         """Cells with a header; students after the first are also shown as differences to it."""
-        students = [i for i, name in enumerate(self.columns) if name != TEACHER]
-        base, others = students[0], students[1:]
+        base, *others = range(self.teachers, len(self.columns))
         gains = [f'{self.columns[i]} - {self.columns[base]}' for i in others]
         cells = [['', *self.columns, *gains]]
         for key, values in self.rows.items():
@@ -57,32 +58,59 @@ class Comparison:
             cells.append([key, *shown])
         return cells
 
-    def text(self, suffix: str = '.md') -> str:
-        """As markdown (``'.md'``), ``'.csv'`` or ``'.json'``.
-
-        Raises:
-            ValueError: another suffix.
-        """
-        if suffix == '.json':
+    def text(self, form: str = '.md') -> str:
+        """As markdown (``'.md'``), ``'.csv'`` or ``'.json'``."""
+        if form == '.json':
             known = {
                 key: [None if math.isnan(v) else v for v in values]
                 for key, values in self.rows.items()
             }
             return json.dumps(dict(columns=self.columns, rows=known), indent=1) + '\n'
         cells = self.table()
-        if suffix == '.csv':
+        if form == '.csv':
             out = io.StringIO()
             csv.writer(out, lineterminator='\n').writerows(cells)
             return out.getvalue()
-        if suffix != '.md':
-            raise ValueError(f'a comparison is written as .md, .csv or .json, not as {suffix!r}.')
         lines = ['| ' + ' | '.join(row) + ' |' for row in cells]
         lines.insert(1, '|---' * len(cells[0]) + '|')
         return '\n'.join(lines) + '\n'
 
 
+def form_of(path: str) -> str:
+    """The ending of a file's name; ValueError if it is none of ``FORMS``."""
+    form = Path(path).suffix
+    if form not in FORMS:
+        raise ValueError(f'a comparison is written as .md, .csv or .json, not as {path!r}.')
+    return form
+
+
+def parse_students(entries: Sequence[str]) -> dict[str, str]:
+    """``['plain=a.pth', …]`` -> checkpoints by name.
+
+    Raises:
+        ValueError: an entry without a name or a path; a name given twice.
+    """
+    result: dict[str, str] = {}
+    for entry in entries:
+        name, _, path = entry.partition('=')
+        if not name or not path:
+            raise ValueError(f'--student takes NAME=CHECKPOINT, found {entry!r}.')
+        if name in result:
+            raise ValueError(f'there are two students {name!r}; a name is the head of a column.')
+        result[name] = path
+    return result
+
+
+class Entry(NamedTuple):
+    """A model to score: its mapping, its weights, and keys of them that may differ."""
+
+    model: Any
+    checkpoint: str
+    ignore_keys: Sequence[str] = ()
+
+
 def compare(config: Config, students: Mapping[str, str], work_dir: str) -> Comparison:
-    """Score the config's teacher and some student checkpoints with its own test set and metric.
+    """Score the config's teachers and some student checkpoints on its own test set.
 
     Args:
         config (Config): of a distilled run, or a plain one, which has no teacher.
@@ -90,78 +118,65 @@ def compare(config: Config, students: Mapping[str, str], work_dir: str) -> Compa
         work_dir (str): for the logs of the tests.
 
     Raises:
-        ValueError: no student; a student called 'teacher'; a checkpoint that does not fit.
+        ValueError: no student; a student called like a teacher; a teacher without weights; a
+            checkpoint that does not fit. All before anything is scored.
         FileNotFoundError: a checkpoint or dataset path that does not exist.
     """
+    teachers, model = dict(_teachers(config.model)), config.model
     if not students:
         raise ValueError('compare needs a student: --student NAME=CHECKPOINT.')
-    if TEACHER in students:
-        raise ValueError("'teacher' is the config's own; call the student otherwise.")
-    missing = [path for path in students.values() if '://' not in path and not Path(path).is_file()]
-    if missing:
-        raise FileNotFoundError(f'there is no checkpoint {", ".join(missing)}.')
-    entries = [(name, config.model, path) for name, path in students.items()]
-    teacher = config.model.get('teacher') if 'Distiller' in str(config.model.get('type')) else None
-    if teacher is not None and 'config' in teacher:
-        entries.insert(0, (TEACHER, _model_of(teacher), teacher['checkpoint']))
-    result = Comparison()
-    for name, model, checkpoint in entries:
+    if taken := sorted(set(students) & set(teachers)):
+        raise ValueError(f"{taken[0]!r} is the config's own teacher; call the student otherwise.")
+    own = model.student if _distils(model) else model
+    entries = {**teachers, **{name: Entry(own, path) for name, path in students.items()}}
+    check_data(config, 'test')
+    for name, entry in entries.items():
+        _check(name, entry, config)
+    result = Comparison(teachers=len(teachers))
+    for name, entry in entries.items():
         one = copy.deepcopy(config)
-        one.model = copy.deepcopy(model)
-        one.experiment_name = f'compare_{name}'
-        with classes_of_segmentors() as seen:
-            scores = test(one, checkpoint, work_dir=str(Path(work_dir) / name))
-        result.add(name, {**seen, **{_short(k): v for k, v in scores.items()}})
+        one.model, one.experiment_name = copy.deepcopy(entry.model), f'compare_{name}'
+        runner = tester(one, entry.checkpoint, str(Path(work_dir) / name), entry.ignore_keys)
+        metrics = runner.test_loop.evaluator.metrics
+        report_classes(metrics)
+        prefixes = [f'{metric.prefix}/' for metric in metrics if metric.prefix]
+        result.add(name, {_short(key, prefixes): score for key, score in runner.test().items()})
     return result
 
 
-def _model_of(teacher: Mapping[str, Any]) -> Any:
-    """The model mapping of a teacher's config."""
-    config = teacher['config']
-    config = load_config(config) if isinstance(config, str) else Config(copy.deepcopy(config))
-    config.merge_from_dict(dict(teacher.get('cfg_options') or {}))
-    model = config.get('model', config._cfg_dict)
-    return model['student'] if 'Distiller' in str(model.get('type')) else model
+def _distils(model: Mapping[str, Any]) -> bool:
+    return 'Distiller' in str(model.get('type'))
 
 
-@contextlib.contextmanager
-def classes_of_segmentors() -> Iterator[dict[str, float]]:
-    """Collect the IoU of each class, which mmseg's metric prints but does not return."""
-    found: dict[str, float] = {}
-    try:
-        from mmseg.evaluation.metrics import IoUMetric
-    except ImportError:  # detectors and classifiers alone
-        yield found
-        return
-    original = IoUMetric.compute_metrics
-
-    def compute_metrics(self: Any, results: list) -> dict[str, float]:
-        areas = self.total_area_to_metrics
-
-        def total(*args: Any, **kwargs: Any) -> Any:
-            values = areas(*args, **kwargs)
-            names = self.dataset_meta['classes']
-            for title, each in values.items():
-                if title == 'IoU' and np.size(each) == len(names):
-                    found.update(zip(names, (100 * np.asarray(each)).tolist(), strict=True))
-            return values
-
-        self.total_area_to_metrics = total
-        try:
-            return original(self, results)
-        finally:
-            del self.total_area_to_metrics
-
-    IoUMetric.compute_metrics = compute_metrics
-    try:
-        yield found
-    finally:
-        IoUMetric.compute_metrics = original
+def _teachers(model: Mapping[str, Any]) -> Iterator[tuple[str, Entry]]:
+    """What a Distiller's config says of its teachers."""
+    teachers = (model.get('teacher') if _distils(model) else None) or {}
+    for name, entry in (dict(teacher=teachers) if 'config' in teachers else teachers).items():
+        if entry.get('checkpoint') in (None, 'random'):
+            raise ValueError(
+                f"teacher {name!r} has no weights to score: checkpoint={entry.get('checkpoint')!r}."
+            )
+        config = entry['config']
+        config = load_config(config) if isinstance(config, str) else Config(copy.deepcopy(config))
+        config.merge_from_dict(dict(entry.get('cfg_options') or {}))
+        own = config.get('model', config._cfg_dict)
+        own = own['student'] if _distils(own) else own
+        yield name, Entry(own, entry['checkpoint'], tuple(entry.get('ignore_keys') or ()))
 
 
-def _short(key: str) -> str:
-    """A metric without the dataset's prefix, a class's precision under its name."""
-    return key.rpartition('/')[2].removesuffix('_precision')
+def _check(name: str, entry: Entry, config: Config) -> None:
+    """Load the weights once, so that nobody waits for a score before the next model is refused."""
+    if '://' not in entry.checkpoint and not Path(entry.checkpoint).is_file():
+        raise FileNotFoundError(f'{name}: there is no checkpoint {entry.checkpoint}.')
+    own = dict(model=entry.model, default_scope=config.get('default_scope'))
+    load_strictly(build_model(Config(own)), entry.checkpoint, entry.ignore_keys, who=name)
+
+
+def _short(key: str, prefixes: Sequence[str]) -> str:
+    """A score without its metric's prefix, a class's precision under the name of the class."""
+    for prefix in prefixes:
+        key = key.removeprefix(prefix)
+    return key.removesuffix('_precision')
 
 
 def _number(value: float, form: str) -> str:

@@ -21,9 +21,10 @@ from mmkd.plan import evaluation
 from mmkd.registry import DATASETS, MODELS
 from mmkd.schedule import Progress
 from mmkd.tap import Trace
-from mmkd.teacher import Pixels, load_strictly
+from mmkd.teacher import Pixels, Teacher, load_strictly
 from mmkd.visualization import canvas
 from mmkd.visualization.page import Shown, page, restore
+from mmkd.visualization.predictions import prediction_views
 
 SPLITS = ('train', 'val')
 
@@ -101,13 +102,18 @@ class Audit:
     def _pictures(
         self, inputs: torch.Tensor, samples: list, shown: list[Shown]
     ) -> Iterator[tuple[str, list[np.ndarray]]]:
-        """(name, a page for each image), objective by objective."""
+        """(name, a page for each image): what segmentors predict, then objective by objective."""
         height, width = inputs.shape[2:]
         if self.point and not (0 <= self.point[0] < width and 0 <= self.point[1] < height):
             raise ValueError(
                 f'point {self.point} lies outside of the input of {width} x {height} pixels.'
             )
         objectives = getattr(self.model, 'objectives', {})
+        teachers = getattr(self.model, 'teachers', {})
+        if family_of(self.student) == 'segmentor' and (teachers or self.checkpoint):
+            views = prediction_views(self.student, teachers, inputs, samples)
+            about = self._networks(*teachers.values())
+            yield 'predictions', [page(one, views, 'predictions', *about) for one in shown]
         if not objectives:
             yield 'data', [page(one, [], 'data: no objective in this config') for one in shown]
             return
@@ -122,20 +128,25 @@ class Audit:
 
     def _about(self, name: str) -> tuple[list[str], list[str]]:
         """Lines and warnings on one objective and its networks."""
-        objective, plan = self.model.objectives[name], self.model.plan
-        lines = [f'split {self.split}, student {describe(self.model.student)}']
-        warnings = [] if self.checkpoint else ['The student is untrained: no --checkpoint.']
-        teacher = plan.teacher_of(objective)
-        if teacher is not None:
-            lines.append(f'teacher {describe(teacher.model)}')
-            if teacher.source == 'random':
-                warnings.append("The teacher has random weights: checkpoint='random'.")
+        objective = self.model.objectives[name]
+        teacher = self.model.plan.teacher_of(objective)
+        lines, warnings = self._networks(*([] if teacher is None else [teacher]))
         for side, taps in (
             ('student', objective.student_taps),
             ('teacher', objective.teacher_taps),
         ):
             lines.append(f'{side} taps: {", ".join(map(str, taps))}')
         return lines + objective.describe(), warnings
+
+    def _networks(self, *teachers: Teacher) -> tuple[list[str], list[str]]:
+        """Lines and warnings on the student and some teachers."""
+        lines = [f'split {self.split}, student {describe(self.student)}']
+        warnings = [] if self.checkpoint else ['The student is untrained: no --checkpoint.']
+        for teacher in teachers:
+            lines.append(f'teacher {describe(teacher.model)}')
+            if teacher.source == 'random':
+                warnings.append("The teacher has random weights: checkpoint='random'.")
+        return lines, warnings
 
 
 def describe(model: nn.Module) -> str:

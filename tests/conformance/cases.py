@@ -86,8 +86,17 @@ def lively(model: nn.Module) -> None:
             model.head.fc.weight.mul_(4)  # opinions, next to which an epsilon is small
 
 
+def odd_size(family: str) -> tuple[int, int]:
+    """Sides for which maps are odd; detectors' inputs are padded to multiples of 32."""
+    return (65, 97) if family in ('segmentor', 'classifier') else (96, 160)
+
+
 def batch(
-    family: str, n: int | None = None, empty: bool = False, seed: int = 0
+    family: str,
+    n: int | None = None,
+    empty: bool = False,
+    seed: int = 0,
+    size: tuple[int, int] = SIZE,
 ) -> tuple[Tensor, list]:
     """Pixels and samples; ``empty`` without boxes, or with nothing but labels to be ignored.
 
@@ -95,11 +104,11 @@ def batch(
     the second half repeats the classes of the first, for methods that pair them.
     """
     if family == 'classifier':
-        return classification_batch(n or 8, SIZE, seed=seed)
+        return classification_batch(n or 8, size, seed=seed)
     n = n or 2
     if family != 'segmentor':
-        return detection_batch(n, SIZE, 0 if empty else 2, seed)
-    inputs, samples = segmentation_batch(n, SIZE, seed=seed)
+        return detection_batch(n, size, 0 if empty else 2, seed)
+    inputs, samples = segmentation_batch(n, size, seed=seed)
     for sample in samples if empty else []:
         sample.gt_sem_seg.data.fill_(255)
     return inputs, samples

@@ -19,6 +19,7 @@ from cases import (
     make_identities,
     method,
     networks,
+    odd_size,
     pairs,
     terms,
     total,
@@ -133,8 +134,8 @@ def test_a_batch_without_ground_truth_is_finite_and_keeps_the_graph(it):
     _differentiable(it, result)
 
 
-def test_a_batch_of_one(it):
-    result = terms(build_eval(it), batch(it.family, 1))
+def test_one_image_of_odd_size(it):
+    result = terms(build_eval(it), batch(it.family, 1, size=odd_size(it.family)))
     _differentiable(it, result, build_eval.last)
 
 
@@ -162,7 +163,7 @@ def _differentiable(it, result, distiller=None):
 
 
 def test_low_precision_taps_under_autocast(it):
-    """bf16 features give the loss of float32 ones, computed in float32."""
+    """bf16 features give the loss of the same values in float32, computed in float32."""
     recorder = it.distiller.recorder
     torch.manual_seed(0)
     inputs, samples = batch(it.family)
@@ -172,20 +173,29 @@ def test_low_precision_taps_under_autocast(it):
     with recorder.record(inputs) as side:
         student(inputs, samples, mode='loss')
     teachers = it.distiller._listen(['it'], inputs, samples)
-    low = Side(student, inputs, {k: _bf16(v) for k, v in side.calls.items()})
     seen = next(iter(teachers.values()), None)
-    with torch.autocast('cpu', dtype=torch.bfloat16):
-        trace = Trace(inputs, samples, low, seen)
-        result = it.distiller._terms('it', 1.0, trace)
+
+    def result_of(low, autocast):
+        own = Side(student, inputs, {k: _bf16(v, low) for k, v in side.calls.items()})
+        twin = copy.deepcopy(it.distiller)  # what it remembers and draws is the same in both
+        torch.manual_seed(0)
+        with torch.autocast('cpu', dtype=torch.bfloat16, enabled=autocast):
+            return twin._terms('it', 1.0, Trace(inputs, samples, own, seen))
+
+    result, wanted = result_of(True, True), result_of(False, False)
     for key, value in result.items():
         assert value.isfinite() and value.dtype == torch.float32, key
+        torch.testing.assert_close(value, wanted[key], msg=key)
 
 
-def _bf16(value):
+def _bf16(value, low=True):
+    """What carries gradient rounded to bf16, and back to float32 unless it is to stay low."""
     if isinstance(value, torch.Tensor):
-        return value.bfloat16() if value.is_floating_point() and value.requires_grad else value
+        if not value.is_floating_point() or not value.requires_grad:
+            return value
+        return value.bfloat16() if low else value.bfloat16().float()
     if isinstance(value, (list, tuple)):
-        return [_bf16(v) for v in value]
+        return [_bf16(v, low) for v in value]
     return value
 
 

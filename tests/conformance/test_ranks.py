@@ -1,13 +1,21 @@
-"""Two gloo processes with N images each give the gradient of one process with 2N.
+"""Two gloo processes: gradients of one process with both batches, and a rank without boxes.
 
-For every objective that declares ``rank_invariant``; one pair of processes does them all.
+The first for every objective that declares ``rank_invariant``, the second for every one that works
+with detectors; one pair of processes does them all.
 """
+
+import copy
+from datetime import timedelta
 
 import pytest
 import torch
-from cases import method, pairs, rank_gradient
+from cases import batch, build, method, pairs, rank_gradient, untouched
 from torch import distributed, multiprocessing
+from torch.nn.parallel import DistributedDataParallel
 
+from mmkd.families import DETECTORS
+
+DETECTING = [(name, family) for name, family in pairs() if family in DETECTORS or family == 'gfl']
 INVARIANT = [(name, family) for name, family in pairs() if method(name).rank_invariant]
 
 
@@ -52,3 +60,46 @@ def test_two_ranks_equal_one(case, of_two):
     for key, gradient in wanted.items():
         assert found[key] is not None, f'{key} has a gradient on one rank only'
         torch.testing.assert_close(found[key], gradient, rtol=1e-3, atol=1e-4 * largest, msg=key)
+
+
+def train_beside_an_empty_rank(rank: int, folder: str) -> None:
+    """Two steps of DDP, which would miss a parameter that a rank's loss does not reach."""
+    torch.set_num_threads(1)
+    store = f'file://{folder}/store'
+    options = dict(world_size=2, timeout=timedelta(seconds=60))
+    distributed.init_process_group('gloo', init_method=store, rank=rank, **options)
+    result = {}
+    for name, family in DETECTING:
+        try:
+            result[name, family] = _gradients_under_ddp(name, family, empty=rank == 1)
+        except Exception as error:
+            result[name, family] = repr(error)
+    torch.save(result, f'{folder}/rank{rank}.pth')
+    distributed.destroy_process_group()
+
+
+def _gradients_under_ddp(name: str, family: str, empty: bool) -> float:
+    student, teacher = untouched(family)
+    torch.manual_seed(0)
+    distiller = build(name, family, copy.deepcopy(student), teacher)
+    model = DistributedDataParallel(distiller, broadcast_buffers=False)
+    inputs, samples = batch(family, empty=empty)
+    for _ in range(2):
+        losses = model(inputs, copy.deepcopy(samples), mode='loss')
+        model.zero_grad()
+        distiller.parse_losses(losses)[0].backward()
+    return sum(float(p.grad.abs().sum()) for p in model.parameters() if p.grad is not None)
+
+
+@pytest.fixture(scope='module')
+def beside_an_empty_rank(tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp('empty'))
+    multiprocessing.spawn(train_beside_an_empty_rank, (folder,), nprocs=2)
+    return [torch.load(f'{folder}/rank{rank}.pth') for rank in range(2)]
+
+
+@pytest.mark.parametrize('case', DETECTING, ids='-'.join)
+def test_a_rank_without_boxes(case, beside_an_empty_rank):
+    first, second = (result[case] for result in beside_an_empty_rank)
+    assert isinstance(first, float) and isinstance(second, float), (first, second)
+    assert first == pytest.approx(second, rel=1e-5) and first > 0

@@ -99,6 +99,21 @@ def test_nothing_labelled_leaves_the_queues_alone():
         assert torch.equal(objective.state_dict()[key], before[key])
 
 
+def test_a_resumed_memory_goes_on():
+    objective, models = toys()
+    trace = make_step(objective, *models)
+    objective(trace)
+    resumed, _ = toys()
+    resumed.load_state_dict(objective.state_dict())
+    steps = [memory(trace) for memory in (objective, resumed)]
+    assert all(torch.equal(steps[1][key], value) for key, value in steps[0].items())
+    assert resumed.state_dict().keys() == objective.state_dict().keys()
+    for key, value in objective.state_dict().items():
+        assert torch.equal(resumed.state_dict()[key], value), key
+    fresh, _ = toys()
+    assert not torch.equal(fresh.pixel_queue.entries, objective.pixel_queue.entries)
+
+
 def test_same_seed_same_draw():
     steps = []
     for seed in (0, 0, 1):
@@ -108,6 +123,13 @@ def test_same_seed_same_draw():
     assert steps[0] == steps[1] != steps[2]
 
 
+def test_one_sigmoid_output_has_two_classes():
+    objective = CIRKDMemory()
+    pair = [ToySegmentor(num_classes=2, out_channels=1) for _ in range(2)]
+    objective.bind(*pair)
+    assert objective.classes == 2
+
+
 def test_sizes_and_what_is_saved():
     many = CIRKDMemory()
     many.bind(ToySegmentor(num_classes=60), ToySegmentor(num_classes=60))
@@ -115,6 +137,10 @@ def test_sizes_and_what_is_saved():
     few = CIRKDMemory()
     few.bind(ToySegmentor(), ToySegmentor())
     assert few.sizes == (20000, 2000)
+    assert toys()[0].describe() == [
+        'remembers pixels, 3 x 40 x 6, 0 MB',
+        'remembers regions, 3 x 20 x 6, 0 MB',
+    ]
     assert 'pixel_queue.entries' in toys()[0].state_dict()
     assert 'pixel_queue.entries' not in toys(persistent=False)[0].state_dict()
 

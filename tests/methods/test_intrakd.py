@@ -104,7 +104,10 @@ def test_excluded_classes_are_as_if_unlabelled():
     labels = torch.zeros(2, 32, 48).long()
     labels[:, :16], labels[:, 16:, 24:] = 1, 2
     found = []
-    for options, changed in ((dict(exclude=(0,)), labels), ({}, labels.masked_fill(labels == 0, 255))):
+    for options, changed in (
+        (dict(exclude=(0,)), labels),
+        ({}, labels.masked_fill(labels == 0, 255)),
+    ):
         objective = prepare(IntRAKD(kernel=1, **options), *models)
         found.append(objective(make_step(objective, *models, labels=changed))['loss'])
     everything = prepare(IntRAKD(kernel=1), *models)

@@ -58,7 +58,35 @@ def test_pages_of_a_detector(detector, tmp_path):
 @pytest.mark.parametrize('split', ['train', 'val'])
 def test_pages_of_a_segmentor(segmentor, tmp_path, split):
     paths = list(Audit(segmentor, split).pages([0, 1], tmp_path))
-    assert len(paths) == 4
+    assert sorted(path.name.split('_')[0] for path in paths) == sorted(
+        ['cwd', 'kd', 'predictions'] * 2
+    )
+
+
+def test_what_is_like_one_pixel(segmentor, tmp_path):
+    """The place asked for reaches the objective; others show what they always show."""
+    segmentor.model.objectives = dict(pair=dict(type='mmkd.SKDPair'), cwd=dict(type='mmkd.CWD'))
+    pictures = {}
+    for point in (None, (4, 4), (70, 60.5)):
+        folder = tmp_path / str(point)
+        for path in Audit(segmentor, point=point).pages([0], folder):
+            pictures.setdefault(path.name.split('_')[0], []).append(cv2.imread(str(path)))
+    first, *others = pictures['pair']
+    assert all((first != other).any() for other in others) and (others[0] != others[1]).any()
+    assert all(np.array_equal(pictures['cwd'][0], other) for other in pictures['cwd'][1:])
+    for point in ((80, 10), (10, -1)):
+        with pytest.raises(ValueError, match='outside of the input of 80 x 64 pixels'):
+            list(Audit(segmentor, point=point).pages([0], tmp_path))
+
+
+def test_a_plain_segmentor_shows_its_predictions_once_it_has_weights(segmentor, tmp_path):
+    segmentor.model = segmentor.model.student
+    names = [path.name.split('_')[0] for path in Audit(segmentor).pages([0], tmp_path)]
+    assert names == ['data']
+    torch.save(dict(state_dict=Audit(segmentor).model.state_dict()), tmp_path / 'plain.pth')
+    audit = Audit(segmentor, checkpoint=str(tmp_path / 'plain.pth'))
+    names = [path.name.split('_')[0] for path in audit.pages([0], tmp_path)]
+    assert names == ['predictions', 'data']
 
 
 def test_a_plain_config_shows_its_data(detector, tmp_path):

@@ -1,0 +1,113 @@
+"""Unusual but good input of every method for segmentors: two classes, odd sizes, ignored images."""
+
+import inspect
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from segmentation_toys import ToySegmentor, make_step, prepare, samples_of
+
+from mmkd.methods import names
+from mmkd.tap import Side, Trace
+
+sys.path.insert(0, str(Path(__file__).parents[1] / 'conformance'))
+
+from cases import method, total  # noqa: E402
+
+EVERY = [n for n in names() if 'segmentor' in method(n).families and method(n).needs_teacher]
+#: look at all pixels, whatever their label
+UNMASKED = {'CIRKD', 'CSCACE', 'KA', 'SKDHolistic', 'SKDPair'}
+#: have noise, or weights that know up from down
+ORIENTED = {'KA', 'MGD', 'NoisyTeacher', 'SKDHolistic'}
+ODD = (37, 53)  # 5 x 7 cells
+
+
+def regions(classes, size=(32, 48)):
+    """(2, H, W): a few regions an image; in pixels at random, classes would all be alike."""
+    y, x = torch.meshgrid(*(torch.arange(n) / n for n in size), indexing='ij')
+    first = (x * classes).long()
+    return torch.stack([first, (first + (y * 2).long()) % classes])
+
+
+def options(name):
+    """What makes a method leave out ignored pixels."""
+    return (
+        dict(mask_ignore=True)
+        if 'mask_ignore' in inspect.signature(method(name)).parameters
+        else {}
+    )
+
+
+def built(name, classes=3, **chosen):
+    """A fresh objective with two toys, all of them the same in every call."""
+    torch.manual_seed(0)
+    pair = ToySegmentor(4, classes).eval(), ToySegmentor(6, classes)
+    return prepare(method(name)(**chosen), *pair), pair
+
+
+def learn(objective, trace):
+    """The loss and its gradient at the student's taps."""
+    torch.manual_seed(1)
+    loss = total(objective(trace))
+    seen = [x for tap in objective.student_taps for x in trace.student[tap]]
+    return loss.detach(), torch.autograd.grad(loss, seen)
+
+
+@pytest.mark.filterwarnings('ignore:DIST')  # it has one term less
+@pytest.mark.parametrize('name', EVERY)
+def test_two_classes(name):
+    objective, pair = built(name, 2)
+    loss, gradients = learn(objective, make_step(objective, *pair, labels=regions(2)))
+    assert 0 < loss < float('inf')
+    assert all(g.isfinite().all() and g.any() for g in gradients)
+
+
+@pytest.mark.parametrize('name', EVERY)
+def test_odd_sizes(name):
+    objective, pair = built(name)
+    trace = make_step(objective, *pair, ODD, regions(3, ODD))
+    loss, gradients = learn(objective, trace)
+    assert 0 < loss < float('inf')
+    assert all(g.shape[2:] == (5, 7) and g.isfinite().all() and g.any() for g in gradients)
+
+
+@pytest.mark.parametrize('name', sorted(set(EVERY) - ORIENTED))
+def test_height_and_width_are_alike(name):
+    """The same step with rows and columns exchanged has the same loss."""
+    objective, pair = built(name, **options(name))
+    trace = make_step(objective, *pair, ODD, regions(3, ODD))
+    sides = [
+        Side(side.model, side.inputs.mT, {k: _turned(v) for k, v in side.calls.items()})
+        for side in (trace.student, trace.teacher)
+    ]
+    labels = torch.stack([sample.gt_sem_seg.data[0].mT for sample in trace.samples])
+    turned = Trace(trace.inputs.mT, samples_of(labels), *sides)
+    loss, gradients = learn(objective, trace)
+    again, others = learn(built(name, **options(name))[0], turned)
+    torch.testing.assert_close(again, loss, rtol=1e-4, atol=1e-7)
+    for one, other in zip(gradients, others, strict=True):
+        torch.testing.assert_close(other.mT, one, rtol=1e-3, atol=1e-4 * float(one.abs().max()))
+
+
+def _turned(value):
+    if isinstance(value, torch.Tensor):
+        return value.mT
+    return [_turned(item) for item in value]
+
+
+@pytest.mark.parametrize('name', EVERY)
+def test_an_image_of_ignored_pixels(name):
+    """It teaches nothing; where every image is such a one, the loss is 0 and keeps its graph."""
+    objective, pair = built(name, **options(name))
+    objective.eval()  # BatchNorms of its own would mix images
+    labels = regions(3)
+    labels[1] = 255
+    loss, gradients = learn(objective, make_step(objective, *pair, labels=labels))
+    assert 0 < loss < float('inf')
+    assert all(g.isfinite().all() and g[0].any() for g in gradients)
+    assert any(g[1].any() for g in gradients) == (name in UNMASKED)
+    labels[:] = 255
+    loss, gradients = learn(objective, make_step(objective, *pair, labels=labels))
+    assert loss.isfinite() and all(g.isfinite().all() for g in gradients)
+    assert bool(loss == 0) == (name not in UNMASKED)
