@@ -14,6 +14,7 @@ def pool_to_smaller(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     ]
     return pooled[0], pooled[1]
 
+
 def pool_nodes(x: Tensor, pool: str | None, size: int | str) -> Tensor:
     """(N, C, H, W) -> (N, C, h, w), one cell a node; incomplete windows at the border count.
 
