@@ -187,7 +187,7 @@ def _read_method(
 def _prose(tree: ast.Module, doc: str, owner: str) -> tuple[str, str, str, list[str]]:
     """What it compares, the paper's title, its authors with venue, and further paragraphs."""
     compares = (ast.get_docstring(tree) or '').split('\n\n')[0].partition(': ')[2]
-    summary, *notes = [markdown(one_line(p)) for p in _before_sections(doc).split('\n\n')]
+    summary, *notes = _paragraphs(_before_sections(doc))
     paper = next((match for note in notes if (match := PAPER.search(note))), None)
     if not (summary and compares and paper):
         raise UndocumentedError(
@@ -197,6 +197,17 @@ def _prose(tree: ast.Module, doc: str, owner: str) -> tuple[str, str, str, list[
         )
     venue = ' '.join(filter(None, (paper['venue'], paper['year'])))
     return markdown(one_line(compares)), summary, f'{paper["authors"]}, {venue}', notes
+
+
+def _paragraphs(text: str) -> list[str]:
+    """Paragraphs as Markdown; what is indented after one that ends in ``::`` becomes a block."""
+    found: list[str] = []
+    for part in re.split(r'\n{2,}(?=\S)', text):
+        prose, _, block = part.partition('::\n')
+        found.append(markdown(one_line(prose)) + ':' * bool(block))
+        if block:
+            found.append('```\n' + textwrap.dedent(block).strip('\n') + '\n```')
+    return found
 
 
 def _families(names: tuple[str, ...], file: str, owner: str) -> tuple[str, ...]:

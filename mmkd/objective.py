@@ -81,6 +81,10 @@ class Objective(nn.Module):
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
         """See the shapes at the taps once, at build (None where they could not be probed)."""
 
+    def inherit(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        """Give the student weights of the teacher; at build, and once more when training begins,
+        after the student was initialised or loaded."""
+
     def check_dataset(self, dataset: Any) -> None:
         """See the training set once, before the first step; raise ValueError where it cannot do."""
 

@@ -132,6 +132,8 @@ class Plan:
                 objective.setup(s_levels or None, t_levels or None)
                 if objective.optimizer:
                     own_optimizer(objective)  # complains now, not when training starts
+                teacher = self.teacher_of(objective)
+                objective.inherit(self.student, teacher.model if teacher else None)
         return self
 
     def _check_scale(self, objective: Objective, teacher: Teacher | None) -> None:

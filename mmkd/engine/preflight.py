@@ -46,6 +46,8 @@ class PreflightHook(Hook):
         runner.logger.info(f'plan\n{model.plan}')
         check_optimised(model.objectives, runner.optim_wrapper)
         for objective in model.objectives.values():
+            teacher = model.plan.teacher_of(objective)
+            objective.inherit(model.student, teacher.model if teacher else None)
             objective.check_dataset(runner.train_dataloader.dataset)
         for name, teacher in model.teachers.items():
             if any(p.requires_grad for p in teacher.model.parameters()) or teacher.model.training:

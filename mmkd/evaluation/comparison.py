@@ -154,7 +154,7 @@ def _teachers(model: Mapping[str, Any]) -> Iterator[tuple[str, Entry]]:
     for name, entry in (dict(teacher=teachers) if 'config' in teachers else teachers).items():
         if entry.get('checkpoint') in (None, 'random'):
             raise ValueError(
-                f"teacher {name!r} has no weights to score: checkpoint={entry.get('checkpoint')!r}."
+                f'teacher {name!r} has no weights to score: checkpoint={entry.get("checkpoint")!r}.'
             )
         config = entry['config']
         config = load_config(config) if isinstance(config, str) else Config(copy.deepcopy(config))

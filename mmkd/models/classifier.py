@@ -36,6 +36,8 @@ class Classifier(BaseModel):
         num_classes (int): outputs of ``head.fc``.
         label_smoothing (float): share of the target that all classes get alike (Szegedy et al.
             2016); 0 for plain cross entropy.
+        projector (dict | None): a module between backbone and pooling with ``out_channels``, such
+            as ``dict(type='mmkd.BottleneckProjector', out_channels=256)``; told ``in_channels``.
         data_preprocessor (dict | None): of type ``mmkd.ClassificationDataPreprocessor`` if it
             names none.
         init_cfg (dict | None): as everywhere in mmengine.
@@ -50,6 +52,7 @@ class Classifier(BaseModel):
         backbone: dict,
         num_classes: int,
         label_smoothing: float = 0.0,
+        projector: dict | None = None,
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
@@ -73,7 +76,12 @@ class Classifier(BaseModel):
                 level=WARNING,
             )
         self.pool = GlobalAveragePool()
-        self.head = LinearHead(_width(self.backbone), num_classes)
+        width = _width(self.backbone)
+        self.projector = None
+        if projector is not None:
+            self.projector = MODELS.build(dict(projector, in_channels=width))
+            width = self.projector.out_channels
+        self.head = LinearHead(width, num_classes)
 
     def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """The maps of the backbone, (N, C, H, W) each."""
@@ -84,7 +92,8 @@ class Classifier(BaseModel):
         self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor'
     ) -> Any:
         """mmengine's three modes: logits (N, K), a mapping of losses, or samples with scores."""
-        logits = self.head(self.pool(self.extract_feat(inputs)[-1]))
+        last = self.extract_feat(inputs)[-1]
+        logits = self.head(self.pool(last if self.projector is None else self.projector(last)))
         if mode == 'tensor':
             return logits
         if mode == 'predict':

@@ -37,7 +37,13 @@ MODELS_OF = {
     'detr': tiny_detr,
     'segmentor': functools.partial(tiny_pspnet, auxiliary=True),
     'classifier': tiny_classifier,
+    'projected': lambda width: tiny_classifier(
+        width, projector=dict(type='mmkd.BottleneckProjector', out_channels=8)
+    ),
 }
+CLASSIFIERS = ('classifier', 'projected')
+#: what a student must have besides its family
+BUILT_FOR = {'SimKD': 'projected'}
 #: families that differ from another in the head alone; tests/families trains them all
 ALIKE = {'instance': 'two_stage', 'anchor_free': 'anchor', 'yolo': 'anchor'}
 SIZE = (64, 96)  # H != W
@@ -56,7 +62,9 @@ def pairs() -> list[tuple[str, str]]:
 def _model(name: str, family: str) -> str:
     """The family's model, or a detector for which alone the method works."""
     only = method(name).only.get(family, ())
-    return next((detector for detector in only if detector in MODELS_OF), family)
+    return next(
+        (detector for detector in only if detector in MODELS_OF), BUILT_FOR.get(name, family)
+    )
 
 
 def method(name: str) -> type:
@@ -88,7 +96,7 @@ def lively(model: nn.Module) -> None:
 
 def odd_size(family: str) -> tuple[int, int]:
     """Sides for which maps are odd; detectors' inputs are padded to multiples of 32."""
-    return (65, 97) if family in ('segmentor', 'classifier') else (96, 160)
+    return (65, 97) if family in ('segmentor', *CLASSIFIERS) else (96, 160)
 
 
 def batch(
@@ -103,7 +111,7 @@ def batch(
     Two images where ``n`` is not given, eight for classifiers: batch statistics need some, and
     the second half repeats the classes of the first, for methods that pair them.
     """
-    if family == 'classifier':
+    if family in CLASSIFIERS:
         return classification_batch(n or 8, size, seed=seed)
     n = n or 2
     if family != 'segmentor':

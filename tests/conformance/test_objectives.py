@@ -59,7 +59,7 @@ def test_losses_are_finite_scalars_and_the_student_feels_them(it):
         assert value.dtype == torch.float32, key
         assert key.startswith('loss') or 'loss' not in key
     assert float(it.loss.detach()) > 0
-    parameters = list(it.distiller.student.parameters())
+    parameters = [p for p in it.distiller.student.parameters() if p.requires_grad]
     grads = torch.autograd.grad(it.loss, parameters, retain_graph=True, allow_unused=True)
     grads = [g for g in grads if g is not None]
     assert all(g.isfinite().all() for g in grads)
@@ -156,7 +156,7 @@ def _differentiable(it, result, distiller=None):
     loss = total(result)
     assert loss.isfinite() and loss.requires_grad
     own = [p for p in distiller.objectives.parameters() if p.requires_grad]
-    inputs = [p for p in distiller.student.parameters()] + own
+    inputs = [p for p in distiller.student.parameters() if p.requires_grad] + own
     grads = torch.autograd.grad(loss, inputs, allow_unused=True)
     assert all(g.isfinite().all() for g in grads if g is not None)
     assert all(g is not None for g in grads[len(inputs) - len(own) :])

@@ -107,6 +107,17 @@ def test_method_is_read_from_its_file(tmp_path):
     assert 'Refused, with a message: power not above 0.' in text
 
 
+def test_indented_lines_after_two_colons_are_a_block(tmp_path):
+    paper = (
+        "O'Neil and Smith, NeurIPS 2020. Two phases::\n\n        train.py a.py  # first\n\n"
+        '        train.py b.py\n            --resume\n\n    Then'
+    )
+    (method,) = source.read_methods(repository(tmp_path, paper=paper))
+    text = generate.page([method])
+    block = '```\ntrain.py a.py  # first\n\ntrain.py b.py\n    --resume\n```'
+    assert f'NeurIPS 2020. Two phases:\n\n{block}\n\nThen, eq. 1' in text
+
+
 def test_families_in_tables(tmp_path):
     (method,) = source.read_methods(repository(tmp_path / 'some'))
     assert '| two-stage, anchor-based dense (GFL, ATSS) |' in generate.short_table([method], '')

@@ -1,0 +1,9 @@
+_base_ = ['cls_r8w8_cifar10.py']
+
+model = dict(
+    _delete_=True,
+    type='mmkd.Distiller',
+    student=_base_.model,
+    objectives=dict(lsr=dict(type='mmkd.LSR')),
+    task_weight=0.9,
+)
