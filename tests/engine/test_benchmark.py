@@ -6,7 +6,7 @@ import pytest
 from mmengine.config import Config
 
 from mmkd.engine.benchmark import Cost, benchmark_step, measure, peak_bytes, report
-from mmkd.testing import tiny_pspnet
+from mmkd.testing import tiny_classifier, tiny_pspnet
 
 
 def config(objective, student=8, teacher=8):
@@ -39,6 +39,25 @@ def test_ratios_are_taken_to_the_named_floor_within_a_round():
     costs = measure(steps, 3, dict(short='floor', long='floor'))
     assert costs['floor'].ratio == 1
     assert costs['short'].ratio < 0.9 < 1.1 < costs['long'].ratio
+    assert costs['floor'].fastest == 1
+    assert costs['short'].fastest < 0.9 < 1.1 < costs['long'].fastest
+
+
+def test_classifiers_get_labels_and_numbers():
+    configs = {}
+    for name, options in dict(KD={}, CRD=dict(size=8, negatives=4), CSKD={}).items():
+        configs[name] = Config(
+            dict(
+                model=dict(
+                    type='mmkd.Distiller',
+                    student=tiny_classifier(4),
+                    teacher=dict(config=dict(model=tiny_classifier(8)), checkpoint='random'),
+                    objectives=dict(it=dict(type=f'mmkd.{name}', **options)),
+                )
+            )
+        )
+    costs = benchmark_step(configs, (16, 16), batch=8, rounds=1)
+    assert all(costs[name].peak >= costs['plain'].peak for name in configs)
 
 
 def test_peak_of_a_step_counts_what_is_held_at_one_time():
@@ -60,7 +79,7 @@ def test_what_is_refused():
 
 
 def test_report():
-    costs = dict(floor=Cost(2.0, 1.0, (1.0, 1.0), 2**20, 1.0))
+    costs = dict(floor=Cost(2.0, 1.0, (1.0, 1.0), 1.0, 2**20, 1.0))
     assert (
-        report(costs).splitlines()[-1] == '| floor | 2.000 | 1.000 (1.000 to 1.000) | 1 | 1.000 |'
+        report(costs).splitlines()[-1] == '| floor | 2.000 | 1.000 (1.000 to 1.000) | 1.000 | 1 | 1.000 |'
     )
