@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -73,6 +74,7 @@ def benchmark_step(
     data: tuple[Tensor, list] | None = None
     for name, config in configs.items():
         init_default_scope(config.get('default_scope', 'mmengine'))
+        torch.manual_seed(0)  # equal weights: a detector has to do what it proposes
         distiller = _distiller(config, dtype).to(device)
         bare = _bare_teachers(config, distiller)
         data = data or random_batch(distiller, size, batch, boxes, device)
@@ -171,6 +173,8 @@ def measure(
 
 
 def _clock(step: Callable[[], None]) -> float:
+    torch.manual_seed(0)  # samplers of RoIs draw alike
+    np.random.seed(0)
     _wait()
     start = time.perf_counter()
     step()
