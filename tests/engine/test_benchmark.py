@@ -81,5 +81,6 @@ def test_what_is_refused():
 def test_report():
     costs = dict(floor=Cost(2.0, 1.0, (1.0, 1.0), 1.0, 2**20, 1.0))
     assert (
-        report(costs).splitlines()[-1] == '| floor | 2.000 | 1.000 (1.000 to 1.000) | 1.000 | 1 | 1.000 |'
+        report(costs).splitlines()[-1]
+        == '| floor | 2.000 | 1.000 (1.000 to 1.000) | 1.000 | 1 | 1.000 |'
     )
