@@ -129,6 +129,7 @@ class Distiller(BaseModel):
 
     def loss(self, inputs: Tensor, samples: list) -> dict[str, Any]:
         """One student forward: its own losses under their names, plus ``kd.<objective>.<key>``."""
+        self.guard.look_at(self.student, samples)
         progress = Progress.current()
         weights = {name: o.weight(progress) for name, o in self.objectives.items()}
         active = [name for name, weight in weights.items() if weight > 0]

@@ -108,6 +108,12 @@ def _mismatch(student: list[Level], teacher: list[Level], owner: str) -> str:
     def strides(levels: list[Level]) -> str:
         return ', '.join(str(level.stride or 'none') for level in levels)
 
+    if len(student) == len(teacher) == 1:
+        s, t = student[0], teacher[0]
+        return (
+            f"{owner}: the student's '{s.tap}' has stride {s.stride} and the teacher's '{t.tap}' "
+            f"{t.stride}; tap maps of equal stride, or set resize='student' or resize='teacher'."
+        )
     return (
         f'{owner}: pyramid levels do not pair up. Student strides: {strides(student)}; teacher '
         f'strides: {strides(teacher)}. Choose levels of equal stride with taps such as '

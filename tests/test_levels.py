@@ -31,7 +31,14 @@ def test_levels_without_partner_are_refused_with_both_lists():
 def test_common_leaves_them_out():
     assert pair_levels(pyramid(4, 8, 16), pyramid(8, 16, 32), 'common') == [(1, 0), (2, 1)]
     with pytest.raises(ValueError, match='do not pair up'):
-        pair_levels(pyramid(4), pyramid(8), 'common')
+        pair_levels(pyramid(4, 8), pyramid(16, 32), 'common')
+
+
+def test_two_single_maps_of_unequal_stride_are_told_of_resize():
+    wanted = r"CWD: the student's 'x' has stride 8 and the teacher's 'y' 16; .* resize='student'"
+    student, teacher = Level((4, 8, 8), 8, 'x'), Level((4, 4, 4), 16, 'y')
+    with pytest.raises(ValueError, match=wanted):
+        pair_levels([student], [teacher], owner='CWD')
 
 
 def test_explicit_pairs_override_the_order_but_not_the_strides():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sized
 from typing import Any
 
@@ -185,6 +186,11 @@ class SuperClassUniformSampler(_GroupSampler):
         per_class: int = 8,
         seed: int | None = None,
     ) -> None:
+        if not os.path.isfile(embeddings):
+            raise FileNotFoundError(
+                f'SuperClassUniformSampler: there is no file {embeddings}. Write it once with '
+                'mmkd.datasets.embeddings.teacher_embeddings.'
+            )
         found = torch.load(embeddings, weights_only=True)
         shape = getattr(found, 'shape', ())
         if len(shape) != 2 or shape[0] != len(dataset):

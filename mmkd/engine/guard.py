@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from mmengine.logging import print_log
-from torch import Tensor
+from torch import Tensor, nn
 
+from mmkd.families import family_of, segmentor
 from mmkd.tap import Trace
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ _DEFAULTS = dict(steps=5, ratio=100.0, score=0)
 class Guard:
     """Stops a run that would waste a GPU; called once a step with everything that was computed.
 
+    The labels of the first ``steps`` batches of a segmentor must be there and mean classes.
     In every step all losses must be finite. In the first ``steps`` steps in which an objective
     takes part, the teacher's taps must be finite and each of its losses must depend on the
     student, or, for its ``own_losses``, on what it learns itself and not on the student; after
@@ -39,6 +41,7 @@ class Guard:
             )
         self.steps, self.ratio, self.score = steps, ratio, score
         self.seen: dict[str, int] = {}
+        self.batches = 0
         self.alive: set[str] = set()
         self.reported: set[str] = set()
 
@@ -53,6 +56,16 @@ class Guard:
                 f'preflight: unknown {sorted(unknown)}; it takes {", ".join(_DEFAULTS)}.'
             )
         return cls(**preflight)
+
+    def look_at(self, student: nn.Module, samples: list) -> None:
+        """Check the labels of the first batches, before a loss stumbles over them on the device.
+
+        Raises:
+            ValueError: a segmentor's batch without labels, or with some beyond its classes.
+        """
+        if self.batches < self.steps and family_of(student) == 'segmentor':
+            segmentor.check_batch(student, samples)
+        self.batches += 1
 
     def __call__(
         self,

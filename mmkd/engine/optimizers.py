@@ -17,6 +17,8 @@ from mmkd.objective import Objective
 from mmkd.schedule import Progress
 
 STUDENT = 'student'
+#: what schedules say in absolute numbers
+RATES = ('eta_min', 'eta_max', 'min_value')
 
 
 class JointOptimWrapper(OptimWrapperDict):
@@ -82,13 +84,7 @@ class JointOptimWrapper(OptimWrapperDict):
         Raises:
             ValueError: the checkpoint is of a run with other optimisers.
         """
-        if set(state_dict) != set(self.keys()):
-            found = ', '.join(state_dict) if STUDENT in state_dict else 'one for all'
-            raise ValueError(
-                f'cannot resume: the optimisers of the checkpoint are {found}, those of this run '
-                f'{", ".join(self.keys())}. Resume with the same objectives, or take the weights '
-                'alone: load_from without resume.'
-            )
+        check_same_optimizers(self, state_dict)
         super().load_state_dict(state_dict)
 
 
@@ -157,13 +153,68 @@ def build_optimizers(model: nn.Module, build: Callable[[], OptimWrapper]) -> Opt
     return JointOptimWrapper(student, apart)
 
 
-def check_schedulers(optim_wrapper: Any, schedulers: Any) -> None:
-    """Schedules by optimiser must be complete, else ValueError."""
-    if not isinstance(optim_wrapper, JointOptimWrapper) or not isinstance(schedulers, Mapping):
-        return
-    missing = [key for key, _ in optim_wrapper.items() if key not in schedulers]
-    if missing and 'type' not in schedulers:
+def check_same_optimizers(optim_wrapper: OptimWrapper, state: Mapping[str, Any]) -> None:
+    """A checkpoint's optimisers must be those of this run and train as much, else ValueError.
+
+    Args:
+        state (Mapping): of one optimiser, or of several by name.
+    """
+    several = isinstance(optim_wrapper, OptimWrapperDict)
+    wanted = dict(optim_wrapper.items()) if several else {'one for all': optim_wrapper}
+    found = {'one for all': state} if 'param_groups' in state else state
+    if set(found) != set(wanted):
         raise ValueError(
-            f'param_scheduler has no schedule for {", ".join(missing)}. Give each of '
-            f'{", ".join(optim_wrapper.keys())} its own, or all of them one list.'
+            f'cannot resume: the optimisers of the checkpoint are {", ".join(found)}, those of '
+            f'this run {", ".join(wanted)}. Resume with the same objectives, or take the weights '
+            'alone: load_from without resume.'
         )
+    for name, wrapper in wanted.items():
+        groups = found[name]['param_groups'], wrapper.optimizer.param_groups
+        then, now = ([len(group['params']) for group in one] for one in groups)
+        if then != now:
+            raise ValueError(
+                f'cannot resume: an optimiser of the checkpoint has {sum(then)} parameters in '
+                f'{len(then)} groups, that of this run {sum(now)} in {len(now)}. Resume with the '
+                'same student and objectives, or take the weights alone: load_from without resume.'
+            )
+
+
+def schedules(optim_wrapper: OptimWrapper, configs: Any) -> Any:
+    """What a ``param_scheduler`` says to each optimiser.
+
+    One schedule for all keeps the ratio of their rates: bounds that are rates, such as PolyLR's
+    ``eta_min``, are the student's, and in proportion those of the others.
+
+    Args:
+        configs (dict | list | None): one or several schedules, or such by optimiser.
+
+    Raises:
+        ValueError: schedules by optimiser that leave one out.
+    """
+    if not isinstance(optim_wrapper, JointOptimWrapper) or configs is None:
+        return configs
+    names = list(optim_wrapper.keys())
+    if isinstance(configs, Mapping) and 'type' not in configs:
+        missing = [name for name in names if name not in configs]
+        if missing:
+            raise ValueError(
+                f'param_scheduler has no schedule for {", ".join(missing)}. Give each of '
+                f'{", ".join(names)} its own, or all of them one list.'
+            )
+        return configs
+    listed = [configs] if isinstance(configs, Mapping) else configs
+    rates = {name: optim_wrapper[name].optimizer.defaults['lr'] for name in names}
+    return {
+        name: [_in_proportion(config, rate / (rates[STUDENT] or rate)) for config in listed]
+        for name, rate in rates.items()
+    }
+
+
+def _in_proportion(config: Any, ratio: float) -> Any:
+    """A schedule of rates whose bounds are multiplied; anything else as it is."""
+    if not isinstance(config, Mapping):
+        return config
+    kind = getattr(config['type'], '__name__', config['type'])
+    if not kind.endswith('LR') and config.get('param_name') != 'lr':
+        return config
+    return {k: v * ratio if k in RATES else v for k, v in config.items()}

@@ -36,7 +36,7 @@ from mmkd.checkpoint import (
 )
 from mmkd.engine.checkpoint_hook import CheckpointHook
 from mmkd.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
-from mmkd.engine.optimizers import build_optimizers, check_schedulers
+from mmkd.engine.optimizers import build_optimizers, check_same_optimizers, schedules
 from mmkd.engine.random_state import RandomStateHook
 from mmkd.registry import RUNNERS
 
@@ -131,8 +131,7 @@ class Runner(MMRunner):
         Raises:
             ValueError: a mapping that leaves one out.
         """
-        check_schedulers(self.optim_wrapper, scheduler)
-        return super().build_param_scheduler(scheduler)
+        return super().build_param_scheduler(schedules(self.optim_wrapper, scheduler))
 
     # ------------------------------------------------------------------------------ checkpoints
 
@@ -162,10 +161,13 @@ class Runner(MMRunner):
         Raises:
             FileNotFoundError: there is no such file.
             CheckpointError: it is no complete checkpoint, or not safe to load.
+            ValueError: in a resumed run, the optimisers of the checkpoint are others.
         """
         checkpoint = read_checkpoint(filename, map_location=map_location)
         if self._resume:
             _check_resumable(filename, checkpoint)
+            if 'optimizer' in checkpoint and isinstance(self.optim_wrapper, OptimWrapper):
+                check_same_optimizers(self.optim_wrapper, checkpoint['optimizer'])
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         model = self.model.module if is_model_wrapper(self.model) else self.model
         checkpoint = _load_checkpoint_to_model(model, checkpoint, strict, revise_keys=revise_keys)

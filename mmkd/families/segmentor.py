@@ -116,8 +116,8 @@ def labels(samples: list) -> Tensor:
     """
     if any('gt_sem_seg' not in sample for sample in samples):
         raise ValueError(
-            'This objective needs segmentation labels, but the batch has samples without '
-            'gt_sem_seg; add LoadAnnotations and PackSegInputs to the training pipeline.'
+            'Segmentation labels are needed, but the batch has samples without gt_sem_seg; add '
+            'LoadAnnotations and PackSegInputs to the training pipeline.'
         )
     return torch.stack([sample.gt_sem_seg.data.squeeze(0) for sample in samples]).long()
 
@@ -141,19 +141,35 @@ def known_labels(
         ValueError: a sample without labels; in the first batch a label out of range.
     """
     found = labels(samples)
-    asked = found != ignore_index
-    known = asked & (found >= 0) & (found < classes)
-    if not getattr(objective, 'labels_checked', False) and not torch.equal(asked, known):
-        raise ValueError(
-            f'{type(objective).__name__}: labels reach from {int(found[asked].min())} to '
-            f'{int(found[asked].max())}, but the student has {classes} classes and ignore_index is '
-            f'{ignore_index}; set reduce_zero_label or ignore_index as the data need.'
-        )
+    if not getattr(objective, 'labels_checked', False):
+        check_labels(type(objective).__name__, found, classes, ignore_index)
     objective.labels_checked = True
+    known = (found != ignore_index) & (found >= 0) & (found < classes)
     found = torch.where(known, found, -1)
     if size is None:
         return found
     return F.interpolate(found[:, None].float(), size, mode='nearest')[:, 0].long()
+
+
+def check_labels(owner: str, found: Tensor, classes: int, ignore_index: int = 255) -> None:
+    """Labels (N, H, W) must be ``ignore_index`` or in 0..classes - 1, else ValueError."""
+    asked = found[found != ignore_index]
+    if bool(((asked < 0) | (asked >= classes)).any()):
+        raise ValueError(
+            f'{owner}: labels reach from {int(asked.min())} to {int(asked.max())}, but the student '
+            f'has {classes} classes and ignore_index is {ignore_index}; set reduce_zero_label or '
+            'ignore_index as the data need.'
+        )
+
+
+def check_batch(model: nn.Module, samples: list) -> None:
+    """Labels must be there and mean classes of the main head, else ValueError; not for depth."""
+    if any('gt_depth_map' in sample for sample in samples):
+        return
+    head = decode_head(model)[0]
+    classes = max(int(head.num_classes), 2)  # one sigmoid output tells two apart
+    ignore_index = getattr(head, 'ignore_index', 255)
+    check_labels(type(model).__name__, labels(samples), classes, ignore_index)
 
 
 def class_weights(model: nn.Module) -> list[float] | None:

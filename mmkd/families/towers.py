@@ -63,13 +63,15 @@ def check_widths(
     check_same(owner, 'widths', *found, instead)
 
 
-def features_taps(model: nn.Module, stop: int) -> list[str]:
+def features_taps(model: nn.Module, stop: int, hold: str = 'before') -> list[str]:
     """Addresses of what convolution ``stop`` (from 1) of each tower gives, (N, C, H_l, W_l) of
-    all levels: normalised, before the activation. 0 is what enters both, one address."""
+    all levels: normalised, ``'before'`` or ``'after'`` the activation. 0 is what enters both, one
+    address."""
     if stop == 0:
         return [features_tap(model)]
     head = predictions.outputs_tap(model).removesuffix('.forward()')
-    return [f'{head}.{name}.{stop - 1}.activate@in[0]' for name in TOWERS]
+    place = '.activate@in[0]' if hold == 'before' else ''
+    return [f'{head}.{name}.{stop - 1}{place}' for name in TOWERS]
 
 
 def carry_on(model: nn.Module, towers: list[list[Tensor]], stop: int) -> list[Tensor]:

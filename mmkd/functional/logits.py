@@ -1,4 +1,4 @@
-"""Divergences between rows of class logits that several methods share."""
+"""Divergences between rows of class logits."""
 
 from __future__ import annotations
 
@@ -29,6 +29,24 @@ def bernoulli_kl(student: Tensor, target: Tensor) -> Tensor:
     """
     entropy = torch.special.entr(target) + torch.special.entr(1 - target)
     return F.binary_cross_entropy_with_logits(student, target, reduction='none') - entropy
+
+
+def weighted_cross_entropy(
+    student: Tensor, teacher: Tensor, weight: Tensor, tau: float = 1.0, entropy: bool = True
+) -> Tensor:
+    """``- sum_c w_c P_t,c log P_s,c`` with P = softmax(z / tau); (..., C) -> (...).
+
+    Args:
+        weight (Tensor): w of each class, (..., C) or something that broadcasts to it.
+        entropy (bool): False subtracts the same with P_t for P_s, a constant.
+    """
+    log_s, log_t = ((z / tau).log_softmax(-1) for z in (student, teacher))
+    return (weight * log_t.exp() * ((0.0 if entropy else log_t) - log_s)).sum(-1)
+
+
+def binary(logits: Tensor) -> Tensor:
+    """Logits (...) of a sigmoid as the logits (..., 2) of a softmax, background last."""
+    return torch.stack((logits, torch.zeros_like(logits)), -1)
 
 
 def decoupled_kl(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def unit(x: Tensor, eps: float = 1e-6) -> Tensor:
@@ -11,6 +12,11 @@ def unit(x: Tensor, eps: float = 1e-6) -> Tensor:
     x = at_least_float32(x)
     length = x.norm(dim=-1, keepdim=True)
     return x / length.clamp(min=eps) * (length >= eps)
+
+
+def smooth_unit(x: Tensor, eps: float = 1e-8) -> Tensor:
+    """``x / sqrt(|x|^2 + eps)`` of (..., D): 0 stays 0, and gradients near it stay moderate."""
+    return x / (x.square().sum(-1, keepdim=True) + eps).sqrt()
 
 
 def cosines(x: Tensor) -> Tensor:
@@ -33,6 +39,25 @@ def distances(x: Tensor) -> Tensor:
     square = length[:, None] + length - 2 * gram
     apart = square > 1e-14 * length.detach().amax()
     return torch.where(apart, torch.where(apart, square, 1.0).sqrt(), 0.0).to(x.dtype)
+
+
+def relation_loss(student: Tensor, teacher: Tensor, groups: Tensor | None = None) -> Tensor:
+    """Mean smooth L1 between distances of pairs i != j, each side's divided by its own mean.
+
+    Fewer than three rows have nothing to compare and give 0.
+
+    Args:
+        student, teacher (Tensor): (Q, ...), each row flattened.
+        groups (Tensor | None): (Q,); only pairs within a group count.
+    """
+    pairs = ~torch.eye(len(student), dtype=torch.bool, device=student.device)
+    if groups is not None:
+        pairs &= groups[:, None] == groups
+    if pairs.sum() < 6:
+        return student.sum() * 0.0
+    found = [distances(x.flatten(1))[pairs] for x in (student, teacher)]
+    means = [(x.sum() / (x > 0).sum().clamp(min=1)).clamp(min=1e-12) for x in found]
+    return F.smooth_l1_loss(*(x / mean for x, mean in zip(found, means, strict=True)))
 
 
 def conditional(similarity: Tensor) -> Tensor:

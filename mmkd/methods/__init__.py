@@ -53,8 +53,9 @@ from mmkd.methods.quant_mimic import QuantMimic
 from mmkd.methods.reviewkd import ReviewKD
 from mmkd.methods.rkd import RKD
 from mmkd.methods.simkd import SimKD
-from mmkd.methods.skd import SKDPair, SKDPixel
 from mmkd.methods.skd_holistic import SKDHolistic
+from mmkd.methods.skd_pair import SKDPair
+from mmkd.methods.skd_pixel import SKDPixel
 from mmkd.methods.sp import SP
 from mmkd.methods.triplet_distillation import TripletDistillation
 from mmkd.methods.tsd import TSD

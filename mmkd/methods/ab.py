@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mmkd.families import classifier
 from mmkd.functional import check_at_least, check_choice
+from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
@@ -31,10 +32,13 @@ class AB(PairObjective):
     """Knowledge transfer via distillation of activation boundaries formed by hidden neurons.
 
     Heo et al., AAAI 2019, eq. 4, on values before the ReLU, through a 1x1 convolution with
-    BatchNorm; the last level counts 1, each earlier one half of the next. Two phases: train with
-    ``task_weight=0`` and this alone, then without it from that checkpoint (``load_from``); beside
-    the task it works as a regulariser. Compared with bhheo/AB_distillation, whose sums divided by N
-    and factor 3 / 1000 are ``reduction='sum'`` with the default weight.
+    BatchNorm; the last level counts 1, each earlier one half of the next. Compared with
+    bhheo/AB_distillation, whose sums divided by N and factor 3 / 1000 are ``reduction='sum'`` with
+    the default weight. Beside the task it works as a regulariser; the published way has two
+    phases, boundaries alone and then KD alone::
+
+        tools/train.py configs/ab_init_….py           # task_weight=0
+        tools/train.py configs/kd_after_ab_init_….py  # load_from: the result
 
     Args:
         margin (float): m.
@@ -71,6 +75,12 @@ class AB(PairObjective):
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         super().bind(student, teacher)
         classifier.choose_taps(self, classifier.preact_taps, student, teacher)
+
+    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
+        super().setup(student, teacher)
+        for weight in self.adapters.parameters():
+            if weight.dim() == 4:
+                nn.init.kaiming_normal_(weight, mode='fan_out')  # as the authors
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         pairs = self.tensor_pairs(trace)

@@ -12,30 +12,13 @@ from mmkd.families import dense, is_two_stage, predictions, two_stage
 from mmkd.families.agreement import check_coders
 from mmkd.families.head_kinds import check_anchor_heads
 from mmkd.functional import check_choice, check_temperature
+from mmkd.functional.logits import binary, weighted_cross_entropy
 from mmkd.functional.pyramid import among, bind_pyramid, tap_beside
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
 from mmkd.visualization.view import Boxes, View
-
-
-def weighted_cross_entropy(
-    student: Tensor, teacher: Tensor, weight: Tensor, tau: float = 1.0, entropy: bool = True
-) -> Tensor:
-    """``- sum_c w_c P_t,c log P_s,c`` with P = softmax(z / tau), eqs. 3-4; (..., C) -> (...).
-
-    Args:
-        weight (Tensor): w, (..., C) or something that broadcasts to it.
-        entropy (bool): False subtracts the same with P_t for P_s, a constant.
-    """
-    log_s, log_t = ((z / tau).log_softmax(-1) for z in (student, teacher))
-    return (weight * log_t.exp() * ((0.0 if entropy else log_t) - log_s)).sum(-1)
-
-
-def binary(logits: Tensor) -> Tensor:
-    """Logits (...) of a sigmoid as the logits (..., 2) of a softmax, background last."""
-    return torch.stack((logits, torch.zeros_like(logits)), -1)
 
 
 def bounded_regression(student: Tensor, teacher: Tensor, target: Tensor, margin: float) -> Tensor:

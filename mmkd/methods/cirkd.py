@@ -6,29 +6,23 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from mmkd.families import segmentor
 from mmkd.functional import check_temperature
 from mmkd.functional.channel_free import channel_free
+from mmkd.functional.logits import soft_kl
+from mmkd.functional.parts import sum_in_parts
+from mmkd.functional.relations import smooth_unit
 from mmkd.levels import Level
-from mmkd.methods.kd import soft_kl
 from mmkd.objective import PairObjective, Taps
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
 
 #: similarities held at a time, for each network; more are computed in parts, and again backwards
 _AT_ONCE = 2**24
-_EPS = 1e-8  # under the root, so that a dead pixel's gradient stays moderate
 
 
-def unit_pixels(x: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N, m, C): pixels of length one."""
-    flat = x.flatten(2).mT
-    return flat / (flat.square().sum(2, keepdim=True) + _EPS).sqrt()
-
-
-def relation_kl(queries: tuple[Tensor, Tensor], keys: tuple[Tensor, Tensor], tau: float) -> Tensor:
+def relation_kl(queries: tuple[Tensor, ...], keys: tuple[Tensor, ...], tau: float) -> Tensor:
     """Sum over queries and images of ``KL(softmax_m(T / tau) || softmax_m(S / tau))``.
 
     Args:
@@ -47,19 +41,14 @@ def cross_image_relations(student: Tensor, teacher: Tensor, tau: float = 0.1) ->
         student, teacher (Tensor): (N, C_s, H, W) and (N, C_t, H, W).
         tau (float): temperature.
     """
-    keys = unit_pixels(student), unit_pixels(teacher)
+    keys = smooth_unit(student.flatten(2).mT), smooth_unit(teacher.flatten(2).mT)
     n, m = keys[0].shape[:2]
-    queries = [key.flatten(0, 1).split(max(_AT_ONCE // (n * m), 1)) for key in keys]
-    total = student.sum() * 0.0
-    for pair in zip(*queries, strict=True):
-        if len(queries[0]) == 1:
-            total = total + relation_kl(pair, keys, tau)
-        else:
-            part = checkpoint(
-                relation_kl, pair, keys, tau, use_reentrant=False, preserve_rng_state=False
-            )
-            total = total + part
-    return total / (n**2 * m)
+
+    def part(*queries: Tensor) -> Tensor:
+        return relation_kl(queries, keys, tau)
+
+    queries = [key.flatten(0, 1) for key in keys]
+    return sum_in_parts(part, queries, max(_AT_ONCE // (n * m), 1)) / (n**2 * m)
 
 
 @MODELS.register_module()

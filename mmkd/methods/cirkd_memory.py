@@ -7,12 +7,14 @@ from typing import Any
 import torch
 from mmengine.dist import get_rank
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from mmkd.adapters.queue import Queue
 from mmkd.families import segmentor
 from mmkd.functional import check_at_least, check_temperature
 from mmkd.functional.gather import all_gather_rows
 from mmkd.functional.logits import soft_kl
+from mmkd.functional.parts import sum_in_parts
+from mmkd.functional.relations import smooth_unit
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
 from mmkd.registry import MODELS
@@ -20,12 +22,6 @@ from mmkd.tap import Trace
 
 #: similarities held at a time, for each network; more are computed in parts, and again backwards
 _AT_ONCE = 2**22
-_EPS = 1e-8  # under the root, so that a dead pixel's gradient stays moderate
-
-
-def unit_rows(x: Tensor) -> Tensor:
-    """(..., C) rows of length one; zero ones stay zero."""
-    return x / (x.square().sum(-1, keepdim=True) + _EPS).sqrt()
 
 
 def memory_kl(student: Tensor, teacher: Tensor, bank: Tensor, tau: float = 0.1) -> Tensor:
@@ -43,44 +39,7 @@ def memory_kl(student: Tensor, teacher: Tensor, bank: Tensor, tau: float = 0.1) 
         return soft_kl(s @ bank.T / tau, t @ bank.T / tau, 1.0).sum()
 
     rows = max(_AT_ONCE // len(bank), 1)
-    if len(student) <= rows:
-        return part(student, teacher) / len(student)
-    parts = [
-        checkpoint(part, *pair, use_reentrant=False, preserve_rng_state=False)
-        for pair in zip(student.split(rows), teacher.split(rows), strict=True)
-    ]
-    return torch.stack(parts).sum() / len(student)
-
-
-class Queue(nn.Module):
-    """The last entries of each class, first in first out, (K, size, C); random unit vectors first.
-
-    Args:
-        classes, size, channels (int): K, entries of a class, width.
-        persistent (bool): part of checkpoints; without, a resumed run starts it anew.
-    """
-
-    def __init__(self, classes: int, size: int, channels: int, persistent: bool = True) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(0)
-        entries = torch.randn(classes, size, channels, generator=generator)
-        self.register_buffer('entries', unit_rows(entries), persistent)
-        self.register_buffer('next', torch.zeros(classes, dtype=torch.long), persistent)
-
-    @torch.no_grad()
-    def push(self, rows: Tensor, classes: Tensor) -> None:
-        """Append (R, C) to the queues of their classes (R,), oldest entries go."""
-        size = self.entries.shape[1]
-        for k in classes.unique().tolist():
-            new = rows[classes == k][-size:]
-            places = (self.next[k] + torch.arange(len(new), device=rows.device)) % size
-            self.entries[k, places] = new
-            self.next[k] = (self.next[k] + len(new)) % size
-
-    def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """The same ``count`` random places of every class, (K * count, C)."""
-        order = torch.randperm(self.entries.shape[1], generator=generator)[:count]
-        return self.entries[:, order.to(self.entries.device)].flatten(0, 1)
+    return sum_in_parts(part, (student, teacher), rows) / len(student)
 
 
 @MODELS.register_module()
@@ -93,9 +52,9 @@ class CIRKDMemory(Objective):
     whose recipe adds ``CIRKD`` (weight 1) and ``SKDPixel`` (weight 1). Without taps: the features
     before the classifier.
 
-    After each step every image adds the mean of each of its classes and up to 16 pixels of each,
-    of all ranks. The published code takes those pixels from anywhere in the image, whatever the
-    class; ``compat_queue=True`` does so too.
+    In each step every image of all ranks first adds the mean of each of its classes and up to 16
+    pixels of each; then entries are drawn. The published code takes those pixels from anywhere in
+    the image, whatever the class; ``compat_queue=True`` does so too.
 
     Args:
         weight: 0.1; 0.01 for Pascal VOC.
@@ -106,7 +65,7 @@ class CIRKDMemory(Objective):
         pushed (int): pixels of each class that an image adds.
         compat_queue (bool): see above.
         persistent (bool): queues are part of checkpoints. Without, a resumed run starts them anew.
-        seed (int): of what is drawn, which depends on it, on the iteration and on the rank only.
+        seed (int): of what is drawn; with the iteration and the rank it settles every choice.
         ignore_index (int): label of pixels that take no part.
         student, teacher, teacher_name: see :class:`~mmkd.objective.Objective`.
 
@@ -181,23 +140,22 @@ class CIRKDMemory(Objective):
                 f'CIRKDMemory: projected maps of the student {tuple(student.shape)} and maps of '
                 f'the teacher {tuple(teacher.shape)} differ in size; use models of equal stride.'
             )
-        student, teacher = (unit_rows(x.permute(0, 2, 3, 1)) for x in (student, teacher))
+        student, teacher = (smooth_unit(x.permute(0, 2, 3, 1)) for x in (student, teacher))
         labels = segmentor.known_labels(
             self, trace.samples, self.classes, self.ignore_index, teacher.shape[1:3]
         )
         keep = labels >= 0
         generator = self.generator(trace.progress.iteration)
+        if self.training:
+            self.remember(teacher, labels, generator)
         result = {}
         for key, queue, total in (
             ('loss_pixel', self.pixel_queue, self.drawn[0]),
             ('loss_region', self.region_queue, self.drawn[1]),
         ):
-            # A copy: what is pushed below must not change what backward reads.
-            bank = queue.draw(total // self.classes + 1, generator).clone()
+            bank = queue.draw(total // self.classes + 1, generator)
             result[key] = memory_kl(student[keep], teacher[keep], bank, self.tau)
         result['loss_pixel'] = result['loss_pixel'] + student.sum() * 0.0
-        if self.training:
-            self.remember(teacher, labels, generator)
         return result
 
     def describe(self) -> list[str]:
@@ -227,7 +185,7 @@ class CIRKDMemory(Objective):
                 if k < 0:
                     continue
                 members = (own == k).nonzero()[:, 0]
-                regions.append(unit_rows(rows[members].mean(0)))
+                regions.append(smooth_unit(rows[members].mean(0)))
                 names[0].append(k)
                 order = torch.randperm(len(members), generator=generator)[: self.pushed]
                 order = order.to(rows.device)

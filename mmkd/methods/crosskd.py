@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from mmkd.families import predictions, towers
 from mmkd.families.dense import dense_head
-from mmkd.functional import check_at_least
+from mmkd.functional import check_at_least, check_choice
 from mmkd.functional.logits import bernoulli_kl, soft_kl
 from mmkd.methods.pkd import standardise
 from mmkd.objective import Objective, Taps, crop_padding
@@ -29,11 +29,7 @@ PUBLISHED = {
 
 
 def align(student: Tensor, teacher: Tensor) -> Tensor:
-    """The student's map with mean and deviation of the teacher's, channel by channel.
-
-    Args:
-        student, teacher (Tensor): (N, C, H, W) each; statistics are over N, H and W.
-    """
+    """The student's map (N, C, H, W) with the teacher's mean and deviation over N, H and W."""
     if student.numel() == student.shape[1]:  # one value of each channel does not deviate
         return teacher + 0.0 * student
     std, mean = torch.std_mean(teacher, dim=(0, 2, 3), keepdim=True)
@@ -58,10 +54,10 @@ def over_ranks(x: Tensor) -> Tensor:
 class CrossKD(Objective):
     """Cross-head knowledge distillation for object detection.
 
-    Wang et al., CVPR 2024; written from the equations. Behind convolution i of its two towers
-    (normalised, before the activation) the student's features get the teacher's mean and deviation,
-    and pass the rest of the teacher's frozen head, as in its own forward. What comes out is
-    compared with what the teacher says, so that the student's head learns from ground truth alone.
+    Wang et al., CVPR 2024; written from the equations. Behind convolution i of its two towers,
+    normalised, the student's features get the teacher's mean and deviation and pass the rest of the
+    teacher's frozen head, as in its own forward. What comes out is compared with what the teacher
+    says, so that the student's head learns from ground truth alone.
 
     * ``loss_classes``: ``BCE(z, p_t) |p - p_t|`` over all anchors that the student's assigner does
       not ignore, by the number of positives (FCOS: by the sum of their centerness targets).
@@ -71,7 +67,8 @@ class CrossKD(Objective):
     * ``loss_centerness``: of ATSS, Bernoulli KL at positives, which is cross entropy but 0 where
       both agree.
 
-    Normalisers are at least 1 and averaged over ranks, but for RetinaNet, as in their task losses.
+    Normalisers are at least 1, also without objects, and averaged over ranks but for RetinaNet, as
+    in their task losses.
     The authors add PKD on the neck, which is a second objective here:
     ``objectives=dict(crosskd=dict(type='mmkd.CrossKD'), pkd=dict(type='mmkd.PKD'))``.
 
@@ -81,6 +78,8 @@ class CrossKD(Objective):
         classes (float | None): weight of the classes. Published: 1, for FCOS 0.4.
         boxes (float | None): weight of the boxes and of ATSS's centerness. Published: 4 for GFL,
             0.75 for FCOS, otherwise 1.
+        hold (str): statistics are aligned ``'before'`` the activation, or ``'after'`` it: so does
+            the authors' code, since a ReLU in place goes over the maps that it holds.
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`; the taps are
             the head's whatever is given.
 
@@ -101,19 +100,21 @@ class CrossKD(Objective):
         stop: int | None = None,
         classes: float | None = None,
         boxes: float | None = None,
+        hold: str = 'before',
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
         self.asked = dict(stop=stop, classes=classes, boxes=boxes)
         for name, value in self.asked.items():
             if value is not None:
                 check_at_least('CrossKD', name, value)
+        self.hold = check_choice('CrossKD', 'hold', hold, ('before', 'after'))
         self.kind, self.stop, self.factors = '', 0, dict[str, float]()
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         towers.check_towers('CrossKD', student, teacher, 'PKD and FGD compare features')
         self._choose(towers.tower_kind(teacher), len(towers.widths(teacher)[0]))
         towers.check_widths('CrossKD', student, teacher, self.stop, 'PKD and FGD compare features')
-        ends = [towers.features_taps(model, self.stop) for model in (student, teacher)]
+        ends = [towers.features_taps(model, self.stop, self.hold) for model in (student, teacher)]
         self.student_taps = parse_taps([*ends[0], predictions.targets_tap(student)])
         self.teacher_taps = parse_taps([*ends[1], predictions.outputs_tap(teacher)])
 
@@ -121,9 +122,7 @@ class CrossKD(Objective):
         """Options that were not given: those published for the head."""
         stop, classes, boxes = PUBLISHED[kind]
         published = dict(stop=min(stop, depth), classes=classes, boxes=boxes)
-        chosen: dict[str, Any] = {
-            k: published[k] if v is None else v for k, v in self.asked.items()
-        }
+        chosen = published | {k: v for k, v in self.asked.items() if v is not None}
         self.kind, self.stop = kind, chosen['stop']
         self.factors = {part: chosen[part] for part in ('classes', 'boxes')}
         if self.stop not in range(depth + 1):

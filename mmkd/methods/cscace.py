@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from mmkd.families import segmentor
 from mmkd.functional import check_at_least, check_choice, check_temperature
+from mmkd.functional.mixed_target import mixed_cross_entropy, trust
 from mmkd.functional.pooling import pool_nodes
 from mmkd.objective import Objective, Taps
 from mmkd.registry import MODELS
@@ -50,43 +51,6 @@ def correlation_distance(student: Tensor, teacher: Tensor, normalize: str = 'fro
         return (F.normalize(s, dim=2) - F.normalize(t, dim=2)).square().mean()
     s, t = (x / (x.square().sum((1, 2), keepdim=True) + _EPS).sqrt() for x in (s, t))
     return (s - t).square().sum((1, 2)).mean()
-
-
-def trust(
-    teacher: Tensor, labels: Tensor, policy: str = 'confidence', fixed: float = 0.5
-) -> Tensor:
-    """alpha of each pixel, the share of the teacher in the target.
-
-    Args:
-        teacher (Tensor): probabilities (R, K).
-        labels (Tensor): (R,) long.
-        policy (str): ``'confidence'``: the teacher's probability of the label; ``'correct'``: 1
-            where the teacher is right, else 0; ``'fixed'``: always ``fixed``.
-    """
-    if policy == 'fixed':
-        return torch.full(labels.shape, fixed, dtype=teacher.dtype, device=teacher.device)
-    if policy == 'correct':
-        return (teacher.argmax(1) == labels).to(teacher.dtype)
-    return teacher.gather(1, labels[:, None])[:, 0]
-
-
-def adaptive_cross_entropy(
-    student: Tensor, teacher: Tensor, labels: Tensor, alpha: Tensor, weight: Tensor | None = None
-) -> Tensor:
-    """``- mean_r sum_k q_rk log p^s_rk`` with ``q = alpha p^t + (1 - alpha) onehot(y)``.
-
-    Args:
-        student (Tensor): logits (R, K).
-        teacher (Tensor): probabilities (R, K).
-        labels, alpha (Tensor): (R,).
-        weight (Tensor | None): (K,), how much pixels of each label count in the mean.
-    """
-    log_p = student.log_softmax(1)
-    hard = -log_p.gather(1, labels[:, None])[:, 0]
-    soft = -(teacher * log_p).sum(1)
-    error = alpha * soft + (1 - alpha) * hard
-    counts = torch.ones_like(error) if weight is None else weight[labels]
-    return (counts * error).sum() / counts.sum().clamp(min=_EPS)
 
 
 @MODELS.register_module()
@@ -191,7 +155,7 @@ class CSCACE(Objective):
         if student.shape[2:] != teacher.shape[2:]:
             raise ValueError(
                 f'CSCACE: maps differ in size, student {tuple(student.shape)} and teacher '
-                f'{tuple(teacher.shape)}; it compares places of equal stride.'
+                f'{tuple(teacher.shape)}; use models of equal stride.'
             )
         pair = [pool_nodes(x, self.pool, self.pool_size) for x in (student, teacher)]
         n, nodes = len(student), pair[0][0, 0].numel()
@@ -218,7 +182,7 @@ class CSCACE(Objective):
             return student.sum() * 0.0
         probabilities, labels = (teacher / self.tau).softmax(1), labels[keep]
         alpha = trust(probabilities, labels, self.policy, self.fixed)
-        return adaptive_cross_entropy(student, probabilities, labels, alpha, self.class_weight)
+        return mixed_cross_entropy(student, probabilities, labels, alpha, self.class_weight)
 
 
 def _default_taps(model: nn.Module) -> tuple[Tap, ...]:

@@ -53,7 +53,9 @@ class CWD(PairObjective):
 
     Works on any map. Without taps: a segmentor's logits before resizing (tau 4, weight 3); a
     detector's pyramid (tau 1, weight 10). For a segmentor's features name a tap, for instance
-    ``student='decode_head.bottleneck'`` (tau 4, weight 50, ``adapt='conv1x1_bn_relu'``).
+    ``student='decode_head.bottleneck'`` (tau 4, weight 50, ``adapt='conv1x1_bn_relu'``). C is the
+    teacher's width there; winycg/CIRKD divides by the student's, so that its 50 are
+    ``50 * C_t / C_s`` here.
 
     Args:
         tau (float | None): temperature; ``None`` takes the value above.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.families import family_of, segmentor
+from mmkd.families.logits import bind_rows
 from mmkd.functional import check_temperature, weight_or
 from mmkd.functional.channel_free import channel_free
 from mmkd.levels import Level
@@ -19,12 +20,18 @@ from mmkd.tap import Tap, Trace, parse_taps
 from mmkd.visualization.view import View
 
 _EPS = 1e-8
+#: a deviation of probabilities that is nothing but rounding
+_FLAT = 1e-7
 
 
 def pearson(student: Tensor, teacher: Tensor, dim: int) -> Tensor:
-    """Correlation along one dimension, which is gone from the result; 0 for constants."""
+    """Correlation along one dimension, which is gone from the result.
+
+    It is 0, without a gradient, where the student does not vary: that of a constant would be huge.
+    """
     s, t = (x - x.mean(dim, keepdim=True) for x in (student, teacher))
-    return (s * t).sum(dim) / (s.norm(dim=dim) * t.norm(dim=dim) + _EPS)
+    correlation = (s * t).sum(dim) / (s.norm(dim=dim) * t.norm(dim=dim) + _EPS)
+    return torch.where(s.detach().square().mean(dim).sqrt() < _FLAT, 0.0, correlation)
 
 
 def inter_class(student: Tensor, teacher: Tensor) -> Tensor:
@@ -115,7 +122,11 @@ class DIST(PairObjective):
                 f'student {type(student).__name__} and teacher {type(teacher).__name__}; CWD and '
                 'AT compare the features of other pairs.'
             )
-        count = getattr(self, f'_bind_{kind}')(student, teacher)
+        if kind == 'segmentor' and self.auxiliary and not self.student_taps:
+            self._bind_auxiliary(student, teacher)
+        bind_rows(self, student, teacher)
+        pixels = kind == 'segmentor'
+        count = segmentor.classes(student) if pixels else student.head.fc.out_features
         tau, weight = (4.0, 2.0) if kind == 'classifier' else (1.0, 1.0)
         self.tau = self.tau or tau
         self.weight = Schedule.of(weight_or(weight, self.asked_weight))
@@ -132,12 +143,6 @@ class DIST(PairObjective):
         )
         self.terms['inter'] = 0.0
 
-    def _bind_segmentor(self, student: nn.Module, teacher: nn.Module) -> int:
-        if not self.student_taps and self.auxiliary:
-            self._bind_auxiliary(student, teacher)
-        segmentor.bind_logits(self, student, teacher)
-        return segmentor.classes(student)
-
     def _bind_auxiliary(self, student: nn.Module, teacher: nn.Module) -> None:
         """Listen to the auxiliary heads of both; the teacher's is asked, for it does not run."""
         taps = [segmentor.auxiliary_tap(model) for model in (student, teacher)]
@@ -148,17 +153,6 @@ class DIST(PairObjective):
         self.student_taps = parse_taps([segmentor.logits_tap(student), taps[0]])
         self.teacher_taps = parse_taps([segmentor.logits_tap(teacher), feats])
         self.level_map = [(0, 0)]
-
-    def _bind_classifier(self, student: nn.Module, teacher: nn.Module) -> int:
-        self.student_taps = self.student_taps or parse_taps('head.fc')
-        self.teacher_taps = self.teacher_taps or parse_taps('head.fc')
-        k_s, k_t = student.head.fc.out_features, teacher.head.fc.out_features
-        if k_s != k_t or k_s == 1:
-            raise ValueError(
-                f'DIST compares class logits: the student has {k_s} classes and the teacher {k_t}. '
-                'Use a teacher of the same two or more classes, or a feature method (CWD, AT).'
-            )
-        return k_s
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
         student = channel_free(student, self.student_taps)

@@ -174,16 +174,8 @@ class FGFI(PairObjective):
             for image in images.unique():
                 own = images == image
                 levels[own] = dense.assigned_levels(model, anchors, boxes[own], labels[own])
-        masks = imitation_masks(
-            anchors,
-            boxes,
-            images,
-            len(trace.samples),
-            self.psi,
-            self.level_rule,
-            levels,
-            self.offset,
-        )
+        n, rule = len(trace.samples), self.level_rule
+        masks = imitation_masks(anchors, boxes, images, n, self.psi, rule, levels, self.offset)
         return [mask.view(-1, *size) for mask, size in zip(masks, sizes, strict=True)]
 
     def views(self, trace: Trace) -> list[View]:

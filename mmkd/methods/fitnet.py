@@ -25,9 +25,12 @@ class FitNet(PairObjective):
 
     Romero et al., ICLR 2015, eq. 3. Without taps: the middle stage of two classifiers, through a
     1x1 convolution with BatchNorm; with taps maps of any model, for instance ``student='neck'``.
-    Public codes train the hint beside the task (the default); the paper first trains the student
-    up to the hint alone (``task_weight=0`` in a first run), then by KD from that checkpoint
-    (``load_from``).
+    RepDistiller has a ReLU behind it, ``adapt='conv1x1_bn_relu'``. Public codes train the hint
+    beside the task (the default); the paper first trains the student up to the hint and nothing
+    else, then by KD::
+
+        tools/train.py configs/fitnet_hint_….py           # task_weight=0
+        tools/train.py configs/kd_after_fitnet_hint_….py  # load_from: the result
 
     Args:
         variant (str): ``'mse'``, to which the default weight of 100 belongs (RepDistiller), or

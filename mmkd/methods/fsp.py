@@ -42,14 +42,19 @@ def flow_error(student: Tensor, teacher: Tensor, reduction: str = 'mean') -> Ten
 class FSP(Objective):
     """A gift from knowledge distillation: the flow of solution procedure.
 
-    Yim et al., CVPR 2017, eqs. 1-3, over consecutive taps. Two phases: train with ``task_weight=0``
-    and this alone, then without it from that checkpoint (``load_from``). Widths of student and
-    teacher must agree, or ``adapt=True`` puts a 1x1 convolution on the student's maps. Without
-    taps: all stages of two classifiers.
+    Yim et al., CVPR 2017, eqs. 1-3, over consecutive taps. Widths of student and teacher must
+    agree, or ``adapt=True`` puts a 1x1 convolution on the student's maps. Without taps: what enters
+    the first stage of two classifiers, and all stages. The published way has two phases, the flow
+    alone (``task_weight=0``) and then the task alone; beside the task it works as a regulariser::
+
+        tools/train.py configs/fsp_init_….py                      # task_weight=0
+        tools/train.py configs/cls_r8w8_after_fsp_init_cifar10.py # load_from: the result
+
+    RepDistiller's first phase has the weight 1, whatever its option says; that is 50 by default.
 
     Args:
         pool (str): ``'max'`` (paper) or ``'avg'`` (RepDistiller), where two maps differ in size.
-        reduction (str): ``'mean'`` over N * C1 * C2 (RepDistiller, weight 50) or ``'frobenius'``,
+        reduction (str): ``'mean'`` over N * C1 * C2 (RepDistiller) or ``'frobenius'``,
             which is C1 * C2 times that (paper).
         adapt (bool): see above.
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.
@@ -78,7 +83,7 @@ class FSP(Objective):
         self.adapters = nn.ModuleList()
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
-        classifier.choose_taps(self, classifier.stage_taps, student, teacher)
+        classifier.choose_taps(self, _stem_and_stages, student, teacher)
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
         self.adapters.extend(consecutive_adapters('FSP', student, teacher, self.adapt))
@@ -91,3 +96,7 @@ class FSP(Objective):
         flows = [[flow(a, b, self.pool) for a, b in pairwise(maps)] for maps in (own, wanted)]
         losses = [flow_error(s, t, self.reduction) for s, t in zip(*flows, strict=True)]
         return {'loss': sum(losses)}
+
+
+def _stem_and_stages(model: nn.Module) -> list[str]:
+    return [classifier.stem_tap(model), *classifier.stage_taps(model)]

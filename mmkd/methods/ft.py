@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -34,21 +35,21 @@ def factor_distance(student: Tensor, teacher: Tensor, variant: str = 'l1') -> Te
     return error.sum(1).mean() if variant == 'l1_sum' else error.mean()
 
 
-def encoder(channels: int, factors: int) -> nn.Sequential:
+def encoder(channels: int, factors: int, norm: bool = True) -> nn.Sequential:
     """(N, channels, H, W) -> (N, factors, H, W): three 3x3 convolutions with LeakyReLU 0.1."""
-    middle = max(channels, factors)
-    return _stack(nn.Conv2d, [channels, middle, factors, factors])
+    return _stack(nn.Conv2d, [channels, channels, factors, factors], norm)
 
 
-def decoder(channels: int, factors: int) -> nn.Sequential:
+def decoder(channels: int, factors: int, norm: bool = True) -> nn.Sequential:
     """The way back, by transposed convolutions."""
-    return _stack(nn.ConvTranspose2d, [factors, factors, channels, channels])
+    return _stack(nn.ConvTranspose2d, [factors, factors, channels, channels], norm)
 
 
-def _stack(kind: Any, widths: list[int]) -> nn.Sequential:
+def _stack(kind: Any, widths: list[int], norm: bool) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for before, after in zip(widths, widths[1:], strict=False):
-        layers += [kind(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.LeakyReLU(0.1)]
+    for before, after in pairwise(widths):
+        layers += [kind(before, after, 3, padding=1), *[nn.BatchNorm2d(after)] * norm]
+        layers.append(nn.LeakyReLU(0.1))
     return nn.Sequential(*layers)
 
 
@@ -59,7 +60,7 @@ class FT(Objective):
     Kim et al., NeurIPS 2018, eqs. 1-3. First a paraphraser learns to reconstruct the teacher's
     last map from ``rate`` times as many channels; then, frozen, its factors are what a translator
     behind the student's last map has to give. Settings of Jangho-Kim/Factor-Transfer-pytorch; its
-    reconstruction is L1, the paper's squared. Two phases::
+    reconstruction is L1, the paper's squared, and it has no BatchNorms. Two phases::
 
         tools/train.py configs/ft_paraphraser_….py  # phase='paraphraser'
         tools/train.py configs/ft_….py              # load_from: the result
@@ -69,6 +70,8 @@ class FT(Objective):
     Args:
         phase (str): ``'paraphraser'`` trains that and nothing else; ``'student'`` the student.
         rate (float): k, factors over the teacher's channels.
+        norm (bool): BatchNorms in paraphraser and translator, as torchdistill has them; without,
+            as the authors. The same in both phases.
         variant (str): ``'l1'``, to which the default weight of 500 belongs, ``'l1_sum'``, the
             paper's, or ``'attention'``, RepDistiller's with a weight of 200, see
             :func:`factor_distance`.
@@ -92,6 +95,7 @@ class FT(Objective):
         teacher_name: str | None = None,
         phase: str = 'student',
         rate: float = 0.5,
+        norm: bool = True,
         variant: str = 'l1',
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
@@ -99,7 +103,8 @@ class FT(Objective):
         if check_at_least('FT', 'rate', rate) == 0:
             raise ValueError('FT: rate must be above 0.')
         variants = ('l1', 'l1_sum', 'attention')
-        self.rate, self.variant = rate, check_choice('FT', 'variant', variant, variants)
+        self.variant = check_choice('FT', 'variant', variant, variants)
+        self.rate, self.norm = rate, norm
         #: steps for which the paraphraser was trained
         self.register_buffer('steps', torch.zeros((), dtype=torch.long))
 
@@ -116,13 +121,13 @@ class FT(Objective):
             raise ValueError('FT compares one map of each network; name one tap of each.')
         wide = teacher[0].channels
         factors = max(int(wide * self.rate), 1)
-        self.paraphraser = encoder(wide, factors)
+        self.paraphraser = encoder(wide, factors, self.norm)
         if alone:
-            self.decoder = decoder(wide, factors)
+            self.decoder = decoder(wide, factors, self.norm)
             return
         assert student is not None
         self.paraphraser.requires_grad_(False)
-        self.translator = encoder(student[0].channels, factors)
+        self.translator = encoder(student[0].channels, factors, self.norm)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> FT:

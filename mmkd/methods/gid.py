@@ -15,6 +15,7 @@ from mmkd.families.head_kinds import check_assigner, check_comparable
 from mmkd.functional import check_choice
 from mmkd.functional.boxes import aligned, select_boxes
 from mmkd.functional.pyramid import among, bind_pyramid, tap_beside
+from mmkd.functional.relations import relation_loss
 from mmkd.levels import Level
 from mmkd.methods.kd import soft_kl
 from mmkd.objective import PairObjective, Taps
@@ -37,30 +38,6 @@ def feature_loss(student: Tensor, teacher: Tensor, form: str = 'code') -> Tensor
     if form == 'paper':
         return (square + 1e-12).sqrt().sum() / max(len(square), 1)
     return square.sum() / max(len(square) * student.shape[2] * student.shape[3], 1)
-
-
-def relation_loss(student: Tensor, teacher: Tensor, images: Tensor | None = None) -> Tensor:
-    """Mean smooth L1 between distances of pairs i != j, each side's divided by its own mean.
-
-    Fewer than three instances have nothing to compare and give 0.
-
-    Args:
-        student, teacher (Tensor): (Q, C, h, w).
-        images (Tensor | None): (Q,); only pairs within an image count.
-    """
-    q = len(student)
-    pairs = ~torch.eye(q, dtype=torch.bool, device=student.device)
-    if images is not None:
-        pairs &= images[:, None] == images
-    if pairs.sum() < 6:
-        return student.sum() * 0.0
-    distances = []
-    for x in (student, teacher):
-        rows = x.flatten(1)
-        found = torch.cdist(rows, rows, compute_mode='donot_use_mm_for_euclid_dist')[pairs]
-        mean = found.sum() / (found > 0).sum().clamp(min=1)
-        distances.append(found / mean.clamp(min=1e-12))
-    return F.smooth_l1_loss(*distances)
 
 
 def judgement(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor]) -> dict[str, Tensor]:

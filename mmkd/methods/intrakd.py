@@ -110,9 +110,8 @@ class IntRAKD(PairObjective):
     """Inter-region affinity knowledge distillation for road marking segmentation.
 
     Hou et al., CVPR 2020, the affinity term, by default on the features before the classifier,
-    whatever their widths; the paper's attention term is AT beside it. The authors published no
-    distillation code: where paper and their explanations leave a choice there is an option, and
-    the defaults are an interpretation.
+    whatever their widths; the paper's attention term is AT beside it. There is no public code of
+    the distillation: what paper and authors leave open is an option, defaults an interpretation.
 
     Args:
         weight: 0.1.
@@ -160,9 +159,8 @@ class IntRAKD(PairObjective):
             raise ValueError(f'IntRAKD: moments are among 1, 2 and 3, found {moments!r}.')
         self.kernel, self.binary, self.moments = kernel, binary, tuple(moments)
         self.norm = check_choice('IntRAKD', 'norm', norm, ('area', 'hw'))
-        self.present_only, self.ignore_index = present_only, ignore_index
-        self.exclude = tuple(exclude)
-        self.classes, self.told = 0, False
+        self.present_only, self.exclude = present_only, tuple(exclude)
+        self.ignore_index, self.classes, self.told = ignore_index, 0, False
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         super().bind(student, teacher)
@@ -170,10 +168,8 @@ class IntRAKD(PairObjective):
         segmentor.check_segmentors('IntRAKD', student)
         self.classes = max(segmentor.classes(student), 2)
         if not set(self.exclude) <= set(range(self.classes)):
-            raise ValueError(
-                f'IntRAKD: exclude={self.exclude} are not all among the classes 0 to '
-                f'{self.classes - 1}.'
-            )
+            known = f'classes 0 to {self.classes - 1}'
+            raise ValueError(f'IntRAKD: exclude={self.exclude} are not all among {known}.')
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
         student = channel_free(student, self.student_taps)
@@ -193,14 +189,11 @@ class IntRAKD(PairObjective):
         return {'loss': sum(losses)}
 
     def _report_equal_regions(self, areas: Tensor) -> None:
-        if self.told:
-            return
-        self.told = True
         covers = (areas > 0).flatten(2)
         some = covers.any(2)
-        if bool((some.sum(1) > 1).any()) and bool((covers.all(2) | ~some).all()):
+        if not self.told and bool((some.sum(1) > 1).any() & (covers.all(2) | ~some).all()):
             warnings.warn(
-                f'IntRAKD: kernel={self.kernel} spreads every region over the whole map, so there '
-                'is nothing to compare; lower it.',
+                f'IntRAKD: kernel={self.kernel} spreads every region over the whole map; lower it.',
                 stacklevel=2,
             )
+        self.told = True

@@ -54,7 +54,8 @@ class IRG(Objective):
     Liu et al., CVPR 2019, without the transformation of edges, which the authors leave out
     for its cost. Vertices are logits, edges squared distances within a layer, and the
     transformation of vertices squared distances between two layers; both are divided by the
-    largest. Layers are vectors, or maps averaged over places.
+    largest. Layers are vectors, or maps averaged over places. The default weights are those of
+    Knowledge-Distillation-Zoo, which flattens maps and transforms only between the first two.
 
     Without taps: of two classifiers the second and third last stage, the embedding and the logits.
     With taps (the logits are added) layers of any classifier, or with ``vertex=0`` of any model.

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmkd.adapters.autoencoder import AutoEncoder, resized
 from mmkd.families import segmentor
 from mmkd.functional import check_at_least, check_choice
+from mmkd.functional.affinity import row_gaps
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
 from mmkd.registry import MODELS
@@ -43,51 +45,14 @@ def adaptation(
 def affinity_error(student: Tensor, code: Tensor, reduction: str = 'row_l2') -> Tensor:
     """Between the m x m cosines of places of two maps (N, C, H, W), m = H * W.
 
-    The matrices are never built, for ``sum_j (a_i . a_j) (b_i . b_j) = a_i' (sum_j a_j b_j') b_i``:
-    memory grows with m, not with its square. In float64, because the terms cancel.
-
     Args:
         reduction (str): ``'row_l2'``: length of each row of the difference, mean over N and rows;
             ``'mse'``: mean square, SKD's pair-wise term without pooling.
     """
-    s, t = (unit_places(x).flatten(2).double() for x in (student, code))
-
-    def rows(a: Tensor, b: Tensor) -> Tensor:
-        return (((b @ a.mT) @ a) * b).sum(1)
-
-    squares = (rows(s, s) + rows(t, t) - 2 * rows(s, t)).clamp(min=0)
+    gaps = row_gaps(*(unit_places(x).flatten(2) for x in (student, code)))
     if reduction == 'mse':
-        return (squares.mean() / s.shape[2]).to(student.dtype)
-    return (squares + 1e-12).sqrt().mean().to(student.dtype)
-
-
-class AutoEncoder(nn.Module):
-    """Three convolutions to a code, three transposed ones back: (N, C, H, W) -> (N, latent, h, w).
-
-    Args:
-        channels, latent (int): widths of map and code.
-        shrink (int): H / h, a power of two up to 8.
-    """
-
-    def __init__(self, channels: int, latent: int, shrink: int) -> None:
-        super().__init__()
-        strides = [2 if shrink >= 2 ** (k + 1) else 1 for k in range(3)]
-        widths = [channels, *(max((channels + latent) // 2, latent),) * 2, latent]
-        self.encoder, self.decoder = nn.Sequential(), nn.Sequential()
-        for a, b, stride in zip(widths, widths[1:], strides, strict=False):
-            self.encoder.extend([nn.Conv2d(a, b, 3, stride, 1, bias=False), nn.BatchNorm2d(b)])
-            self.encoder.append(nn.ReLU())
-        for k, stride in enumerate(reversed(strides)):
-            a, b = widths[3 - k], widths[2 - k]
-            kernel = 4 if stride == 2 else 3
-            self.decoder.append(nn.ConvTranspose2d(a, b, kernel, stride, 1, bias=k == 2))
-            if k < 2:
-                self.decoder.extend([nn.BatchNorm2d(b), nn.ReLU()])
-
-    def reconstruct(self, x: Tensor, code: Tensor) -> Tensor:
-        """The map that a code stands for, at the size of x."""
-        found = self.decoder(code)
-        return found if found.shape == x.shape else _resized(found, x)
+        return (gaps.mean() / gaps.shape[1]).to(student.dtype)
+    return (gaps + 1e-12).sqrt().mean().to(student.dtype)
 
 
 @MODELS.register_module()
@@ -212,12 +177,12 @@ class KA(Objective):
     def _adapt(self, student: Tensor, code: Tensor) -> dict[str, Tensor]:
         result = {}
         if self.factors[0]:
-            found = _resized(self.adapter(student), code)
+            found = resized(self.adapter(student), code)
             distance = adaptation(found, code, self.p, self.q, self.scope)
             result['loss_adapt'] = self.factors[0] * distance
         if self.factors[1]:
             adapter = self.adapter if self.share else self.affinity_adapter
-            error = affinity_error(_resized(adapter(student), code), code, self.reduction)
+            error = affinity_error(resized(adapter(student), code), code, self.reduction)
             result['loss_affinity'] = self.factors[1] * error
         return result
 
@@ -232,9 +197,3 @@ def _shrink(student: Level, teacher: Level) -> int:
             "code can be 1, 2, 4 or 8 times as coarse as the teacher's map. Tap another stage."
         )
     return int(ratio)
-
-
-def _resized(x: Tensor, to: Tensor) -> Tensor:
-    if x.shape[2:] == to.shape[2:]:
-        return x
-    return F.interpolate(x, to.shape[2:], mode='bilinear', align_corners=False)

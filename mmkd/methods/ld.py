@@ -43,26 +43,31 @@ def overlaps(boxes: Tensor, anchors: Tensor, published: bool = False) -> tuple[T
     return iou, overlap - apart.square().sum(-1) / diagonal
 
 
-def atss_threshold(iou: Tensor, boxes: Tensor, anchors: Tensor, counts: list[int]) -> Tensor:
-    """Mean plus standard deviation of the IoUs of the 9 nearest anchors of each level, (G,)."""
+def atss_threshold(
+    iou: Tensor, boxes: Tensor, anchors: Tensor, counts: list[int], used: Tensor
+) -> Tensor:
+    """Mean plus standard deviation of the IoUs of the 9 nearest anchors of each level, (G,).
+
+    Args:
+        iou, used (Tensor): (G, P) of boxes (G, 4) and anchors (P, 4); other anchors do not count.
+        counts (list[int]): anchors of each level.
+    """
     apart = boxes[:, None, :2] + boxes[:, None, 2:] - anchors[:, :2] - anchors[:, 2:]
-    near = [
-        part.gather(1, far.topk(min(9, far.shape[1]), largest=False).indices)
-        for far, part in zip(
-            apart.square().sum(-1).split(counts, 1), iou.split(counts, 1), strict=True
-        )
-    ]
-    candidates = torch.cat(near, 1)
-    if candidates.shape[1] < 2:
-        return candidates.sum(1)
-    return candidates.mean(1) + candidates.std(1)
+    apart = apart.square().sum(-1).masked_fill(~used, torch.inf)
+    candidates = []
+    for far, own in zip(apart.split(counts, 1), iou.split(counts, 1), strict=True):
+        near, at = far.topk(min(9, far.shape[1]), largest=False)
+        candidates.append(own.gather(1, at).masked_fill(near.isinf(), torch.nan))
+    found = torch.cat(candidates, 1)
+    mean, count = found.nanmean(1, keepdim=True), found.isfinite().sum(1)
+    return mean[:, 0] + ((found - mean).square().nansum(1) / (count - 1).clamp(min=1)).sqrt()
 
 
 def valuable_region(
     anchors: list[Tensor],
     boxes: Tensor,
     images: Tensor,
-    n: int,
+    used: Tensor,
     gamma: float = 0.25,
     published: bool = False,
 ) -> Tensor:
@@ -71,19 +76,19 @@ def valuable_region(
     Args:
         anchors (list[Tensor]): of each level, (P_l, 4).
         boxes, images (Tensor): ground truth (G, 4) and the image (G,) that each lies in.
-        n (int): images N.
+        used (Tensor): (N, P) bool, anchors that lie on the image.
         gamma (float): lower bound as a share of the assigner's threshold t_g.
         published (bool): see :func:`overlaps`.
     """
     counts, flat = [len(level) for level in anchors], torch.cat(anchors)
-    weight = flat.new_zeros(n, len(flat))
+    weight = flat.new_zeros(used.shape)
     for start in range(0, len(boxes), _BOX_CHUNK):  # bounds the (G, P) matrices
         part = slice(start, start + _BOX_CHUNK)
         iou, diou = overlaps(boxes[part], flat, published)
-        top = atss_threshold(iou, boxes[part], flat, counts)[:, None]
+        top = atss_threshold(iou, boxes[part], flat, counts, used[images[part]])[:, None]
         iou = iou * ((diou >= gamma * top) & (diou < top))
         weight.scatter_reduce_(0, images[part, None].expand_as(iou), iou, 'amax')
-    return weight
+    return weight * used
 
 
 @MODELS.register_module()
@@ -172,14 +177,15 @@ class LD(Objective):
     @torch.no_grad()
     def regions(self, trace: Trace) -> tuple[Tensor, Tensor, Tensor]:
         """Positives (N, P) bool, weights of the valuable region (N, P) and level of each anchor."""
-        anchors, labels, used, *_ = predictions.targets(trace)
-        anchors = [level[0] for level in anchors]
-        labels, used = torch.cat(labels, 1), torch.cat(used, 1) > 0
-        boxes, _, images = dense.ground_truth(trace.samples, labels.device)
-        k = dense.dense_head(trace.student.model).num_classes
-        valuable = valuable_region(anchors, boxes, images, len(labels), self.gamma, self.published)
+        head = dense.dense_head(trace.student.model)
+        _, labels, used, *_ = predictions.targets(trace)
+        labels, used = torch.cat(labels, 1), torch.cat(used, 1) > 0  # weight 0: off the image
+        # The targets' own anchors are 0 off each image, so they are no grid for all of them.
+        anchors = head.prior_generator.grid_priors(predictions.sizes_of(trace), device=used.device)
+        boxes, _, images = dense.ground_truth(trace.samples, used.device)
+        valuable = valuable_region(anchors, boxes, images, used, self.gamma, self.published)
         level = torch.cat([torch.full((len(a),), i) for i, a in enumerate(anchors)])
-        return used & (labels >= 0) & (labels < k), valuable * used, level.to(labels.device)
+        return used & (labels >= 0) & (labels < head.num_classes), valuable, level.to(used.device)
 
     def views(self, trace: Trace) -> list[View]:
         """Positives and the valuable region of each level."""

@@ -14,11 +14,17 @@ from mmkd.registry import MODELS
 from mmkd.tap import Trace
 
 _EPS = 1e-7
+#: a deviation of logits that is nothing but rounding
+_FLAT = 1e-6
 
 
 def standardize(z: Tensor) -> Tensor:
-    """``(z - mean_k z) / (std_k z + 1e-7)`` of each row (R, K), std unbiased."""
-    return (z - z.mean(1, keepdim=True)) / (z.std(1, keepdim=True) + _EPS)
+    """``(z - mean_k z) / (std_k z + 1e-7)`` of each row (R, K), std unbiased.
+
+    A row that does not vary becomes 0 and gets no gradient, which would be huge.
+    """
+    spread = z.std(1, keepdim=True)
+    return (z - z.mean(1, keepdim=True)) / (spread + _EPS) * (spread > _FLAT)
 
 
 @MODELS.register_module()

@@ -88,6 +88,9 @@ class OFD(PairObjective):
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
         super().setup(student, teacher)
         assert teacher is not None
+        for weight in self.adapters.parameters():
+            if weight.dim() == 4:
+                nn.init.kaiming_normal_(weight, mode='fan_out')  # as the authors
         if self.known not in (0, len(teacher)):
             raise ValueError(
                 f'OFD: there are {self.known} BatchNorms for {len(teacher)} teacher levels; norms '

@@ -47,7 +47,8 @@ class PRDKD(Objective):
         alpha, beta (float): weights of target and non-target term.
         tau (float): temperature.
         tau_square (bool): multiply by tau^2.
-        unbiased, detach_stats (bool), eps (float): see :func:`reconstruct`.
+        unbiased, detach_stats (bool): see :func:`reconstruct`.
+        eps (float): see :func:`reconstruct`.
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`; no taps on
             two-stage detectors.
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from mmkd.adapters.critic import LEAST_SIDE, Critic
+from mmkd.adapters.critic import LEAST_SIDE, Critic, gradient_penalty
 from mmkd.families import segmentor
 from mmkd.functional import check_at_least, check_choice
 from mmkd.levels import Level
@@ -19,7 +19,6 @@ from mmkd.objective import PairObjective, Taps
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
 
-_EPS = 1e-12  # the root has no gradient at 0
 _OPTIMIZER = dict(type='SGD', lr=4e-4, momentum=0.9, weight_decay=5e-4)
 _FIRST = {'logits_bn': nn.BatchNorm2d, 'tanh': lambda k: nn.Tanh(), 'softmax': nn.Identity}
 
@@ -55,26 +54,6 @@ def contest(
     else:
         loss = fake.mean() - real.mean()
     return loss, fake.mean(), real.mean()
-
-
-def gradient_penalty(
-    critic: nn.Module, student: Tensor, teacher: Tensor, channels: int | None = None
-) -> Tensor:
-    """``E[(|dD/dx| - 1)^2]`` at ``x = a teacher + (1 - a) student``, a ~ U(0, 1) of each image.
-
-    Args:
-        critic (nn.Module): D, (N, C, H, W) -> (N,).
-        student, teacher (Tensor): (N, C, H, W), without gradients.
-        channels (int | None): the norm is over the first so many; None for all.
-    """
-    share = torch.rand(len(student), 1, 1, 1, device=student.device, dtype=student.dtype)
-    mixed = share * teacher + (1 - share) * student
-    # A zero of the critic's parameters makes it differentiable and no leaf, which would be given a
-    # gradient that nobody reads.
-    mixed = mixed + 0 * next(critic.parameters()).sum()
-    (slope,) = torch.autograd.grad(critic(mixed).sum(), mixed, create_graph=True)
-    norm = (slope[:, :channels].square().flatten(1).sum(1) + _EPS).sqrt()
-    return (norm - 1).square().mean()
 
 
 @MODELS.register_module()

@@ -131,6 +131,8 @@ def test_super_classes_are_clusters_of_embeddings(tmp_path):
         ]
     with pytest.raises(ValueError, match=r'must hold a tensor \(44, D\).*found \(45, 2\)'):
         SuperClassUniformSampler(Images([0] * 44), **options)
+    with pytest.raises(FileNotFoundError, match=r'no file nowhere\.pth\. Write it once with'):
+        SuperClassUniformSampler(Images([0] * 45), **{**options, 'embeddings': 'nowhere.pth'})
 
 
 @pytest.mark.parametrize(

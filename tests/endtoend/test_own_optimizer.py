@@ -99,6 +99,30 @@ def test_resuming_repeats_the_uninterrupted_run(trained, tmp_path):
     assert all(torch.equal(weights[k], same[k]) for k in weights)
 
 
+@pytest.mark.parametrize('critic', [True, False])
+def test_resuming_needs_the_same_optimisers(trained, tmp_path, critic):
+    """A critic that the checkpoint has not, and one that only the checkpoint has."""
+    checkpoint = torch.load(trained[0] / 'run' / 'iter_2.pth', weights_only=False)
+    config = config_of(trained[0], tmp_path)
+    if critic:
+        checkpoint['optimizer'] = checkpoint['optimizer']['student']
+    else:
+        del config.model.objectives.skd_holistic
+    torch.save(checkpoint, tmp_path / 'iter_2.pth')
+    config.resume = True
+    names = ['student, kd.skd_holistic', 'one for all']
+    found, wanted = reversed(names) if critic else names
+    with pytest.raises(ValueError, match=f'checkpoint are {found}, those of this run {wanted}'):
+        train(config)
+
+
+def test_a_floor_of_the_rates_is_the_student_s(trained, tmp_path):
+    floor = [dict(type='PolyLR', eta_min=5e-3, begin=0, end=2, by_epoch=False)]
+    train(config_of(trained[0], tmp_path, param_scheduler=floor))
+    rates = re.findall(r'\blr: (\S+) kd\.skd_holistic\.lr: (\S+)', log_of(tmp_path))
+    assert [float(rate) for rate in rates[-1]] == pytest.approx([5e-3, 2e-4])
+
+
 def test_a_schedule_for_each(trained, tmp_path):
     schedules = {
         'student': copy.deepcopy(SCHEDULE),

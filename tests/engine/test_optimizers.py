@@ -11,7 +11,12 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict, buil
 from torch import distributed, multiprocessing, nn
 
 from mmkd.distiller import Distiller
-from mmkd.engine.optimizers import JointOptimWrapper, build_optimizers, check_schedulers
+from mmkd.engine.optimizers import (
+    JointOptimWrapper,
+    build_optimizers,
+    check_same_optimizers,
+    schedules,
+)
 from mmkd.engine.preflight import check_optimised
 from mmkd.methods.skd_holistic import SKDHolistic
 from mmkd.objective import Objective
@@ -254,12 +259,55 @@ def test_an_optimiser_that_cannot_be_built_is_named_at_once(config, reason):
         toy(optimizer=config)
 
 
+@pytest.mark.parametrize(('found', 'wanted'), [('toy', 'scale'), ('scale', 'toy')])
+def test_resuming_with_and_without_an_optimiser_of_its_own(found, wanted):
+    """Either way it is said which optimisers there are, before torch stumbles over a key."""
+    models = dict(toy=toy(), scale=Distiller(ToyNet(), dict(scale=Scale()), preflight=False))
+    names = dict(toy='student, kd.rival, kd.last', scale='one for all')
+    message = f'checkpoint are {names[found]}, those of this run {names[wanted]}. Resume with'
+    with pytest.raises(ValueError, match=message):
+        check_same_optimizers(wrapped(models[wanted]), wrapped(models[found]).state_dict())
+    check_same_optimizers(wrapped(models[found]), wrapped(models[found]).state_dict())
+
+
+def test_resuming_with_other_parameters():
+    small, large = (Distiller(ToyNet(), o, preflight=False) for o in ({}, dict(scale=Scale())))
+    count = len(list(small.parameters()))
+    with pytest.raises(ValueError, match=f'has {count} parameters in 1 .* {count + 1} in 1'):
+        check_same_optimizers(wrapped(large), wrapped(small).state_dict())
+    own = toy().objectives['rival']
+    own.guess.bias.requires_grad_(False)
+    model = toy()
+    model.objectives['rival'] = own
+    with pytest.raises(ValueError, match='has 2 parameters in 1 groups, that of this run 1 in 1'):
+        check_same_optimizers(wrapped(model), wrapped(toy()).state_dict())
+
+
 def test_schedules_by_name_must_be_complete():
     optimizers = wrapped(toy())
-    check_schedulers(optimizers, dict(type='LinearLR'))
-    check_schedulers(optimizers, dict.fromkeys(optimizers.keys(), []))
+    each = dict.fromkeys(optimizers.keys(), [])
+    assert schedules(optimizers, each) is each
     with pytest.raises(ValueError, match='no schedule for kd.rival, kd.last. Give each'):
-        check_schedulers(optimizers, dict(student=[]))
+        schedules(optimizers, dict(student=[]))
+
+
+def test_one_schedule_keeps_the_ratio_of_the_rates():
+    """mmseg's floor of 1e-4 is a hundredth of 0.01, and a quarter of a critic's 4e-4."""
+    optimizers = wrapped(toy())  # rates 0.1, 0.05 and 0.01
+    poly = dict(type='PolyLR', eta_min=1e-3, power=0.9, begin=0, end=10, by_epoch=False)
+    momentum = dict(type='PolyMomentum', eta_min=0.5, by_epoch=False)
+    built = object()
+    found = schedules(optimizers, [poly, momentum, built])
+    floors = [found[name][0]['eta_min'] for name in ('student', 'kd.rival', 'kd.last')]
+    assert floors == pytest.approx([1e-3, 5e-4, 1e-4])
+    for listed in found.values():
+        assert listed[0] == poly | dict(eta_min=listed[0]['eta_min'])
+        assert listed[1:] == [momentum, built]
+    any_other = dict(poly, type='PolyParamScheduler', param_name='lr')
+    assert schedules(optimizers, any_other)['kd.last'][0]['eta_min'] == pytest.approx(1e-4)
+    alone = wrapped(Distiller(ToyNet(), dict(scale=Scale()), preflight=False))
+    assert schedules(alone, poly) is poly
+    assert schedules(optimizers, None) is None
 
 
 def test_the_plan_names_the_optimiser():

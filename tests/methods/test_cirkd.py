@@ -95,7 +95,7 @@ def test_objective():
         (lambda: CIRKD().bind(nn.Module(), ToySegmentor()), 'without a decode_head'),
         (
             lambda: prepare(CIRKD(), ToySegmentor(stride=16), ToySegmentor()),
-            'Student strides: 16; teacher strides: 8',
+            'has stride 16 and the teacher.* 8; tap maps',
         ),
     ],
 )

@@ -6,18 +6,20 @@ import pytest
 import torch
 from segmentation_toys import ToySegmentor, make_step, prepare, probe_tensors
 
+from mmkd.adapters.queue import Queue
+from mmkd.functional.relations import smooth_unit
 from mmkd.methods import cirkd_memory
-from mmkd.methods.cirkd_memory import CIRKDMemory, Queue, memory_kl, unit_rows
+from mmkd.methods.cirkd_memory import CIRKDMemory, memory_kl
 
 S, T, Y = probe_tensors()
 
 
 def labelled(x):
-    return unit_rows(x.permute(0, 2, 3, 1)[Y != 255])
+    return smooth_unit(x.permute(0, 2, 3, 1)[Y != 255])
 
 
 def test_probe(monkeypatch):
-    bank = unit_rows(torch.cat((torch.eye(3), torch.ones(1, 3))).double())
+    bank = smooth_unit(torch.cat((torch.eye(3), torch.ones(1, 3))).double())
     found = memory_kl(labelled(S), labelled(T), bank)
     assert float(found) == pytest.approx(3.5958357, abs=1e-5)
     assert float(memory_kl(labelled(S), labelled(S), bank)) == pytest.approx(0, abs=1e-12)
@@ -67,14 +69,31 @@ def test_what_a_step_remembers():
     assert set(found) == {'loss_pixel', 'loss_region'}
     assert objective.region_queue.next.tolist() == [2, 1, 0]
     assert objective.pixel_queue.next.tolist() == [4, 2, 0]
-    teacher = unit_rows(trace.teacher[objective.teacher_taps[0]][0].permute(0, 2, 3, 1))
+    teacher = smooth_unit(trace.teacher[objective.teacher_taps[0]][0].permute(0, 2, 3, 1))
     own = teacher[0][labels[0, ::8, ::8] == 1]
-    torch.testing.assert_close(objective.region_queue.entries[1, 0], unit_rows(own.mean(0)))
+    torch.testing.assert_close(objective.region_queue.entries[1, 0], smooth_unit(own.mean(0)))
     for row in objective.pixel_queue.entries[1, :2]:
         assert (own - row).abs().sum(1).min() < 1e-6, 'a pixel of the class'
     objective.eval()
     objective(trace)
     assert objective.region_queue.next.tolist() == [2, 1, 0], 'nothing is pushed in evaluation'
+
+
+def test_a_step_is_compared_with_what_it_pushed():
+    """In queues of one entry nothing else is left to draw, as in the published order."""
+    objective, models = toys(pixel_size=1, region_size=1)
+    before = objective.region_queue.entries.clone()
+    trace = make_step(objective, *models)
+    found = objective(trace)
+    with torch.no_grad():
+        student = objective.projection(trace.student[objective.student_taps[0]][0])
+        teacher = trace.teacher[objective.teacher_taps[0]][0]
+        rows = [smooth_unit(x.permute(0, 2, 3, 1).flatten(0, 2)) for x in (student, teacher)]
+    for key, queue in (('pixel', objective.pixel_queue), ('region', objective.region_queue)):
+        wanted = memory_kl(*rows, queue.entries.flatten(0, 1))
+        torch.testing.assert_close(found[f'loss_{key}'].detach(), wanted)
+    stale = memory_kl(*rows, before.flatten(0, 1))
+    assert float(found['loss_region'].detach()) != pytest.approx(float(stale), rel=1e-3)
 
 
 def test_compat_takes_pixels_from_anywhere():
@@ -83,7 +102,7 @@ def test_compat_takes_pixels_from_anywhere():
     labels[:, 16:] = 1
     trace = make_step(objective, *models, labels=labels)
     objective(trace)
-    teacher = unit_rows(trace.teacher[objective.teacher_taps[0]][0].permute(0, 2, 3, 1))
+    teacher = smooth_unit(trace.teacher[objective.teacher_taps[0]][0].permute(0, 2, 3, 1))
     upper = teacher[0, :2].flatten(0, 1)
     for row in objective.pixel_queue.entries[1, :3]:
         assert (upper - row).abs().sum(1).min() < 1e-6, 'positions counted within the class'

@@ -6,13 +6,8 @@ from mmseg.models.losses import CrossEntropyLoss
 from segmentation_toys import ToySegmentor, make_step, prepare, probe_tensors
 from torch.nn import functional as F
 
-from mmkd.methods.cscace import (
-    CSCACE,
-    adaptive_cross_entropy,
-    correlation_distance,
-    similarity,
-    trust,
-)
+from mmkd.functional.mixed_target import mixed_cross_entropy, trust
+from mmkd.methods.cscace import CSCACE, correlation_distance, similarity
 
 S, T, Y = probe_tensors()
 KEEP = Y != 255
@@ -63,10 +58,10 @@ def test_scale_matters_to_none_only():
         ('fixed', 1.0, 1.2256569),
     ],
 )
-def test_adaptive_cross_entropy(policy, fixed, wanted):
+def test_mixed_cross_entropy(policy, fixed, wanted):
     p = ROWS[1].softmax(1)
     alpha = trust(p, LABELS, policy, fixed)
-    found = adaptive_cross_entropy(ROWS[0], p, LABELS, alpha)
+    found = mixed_cross_entropy(ROWS[0], p, LABELS, alpha)
     assert float(found) == pytest.approx(wanted, abs=1e-6)
     if fixed == 0:
         assert float(found) == pytest.approx(float(F.cross_entropy(ROWS[0], LABELS)))
@@ -77,7 +72,7 @@ def test_one_pixel_where_the_teacher_doubts():
     alpha = trust(p_t, label)
     assert float(alpha) == pytest.approx(0.3)
     student = torch.tensor([[0.8, 0.2]]).log()
-    assert float(adaptive_cross_entropy(student, p_t, label, alpha)) == (
+    assert float(mixed_cross_entropy(student, p_t, label, alpha)) == (
         pytest.approx(1.3183161, abs=1e-6)
     )
 

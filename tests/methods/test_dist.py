@@ -165,7 +165,12 @@ def test_two_classes_leave_out_inter():
         (lambda: DIST(auxiliary=-1), 'must be at least 0'),
         (lambda: DIST().bind(ToySegmentor(), ToyClassifier()), 'two segmentors or two classifiers'),
         (lambda: DIST().bind(ToySegmentor(), ToySegmentor(num_classes=5)), '3 .*teacher 5'),
-        (lambda: DIST().bind(ToyClassifier(), ToyClassifier(5)), '3 classes and the teacher 5'),
+        (lambda: DIST().bind(ToyClassifier(), ToyClassifier(5)), "has 3 and the teacher's 5"),
+        (lambda: DIST().bind(*(ToyClassifier(1),) * 2), 'softmax over one class'),
+        (
+            lambda: DIST().bind(*(ToySegmentor(num_classes=2, out_channels=1),) * 2),
+            'softmax over one class',
+        ),
     ],
 )
 def test_bad_input(build, message):

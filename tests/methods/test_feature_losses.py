@@ -245,6 +245,14 @@ def test_fsp():
         on_maps(FSP('a'), [FS], [FT])
 
 
+def test_fsp_begins_in_front_of_the_first_stage():
+    objective = FSP()
+    objective.bind(*(build_model(tiny_classifier(width)) for width in (4, 8)))
+    wanted = ['backbone.relu', *(f'backbone.layer{k}' for k in (1, 2, 3))]
+    assert [str(tap) for tap in objective.student_taps] == wanted
+    assert [str(tap) for tap in objective.teacher_taps] == wanted
+
+
 def literal_singular_distance(spare):
     """By LAPACK's SVD, with the teacher's largest entry made positive."""
     total = 0.0
@@ -291,6 +299,16 @@ def test_kdsvd_survives_repeated_singular_values():
     assert float(found['loss'].detach()) > 0
     with pytest.raises(ValueError, match='count must be'):
         KDSVD(count=0)
+
+
+@pytest.mark.parametrize('cls', [AB, OFD])
+def test_connectors_start_as_the_authors_do(cls):
+    torch.manual_seed(0)
+    objective = cls('a')
+    on_maps(objective, [torch.randn(2, 32, 2, 2)], [torch.randn(2, 128, 2, 2)])
+    weight = objective.adapters['0'].conv.weight
+    assert float(weight.detach().std()) == pytest.approx((2 / 128) ** 0.5, rel=0.05)
+    assert objective.adapters['0'].conv.bias is None
 
 
 @pytest.mark.parametrize('cls', [FitNet, NST, VID, AB, OFD, ReviewKD, FSP, KDSVD])

@@ -27,6 +27,16 @@ def test_the_way_there_and_back():
     assert there(x).shape == (2, 4, 5, 3) and back(there(x)).shape == x.shape
 
 
+def test_without_batchnorms_as_the_authors():
+    kinds = [type(m).__name__ for m in encoder(2, 4, norm=False)]
+    assert kinds == ['Conv2d', 'LeakyReLU'] * 3
+    assert [m.out_channels for m in encoder(2, 4) if isinstance(m, torch.nn.Conv2d)] == [2, 4, 4]
+    trace = make_trace({'a': FS.float()}, {'a': FT_.float()})
+    for norm in (False, True):
+        objective = ready(FT('a', norm=norm), trace)
+        assert any(isinstance(m, torch.nn.BatchNorm2d) for m in objective.modules()) == norm
+
+
 def test_the_paraphraser_learns():
     torch.manual_seed(0)
     objective = FT(teacher='a', phase='paraphraser', rate=2.0)

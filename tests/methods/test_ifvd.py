@@ -147,7 +147,7 @@ def test_bad_input():
         objective(trace)
     with pytest.raises(ValueError, match='without a decode_head'):
         IFVD(student='backbone').bind(nn.Module(), teacher)
-    with pytest.raises(ValueError, match='Student strides: 16; teacher strides: 8'):
+    with pytest.raises(ValueError, match='has stride 16 and the teacher.* 8; tap maps'):
         prepare(IFVD(), ToySegmentor(stride=16), teacher)
 
 

@@ -24,6 +24,10 @@ S, T, _ = probe_tensors()
 def test_adaptation(scope, p, wanted):
     assert float(adaptation(S, T, p, scope=scope)) == pytest.approx(wanted, abs=1e-5)
     assert float(adaptation(S, S, p, scope=scope)) == 0
+    places = torch.linspace(0.5, 2, 32, dtype=torch.float64).view(2, 1, 4, 4)
+    scaled = float(adaptation(places * S, T, p, scope=scope))
+    assert (scaled == pytest.approx(wanted, abs=1e-5)) == (scope == 'position')
+    assert float(adaptation(3 * S, T, p, scope=scope)) == pytest.approx(wanted, abs=1e-5)
 
 
 def test_two_places():

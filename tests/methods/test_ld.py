@@ -45,7 +45,9 @@ def test_region_anchor_by_anchor(published):
     anchors = [grid(8, 8), grid(4, 16), grid(1, 64)]
     boxes = torch.tensor([[5.0, 3, 60, 50], [20, 10, 30, 22], [0, 0, 40, 64]])
     images = torch.tensor([1, 1, 0])
-    found = valuable_region(anchors, boxes, images, 2, 0.25, published)
+    used = torch.ones(2, 81, dtype=torch.bool)
+    used[1, 56:64] = used[1, 76:80] = False  # the last rows of the second image are padding
+    found = valuable_region(anchors, boxes, images, used, 0.25, published)
     wanted = torch.zeros(2, 81)
     flat = torch.cat(anchors).tolist()
     for g, box in enumerate(boxes.tolist()):
@@ -56,11 +58,15 @@ def test_region_anchor_by_anchor(published):
         near, first = [], 0
         for level in anchors:
             own = slice(first, first + len(level))
-            near.append(ious[own][apart[own].argsort(stable=True)[:9]])
+            there = used[images[g], own]
+            near.append(ious[own][there][apart[own][there].argsort(stable=True)[:9]])
             first += len(level)
         top = torch.cat(near).mean() + torch.cat(near).std()
         torch.testing.assert_close(
-            atss_threshold(ious[None], boxes[g : g + 1], torch.cat(anchors), [64, 16, 1])[0], top
+            atss_threshold(
+                ious[None], boxes[g : g + 1], torch.cat(anchors), [64, 16, 1], used[images[g], None]
+            )[0],
+            top,
         )
         for i, a in enumerate(flat):
             hull = sum((max(box[d + 2], a[d + 2]) - min(box[d], a[d])) ** 2 for d in (0, 1))
@@ -71,22 +77,24 @@ def test_region_anchor_by_anchor(published):
                 inter = union * area / (1 + union)
                 overlap = inter / ((a[2] - a[0]) * (a[3] - a[1]))
             diou = overlap - apart[i] / hull
-            if 0.25 * top <= diou < top:
+            if used[images[g], i] and 0.25 * top <= diou < top:
                 wanted[images[g], i] = max(float(wanted[images[g], i]), float(ious[i]))
     torch.testing.assert_close(found, wanted)
     assert 0 < int((found > 0).sum()) < 162
 
 
 def test_few_anchors_and_no_boxes():
-    one = torch.tensor([[0.0, 0, 8, 8]])
-    assert valuable_region([one], one, torch.tensor([0]), 1).isfinite().all()
-    assert (valuable_region([one], one[:0], torch.zeros(0).long(), 3) == torch.zeros(3, 1)).all()
+    one, used = torch.tensor([[0.0, 0, 8, 8]]), torch.ones(3, 1, dtype=torch.bool)
+    for there in (used, ~used):
+        assert valuable_region([one], one, torch.tensor([0]), there).isfinite().all()
+    assert (valuable_region([one], one[:0], torch.zeros(0).long(), used) == torch.zeros(3, 1)).all()
+    used = torch.ones(1, 40, dtype=torch.bool)
     many = one + torch.arange(40)[:, None]  # more than one chunk
     halves = [
-        valuable_region([many], many[p], torch.zeros(20).long(), 1)
+        valuable_region([many], many[p], torch.zeros(20).long(), used)
         for p in (slice(20), slice(20, 40))
     ]
-    both = valuable_region([many], many, torch.zeros(40).long(), 1)
+    both = valuable_region([many], many, torch.zeros(40).long(), used)
     torch.testing.assert_close(both, torch.maximum(*halves))
 
 

@@ -18,8 +18,8 @@ from cases import method, total  # noqa: E402
 EVERY = [n for n in names() if 'segmentor' in method(n).families and method(n).needs_teacher]
 #: look at all pixels, whatever their label
 UNMASKED = {'CIRKD', 'CSCACE', 'KA', 'SKDHolistic', 'SKDPair'}
-#: have noise, or weights that know up from down
-ORIENTED = {'KA', 'MGD', 'NoisyTeacher', 'SKDHolistic'}
+#: have noise, choose pixels at random, or have weights that know up from down
+ORIENTED = {'CIRKDMemory', 'KA', 'MGD', 'NoisyTeacher', 'SKDHolistic'}
 ODD = (37, 53)  # 5 x 7 cells
 
 

@@ -5,13 +5,14 @@ import torch
 
 from mmkd.engine.benchmark import peak_bytes
 from mmkd.functional.pooling import pool_nodes
+from mmkd.functional.relations import smooth_unit
 from mmkd.methods.cirkd import cross_image_relations
-from mmkd.methods.cirkd_memory import memory_kl, unit_rows
+from mmkd.methods.cirkd_memory import memory_kl
 from mmkd.methods.cscace import MOST_SIMILARITIES, correlation_distance
 from mmkd.methods.ifvd import intra_class_variation
 from mmkd.methods.intrakd import affinity_distance, areas_of_interest, region_moments
 from mmkd.methods.ka import affinity_error
-from mmkd.methods.skd import pair_wise
+from mmkd.methods.skd_pair import pair_wise
 
 LIMIT = 1e9
 H, W = 64, 128  # 8,192 places: one matrix of all pairs takes 268 MB an image
@@ -30,8 +31,10 @@ def intra_region(student, teacher):
 
 
 def memory(student, teacher):
-    bank = unit_rows(torch.randn(4096, student.shape[1]))
-    return memory_kl(*(unit_rows(x.flatten(2).mT.flatten(0, 1)) for x in (student, teacher)), bank)
+    bank = smooth_unit(torch.randn(4096, student.shape[1]))
+    return memory_kl(
+        *(smooth_unit(x.flatten(2).mT.flatten(0, 1)) for x in (student, teacher)), bank
+    )
 
 
 def pooled_correlation(student, teacher):

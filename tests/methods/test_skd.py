@@ -9,9 +9,11 @@ from segmentation_toys import ToySegmentor, make_step, prepare, probe_tensors
 from torch import nn
 from torch.nn import functional as F
 
-from mmkd.methods import skd
+from mmkd.functional.pooling import pool_nodes
+from mmkd.methods import skd_pair
 from mmkd.methods.kd import KD
-from mmkd.methods.skd import SKDPair, SKDPixel, pair_wise, pixel_wise_kl, pool_nodes
+from mmkd.methods.skd_pair import SKDPair, pair_wise
+from mmkd.methods.skd_pixel import SKDPixel, pixel_wise_kl
 
 S, T, Y = probe_tensors()
 
@@ -23,6 +25,10 @@ def close(found, wanted, rel=1e-6):
 def test_probe_tensors():
     close(S.sum(), 0.4)
     close((S * T).sum(), -0.8333333)
+    close(T.sum(), -0.6666667)
+    close(S.square().sum(), 38.56)
+    assert T[0, :, 0, 0].tolist() == pytest.approx([-0.5, -0.1666667, 0.1666667], abs=1e-7)
+    assert Y[0].tolist() == [[255, 2, 1, 0], [1, 0, 2, 1], [2, 1, 0, 2], [0, 2, 1, 0]]
     assert S[0, :, 0, 0].tolist() == pytest.approx([-1, -0.6, -0.2])
 
 
@@ -48,6 +54,7 @@ def test_pixel_direction_and_the_entropy_that_the_code_drops():
     t = torch.tensor([0, log(3)], dtype=torch.float64).view(1, 2, 1, 1)
     close(pixel_wise_kl(s, t), 0.1308120, 1e-5)
     close(pixel_wise_kl(t, s), 0.1438410, 1e-5)
+    close(-(t.softmax(1) * s.log_softmax(1)).sum(), 0.6931472)
     close(pixel_wise_kl(T, S), 0.2146134, 1e-5)
     p = T.softmax(1)
     cross_entropy = -(p * S.log_softmax(1)).sum() / 16
@@ -106,7 +113,7 @@ def test_pair_gradient_numerically():
 def test_pair_many_nodes_give_the_same(monkeypatch):
     found = []
     for direct in (2048, 1):
-        monkeypatch.setattr(skd, '_DIRECT_NODES', direct)
+        monkeypatch.setattr(skd_pair, '_DIRECT_NODES', direct)
         s = S.clone().requires_grad_()
         loss = pair_wise(s, torch.cat((T, T[:, :1]), 1))
         found.append((loss.detach(), torch.autograd.grad(loss, s)[0]))
@@ -122,6 +129,7 @@ def test_pair_invariances():
     close(pair_wise(S * scale, T), wanted)
     close(pair_wise(torch.einsum('kc,nchw->nkhw', rotation, S), T), wanted)
     close(pair_wise(S.flip(3), T.flip(3)), wanted)
+    close(pair_wise(3 * S, T), wanted, 1e-7)
     assert pair_wise(S.flip(3), T) != pytest.approx(wanted)
 
 
@@ -181,7 +189,7 @@ def prepare_taps(objective, student):
 def test_unequal_strides_need_a_resize():
     student, teacher = ToySegmentor(stride=16), ToySegmentor()
     for kind in (SKDPixel, SKDPair):
-        with pytest.raises(ValueError, match='Student strides: 16; teacher strides: 8'):
+        with pytest.raises(ValueError, match='has stride 16 and the teacher.* 8; tap maps'):
             prepare(kind(), student, teacher)
         objective = prepare(kind(resize='teacher'), student, teacher)
         assert objective(make_step(objective, student, teacher))['loss'].isfinite()

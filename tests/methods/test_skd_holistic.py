@@ -221,7 +221,7 @@ def test_small_maps_may_be_refused():
 
 def test_unequal_strides_need_a_resize():
     student, teacher = ToySegmentor(stride=16), ToySegmentor()
-    with pytest.raises(ValueError, match='Student strides: 16; teacher strides: 8'):
+    with pytest.raises(ValueError, match='has stride 16 and the teacher.* 8; tap maps'):
         prepare(SKDHolistic(), student, teacher)
     objective = prepare(SKDHolistic(resize='teacher'), student, teacher)
     assert objective(make_step(objective, student, teacher))['loss_critic'].isfinite()

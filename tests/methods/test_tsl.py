@@ -57,6 +57,7 @@ def test_more_worked_numbers():
     distance = (consistency(p[0]) - consistency(p[1])).square().mean()
     assert float(distance) == pytest.approx(1.3062441, rel=1e-6)
     assert float(probability_distance(S, T).mean()) == pytest.approx(0.1369771, abs=1e-6)
+    assert float((p[0] - p[1]).square().mean()) == pytest.approx(0.0456590, abs=1e-6)
     kl = probability_distance(S, T, 'kl').mean()
     assert float(kl) == pytest.approx(0.2119143, abs=1e-6)
 
