@@ -88,6 +88,7 @@ def test_keys_parameters_and_children_are_the_plain_students_plus_objectives():
     ],
 )
 def test_a_checkpoint_is_a_plain_students_and_predicts_the_same(config, data, tmp_path):
+    """GEN-6 and GEN-8."""
     distiller = Distiller(
         config, dict(cwd=dict(type='mmkd.CWD')), dict(config=config, checkpoint='random')
     )

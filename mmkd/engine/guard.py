@@ -90,7 +90,7 @@ class Guard:
             if self.seen.get(name, 0) >= self.steps:
                 continue
             _check_teacher(name, objective, trace)
-            self._check_gradient(name, students, trace, objective.student_taps)
+            self._check_gradient(name, students, trace, distiller)
             self._check_own(name, own, trace, objective)
             if not objective.needs_ground_truth or has_ground_truth(trace.samples):
                 self.seen[name] = self.seen.get(name, 0) + 1
@@ -116,9 +116,13 @@ class Guard:
             self.reported.update(new)  # only the beginning is watched: it costs a sync a step
 
     def _check_gradient(
-        self, name: str, losses: Mapping[str, Tensor], trace: Trace, taps: Any
+        self, name: str, losses: Mapping[str, Tensor], trace: Trace, distiller: Distiller
     ) -> None:
+        objective = distiller.objectives[name]
+        taps = objective.student_taps
         leaves = [t for tap in taps for t in _leaves(trace, tap)]
+        if objective.needs_input_gradient:  # of a ReLU network it does not depend on the output
+            leaves += [p for p in distiller.student.parameters() if p.requires_grad]
         for key, loss in losses.items():
             gradients = _gradients(loss, leaves)
             known = leaves or not loss.requires_grad

@@ -25,6 +25,7 @@ from mmkd.methods.fsp import FSP
 from mmkd.methods.ft import FT
 from mmkd.methods.gid import GID
 from mmkd.methods.gkd import GKD
+from mmkd.methods.guidance_route import GuidanceRoute
 from mmkd.methods.hdkd import HDKD
 from mmkd.methods.ifvd import IFVD
 from mmkd.methods.information_flow import InformationFlow
@@ -89,6 +90,7 @@ __all__ = [
     'FT',
     'GID',
     'GKD',
+    'GuidanceRoute',
     'HDKD',
     'IFVD',
     'InformationFlow',

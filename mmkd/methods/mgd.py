@@ -47,7 +47,8 @@ class MGD(PairObjective):
 
     Without taps: the first four maps of a two-stage detector's neck, the whole neck of other
     detectors, the last stage of a segmentor's backbone, where the published recipes add CWD on the
-    logits. Published one-stage students also start from the teacher's neck and head.
+    logits. Published one-stage students begin with the teacher's neck and head, as in
+    ``mgd_retinanet_r101_r50.py``.
 
     G grows with the square of the teacher's width: at the 2,048 channels of a ResNet-101, which the
     published segmentation configs tap, it has 75.5 million parameters and takes most of a step's

@@ -1,6 +1,7 @@
 """Every shipped config: short, parses, builds, taps resolve, and its name is true."""
 
 import re
+from os.path import commonprefix
 from pathlib import Path
 
 import pytest
@@ -34,8 +35,9 @@ def test_builds_and_its_name_is_true(path):
     kinds = [entry.type.removeprefix('mmkd.') for entry in model.objectives.values()]
     assert set(kinds) <= set(names())
     stem = path.stem.replace('_', '')
-    # The name of a method, or of a file with several that are used together.
+    # The name of a method or its file, or what the names of several have in common.
     known = {kind.lower() for kind in kinds} | {file_of(kind) for kind in kinds} | {'demo'}
+    known |= {commonprefix(sorted(known - {'demo'}))} - {''}
     assert stem.startswith(tuple(known))
     teacher = model.get('teacher')
     assert bool(teacher) == any(MODELS.get(f'mmkd.{kind}').needs_teacher for kind in kinds)

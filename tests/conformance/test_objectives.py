@@ -94,7 +94,7 @@ def test_every_parameter_is_in_an_optimiser_group(it):
     check_optimised(it.distiller.objectives, optim_wrapper)
 
 
-def test_no_gradient_reaches_the_teacher(it):
+def test_no_gradient_reaches_the_teacher(it):  # GEN-3
     model = it.distiller.teachers['teacher'].model
     if it.result and it.loss.requires_grad:
         parameters = [p for p in it.distiller.parameters() if p.requires_grad]
@@ -129,7 +129,7 @@ def test_zero_at_equality_is_what_it_declares(it):
     assert (found < least) == it.objective.zero_at_equality, found
 
 
-def test_a_batch_without_ground_truth_is_finite_and_keeps_the_graph(it):
+def test_a_batch_without_ground_truth_is_finite_and_keeps_the_graph(it):  # GEN-4
     result = terms(it.distiller, batch(it.family, empty=True))
     _differentiable(it, result)
 

@@ -8,7 +8,6 @@ import pytest
 from messages import ROOT
 from mmengine.registry import DefaultScope
 
-import mmkd.methods  # noqa: F401  (what is registered now is what will be restored)
 from mmkd import MODELS
 
 PAGES = ['write-your-own-method.md', 'schedules.md']
@@ -17,6 +16,7 @@ PAGES = ['write-your-own-method.md', 'schedules.md']
 @pytest.fixture
 def as_found(tmp_path, monkeypatch):
     """An empty folder to run in; modules, registered methods and default scope go afterwards."""
+    MODELS.import_from_location()  # what is registered now is what will be restored
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     known = [sys.modules, MODELS.module_dict, DefaultScope._instance_dict]

@@ -9,7 +9,7 @@ from mmkd.engine.launch import build_runner, prepare
 
 
 @pytest.mark.parametrize('kind', ['frcnn', 'pspnet'])
-def test_twenty_steps_with_weight_zero_equal_stock_training(kind, tmp_path):
+def test_twenty_steps_with_weight_zero_equal_stock_training(kind, tmp_path):  # GEN-7
     stock = recipe(kind, tmp_path / 'data', tmp_path / 'stock', iterations=20)
     expected, weights = run(StockRunner.from_cfg(stock))
     config = recipe(

@@ -33,7 +33,7 @@ def trained(tmp_path_factory):
 
 
 @pytest.mark.parametrize('kind', list(MODELS))
-def test_a_checkpoint_is_a_plain_student(kind, trained):
+def test_a_checkpoint_is_a_plain_student(kind, trained):  # GEN-6
     folder, _, _ = trained[kind]
     checkpoint = torch.load(folder / 'kd' / 'iter_4.pth', weights_only=False)
     state = checkpoint['state_dict']

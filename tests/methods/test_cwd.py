@@ -27,7 +27,7 @@ def literal(student, teacher, tau):
 
 
 @pytest.mark.parametrize(('tau', 'wanted'), [(1, 0.407031), (4, 0.309619)])
-def test_cwd_1_four_places(tau, wanted):
+def test_cwd_1_four_places(tau, wanted):  # CWD-1
     found = channel_wise_kl(row(1, 2, 4, 3), row(1, 2, 3, 4), tau)
     assert float(found) == pytest.approx(wanted, abs=1e-6)
 
@@ -54,7 +54,7 @@ def test_infinite_temperature_is_half_the_mean_square_of_centred_maps():
     assert float(channel_wise_kl(S, T, 1e4)) == pytest.approx(float(limit), rel=1e-5)
 
 
-def test_cwd_2_constants_and_joint_permutations_change_nothing_but_scale_does():
+def test_cwd_2_constants_and_joint_permutations_change_nothing_but_scale_does():  # CWD-2
     wanted = float(channel_wise_kl(S, T, 4.0))
     constants = torch.arange(6.0).double().view(2, 3, 1, 1)
     assert float(channel_wise_kl(S + constants, T - 7, 4.0)) == pytest.approx(wanted, abs=1e-12)
@@ -65,7 +65,7 @@ def test_cwd_2_constants_and_joint_permutations_change_nothing_but_scale_does():
     assert float(channel_wise_kl(S, S, 4.0)) == pytest.approx(0, abs=1e-12)
 
 
-def test_cwd_3_a_single_cell_and_constant_channels_teach_nothing():
+def test_cwd_3_a_single_cell_and_constant_channels_teach_nothing():  # CWD-3
     s = S[:, :, :1, :1].clone().requires_grad_()
     loss = channel_wise_kl(s, T[:, :, :1, :1], 1.0)
     loss.backward()
@@ -76,7 +76,7 @@ def test_cwd_3_a_single_cell_and_constant_channels_teach_nothing():
 
 
 @pytest.mark.parametrize('scale', [0.0, 1.0, 1e4])
-def test_finite_for_any_size(scale):
+def test_finite_for_any_size(scale):  # GEN-2
     s = (S.float() * scale).requires_grad_()
     loss = channel_wise_kl(s, T.float() * scale, 1.0)
     loss.backward()

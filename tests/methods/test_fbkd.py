@@ -52,7 +52,7 @@ def test_worked_masks():  # FBKD-1
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
-def test_worked_terms(dtype):  # FBKD-2, 3, 5
+def test_worked_terms(dtype):  # FBKD-2, FBKD-3, FBKD-5
     s, t = S.to(dtype), T.to(dtype)
     for channel_mask, wanted in ((False, 2.397643), (True, 2.803411)):
         found = terms_of(s, t, tau=0.5, use_channel_mask=channel_mask)
@@ -71,7 +71,7 @@ def test_mask_sums():  # FBKD-4
         torch.testing.assert_close(mask, torch.ones_like(mask))
 
 
-def test_equality():  # FBKD-6
+def test_equality():  # FBKD-6, GEN-1
     for maps in (torch.randn(2, 4, 8, 8), torch.zeros(2, 4, 8, 8)):
         s = maps.clone().requires_grad_()
         connect = make_identity(Connectors(4, 4, 0))

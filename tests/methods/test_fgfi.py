@@ -76,7 +76,7 @@ def literal(anchors, gts, student, teacher, psi, rule='global', adapters=None):
     return total / (2 * max(cells, 1)), cells
 
 
-def test_fgfi_1_mask_threshold_and_loss():
+def test_fgfi_1_mask_threshold_and_loss():  # FGFI-1
     anchors = grid(4, 8, 16)
     best = iou_matrix(GT.double(), anchors.view(-1, 4)).max()
     assert float(best) == pytest.approx(0.391304, abs=1e-6)
@@ -107,7 +107,7 @@ def test_pixel_offset_counts_sides_inclusively():
 
 
 @pytest.mark.parametrize(('rule', 'cells'), [('global', (4, 0)), ('per_level', (4, 4))])
-def test_fgfi_2_level_rules(rule, cells):
+def test_fgfi_2_level_rules(rule, cells):  # FGFI-2
     fine, coarse = grid(8, 8, 16), grid(2, 32, 64)
     tops = [float(iou_matrix(GT.double(), a.view(-1, 4)).max()) for a in (fine, coarse)]
     assert tops == pytest.approx([0.391304, 0.0625], abs=1e-6)
@@ -115,7 +115,7 @@ def test_fgfi_2_level_rules(rule, cells):
     assert tuple(int(m.sum()) for m in masks) == cells
 
 
-def test_fgfi_3_and_4_psi():
+def test_fgfi_3_and_4_psi():  # FGFI-3, FGFI-4
     anchors = grid(8, 8, 16)
     overlap = iou_matrix(GT.double(), anchors.view(-1, 4))[0] > 0
     assert torch.equal(mask_of([anchors], psi=0.0)[0], overlap)
@@ -124,7 +124,7 @@ def test_fgfi_3_and_4_psi():
     assert counts == sorted(counts, reverse=True) and counts[0] > counts[5] > counts[10]
 
 
-def test_fgfi_5_twice_the_same_box_is_that_box():
+def test_fgfi_5_twice_the_same_box_is_that_box():  # FGFI-5
     anchors = grid(8, 8, 16)
     assert torch.equal(mask_of([anchors])[0], mask_of([anchors], GT.repeat(40, 1))[0])
 
@@ -132,7 +132,7 @@ def test_fgfi_5_twice_the_same_box_is_that_box():
 @pytest.mark.parametrize(
     'gt', [[], [[500, 500, 510, 510]], [[8, 8, 8, 20]], [[20, 20, 4, 4]], [[0, 0, float('nan'), 9]]]
 )
-def test_fgfi_6_nothing_to_imitate_is_zero_with_a_gradient(gt):
+def test_fgfi_6_nothing_to_imitate_is_zero_with_a_gradient(gt):  # FGFI-6
     student = torch.randn(1, 2, 4, 4, requires_grad=True)
     fgfi, trace = objective(
         Scene(), [student], [torch.ones(1, 2, 4, 4)], boxes(gt), adapt='conv3x3'
@@ -144,7 +144,7 @@ def test_fgfi_6_nothing_to_imitate_is_zero_with_a_gradient(gt):
     assert all(p.grad is not None for p in fgfi.parameters())
 
 
-def test_fgfi_7_zero_at_equality_and_quadratic():
+def test_fgfi_7_zero_at_equality_and_quadratic():  # FGFI-7
     x, y = torch.randn(2, 1, 3, 8, 8).unbind(0)
     fgfi, trace = objective(Scene(), [x], [x], boxes(GT), adapt=None)
     assert float(fgfi(trace)['loss']) == 0

@@ -118,3 +118,17 @@ def test_what_is_refused(cls):
         cls().bind(*(build_model(tiny_pspnet(8)) for _ in range(2)))
     with pytest.raises(ValueError, match='outputs must be one of'):
         Jacobian(outputs='all')
+
+
+@pytest.mark.parametrize('kind', [ATGradient, Jacobian])
+def test_the_first_steps_find_it_alive(kind):
+    """Of a network of ReLUs the Jacobian depends on the weights and not on the logits."""
+    torch.manual_seed(0)
+    teacher = build_model(tiny_classifier(8))
+    distiller = Distiller(
+        build_model(tiny_classifier(4)), dict(it=kind()), Teacher(teacher, 'random')
+    )
+    distiller.train()
+    for _ in range(distiller.guard.steps):
+        distiller.loss(*classification_batch())
+    assert distiller.guard.alive == {'kd.it.loss'}
