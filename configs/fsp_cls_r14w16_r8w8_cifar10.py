@@ -10,3 +10,4 @@ model = dict(
     ),
     objectives=dict(fsp=dict(type='mmkd.FSP')),
 )
+optim_wrapper = dict(clip_grad=dict(max_norm=5))

@@ -230,9 +230,19 @@ class PairObjective(Objective):
     def describe(self) -> list[str]:
         adapters = [self.adapter(k) for k in range(len(self.pairs))]
         return [
-            f'student level {i} <- teacher level {j}: {a.describe() if a else "no adapter"}'
-            for (i, j), a in zip(self.pairs, adapters, strict=True)
+            f'student level {i} <- teacher level {j}: {_what(adapter)}'
+            for (i, j), adapter in zip(self.pairs, adapters, strict=True)
         ]
+
+
+def _what(adapter: nn.Module | None) -> str:
+    if adapter is None:
+        return 'no adapter'
+    if hasattr(adapter, 'describe'):
+        return adapter.describe()
+    return ', '.join(
+        type(module).__name__ for module in adapter.modules() if not [*module.children()]
+    )
 
 
 def crop_padding(teacher: Tensor, seen: Tensor, student_seen: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 
 from mmkd.datasets.cifar import Cifar10, Cifar100
 from mmkd.datasets.class_folders import ClassFolders
+from mmkd.datasets.hold_out import hold_out
 from mmkd.datasets.scenes import Scene, generate_scene
 from mmkd.datasets.transforms import (
     ColorJitter,
@@ -27,6 +28,7 @@ __all__ = [
     'RandomResizedCrop',
     'Scene',
     'generate_scene',
+    'hold_out',
 ]
 
 if find_spec('mmdet'):

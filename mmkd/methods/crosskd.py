@@ -122,7 +122,8 @@ class CrossKD(Objective):
         """Options that were not given: those published for the head."""
         stop, classes, boxes = PUBLISHED[kind]
         published = dict(stop=min(stop, depth), classes=classes, boxes=boxes)
-        chosen = published | {k: v for k, v in self.asked.items() if v is not None}
+        given = {k: v for k, v in self.asked.items() if v is not None}
+        chosen: dict[str, Any] = {**published, **given}
         self.kind, self.stop = kind, chosen['stop']
         self.factors = {part: chosen[part] for part in ('classes', 'boxes')}
         if self.stop not in range(depth + 1):

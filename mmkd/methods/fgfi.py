@@ -126,8 +126,9 @@ class FGFI(PairObjective):
         super().bind(student, teacher)
         if getattr(student, 'bbox_head', None) is None and dense.dense_head(student) is None:
             raise ValueError(
-                f'FGFI needs boxes and a dense detection head, but {type(student).__name__} has '
-                'neither rpn_head nor bbox_head; CWD works on any feature map.'
+                'FGFI needs boxes and a dense detection head, but the student '
+                f'{type(student).__name__} has neither rpn_head nor bbox_head; CWD works on any '
+                'feature map.'
             )
         self.own_strides = dense.anchor_strides(student)
         assigner = type(getattr(dense.dense_head(student), 'assigner', None)).__name__

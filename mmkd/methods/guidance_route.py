@@ -1,4 +1,4 @@
-"""GuidanceRoute: one map of the student follows one of the teacher, on the route that helps most."""
+"""GuidanceRoute: a map of the student follows one of the teacher of equal size."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def route_error(projected: Tensor, target: Tensor, eta: float = 0.25) -> Tensor:
 class GuidanceRoute(PairObjective):
     """Knowledge projection for deep neural networks.
 
-    Zhang, Ning and He, arXiv 1710.09505, 2017. A route joins a map of the student and one of the
+    Zhang et al., 2017. A route joins a map of the student and one of the
     teacher of equal height and width by a learnt 1x1 convolution; its loss is the mean of
     :func:`route_error` over all elements, and those of several routes are summed. Without taps:
     all stages of two classifiers; with taps maps of any model. The paper trains with the single
@@ -158,7 +158,7 @@ def _as_pairs(routes: Any) -> list[tuple[int, int]]:
 
 
 def _sizes(student: list[Level], teacher: list[Level]) -> str:
-    """Width, height and width of all maps, in words."""
+    """Channels, height and width of all maps, in words."""
     sides = (
         f'{side}: ' + ', '.join(f'{level.tap} {level}' for level in levels)
         for side, levels in (('Student', student), ('Teacher', teacher))

@@ -27,6 +27,7 @@ from cases import (
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
+from mmkd.engine.guard import Guard
 from mmkd.engine.optimizers import build_optimizers
 from mmkd.engine.preflight import check_optimised
 from mmkd.families import FAMILIES
@@ -75,6 +76,19 @@ def test_every_leaf_is_a_known_parameter_and_every_parameter_a_leaf(it):
     assert not [n for i, n in own.items() if i not in found], 'unused: DDP would wait for it'
     stray = [k for m in it.objective.modules() for k, v in vars(m).items() if _holds_tensors(v)]
     assert not stray, 'state must be a parameter, a buffer or a child'
+
+
+def test_the_checks_of_the_first_steps_find_it_alive(it):
+    torch.manual_seed(0)
+    distiller = build(it.name, it.family)
+    distiller.guard = Guard()
+    terms(distiller, batch(it.family))
+    assert distiller.guard.seen == {'it': 1} and distiller.guard.alive
+
+
+def test_the_plan_tells_of_it(it):
+    lines = str(it.distiller.plan).splitlines()
+    assert any(line.startswith(f'objective it: {it.name}, weight 1') for line in lines)
 
 
 def _holds_tensors(value):
