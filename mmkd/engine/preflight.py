@@ -46,8 +46,9 @@ class PreflightHook(Hook):
         runner.logger.info(f'plan\n{model.plan}')
         check_optimised(model.objectives, runner.optim_wrapper)
         for objective in model.objectives.values():
-            teacher = model.plan.teacher_of(objective)
-            objective.inherit(model.student, teacher.model if teacher else None)
+            if runner.iter == 0:  # a resumed student has it, and may have trained it
+                teacher = model.plan.teacher_of(objective)
+                objective.inherit(model.student, teacher.model if teacher else None)
             objective.check_dataset(runner.train_dataloader.dataset)
         for name, teacher in model.teachers.items():
             if any(p.requires_grad for p in teacher.model.parameters()) or teacher.model.training:

@@ -21,13 +21,13 @@ from mmkd.testing import tiny_classifier
 TOOL = Path(__file__).parents[2] / 'tools' / 'search_routes.py'
 ROUTES = [(0, 0), (1, 1), (2, 2)]
 #: (whether gradients were on, as in training only; image) for everything that was loaded
-SEEN = set()
+SEEN = []
 
 
 @TRANSFORMS.register_module()
 class NoteImage(BaseTransform):
     def transform(self, results):
-        SEEN.add((torch.is_grad_enabled(), '/'.join(Path(results['img_path']).parts[-3:])))
+        SEEN.append((torch.is_grad_enabled(), '/'.join(Path(results['img_path']).parts[-3:])))
         return results
 
 
@@ -99,7 +99,7 @@ def searched(tmp_path_factory):
     SEEN.clear()
     where = ['--work-dir', folder / 'a', '--out', folder / 'made' / 'out.json']
     run_tool(folder / 'mine.py', '--hold-out', 0.2, *where)
-    return folder, json.loads((folder / 'made' / 'out.json').read_text()), set(SEEN)
+    return folder, json.loads((folder / 'made' / 'out.json').read_text()), list(SEEN)
 
 
 def search(folder, work_dir, said=None, **options):
@@ -132,7 +132,24 @@ def test_no_image_is_both_trained_on_and_held_out_and_none_is_of_another_split(s
     trained = {name for train, name in seen if train}
     held = {name for train, name in seen if not train}
     assert len(trained) == 32 and len(held) == 8 and not trained & held
+    count = [sum(train == flag for train, _ in seen) for flag in (True, False)]
+    assert count == [(3 * 1 + 2 * 2) * 32, (3 + 2) * 8]
     assert all(name.startswith('train/') for name in trained | held)
+
+
+def test_probes_of_a_round_differ_in_their_route_alone(searched):
+    """Without learning, equal weights, batches and crops give equal task losses."""
+    folder, _, _ = searched
+    changes = {
+        'optim_wrapper.optimizer.lr': 0.0,
+        'model.objectives.guide.routes': ROUTES[:2],
+        'train_cfg': dict(_delete_=True, by_epoch=False, max_iters=8),
+    }
+    SEEN.clear()
+    found = search(folder, 'still', changes=changes)
+    assert sum(train for train, _ in SEEN) == 2 * 32  # one epoch each, of a loop without epochs
+    first, second = found.rounds[0]
+    assert first.task == second.task and first.term != second.term
 
 
 def test_a_killed_search_goes_on_and_ends_with_the_same_numbers(searched):
@@ -173,6 +190,10 @@ def test_probes_of_another_search_are_refused(searched):
         (dict(rank='accuracy'), "rank must be one of .'joint', 'task'."),
         (dict(hold_out=0.001), '0.001 of 40 training images are 0'),
         (dict(objective='kd'), "found name 'kd' and of that kind: guide"),
+        (
+            dict(changes={'model.objectives.second': dict(type='mmkd.GuidanceRoute')}),
+            'found name None and of that kind: guide, second',
+        ),
         (dict(changes={'launcher': 'pytorch'}), 'in one process'),
         (dict(changes={'model.objectives.guide.weight': dict(start=0.5)}), 'is 0 in all 4 steps'),
     ],
