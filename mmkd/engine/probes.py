@@ -50,12 +50,10 @@ class Prober:
     """Trains probes of one search.
 
     Attributes:
-        config (Config): of the run whose beginning a probe is.
-        objective (str): name of its GuidanceRoute.
+        config, objective: the run whose beginning a probe is, and the name of its GuidanceRoute.
         work_dir (str): for the logs.
         hold_out (float): share of the training set that is kept away from training.
-        seed (int): of weights, batches and hold-out.
-        longest (int): epochs of the last round.
+        seed, longest (int): of weights, batches and hold-out; epochs of the last round.
     """
 
     config: Config
@@ -136,8 +134,7 @@ class Length(Hook):
     """Ends a run after some epochs; its schedules are those of the whole.
 
     Args:
-        epochs (int): after which it ends.
-        longest (int): epochs of the last round, which must fit into the run.
+        epochs, longest (int): of this run and of the last round, which must fit into the whole.
         name (str): objective whose weight must be above 0 at some step before.
 
     Raises:

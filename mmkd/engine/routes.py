@@ -138,15 +138,17 @@ def search_routes(
     longest = epochs * 2 ** max((len(routes) - 1).bit_length() - 1, 0)
     prober = Prober(config, name, work_dir, hold_out, seed, longest)
     result = Search(name, routes, rank)
-    while len(left := result.left()) > 1:
-        number = len(result.rounds)
-        for route in left:
+    while len(result.left()) > 1:
+        number, probes = len(result.rounds), []
+        for route in result.left():
             probe = done.find(number, route)
             if probe is None:
                 probe = prober.run(number, route, epochs * 2**number)
                 done.add(probe)
-            progress(f'round {number + 1}, {route} {routes[route]}: joint {probe.joint:.4f}')
-        result.rounds.append(ranked((done.probes[number, route] for route in left), rank))
+            probes.append(probe)
+            loss = f'{rank} loss {getattr(probe, rank):.4f}'
+            progress(f'round {number + 1}, {route} {routes[route]}: {loss}')
+        result.rounds.append(ranked(probes, rank))
     return result
 
 

@@ -140,5 +140,5 @@ def test_valid_pixels_are_resized_by_nearest_neighbour():
     valid = segmentor.valid_pixels(samples, (2, 2))
     assert valid.tolist() == [[[False, False], [True, True]], [[True, True], [True, True]]]
     assert segmentor.valid_pixels(samples, (2, 2), ignore_index=0).sum() == 2
-    with pytest.raises(ValueError, match='needs segmentation labels'):
+    with pytest.raises(ValueError, match='Segmentation labels are needed'):
         segmentor.labels(boxes([]))

@@ -217,6 +217,7 @@ def test_the_training_set_is_looked_at_before_the_first_step():
         optim_wrapper=build_optim_wrapper(model, dict(optimizer=dict(type='SGD', lr=1))),
         train_dataloader=SimpleNamespace(dataset=Images(12)),
         val_loop=None,
+        iter=0,
     )
     with pytest.raises(ValueError, match='set size=12'):
         PreflightHook().before_train(runner)

@@ -33,4 +33,5 @@ def test_fgfi(level_rule):
 def test_ld():
     levels = anchors([8, 16, 32, 64, 128], [1.0], octave_base_scale=8, scales_per_octave=1)
     found, images = boxes(200)
-    assert peak_bytes(lambda: valuable_region(levels, found, images, 2)) < LIMIT
+    used = torch.ones(2, sum(map(len, levels)), dtype=torch.bool)
+    assert peak_bytes(lambda: valuable_region(levels, found, images, used)) < LIMIT
