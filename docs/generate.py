@@ -41,7 +41,20 @@ def _works(m: Method, family: str) -> str:
 
 
 def short_table(methods: list[Method], prefix: str) -> str:
-    """The list of methods in the README."""
+    """The list of methods in the README: for detectors, of the rest for segmentors, of the rest."""
+    left, parts = list(methods), []
+    for title, kinds in (
+        ('Detectors', set(detectors())),
+        ('Segmentors', {'segmentor'}),
+        ('Classifiers', {'classifier'}),
+    ):
+        own = [m for m in left if kinds & set(m.families)]
+        left = [m for m in left if m not in own]
+        parts += [f'**{title}**', _rows(own, prefix)] if own else []
+    return '\n\n'.join(parts)
+
+
+def _rows(methods: list[Method], prefix: str) -> str:
     lines = [_row('method', 'paper', 'idea', 'for'), '|---|---|---|---|']
     for m in methods:
         link = f'[{m.name}]({prefix}methods/{m.page}.md)'
