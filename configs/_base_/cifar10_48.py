@@ -1,4 +1,4 @@
-# The same images enlarged to 48 x 48 for backbones of detectors, with their pixels' mean and std; 15 epochs.
+# The same images enlarged to 48 x 48 for backbones of detectors, with their pixels' mean and std; 10 epochs.
 _base_ = ['cifar10_folders.py']
 
 _base_.train_pipeline[1].update(scale=(48, 48), interpolation='bilinear')
@@ -12,5 +12,5 @@ model = dict(
     data_preprocessor=dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]),
     backbone=dict(type='mmdet.ResNet', depth=18, norm_eval=False),
 )
-train_cfg = dict(max_epochs=15, val_interval=5)
-param_scheduler = dict(milestones=[9, 12, 14])
+train_cfg = dict(max_epochs=10, val_interval=5)
+param_scheduler = dict(milestones=[6, 8, 9])
