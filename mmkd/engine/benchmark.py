@@ -95,13 +95,20 @@ def _check_comparable(configs: Mapping[str, Config]) -> None:
             raise ValueError(
                 'benchmark step needs a distillation config (model.type mmkd.Distiller).'
             )
-        pair = (model.student, [entry['config'] for entry in _teacher_entries(model)])
+        pair = (_shape(model.student), [entry['config'] for entry in _teacher_entries(model)])
         first = first or (name, pair)
         if pair != first[1]:
             raise ValueError(
                 f'benchmark step compares configs of one student and one teacher, but {first[0]} '
                 f'and {name} differ in them. Measure them one by one.'
             )
+
+
+def _shape(config: Any) -> Any:
+    """A model's config without where its weights come from."""
+    if isinstance(config, Mapping):
+        return {key: _shape(value) for key, value in config.items() if key != 'init_cfg'}
+    return [_shape(item) for item in config] if isinstance(config, (list, tuple)) else config
 
 
 def _update(distiller: Distiller) -> Callable[[dict[str, Any]], None]:
