@@ -133,7 +133,11 @@ def _option_table(m: Method) -> str:
         lines.append(_row(f'`{o.name}`', f'`{o.default}`', _cell(kind + o.meaning)))
     table = '\n'.join(lines) if m.options else ''
     link = f'[{m.base}](../objectives.md#{m.base.lower()})'
-    return '\n\n'.join(filter(None, (table, f'And the options of {link}. {m.remark}'.strip())))
+    also = f'And the options of {link}.'
+    if m.also is not None:
+        names = ', '.join(f'`{name}`' for name in m.also)
+        also = f'Also {names}: see {link}.' if m.also else ''
+    return '\n\n'.join(filter(None, (table, f'{also} {m.remark}'.strip())))
 
 
 def _use(methods: list[Method]) -> str:

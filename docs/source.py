@@ -51,6 +51,7 @@ class Method:
     notes: list[str]
     options: list[Option]
     remark: str
+    also: tuple[str, ...] | None  # of the base's options; None for all
     refuses: str
     base: str
     needs_teacher: bool
@@ -172,6 +173,7 @@ def _read_method(
         notes=notes,
         options=options,
         remark=remark,
+        also=_also(classes, lineage, {option.name for option in options}),
         refuses=markdown(one_line(_section(doc, 'Raises').partition(':')[2])),
         base=base,
         needs_teacher=facts['needs_teacher'],
@@ -264,18 +266,32 @@ def _options(doc: str, classes: dict, lineage: list[str], base: str) -> tuple[li
 
 def _signature(classes: dict, lineage: list[str]) -> dict[str, str]:
     """Default of every argument of the nearest ``__init__``."""
+    args = _arguments(classes, lineage)
+    if args is None:
+        return {}
+    names = args.args[len(args.args) - len(args.defaults) :]
+    pairs = list(zip(names, args.defaults, strict=True))
+    pairs += [
+        (a, d) for a, d in zip(args.kwonlyargs, args.kw_defaults, strict=True) if d is not None
+    ]
+    return {a.arg: ast.unparse(d) for a, d in pairs}
+
+
+def _also(classes: dict, lineage: list[str], told: set[str]) -> tuple[str, ...] | None:
+    """Arguments that are explained with the base class; None where all of its are taken."""
+    args = _arguments(classes, lineage)
+    if args is None or args.kwarg:
+        return None
+    return tuple(a.arg for a in args.args[1:] + args.kwonlyargs if a.arg not in told)
+
+
+def _arguments(classes: dict, lineage: list[str]) -> ast.arguments | None:
+    """Of the nearest ``__init__``, None if only the base has one."""
     for name in lineage:
         for item in classes[name].body:
             if isinstance(item, ast.FunctionDef) and item.name == '__init__':
-                names = item.args.args[len(item.args.args) - len(item.args.defaults) :]
-                pairs = list(zip(names, item.args.defaults, strict=True))
-                pairs += [
-                    (a, d)
-                    for a, d in zip(item.args.kwonlyargs, item.args.kw_defaults, strict=True)
-                    if d is not None
-                ]
-                return {a.arg: ast.unparse(d) for a, d in pairs}
-    return {}
+                return item.args
+    return None
 
 
 def _before_sections(doc: str) -> str:
