@@ -16,6 +16,8 @@ BRIEF := | sed -u '/^Requirement already satisfied/d'
 TORCH ?= $(or $(shell cat $(DONE)/torch-wanted 2>/dev/null),torch==2.13.0)
 # Further arguments of `make demo` and `make test`.
 ARGS ?=
+# Processes of `make test`; each needs about 2 GB.
+WORKERS ?= 2
 # Where mmcv's operators had to be compiled without CUDA, the GPU stays hidden.
 RUN := [ ! -e $(DONE)/cpu-only ] || export CUDA_VISIBLE_DEVICES=; $(BIN)/python
 
@@ -23,7 +25,7 @@ RUN := [ ! -e $(DONE)/cpu-only ] || export CUDA_VISIBLE_DEVICES=; $(BIN)/python
 
 help:
 	@echo 'make demo         train a teacher, a student and a distilled student on synthetic scenes'
-	@echo 'make test         run the tests              (ARGS="-k fgfi" passes arguments on)'
+	@echo 'make test         run the tests              (ARGS="-k fgfi" passes arguments on; WORKERS=0: one process)'
 	@echo 'make lint         format, style, types, spelling: look, change nothing'
 	@echo 'make format       repair format and imports'
 	@echo 'make setup        only the set-up, which all of the above do when needed'
@@ -39,7 +41,7 @@ demo: setup
 	@$(RUN) tools/demo.py $(ARGS)
 
 test: setup
-	@$(RUN) -m pytest $(ARGS)
+	@$(RUN) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 lint: setup
 	@status=0; for look in 'ruff check .' 'ruff format --check .' mypy codespell; do \
