@@ -18,6 +18,7 @@ from torch import Tensor
 from mmkd.distiller import Distiller
 from mmkd.families import family_of, segmentor
 from mmkd.plan import dummy_samples
+from mmkd.schedule import Schedule
 from mmkd.structures import ClassSample
 from mmkd.teacher import Teacher, run_route
 
@@ -59,7 +60,7 @@ def benchmark_step(
 
     Args:
         configs (dict[str, Config]): distillation runs of one student and one teacher, by name;
-            weights are random and no data is read.
+            weights are random, schedules at their full value, and no data is read.
         size (tuple[int, int]): height and width of the batch.
         batch, rounds, boxes (int): images, measured rounds, ground-truth boxes an image.
         dtype (str | None): of the distilling teachers; the floors' stay float32.
@@ -223,7 +224,10 @@ def _distiller(config: Config, dtype: str | None) -> Distiller:
         entry['checkpoint'] = 'random'
         entry['dtype'] = dtype or entry.get('dtype')
     model.preflight = False
-    return MODELS.build(model).train()
+    distiller = MODELS.build(model).train()
+    for objective in distiller.objectives.values():
+        objective.weight = Schedule(objective.weight.value)  # a warm-up would leave its work out
+    return distiller
 
 
 def _teacher_entries(model: Any) -> list[Any]:

@@ -86,3 +86,12 @@ def test_report():
         report(costs).splitlines()[-1]
         == '| floor | 2.000 | 1.000 (1.000 to 1.000) | 1.000 | 1 | 1.000 |'
     )
+
+
+def test_a_warm_up_is_over():
+    """At weight 0 nothing of an objective runs, not even its teacher."""
+    rests = config('mmkd.MGD')
+    rests.model.objectives['it'].weight = dict(value=1.0, start=400)
+    costs = benchmark_step({'rests': rests, 'works': config('mmkd.MGD')}, (64, 64), rounds=1)
+    assert costs['rests'].peak == pytest.approx(costs['works'].peak, rel=0.05)
+    assert costs['rests'].peak > 1.1 * costs['plain'].peak
