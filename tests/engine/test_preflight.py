@@ -60,6 +60,7 @@ def runner_of(model, lines, optim_wrapper=None, val=True):
         val_loop=object() if val else None,
         val_dataloader=loader,
         val_evaluator=Evaluator(Shown()),
+        iter=0,
     )
 
 
@@ -81,6 +82,19 @@ def test_an_adapter_outside_every_optimiser_is_named():
         a=wrapper, b=SimpleNamespace(param_groups=[dict(params=model.objectives.parameters())])
     )
     check_optimised(nn.ModuleDict(), several)
+
+
+def test_a_student_inherits_when_training_begins_and_not_when_it_goes_on():
+    model, lines = toy(), []
+    runner = runner_of(model, lines)
+    calls = []
+    (objective,) = model.objectives.values()
+    objective.inherit = lambda *networks: calls.append(networks)
+    PreflightHook().before_train(runner)
+    assert calls == [(model.student, model.teachers['teacher'].model)]
+    runner.iter = 7
+    PreflightHook().before_train(runner)
+    assert len(calls) == 1
 
 
 def test_a_thawed_teacher_is_refused():
