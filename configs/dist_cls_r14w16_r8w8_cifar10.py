@@ -10,3 +10,4 @@ model = dict(
     ),
     objectives=dict(dist=dict(type='mmkd.DIST')),
 )
+optim_wrapper = dict(clip_grad=dict(max_norm=5))

@@ -11,3 +11,4 @@ model = dict(
     objectives=dict(logit_standardization=dict(type='mmkd.LogitStandardization')),
     task_weight=0.1,
 )
+optim_wrapper = dict(clip_grad=dict(max_norm=5))

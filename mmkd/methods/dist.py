@@ -65,6 +65,9 @@ class DIST(PairObjective):
 
     For segmentors that both have an auxiliary head the same is added for its logits.
 
+    A correlation does not depend on the scale of the logits, so its gradient grows as they shrink:
+    a student that begins with small ones needs ``optim_wrapper=dict(clip_grad=dict(max_norm=5))``.
+
     Args:
         weight: 2 for classifiers (with ``tau=4``, CIFAR), 1 for segmentors.
         tau (float | None): temperature; ``None`` is 4 for classifiers and 1 for segmentors.

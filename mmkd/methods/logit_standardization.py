@@ -36,6 +36,9 @@ class LogitStandardization(Objective):
     on ImageNet. Scale and offset of a row do not matter. On a two-stage detector's sampled RoIs, a
     segmentor's labelled pixels, or images; two classes leave only a sign.
 
+    Its gradient grows as the student's logits shrink: one that begins with small ones needs
+    ``optim_wrapper=dict(clip_grad=dict(max_norm=5))``.
+
     Args:
         loss (str): ``'kd'`` gives ``loss``, ``'dkd'`` gives ``loss_target`` and ``loss_others``.
         tau (float): base temperature.
