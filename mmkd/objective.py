@@ -41,7 +41,7 @@ class Objective(nn.Module):
     #: needs a teacher at all (a regulariser does not)
     needs_teacher: ClassVar[bool] = True
     #: may be zero for a batch without ground truth
-    needs_ground_truth: ClassVar[bool] = False
+    needs_ground_truth: bool = False
     #: differentiates with regard to the pixels, which then carry a gradient in the student's pass
     needs_input_gradient: ClassVar[bool] = False
     #: is zero when student and teacher agree and adapters are identities

@@ -13,7 +13,7 @@ from mmkd.tap import Side, Tap, Trace
 
 
 def check_partners(
-    objective: Objective, student: list[Level] | None, teacher: list[Level] | None, least: int = 1
+    owner: str, student: list[Level] | None, teacher: list[Level] | None, least: int = 1
 ) -> None:
     """Both sides must show equally many tensors, which are partners by position.
 
@@ -24,9 +24,9 @@ def check_partners(
         return
     if not least <= len(student) == len(teacher):
         raise ValueError(
-            f'{type(objective).__name__} pairs layers by position and needs at least {least}, but '
-            f'the student shows {len(student)} and the teacher {len(teacher)}. Name as many taps '
-            'of one as of the other (student=, teacher=).'
+            f'{owner} pairs layers by position and needs at least {least}, but the student shows '
+            f'{len(student)} and the teacher {len(teacher)}. Name as many taps of one as of the '
+            'other (student=, teacher=).'
         )
 
 
@@ -60,15 +60,16 @@ def row_pairs(
         gather (bool): the rows of all ranks, see :func:`all_gather_rows`.
     """
     assert trace.teacher is not None
-    student = side_rows(trace.student, objective.student_taps, pooled, gather)
-    teacher = side_rows(trace.teacher, objective.teacher_taps, pooled, gather)
+    student = side_rows(trace.student, objective.student_taps, pooled)
+    teacher = side_rows(trace.teacher, objective.teacher_taps, pooled)
+    if gather:
+        student, teacher = ([all_gather_rows(x) for x in side] for side in (student, teacher))
     return [(s, t.detach()) for s, t in zip(student, teacher, strict=True)]
 
 
-def side_rows(side: Side, taps: tuple[Tap, ...], pooled: bool, gather: bool) -> list[Tensor]:
+def side_rows(side: Side, taps: tuple[Tap, ...], pooled: bool) -> list[Tensor]:
     """Rows of every tensor at the taps of one network."""
-    rows = [vectors(x, pooled) for tap in taps for x in side[tap]]
-    return [all_gather_rows(x) for x in rows] if gather else rows
+    return [vectors(x, pooled) for tap in taps for x in side[tap]]
 
 
 def vectors(x: Tensor, pooled: bool = True) -> Tensor:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -84,6 +83,33 @@ def box_levels(boxes: Tensor, strides: list[int]) -> Tensor:
     return (side[:, None] / 14 + 1e-5 >= above).sum(1)
 
 
+def roi_features(
+    maps: Sequence[Tensor],
+    strides: Sequence[int],
+    rois: Tensor,
+    size: int,
+    sampling: int,
+    adapter: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """RoI-aligned features of one network, (R, C, size, size) in the order of rois.
+
+    Args:
+        maps (Sequence[Tensor]): (N, C, H, W) each.
+        rois (Tensor): (R, 5); each is looked at on the level of :func:`box_levels`.
+        sampling (int): points a bin and direction, 0 for as many as cells.
+        adapter (callable | None): applied to the maps, where something is looked at.
+    """
+    levels = sorted(zip(strides, maps, strict=True), key=lambda level: level[0])
+    level_of = box_levels(rois[:, 1:], [stride for stride, _ in levels])
+    found = []
+    for i, (stride, x) in enumerate(levels):
+        own = rois[level_of == i]
+        if len(own) or adapter is None or (i == len(levels) - 1 and not found):
+            x = x if adapter is None else adapter(x)
+            found.append(_align(x, own, size, stride, sampling))
+    return torch.cat(found)[level_of.argsort(stable=True).argsort()]
+
+
 def aligned(
     levels: list[tuple[int, Tensor, Tensor]],
     rois: Tensor,
@@ -91,34 +117,21 @@ def aligned(
     sampling: int,
     adapter: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """RoI-aligned features of student and teacher, (R, C, size, size) each, in the order of rois.
+    """:func:`roi_features` of student and teacher, the adapter for the student.
 
     Args:
         levels (list): stride and maps of student and teacher, (N, C, H, W) each.
-        rois (Tensor): (R, 5); each is looked at on the level of :func:`box_levels`.
-        sampling (int): points a bin and direction, 0 for as many as cells.
-        adapter (callable | None): applied to the student's maps, where something is looked at.
     """
+    strides, student, teacher = zip(*levels, strict=True)
+    return (
+        roi_features(student, strides, rois, size, sampling, adapter),
+        roi_features(teacher, strides, rois, size, sampling),
+    )
+
+
+def _align(x: Tensor, rois: Tensor, size: int, stride: int, sampling: int) -> Tensor:
     from mmcv.ops import roi_align
 
-    levels = sorted(levels, key=lambda level: level[0])
-    level_of = box_levels(rois[:, 1:], [level[0] for level in levels])
-    found = []
-    for i, (stride, student, teacher) in enumerate(levels):
-        own = rois[level_of == i]
-        if len(own) or adapter is None or (i == len(levels) - 1 and not found):
-            student = student if adapter is None else adapter(student)
-            found.append(
-                [_align(x, own, size, stride, sampling, roi_align) for x in (student, teacher)]
-            )
-    back = level_of.argsort(stable=True).argsort()
-    student, teacher = (torch.cat(maps)[back] for maps in zip(*found, strict=True))
-    return student, teacher
-
-
-def _align(
-    x: Tensor, rois: Tensor, size: int, stride: int, sampling: int, roi_align: Any
-) -> Tensor:
     if not len(rois):  # no RoI, but the way back to the map
         return x[:0, :, :1, :1].expand(-1, -1, size, size)
     return roi_align(x, rois, size, 1 / stride, sampling, 'avg', True)

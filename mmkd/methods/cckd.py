@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmkd.families import classifier
-from mmkd.families.embeddings import linear_layers, row_pairs
+from mmkd.families.embeddings import linear_layers
+from mmkd.families.instances import INSTANCE_FAMILIES, Instances
 from mmkd.functional import check_at_least, check_choice, weight_or
-from mmkd.functional.gather import all_gather_rows
 from mmkd.functional.relations import at_least_float32, distances, unit
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
@@ -61,6 +61,9 @@ class CCKD(Objective):
     Without taps: the embeddings of two classifiers; with taps a vector, or a map averaged over
     places, of any model.
 
+    On detectors the instances are objects, seen on the neck; on segmentors regions, seen before the
+    per-pixel classifier. The weight is that for classifiers.
+
     Args:
         weight: 0.003, for ``'neighbors'`` 0.02.
         kernel (str): ``'taylor'``, ``'rbf'``, ``'bilinear'``, ``'mmd'`` (see :func:`correlations`)
@@ -69,16 +72,18 @@ class CCKD(Objective):
         order (int): of its expansion.
         dim (int): outputs of the linear layers.
         train_both (bool): train the teacher's linear layer too, else only the student's.
-        gather (bool): compare the images of all ranks, not only of one's own.
+        instances (str | None): what a row is: ``'images'``, ``'boxes'`` of the ground truth, or
+            ``'regions'``, the mean of each class in each image; ``None`` suits the student.
+        gather (bool): compare the instances of all ranks, not only of one's own.
         student, teacher, teacher_name: see :class:`~mmkd.objective.Objective`.
 
     Raises:
-        ValueError: options out of range; not one layer a side; no taps and no classifiers.
+        ValueError: options out of range; not one layer a side; models that do not fit.
     """
 
     zero_at_equality = False
     rank_invariant = True
-    families = ('classifier',)
+    families = INSTANCE_FAMILIES
 
     def __init__(
         self,
@@ -91,6 +96,7 @@ class CCKD(Objective):
         order: int = 2,
         dim: int = 128,
         train_both: bool = True,
+        instances: str | None = None,
         gather: bool = True,
     ) -> None:
         published = 0.02 if kernel == 'neighbors' else 0.003
@@ -99,21 +105,23 @@ class CCKD(Objective):
         self.dim = int(check_at_least('CCKD', 'dim', dim, 1))
         self.gamma = check_at_least('CCKD', 'gamma', gamma)
         self.order = int(check_at_least('CCKD', 'order', order, 1))
-        self.train_both, self.gather = train_both, gather
+        self.train_both, self.instances = train_both, Instances('CCKD', instances, gather)
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
-        classifier.choose_taps(self, classifier.embedding_tap, student, teacher)
+        self.instances.bind(self, classifier.embedding_tap, student, teacher)
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
-        self.embed, self.embed_target = linear_layers(self, student, teacher, self.dim)
+        layers = self.instances.setup(student, teacher)
+        self.embed, self.embed_target = linear_layers(self, *layers, self.dim)
         self.embed_target.requires_grad_(self.train_both)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
-        ((student, teacher),) = row_pairs(trace, self, gather=False)
+        ((student, teacher),) = self.instances.pairs(trace, self)
         own, wanted = self.embed(student), self.embed_target(teacher)
-        if self.gather:
-            own, wanted = all_gather_rows(own), all_gather_rows(wanted)
         if self.kernel == 'neighbors':
             return {'loss': neighbor_error(own, wanted)}
         s, t = (correlations(x, self.kernel, self.gamma, self.order) for x in (own, wanted))
         return {'loss': (t - s).square().mean()}
+
+    def describe(self) -> list[str]:
+        return self.instances.describe()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.families import classifier
-from mmkd.families.embeddings import check_partners, row_pairs
+from mmkd.families.instances import INSTANCE_FAMILIES, Instances
 from mmkd.functional import check_at_least, check_choice
 from mmkd.functional.relations import distances, unit
 from mmkd.levels import Level
@@ -64,6 +64,9 @@ class DarkRank(Objective):
     beta=4``, at weight 16. Without taps: the embeddings of two classifiers; with taps vectors, or
     maps averaged over places, of any model.
 
+    On detectors the instances are objects, seen on the neck; on segmentors regions, seen before the
+    per-pixel classifier. The weight is that for classifiers.
+
     Args:
         variant (str): ``'hard'``, the likelihood of the teacher's order, or ``'soft'``, the
             divergence between distributions over all orders.
@@ -71,18 +74,20 @@ class DarkRank(Objective):
         beta (float): their exponent, at least 1.
         length (int | None): how many of the nearest are ranked, at least 2; for ``'soft'`` at most
             6. ``None``, for ``'hard'``, ranks the whole batch.
-        gather (bool): rank the images of all ranks, not only of one's own.
+        instances (str | None): what a row is: ``'images'``, ``'boxes'`` of the ground truth, or
+            ``'regions'``, the mean of each class in each image; ``None`` suits the student.
+        gather (bool): rank the instances of all ranks, not only of one's own.
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.
 
     Raises:
-        ValueError: options out of range; unequally many layers; no taps and no classifiers. One
+        ValueError: options out of range; unequally many layers; models that do not fit. One
             image or two have no order and give 0.
     """
 
     default_weight = 2.0
     zero_at_equality = False
     rank_invariant = True
-    families = ('classifier',)
+    families = INSTANCE_FAMILIES
 
     def __init__(
         self,
@@ -94,6 +99,7 @@ class DarkRank(Objective):
         alpha: float = 3.0,
         beta: float = 3.0,
         length: int | None = 4,
+        instances: str | None = None,
         gather: bool = True,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
@@ -106,20 +112,23 @@ class DarkRank(Objective):
             )
         self.alpha = check_at_least('DarkRank', 'alpha', alpha)
         self.beta = check_at_least('DarkRank', 'beta', beta, 1)
-        self.length, self.gather = length, gather
+        self.length, self.instances = length, Instances('DarkRank', instances, gather)
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
-        classifier.choose_taps(self, classifier.embedding_tap, student, teacher)
+        self.instances.bind(self, classifier.embedding_tap, student, teacher)
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
-        check_partners(self, student, teacher)
+        self.instances.setup(student, teacher)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         errors = []
-        for student, teacher in row_pairs(trace, self, gather=self.gather):
+        for student, teacher in self.instances.pairs(trace, self):
             if len(student) < 3:
                 errors.append(student.sum() * 0.0)
                 continue
             s, t = distances(unit(student)), distances(unit(teacher))
             errors.append(ranking_error(s, t, self.variant, self.alpha, self.beta, self.length))
         return {'loss': sum(errors)}
+
+    def describe(self) -> list[str]:
+        return self.instances.describe()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.families import classifier
-from mmkd.families.embeddings import check_partners, row_pairs
+from mmkd.families.instances import INSTANCE_FAMILIES, Instances
 from mmkd.functional.relations import cosines, without_diagonal
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
@@ -65,21 +65,26 @@ class GKD(Objective):
     stages of two classifiers; with taps maps (flattened) or vectors of any model, paired by
     position. Widths and sizes may differ.
 
+    On detectors the instances are objects, seen on the neck; on segmentors regions, seen before the
+    per-pixel classifier. The weight is that for classifiers.
+
     Args:
         power (int): p, how many steps on the graph, at least 1.
         neighbors (int | None): keep the edges to the k strongest neighbours in the teacher's graph;
             ``None`` keeps all.
-        gather (bool): compare the images of all ranks, not only of one's own.
+        instances (str | None): what a row is: ``'images'``, ``'boxes'`` of the ground truth, or
+            ``'regions'``, the mean of each class in each image; ``None`` suits the student.
+        gather (bool): compare the instances of all ranks, not only of one's own.
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.
 
     Raises:
-        ValueError: options out of range; unequally many layers; no taps and no classifiers. A
+        ValueError: options out of range; unequally many layers; models that do not fit. A
             batch of one gives 0, and so do two images.
     """
 
     default_weight = 25.0
     rank_invariant = True
-    families = ('classifier',)
+    families = INSTANCE_FAMILIES
 
     def __init__(
         self,
@@ -89,23 +94,27 @@ class GKD(Objective):
         teacher_name: str | None = None,
         power: int = 1,
         neighbors: int | None = None,
+        instances: str | None = None,
         gather: bool = True,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
         self.power = _count('power', power)
         self.neighbors = None if neighbors is None else _count('neighbors', neighbors)
-        self.gather = gather
+        self.instances = Instances('GKD', instances, gather, pooled=False)
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
-        classifier.choose_taps(self, classifier.stage_taps, student, teacher)
+        self.instances.bind(self, classifier.stage_taps, student, teacher)
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
-        check_partners(self, student, teacher)
+        self.instances.setup(student, teacher)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
-        pairs = row_pairs(trace, self, pooled=False, gather=self.gather)
+        pairs = self.instances.pairs(trace, self)
         errors = [graph_error(s, t, self.power, self.neighbors) for s, t in pairs]
         return {'loss': sum(errors) / len(errors)}
+
+    def describe(self) -> list[str]:
+        return self.instances.describe()
 
 
 def _count(name: str, value: int) -> int:

@@ -89,7 +89,7 @@ class InformationFlow(Objective):
         classifier.choose_taps(self, _layers, student, teacher)
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
-        check_partners(self, student, teacher)
+        check_partners(type(self).__name__, student, teacher)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         pairs = row_pairs(trace, self, pooled=False, gather=self.gather)

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mmkd.families import segmentor
 from mmkd.functional import check_choice
+from mmkd.functional.areas import areas_of_interest
 from mmkd.functional.channel_free import channel_free
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
@@ -21,29 +22,6 @@ from mmkd.tap import Trace
 #: a region of fewer cells has no variance or skewness worth comparing
 FEWEST_CELLS = 4
 _EPS = 1e-6
-
-
-def areas_of_interest(
-    labels: Tensor, classes: int, size: tuple[int, int], kernel: int = 11, binary: bool = True
-) -> Tensor:
-    """Where each class is, smoothed at full size and then resized, (N, H, W) -> (N, K, h, w).
-
-    Smoothing first keeps thin markings, which a nearest resize would lose.
-
-    Args:
-        labels (Tensor): long; outside of 0..classes - 1 a pixel belongs to no class.
-        kernel (int): side of the averaging window, odd; 1 for none.
-        binary (bool): 1 wherever the smoothed map is above 0; otherwise the map itself.
-    """
-    maps = torch.zeros(len(labels), classes, *size, device=labels.device)
-    # One after the other: at full size 150 maps take gigabytes, and few classes are in a batch.
-    for k in labels.unique().tolist():
-        if 0 <= k < classes:
-            own = (labels == k).float()[:, None]
-            own = F.avg_pool2d(own, (kernel, 1), 1, (kernel // 2, 0))
-            own = F.avg_pool2d(own, (1, kernel), 1, (0, kernel // 2))
-            maps[:, k] = F.interpolate(own, size, mode='area')[:, 0]
-    return (maps > 0).float() if binary else maps
 
 
 def region_moments(features: Tensor, areas: Tensor, norm: str = 'area') -> Tensor:

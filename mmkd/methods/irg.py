@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from mmkd.families import classifier, family_of
 from mmkd.families.agreement import both
-from mmkd.families.embeddings import check_partners, row_pairs
+from mmkd.families.instances import Instances
 from mmkd.functional import check_at_least, check_choice
 from mmkd.functional.relations import distances
 from mmkd.levels import Level
@@ -58,7 +58,8 @@ class IRG(Objective):
     Knowledge-Distillation-Zoo, which flattens maps and transforms only between the first two.
 
     Without taps: of two classifiers the second and third last stage, the embedding and the logits.
-    With taps (the logits are added) layers of any classifier, or with ``vertex=0`` of any model.
+    With taps (the logits are added) layers of any classifier, or with ``vertex=0`` of any model: of
+    a detector's objects for instance with ``student=['backbone[2]', 'neck']``.
 
     Args:
         vertex (float): weight of the logits; 0 leaves them out.
@@ -70,12 +71,14 @@ class IRG(Objective):
         edge_layers (int): how many of the last layers have edges.
         one_to_many (bool): the teacher's last layer teaches the edges of all of them (paper), not
             each its partner.
-        gather (bool): compare the images of all ranks, not only of one's own.
+        instances (str | None): what a row is: ``'images'``, ``'boxes'`` of the ground truth, or
+            ``'regions'``, the mean of each class in each image; ``None`` suits the student.
+        gather (bool): compare the instances of all ranks, not only of one's own.
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.
 
     Raises:
-        ValueError: options out of range; unequally many layers; unequal classes; no taps and no
-            classifiers. A batch of one gives 0 for edges and transformations.
+        ValueError: options out of range; unequally many layers; unequal classes; models
+            that do not fit. A batch of one gives 0 for edges and transformations.
     """
 
     rank_invariant = True
@@ -93,6 +96,7 @@ class IRG(Objective):
         reduction: str = 'mean',
         edge_layers: int = 3,
         one_to_many: bool = False,
+        instances: str | None = None,
         gather: bool = True,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
@@ -103,10 +107,10 @@ class IRG(Objective):
             raise ValueError('IRG: vertex, edge and transform are all 0: nothing is left to teach.')
         self.reduction = check_choice('IRG', 'reduction', reduction, REDUCTIONS)
         self.edge_layers = int(check_at_least('IRG', 'edge_layers', edge_layers, 1))
-        self.one_to_many, self.gather = one_to_many, gather
+        self.one_to_many, self.instances = one_to_many, Instances('IRG', instances, gather)
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
-        classifier.choose_taps(self, _last_layers, student, teacher)
+        self.instances.bind(self, _last_layers, student, teacher)
         if not self.vertex:
             return
         if [family_of(model) for model in (student, teacher)] != ['classifier'] * 2:
@@ -119,7 +123,7 @@ class IRG(Objective):
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
         judged = bool(self.vertex)
-        check_partners(self, student, teacher, judged + (2 if self.transform else 1))
+        self.instances.setup(student, teacher, judged + (2 if self.transform else 1))
         if student and teacher and judged and student[-1].shape != teacher[-1].shape:
             raise ValueError(
                 f'IRG: the student has {student[-1]} logits and the teacher {teacher[-1]}; '
@@ -127,7 +131,7 @@ class IRG(Objective):
             )
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
-        layers = row_pairs(trace, self, gather=self.gather)
+        layers = self.instances.pairs(trace, self)
         losses = {}
         if self.vertex:
             losses['loss_vertex'] = self.vertex * F.mse_loss(*layers.pop())
@@ -147,6 +151,9 @@ class IRG(Objective):
             wanted = wanted[-1:] * len(own)
         errors = [relation_error(s, t, self.reduction) for s, t in zip(own, wanted, strict=True)]
         return sum(errors) / len(errors)
+
+    def describe(self) -> list[str]:
+        return self.instances.describe()
 
 
 def _last_layers(model: nn.Module) -> list[str]:

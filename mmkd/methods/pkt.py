@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmkd.families import classifier
-from mmkd.families.embeddings import check_partners, row_pairs
+from mmkd.families.instances import INSTANCE_FAMILIES, Instances
 from mmkd.functional.relations import conditional, cosines, without_diagonal
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
@@ -47,19 +47,24 @@ class PKT(Objective):
     the embeddings of two classifiers; with taps vectors, or maps averaged over places, of any
     model.
 
+    On detectors the instances are objects, seen on the neck; on segmentors regions, seen before the
+    per-pixel classifier. The weight is that for classifiers.
+
     Args:
         diagonal (bool): an image is a neighbour of itself, as in the authors' code; the paper
             leaves it out (``False``).
-        gather (bool): compare the images of all ranks, not only of one's own.
+        instances (str | None): what a row is: ``'images'``, ``'boxes'`` of the ground truth, or
+            ``'regions'``, the mean of each class in each image; ``None`` suits the student.
+        gather (bool): compare the instances of all ranks, not only of one's own.
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.
 
     Raises:
-        ValueError: unequally many layers; no taps and no classifiers. A batch of one gives 0.
+        ValueError: unequally many layers; models that do not fit. A batch of one gives 0.
     """
 
     default_weight = 30000.0
     rank_invariant = True
-    families = ('classifier',)
+    families = INSTANCE_FAMILIES
 
     def __init__(
         self,
@@ -68,17 +73,21 @@ class PKT(Objective):
         weight: Any = None,
         teacher_name: str | None = None,
         diagonal: bool = True,
+        instances: str | None = None,
         gather: bool = True,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
-        self.diagonal, self.gather = diagonal, gather
+        self.diagonal, self.instances = diagonal, Instances('PKT', instances, gather)
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
-        classifier.choose_taps(self, classifier.embedding_tap, student, teacher)
+        self.instances.bind(self, classifier.embedding_tap, student, teacher)
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
-        check_partners(self, student, teacher)
+        self.instances.setup(student, teacher)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
-        pairs = row_pairs(trace, self, gather=self.gather)
+        pairs = self.instances.pairs(trace, self)
         return {'loss': sum(transfer_error(s, t, self.diagonal) for s, t in pairs)}
+
+    def describe(self) -> list[str]:
+        return self.instances.describe()

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from mmkd.families import classifier
-from mmkd.families.embeddings import check_partners, row_pairs
+from mmkd.families.instances import INSTANCE_FAMILIES, Instances
 from mmkd.functional import check_at_least, check_choice
 from mmkd.functional.relations import distances, unit
 from mmkd.levels import Level
@@ -79,21 +79,26 @@ class RKD(Objective):
     classifiers; with taps vectors, or maps averaged over places, of any model. Angles of B images
     cost B^3 operations; memory is bounded.
 
+    On detectors the instances are objects, seen on the neck; on segmentors regions, seen before the
+    per-pixel classifier. The weight is that for classifiers.
+
     Args:
         distance (float): weight of the distances; 0 leaves them out.
         angle (float): weight of the angles; 0 leaves them out.
         normalize (str): embeddings scaled to length 1 before: ``'none'`` (RepDistiller), the
             ``'teacher'``'s (lenscloth/RKD) or ``'both'`` (mmrazor).
-        gather (bool): compare the images of all ranks, not only of one's own.
+        instances (str | None): what a row is: ``'images'``, ``'boxes'`` of the ground truth, or
+            ``'regions'``, the mean of each class in each image; ``None`` suits the student.
+        gather (bool): compare the instances of all ranks, not only of one's own.
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.
 
     Raises:
-        ValueError: options out of range; unequally many layers; no taps and no classifiers. One
+        ValueError: options out of range; unequally many layers; models that do not fit. One
             image gives 0, two have no angle and always the same distance.
     """
 
     rank_invariant = True
-    families = ('classifier',)
+    families = INSTANCE_FAMILIES
 
     def __init__(
         self,
@@ -104,6 +109,7 @@ class RKD(Objective):
         distance: float = 25.0,
         angle: float = 50.0,
         normalize: str = 'none',
+        instances: str | None = None,
         gather: bool = True,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
@@ -112,16 +118,16 @@ class RKD(Objective):
         if not distance + angle:
             raise ValueError('RKD: distance and angle are both 0, so nothing is left to teach.')
         self.normalize = check_choice('RKD', 'normalize', normalize, NORMALIZE)
-        self.gather = gather
+        self.instances = Instances('RKD', instances, gather)
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
-        classifier.choose_taps(self, classifier.embedding_tap, student, teacher)
+        self.instances.bind(self, classifier.embedding_tap, student, teacher)
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
-        check_partners(self, student, teacher)
+        self.instances.setup(student, teacher)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
-        pairs = [self._normalised(*pair) for pair in row_pairs(trace, self, gather=self.gather)]
+        pairs = [self._normalised(*pair) for pair in self.instances.pairs(trace, self)]
         losses = {}
         if self.distance:
             losses['loss_distance'] = self.distance * sum(distance_error(*pair) for pair in pairs)
@@ -133,3 +139,6 @@ class RKD(Objective):
         if self.normalize == 'none':
             return student, teacher
         return (unit(student) if self.normalize == 'both' else student), unit(teacher)
+
+    def describe(self) -> list[str]:
+        return self.instances.describe()

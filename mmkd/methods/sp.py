@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.families import classifier
-from mmkd.families.embeddings import check_partners, row_pairs
+from mmkd.families.instances import INSTANCE_FAMILIES, Instances
 from mmkd.functional.relations import at_least_float32, unit
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
@@ -38,17 +38,22 @@ class SP(Objective):
     stage of two classifiers; with taps maps or vectors of any model, paired by position. The value
     shrinks like 1 / B; the published weight 3,000 belongs to batches of 64.
 
+    On detectors the instances are objects, seen on the neck; on segmentors regions, seen before the
+    per-pixel classifier. The weight is that for classifiers.
+
     Args:
-        gather (bool): compare the images of all ranks, not only of one's own.
+        instances (str | None): what a row is: ``'images'``, ``'boxes'`` of the ground truth, or
+            ``'regions'``, the mean of each class in each image; ``None`` suits the student.
+        gather (bool): compare the instances of all ranks, not only of one's own.
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.
 
     Raises:
-        ValueError: unequally many layers; no taps and no classifiers. A batch of one gives 0.
+        ValueError: unequally many layers; models that do not fit. A batch of one gives 0.
     """
 
     default_weight = 3000.0
     rank_invariant = True
-    families = ('classifier',)
+    families = INSTANCE_FAMILIES
 
     def __init__(
         self,
@@ -56,20 +61,24 @@ class SP(Objective):
         teacher: Taps = None,
         weight: Any = None,
         teacher_name: str | None = None,
+        instances: str | None = None,
         gather: bool = True,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
-        self.gather = gather
+        self.instances = Instances('SP', instances, gather, pooled=False)
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
-        classifier.choose_taps(self, _last_stage, student, teacher)
+        self.instances.bind(self, _last_stage, student, teacher)
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
-        check_partners(self, student, teacher)
+        self.instances.setup(student, teacher)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
-        pairs = row_pairs(trace, self, pooled=False, gather=self.gather)
+        pairs = self.instances.pairs(trace, self)
         return {'loss': sum(similarity_error(s, t) for s, t in pairs)}
+
+    def describe(self) -> list[str]:
+        return self.instances.describe()
 
 
 def _last_stage(model: nn.Module) -> str:

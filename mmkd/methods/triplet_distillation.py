@@ -93,7 +93,7 @@ class TripletDistillation(Objective):
         classifier.choose_taps(self, classifier.embedding_tap, student, teacher)
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
-        check_partners(self, student, teacher)
+        check_partners(type(self).__name__, student, teacher)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         ((student, teacher),) = row_pairs(trace, self, gather=self.gather)

@@ -4,10 +4,10 @@ import pytest
 import torch
 from segmentation_toys import ToySegmentor, make_step, prepare, probe_tensors
 
+from mmkd.functional.areas import areas_of_interest
 from mmkd.methods.intrakd import (
     IntRAKD,
     affinity_distance,
-    areas_of_interest,
     region_affinity,
     region_moments,
 )

@@ -617,10 +617,11 @@ def test_options_out_of_range(make, message):
 
 @pytest.mark.parametrize('name', objectives())
 def test_models_and_layers_that_do_not_fit(name):
-    detectors = [build_model(tiny_retinanet(width=4)) for _ in range(2)]
     make = objectives()[name]
-    with pytest.raises(ValueError, match=f'{name} knows where to listen in classifiers'):
-        make().bind(*detectors)
+    if name in ('InformationFlow', 'TripletDistillation'):
+        detectors = [build_model(tiny_retinanet(width=4)) for _ in range(2)]
+        with pytest.raises(ValueError, match=f'{name} knows where to listen in classifiers'):
+            make().bind(*detectors)
     two = make(['a', 'b'], ['a'])
     trace = make_trace({'a': A, 'b': B}, {'a': A})
     with pytest.raises(ValueError, match=f'{name}.*student.*teacher'):

@@ -4,13 +4,14 @@ import pytest
 import torch
 
 from mmkd.engine.benchmark import peak_bytes
+from mmkd.functional.areas import areas_of_interest
 from mmkd.functional.pooling import pool_nodes
 from mmkd.functional.relations import smooth_unit
 from mmkd.methods.cirkd import cross_image_relations
 from mmkd.methods.cirkd_memory import memory_kl
 from mmkd.methods.cscace import MOST_SIMILARITIES, correlation_distance
 from mmkd.methods.ifvd import intra_class_variation
-from mmkd.methods.intrakd import affinity_distance, areas_of_interest, region_moments
+from mmkd.methods.intrakd import affinity_distance, region_moments
 from mmkd.methods.ka import affinity_error
 from mmkd.methods.skd_pair import pair_wise
 

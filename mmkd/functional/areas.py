@@ -1,0 +1,39 @@
+"""Where the classes of a label map are, and what features are like there."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def areas_of_interest(
+    labels: Tensor, classes: int, size: tuple[int, int], kernel: int = 11, binary: bool = True
+) -> Tensor:
+    """Where each class is, smoothed at full size and then resized, (N, H, W) -> (N, K, h, w).
+
+    Smoothing first keeps thin markings, which a nearest resize would lose.
+
+    Args:
+        labels (Tensor): long; outside of 0..classes - 1 a pixel belongs to no class.
+        kernel (int): side of the averaging window, odd; 1 for none.
+        binary (bool): 1 wherever the smoothed map is above 0; otherwise the map itself.
+    """
+    maps = torch.zeros(len(labels), classes, *size, device=labels.device)
+    # One after the other: at full size 150 maps take gigabytes, and few classes are in a batch.
+    for k in labels.unique().tolist():
+        if 0 <= k < classes:
+            own = (labels == k).float()[:, None]
+            own = F.avg_pool2d(own, (kernel, 1), 1, (kernel // 2, 0))
+            own = F.avg_pool2d(own, (1, kernel), 1, (0, kernel // 2))
+            maps[:, k] = F.interpolate(own, size, mode='area')[:, 0]
+    return (maps > 0).float() if binary else maps
+
+
+def region_means(features: Tensor, areas: Tensor) -> Tensor:
+    """Mean of each class's features, (N, C, h, w) and weights (N, K, h, w) -> (N, K, C).
+
+    Classes without weight give 0.
+    """
+    total = areas.flatten(2) @ features.flatten(2).mT.to(areas)
+    return total / areas.sum((2, 3)).clamp(min=1e-10)[..., None]
