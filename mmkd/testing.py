@@ -310,7 +310,8 @@ def _detector(kind: str, width: int, norm: str, num_outs: int, start: int) -> di
 def tiny_faster_rcnn(
     width: int = 8, num_classes: int = 3, norm: str = 'BN', **changes: Any
 ) -> dict:
-    """Faster R-CNN on a ResNet-18 of ``width``; sixteen RoIs an image and no random choice."""
+    """Faster R-CNN on a ResNet-18 of ``width``; an image's RoIs are its objects and sixteen more,
+    with no random choice."""
     box = dict(type='DeltaXYWHBBoxCoder', target_means=[0.0] * 4)
     model = _detector('FasterRCNN', width, norm, 5, 0)
     model['rpn_head'] = dict(
@@ -359,7 +360,7 @@ def tiny_faster_rcnn(
         rpn_proposal=dict(proposals, min_bbox_size=0),
         rcnn=dict(
             assigner=assigner,
-            sampler=dict(sampler, num=16, add_gt_as_proposals=False),
+            sampler=dict(sampler, num=1000, add_gt_as_proposals=True),
             pos_weight=-1,
             debug=False,
         ),

@@ -58,11 +58,12 @@ def bind_rows(objective: Objective, student: nn.Module, teacher: nn.Module | Non
 
 def bind_images(objective: Objective, student: nn.Module, teacher: nn.Module | None) -> None:
     """:func:`bind_rows` for methods that work for classifiers alone; raises ValueError."""
-    if bind_rows(objective, student, teacher) != 'images':
+    if _kind(student) != 'images':
         raise ValueError(
             f'{type(objective).__name__} is for classifiers of images, but the student is a '
             f'{type(student).__name__}; KD and L2Logit work for detectors and segmentors too.'
         )
+    bind_rows(objective, student, teacher)
 
 
 def _kind(model: nn.Module) -> str | None:
@@ -86,6 +87,21 @@ def _choose(objective: Objective, student: str, teacher: str | None) -> None:
     objective.student_taps = objective.student_taps or parse_taps(student)
     if teacher:
         objective.teacher_taps = objective.teacher_taps or parse_taps(teacher)
+
+
+def class_count(model: nn.Module, kind: str) -> int:
+    """Columns of the rows, the background of RoIs among them."""
+    if kind == 'rois':
+        return int(two_stage.box_head(model).num_classes) + 1
+    return segmentor.classes(model) if kind == 'pixels' else int(model.head.fc.out_features)
+
+
+def objects(rows: Rows, kind: str) -> Rows:
+    """Of RoIs those that are not background, the last class; all pixels and images."""
+    if kind != 'rois':
+        return rows
+    keep = rows.target < rows.student.shape[1] - 1
+    return Rows(*(x[keep] for x in rows))
 
 
 def rows(trace: Trace, objective: Objective, kind: str, ignore_index: int = 255) -> Rows:

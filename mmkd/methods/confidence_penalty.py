@@ -27,7 +27,7 @@ class ConfidencePenalty(Objective):
     Pereyra et al., 2017, eq. 1: ``CE - beta H(p)``. The loss is ``log K - H``, the divergence from
     uniform classes, so that it is 0 for a network without any confidence and never negative; the
     constant ``log K`` has no gradient. The weight is beta. On the images of a classifier, a
-    two-stage detector's sampled RoIs or a segmentor's labelled pixels.
+    segmentor's labelled pixels, or those RoIs sampled by a two-stage detector that are objects.
 
     Args:
         threshold (float | None): the paper's hinge, in nats: entropy above it earns nothing more,
@@ -56,7 +56,7 @@ class ConfidencePenalty(Objective):
         self.kind = logits.bind_rows(self, student, None)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
-        rows = logits.rows(trace, self, self.kind)
+        rows = logits.objects(logits.rows(trace, self, self.kind), self.kind)
         if not len(rows.student):
             return {'loss': rows.student.sum() * 0.0}
         top = log(rows.student.shape[1]) if self.threshold is None else self.threshold

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mmkd.families import logits
@@ -12,6 +13,27 @@ from mmkd.functional.logits import soft_kl
 from mmkd.objective import Objective, Taps
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
+
+#: rows of one batch that find partners
+MOST = 4096
+
+
+def partners(target: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows that share their class with another, and for each the one half of its class further on.
+
+    Args:
+        target (Tensor): classes, (R,).
+
+    Returns:
+        tuple: indices of anchors and of their partners, (A,) each, A <= R.
+    """
+    order = target.argsort(stable=True)
+    groups = target[order]
+    first = torch.searchsorted(groups, groups)
+    size = torch.searchsorted(groups, groups, right=True) - first
+    place = torch.arange(len(groups), device=target.device) - first
+    other = order[first + (place + (size + 1) // 2) % size]
+    return order[size > 1], other[size > 1]
 
 
 @MODELS.register_module()
@@ -25,28 +47,35 @@ class CSKD(Objective):
     halves go through the student together and both feel its cross entropy; alinlab/cs-kd forwards
     the partners on their own and gives them none. Weight 1 for CIFAR, 3 for fine-grained classes.
 
+    On a two-stage detector the sampled RoIs that are objects, on a segmentor labelled pixels, at
+    most 4,096 evenly spread ones, find partners in their class, see :func:`partners`. That needs no
+    sampler.
+
     Args:
         tau (float): temperature.
         student, weight: see :class:`~mmkd.objective.Objective`.
 
     Raises:
-        ValueError: temperature not above 0; no classifier; batches that are not made of pairs. A
-            batch of one gives 0.
+        ValueError: temperature not above 0; a model without softmax class logits; batches of images
+            that are not made of pairs. Where no two share a class it is 0.
     """
 
     needs_teacher = False
     zero_at_equality = False
-    families = ('classifier',)
+    families = logits.KINDS
 
     def __init__(self, student: Taps = None, weight: Any = 1.0, tau: float = 4.0) -> None:
         super().__init__(student, weight=weight)
         self.tau = check_temperature('CSKD', tau)
+        self.kind = ''
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
-        logits.bind_images(self, student, None)
+        self.kind = logits.bind_rows(self, student, None)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
-        rows = logits.rows(trace, self, 'images')
+        rows = logits.objects(logits.rows(trace, self, self.kind), self.kind)
+        if self.kind != 'images':
+            return {'loss': self._within_classes(rows.student, rows.target)}
         half = len(rows.student) // 2
         if not half:
             return {'loss': rows.student.sum() * 0.0}
@@ -59,3 +88,12 @@ class CSKD(Objective):
             )
         anchor, partner = rows.student[:half], rows.student[half:].detach()
         return {'loss': soft_kl(anchor, partner, self.tau).mean()}
+
+    def _within_classes(self, student: Tensor, target: Tensor) -> Tensor:
+        if len(target) > MOST:
+            chosen = torch.arange(MOST, device=target.device) * len(target) // MOST
+            student, target = student[chosen], target[chosen]
+        anchor, partner = partners(target)
+        if not len(anchor):
+            return student.sum() * 0.0
+        return soft_kl(student[anchor], student.detach()[partner], self.tau).mean()

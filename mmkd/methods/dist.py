@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.families import family_of, segmentor
-from mmkd.families.logits import bind_rows
+from mmkd.families.logits import KINDS, bind_rows, class_count, rows
 from mmkd.functional import check_temperature, weight_or
 from mmkd.functional.channel_free import channel_free
 from mmkd.levels import Level
@@ -60,8 +60,9 @@ class DIST(PairObjective):
     """Knowledge distillation from a stronger teacher.
 
     Huang et al., NeurIPS 2022: ``inter * (1 - mean_b rho over classes) + intra * (1 -
-    mean_k rho over samples)``, on a classifier's ``head.fc`` or a segmentor's logits before
-    resizing, where every pixel of the local batch is a sample. Settings of hunto/DIST_KD.
+    mean_k rho over samples)``, on a classifier's ``head.fc``, a segmentor's logits before resizing,
+    where every pixel of the local batch is a sample, or the class logits of the RoIs that a
+    two-stage student samples. Settings of hunto/DIST_KD.
 
     For segmentors that both have an auxiliary head the same is added for its logits.
 
@@ -69,8 +70,8 @@ class DIST(PairObjective):
     a student that begins with small ones needs ``optim_wrapper=dict(clip_grad=dict(max_norm=5))``.
 
     Args:
-        weight: 2 for classifiers (with ``tau=4``, CIFAR), 1 for segmentors.
-        tau (float | None): temperature; ``None`` is 4 for classifiers and 1 for segmentors.
+        weight: 2 for classifiers (with ``tau=4``, CIFAR), else 1.
+        tau (float | None): temperature; ``None`` is 4 for classifiers, else 1.
         tau_square (bool): multiply by tau^2, as the classification code does; the paper does not.
         inter, intra (float): weights beta and gamma of the terms; 0 leaves one out.
         auxiliary (float): weight of the auxiliary heads' logits; 0 does not run the teacher's.
@@ -83,7 +84,7 @@ class DIST(PairObjective):
         ValueError: options out of range; unequal or single class count; models of unequal kinds.
     """
 
-    families = ('segmentor', 'classifier')
+    families = KINDS
 
     def __init__(
         self,
@@ -115,22 +116,16 @@ class DIST(PairObjective):
         self.auxiliary = auxiliary
         self.mask_ignore, self.ignore_index = mask_ignore, ignore_index
         self.auxiliary_tap: Tap | None = None
+        self.kind = ''
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         super().bind(student, teacher)
-        kind = family_of(student)
-        if kind not in self.families or family_of(teacher) != kind:
-            raise ValueError(
-                f'DIST compares the class logits of two segmentors or two classifiers, found '
-                f'student {type(student).__name__} and teacher {type(teacher).__name__}; CWD and '
-                'AT compare the features of other pairs.'
-            )
-        if kind == 'segmentor' and self.auxiliary and not self.student_taps:
+        kinds = [family_of(model) for model in (student, teacher)]
+        if kinds == ['segmentor'] * 2 and self.auxiliary and not self.student_taps:
             self._bind_auxiliary(student, teacher)
-        bind_rows(self, student, teacher)
-        pixels = kind == 'segmentor'
-        count = segmentor.classes(student) if pixels else student.head.fc.out_features
-        tau, weight = (4.0, 2.0) if kind == 'classifier' else (1.0, 1.0)
+        self.kind = bind_rows(self, student, teacher)
+        count = class_count(student, self.kind)
+        tau, weight = (4.0, 2.0) if self.kind == 'images' else (1.0, 1.0)
         self.tau = self.tau or tau
         self.weight = Schedule.of(weight_or(weight, self.asked_weight))
         if count == 2 and self.terms['inter']:
@@ -158,12 +153,18 @@ class DIST(PairObjective):
         self.level_map = [(0, 0)]
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
+        if self.kind == 'rois':
+            return
         student = channel_free(student, self.student_taps)
         super().setup(student, channel_free(teacher, self.teacher_taps))
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         losses: dict[str, Any] = {}
-        for pair in self.tensor_pairs(trace):
+        if self.kind == 'rois':
+            pairs = [rows(trace, self, self.kind)[:2]]
+        else:
+            pairs = self.tensor_pairs(trace)
+        for pair in pairs:
             for name, value in self._correlate(*pair, trace).items():
                 losses[f'loss_{name}'] = losses.get(f'loss_{name}', 0) + value
         if self.auxiliary_tap is not None:
@@ -194,7 +195,7 @@ class DIST(PairObjective):
     def views(self, trace: Trace) -> list[View]:
         """Where the classes of a pixel do not correlate."""
         views = []
-        for pair in self.tensor_pairs(trace):
+        for pair in self.tensor_pairs(trace):  # none of RoIs
             if pair[0].dim() == 4:
                 s, t = ((x / self.tau).softmax(1) for x in pair)
                 views.append(View('1 - correlation over classes', 1 - pearson(s, t, 1), scale=1))

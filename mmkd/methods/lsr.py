@@ -24,7 +24,7 @@ class LSR(Objective):
     Szegedy et al., CVPR 2016, section 7. With ``task_weight=0.9`` and the default weight of 0.1
     the sum is ``(1 - eps) CE + eps / K * sum_k -log p_k``, PyTorch's ``label_smoothing=0.1``; some
     codes divide by K - 1. A baseline beside methods with a teacher, on the images of a classifier,
-    a two-stage detector's sampled RoIs or a segmentor's labelled pixels.
+    a segmentor's labelled pixels, or those RoIs sampled by a two-stage detector that are objects.
 
     Args:
         student, weight: see :class:`~mmkd.objective.Objective`.
@@ -46,7 +46,7 @@ class LSR(Objective):
         self.kind = logits.bind_rows(self, student, None)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
-        rows = logits.rows(trace, self, self.kind)
+        rows = logits.objects(logits.rows(trace, self, self.kind), self.kind)
         if not len(rows.student):
             return {'loss': rows.student.sum() * 0.0}
         return {'loss': cross_entropy_to_uniform(rows.student)}

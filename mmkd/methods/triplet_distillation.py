@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.families import classifier
-from mmkd.families.embeddings import check_partners, row_pairs
+from mmkd.families.embeddings import row_pairs
 from mmkd.functional import check_at_least
 from mmkd.functional.gather import all_gather_rows
 from mmkd.functional.relations import distances, unit
@@ -63,7 +63,7 @@ class TripletDistillation(Objective):
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.
 
     Raises:
-        ValueError: options out of range; unequally many layers; samples without labels; no taps and
+        ValueError: options out of range; not one layer a side; samples without labels; no taps and
             no classifiers. A batch without triplets gives 0.
     """
 
@@ -93,7 +93,12 @@ class TripletDistillation(Objective):
         classifier.choose_taps(self, classifier.embedding_tap, student, teacher)
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
-        check_partners(type(self).__name__, student, teacher)
+        found = [None if levels is None else len(levels) for levels in (student, teacher)]
+        if set(found) - {None, 1}:
+            raise ValueError(
+                'TripletDistillation compares one embedding of each network, but the taps show '
+                f'{found[0]} of the student and {found[1]} of the teacher. Name one tap of each.'
+            )
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         ((student, teacher),) = row_pairs(trace, self, gather=self.gather)

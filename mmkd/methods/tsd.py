@@ -7,14 +7,19 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmkd.families import logits
+from mmkd.families.agreement import named
 from mmkd.objective import Objective, Taps
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
 
 
-def top_score_difference(student: Tensor, k: int) -> Tensor:
-    """``p_(1) - 1 / (k - 1) * sum_{j=2..k} p_(j)`` of each row, p sorted; (R, K) -> (R,)."""
-    top = student.softmax(1).topk(k, dim=1).values
+def top_score_difference(student: Tensor, k: int, classes: int | None = None) -> Tensor:
+    """``p_(1) - 1 / (k - 1) * sum_{j=2..k} p_(j)`` of each row, p sorted; (R, K) -> (R,).
+
+    Args:
+        classes (int | None): only the first so many take part.
+    """
+    top = student.softmax(1)[:, :classes].topk(k, dim=1).values
     return top[:, 0] - top[:, 1:].mean(1)
 
 
@@ -24,33 +29,44 @@ class TSD(Objective):
 
     Yang et al., AAAI 2019, eq. 2. This regularises the training of the *teacher*: train it with
     ``task_weight=0.6`` and this objective (default weight 0.4) and no teacher of its own; students
-    then learn from its checkpoint by KD. Ranks are the network's own, not the label's. For
-    classifiers.
+    then learn from its checkpoint by KD. Ranks are the network's own, not the label's. On the
+    images of a classifier, or those RoIs sampled by a two-stage detector that are objects; the
+    background has no rank.
 
     Args:
         k (int | None): how many classes share; ``None`` is 5, or all where there are fewer.
         student, weight: see :class:`~mmkd.objective.Objective`.
 
     Raises:
-        ValueError: k below 2 or above the number of classes; no classifier.
+        ValueError: k below 2 or above the number of classes; neither a
+            classifier nor a two-stage detector.
     """
 
     default_weight = 0.4
     needs_teacher = False
     zero_at_equality = False
-    families = ('classifier',)
+    families = ('two_stage', 'instance', 'classifier')
 
     def __init__(self, student: Taps = None, weight: Any = None, k: int | None = None) -> None:
         super().__init__(student, weight=weight)
-        self.k = k
+        self.k, self.classes, self.kind = k, 0, ''
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
-        logits.bind_images(self, student, None)
-        classes = student.head.fc.out_features
-        self.k = min(5, classes) if self.k is None else self.k
-        if not 2 <= self.k <= classes:
-            raise ValueError(f'TSD: k must lie in [2, {classes}], the classes, found {self.k}.')
+        self.kind = logits.bind_rows(self, student, None)
+        if self.kind == 'pixels':
+            raise ValueError(
+                f'TSD regularises classifiers and box heads, but {named(student)} judges pixels; '
+                'ConfidencePenalty does for those.'
+            )
+        self.classes = logits.class_count(student, self.kind) - (self.kind == 'rois')
+        self.k = min(5, self.classes) if self.k is None else self.k
+        if not 2 <= self.k <= self.classes:
+            raise ValueError(
+                f'TSD: k must lie in [2, {self.classes}], the classes, found {self.k}.'
+            )
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
-        student = logits.rows(trace, self, 'images').student
-        return {'loss': top_score_difference(student, self.k).mean()}
+        student = logits.objects(logits.rows(trace, self, self.kind), self.kind).student
+        if not len(student):
+            return {'loss': student.sum() * 0.0}
+        return {'loss': top_score_difference(student, self.k, self.classes).mean()}

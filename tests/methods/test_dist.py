@@ -163,7 +163,7 @@ def test_two_classes_leave_out_inter():
         (lambda: DIST(tau=-1), 'tau must be above 0'),
         (lambda: DIST(inter=0, intra=0), 'inter or intra above'),
         (lambda: DIST(auxiliary=-1), 'must be at least 0'),
-        (lambda: DIST().bind(ToySegmentor(), ToyClassifier()), 'two segmentors or two classifiers'),
+        (lambda: DIST().bind(ToySegmentor(), ToyClassifier()), 'softmax class logits of one kind'),
         (lambda: DIST().bind(ToySegmentor(), ToySegmentor(num_classes=5)), '3 .*teacher 5'),
         (lambda: DIST().bind(ToyClassifier(), ToyClassifier(5)), "has 3 and the teacher's 5"),
         (lambda: DIST().bind(*(ToyClassifier(1),) * 2), 'softmax over one class'),

@@ -1,5 +1,8 @@
 """Losses on rows of logits, against worked numbers and their identities."""
 
+import math
+from unittest import mock
+
 import pytest
 import torch
 from segmentation_toys import ToyClassifier, ToySegmentor, prepare
@@ -7,8 +10,9 @@ from torch.nn import functional as F
 
 from mmkd.families import logits
 from mmkd.functional.logits import decoupled_kl, soft_kl
+from mmkd.methods import cskd
 from mmkd.methods.confidence_penalty import ConfidencePenalty, entropy
-from mmkd.methods.cskd import CSKD
+from mmkd.methods.cskd import CSKD, partners
 from mmkd.methods.eskd import ESKD
 from mmkd.methods.l2_logit import L2Logit, half_squared_error
 from mmkd.methods.logit_standardization import LogitStandardization, standardize
@@ -248,6 +252,49 @@ def test_cskd():
     for labels in (torch.tensor([0, 1, 2, 2, 1, 0]), torch.tensor([0, 0, 0])):
         with pytest.raises(ValueError, match='ClassPairSampler'):
             images(CSKD(), student[: len(labels)], labels=labels)
+
+
+def test_partners_are_of_one_class_and_no_row_is_its_own():
+    target = torch.tensor([2, 0, 2, 1, 0, 2, 0, 0])
+    anchor, partner = partners(target)
+    assert anchor.tolist() == [1, 4, 6, 7, 0, 2, 5], 'the only 1 has no partner'
+    assert partner.tolist() == [6, 7, 1, 4, 5, 0, 2]
+    assert torch.equal(target[anchor], target[partner])
+    assert not len(partners(torch.arange(4))[0]) and not len(partners(target[:0])[0])
+
+
+def on_rois(objective, scores, labels):
+    """As on a two-stage detector of two classes, whose background is the last column."""
+    objective.kind = 'rois'
+    objective.classes = 2
+    trace = make_trace({'x': scores})
+    with mock.patch.object(logits, 'rows', return_value=logits.Rows(scores, scores, labels)):
+        return objective(trace)['loss']
+
+
+def test_regularisers_leave_background_rois_alone():
+    scores = torch.tensor([[3.0, 1, 0], [0, 2, 1], [0, 0, 9], [1, 0, 0], [5, 5, 5]])
+    labels, objects = torch.tensor([0, 1, 2, 0, 2]), [0, 1, 3]
+    wanted = {
+        LSR: cross_entropy_to_uniform(scores[objects]),
+        ConfidencePenalty: math.log(3) - entropy(scores[objects]).mean(),
+        TSD: (lambda p: (p.amax(1) - p.amin(1)).mean())(scores[objects].softmax(1)[:, :2]),
+        CSKD: soft_kl(scores[[0, 3]], scores[[3, 0]], 4.0).mean(),
+    }
+    for cls, value in wanted.items():
+        objective = cls(k=2) if cls is TSD else cls()
+        assert float(on_rois(objective, scores, labels)) == pytest.approx(float(value)), cls
+        nothing = on_rois(objective, scores.clone().requires_grad_(), torch.full((5,), 2))
+        assert float(nothing.detach()) == 0 and nothing.requires_grad
+
+
+def test_thousands_of_pixels_are_thinned_out_for_cskd(monkeypatch):
+    monkeypatch.setattr(cskd, 'MOST', 3)
+    scores, labels = torch.randn(6, 3), torch.tensor([0, 1, 0, 1, 1, 1])
+    rows = [0, 2, 4]
+    anchor, partner = partners(labels[rows])
+    wanted = soft_kl(scores[rows][anchor], scores[rows][partner], 4.0).mean()
+    assert float(on_rois(CSKD(), scores, labels)) == pytest.approx(float(wanted))
 
 
 LOSSES = (ESKD, L2Logit, LogitStandardization, NoisyTeacher, PRDKD, WSLD)

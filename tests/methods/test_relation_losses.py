@@ -437,7 +437,7 @@ def test_one_image_says_nothing_and_two_break_nothing(name, b):
     loss, gradient = on_maps(objectives()[name]('x'), b=b)
     assert gradient.isfinite().all()
     nothing = b == 1 or name in ('GKD', 'IRG', 'DarkRank', 'TripletDistillation', 'RKD')
-    if name == 'CCKD':
+    if name == 'CCKD' and b == 2:
         assert loss.isfinite()
     else:
         assert (abs(float(loss.detach())) < 1e-6) == nothing

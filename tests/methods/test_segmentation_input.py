@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / 'conformance'))
 from cases import method  # noqa: E402
 
 #: without a teacher
-REGULARISERS = {'ConfidencePenalty', 'LSR'}
+REGULARISERS = {'ConfidencePenalty', 'CSKD', 'LSR'}
 #: compare class logits by a softmax over classes
 LOGITS = {
     'CSCACE', 'DIST', 'ESKD', 'KD', 'L2Logit', 'LogitStandardization', 'NoisyTeacher', 'PRDKD',
@@ -30,11 +30,15 @@ LOGITS = {
 }  # fmt: skip
 #: compare features before the classifier, unless told otherwise
 FEATURES = {'AT', 'CIRKD', 'CIRKDMemory', 'IFVD', 'IntRAKD', 'KA', 'SKDPair'}
+#: relations between regions, of the same features
+RELATIONS = {'CCKD', 'DarkRank', 'GKD', 'PKT', 'RKD', 'SP'}
+FEATURES |= RELATIONS
 #: compare logits place by place, and a stage of the backbone
 OTHERS = {'CWD', 'MGD'}
 EVERY = LOGITS | FEATURES | OTHERS
+LABELLED = RELATIONS | {name for name in EVERY if method(name).needs_ground_truth}
 #: maps of another stride are what they are made for
-ANY_STRIDE = {'KA'}
+ANY_STRIDE = {'KA'} | RELATIONS
 #: read labels only if asked to
 MASKING = {'AT', 'CWD', 'DIST', 'KD', 'MGD', 'SKDPixel', 'TSL'}
 
@@ -119,7 +123,7 @@ def test_backbones_below_heads_that_classify_masks(name, without_pixel_classifie
 @pytest.mark.parametrize(
     ('name', 'options'),
     [
-        *((name, {}) for name in sorted(EVERY) if method(name).needs_ground_truth),
+        *((name, {}) for name in sorted(LABELLED)),
         *((name, dict(mask_ignore=True)) for name in sorted(MASKING)),
     ],
 )
@@ -134,7 +138,7 @@ def test_missing_labels(name, options):
     assert 'without gt_sem_seg; add LoadAnnotations' in one_sentence(error, None)
 
 
-@pytest.mark.parametrize('name', sorted(n for n in EVERY if method(n).needs_ground_truth))
+@pytest.mark.parametrize('name', sorted(LABELLED))
 def test_labels_out_of_range_stop_the_first_step_only(name):
     pair = ToySegmentor(4), ToySegmentor(6)
     objective = prepare(method(name)(), *pair)
@@ -211,7 +215,7 @@ def test_good_labels_pass():
 
 
 def test_no_segmentor_at_all():
-    for name in sorted(EVERY - {'AT', 'CWD', 'MGD'}):
+    for name in sorted(EVERY - RELATIONS - {'AT', 'CWD', 'MGD'}):
         with pytest.raises(ValueError) as error:
             method(name)().bind(nn.Identity(), nn.Identity())
         message = one_sentence(error, name)
