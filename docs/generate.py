@@ -24,11 +24,12 @@ def _row(*cells: str) -> str:
 
 
 def _kinds(m: Method) -> str:
-    """Families in words, those of detectors as one where all are there."""
-    everything = set(detectors()) <= set(m.families) - set(m.only)
-    words = ['any detector'] * everything
+    """Families in words, those of detectors as one where all or all but one are there."""
+    missing = sorted(set(detectors()) - (set(m.families) - set(m.only)))
+    most = not missing or (len(missing) == 1 and missing[0] not in m.only)
+    words = ['any detector' + ''.join(f' but {families()[name]}' for name in missing)] * most
     for name in m.families:
-        if everything and name in detectors():
+        if most and name in detectors():
             continue
         limit = f' ({", ".join(m.only[name])})' if name in m.only else ''
         words.append(families()[name] + limit)

@@ -17,6 +17,16 @@ FAMILIES = {
 }
 #: the families of detectors, for methods that work with any
 DETECTORS = ('two_stage', 'instance', 'anchor', 'anchor_free', 'yolo', 'detr')
+#: those whose images, objects or regions can be compared; levels of YOLO's necks differ in width
+WITH_INSTANCES = (
+    'two_stage',
+    'instance',
+    'anchor',
+    'anchor_free',
+    'detr',
+    'segmentor',
+    'classifier',
+)
 
 
 def family_of(model: nn.Module) -> str:

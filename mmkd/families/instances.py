@@ -20,16 +20,6 @@ from mmkd.levels import Level
 from mmkd.objective import Objective, crop_padding
 from mmkd.tap import Trace
 
-#: families whose rows these functions find; of YOLO's pyramid the widths differ
-INSTANCE_FAMILIES = (
-    'two_stage',
-    'instance',
-    'anchor',
-    'anchor_free',
-    'detr',
-    'segmentor',
-    'classifier',
-)
 ROWS = ('images', 'boxes', 'regions')
 #: more boxes or regions are thinned out evenly: angles between them cost their cube
 MOST = 256

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmkd.families import classifier
+from mmkd.families import WITH_INSTANCES, classifier
 from mmkd.families.embeddings import linear_layers
-from mmkd.families.instances import INSTANCE_FAMILIES, Instances
+from mmkd.families.instances import Instances
 from mmkd.functional import check_at_least, check_choice, weight_or
 from mmkd.functional.relations import at_least_float32, distances, unit
 from mmkd.levels import Level
@@ -84,7 +84,7 @@ class CCKD(Objective):
 
     zero_at_equality = False
     rank_invariant = True
-    families = INSTANCE_FAMILIES
+    families = WITH_INSTANCES
 
     def __init__(
         self,

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmkd.families import classifier
-from mmkd.families.instances import INSTANCE_FAMILIES, Instances
+from mmkd.families import WITH_INSTANCES, classifier
+from mmkd.families.instances import Instances
 from mmkd.functional import check_at_least, check_choice
 from mmkd.functional.relations import distances, unit
 from mmkd.levels import Level
@@ -87,7 +87,7 @@ class DarkRank(Objective):
     default_weight = 2.0
     zero_at_equality = False
     rank_invariant = True
-    families = INSTANCE_FAMILIES
+    families = WITH_INSTANCES
 
     def __init__(
         self,

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmkd.families import family_of, segmentor
-from mmkd.families.logits import KINDS, bind_rows, class_count, rows
+from mmkd.families import family_of, logits, segmentor
 from mmkd.functional import check_temperature, weight_or
 from mmkd.functional.channel_free import channel_free
 from mmkd.levels import Level
@@ -84,7 +83,7 @@ class DIST(PairObjective):
         ValueError: options out of range; unequal or single class count; models of unequal kinds.
     """
 
-    families = KINDS
+    families = logits.KINDS
 
     def __init__(
         self,
@@ -123,8 +122,8 @@ class DIST(PairObjective):
         kinds = [family_of(model) for model in (student, teacher)]
         if kinds == ['segmentor'] * 2 and self.auxiliary and not self.student_taps:
             self._bind_auxiliary(student, teacher)
-        self.kind = bind_rows(self, student, teacher)
-        count = class_count(student, self.kind)
+        self.kind = logits.bind_rows(self, student, teacher)
+        count = logits.class_count(student, self.kind)
         tau, weight = (4.0, 2.0) if self.kind == 'images' else (1.0, 1.0)
         self.tau = self.tau or tau
         self.weight = Schedule.of(weight_or(weight, self.asked_weight))
@@ -161,7 +160,7 @@ class DIST(PairObjective):
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         losses: dict[str, Any] = {}
         if self.kind == 'rois':
-            pairs = [rows(trace, self, self.kind)[:2]]
+            pairs = [logits.rows(trace, self, self.kind)[:2]]
         else:
             pairs = self.tensor_pairs(trace)
         for pair in pairs:

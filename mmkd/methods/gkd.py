@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmkd.families import classifier
-from mmkd.families.instances import INSTANCE_FAMILIES, Instances
+from mmkd.families import WITH_INSTANCES, classifier
+from mmkd.families.instances import Instances
 from mmkd.functional.relations import cosines, without_diagonal
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
@@ -84,7 +84,7 @@ class GKD(Objective):
 
     default_weight = 25.0
     rank_invariant = True
-    families = INSTANCE_FAMILIES
+    families = WITH_INSTANCES
 
     def __init__(
         self,

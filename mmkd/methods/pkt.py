@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmkd.families import classifier
-from mmkd.families.instances import INSTANCE_FAMILIES, Instances
+from mmkd.families import WITH_INSTANCES, classifier
+from mmkd.families.instances import Instances
 from mmkd.functional.relations import conditional, cosines, without_diagonal
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
@@ -64,7 +64,7 @@ class PKT(Objective):
 
     default_weight = 30000.0
     rank_invariant = True
-    families = INSTANCE_FAMILIES
+    families = WITH_INSTANCES
 
     def __init__(
         self,

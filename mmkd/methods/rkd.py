@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from mmkd.families import classifier
-from mmkd.families.instances import INSTANCE_FAMILIES, Instances
+from mmkd.families import WITH_INSTANCES, classifier
+from mmkd.families.instances import Instances
 from mmkd.functional import check_at_least, check_choice
 from mmkd.functional.relations import distances, unit
 from mmkd.levels import Level
@@ -98,7 +98,7 @@ class RKD(Objective):
     """
 
     rank_invariant = True
-    families = INSTANCE_FAMILIES
+    families = WITH_INSTANCES
 
     def __init__(
         self,

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmkd.families import classifier
-from mmkd.families.instances import INSTANCE_FAMILIES, Instances
+from mmkd.families import WITH_INSTANCES, classifier
+from mmkd.families.instances import Instances
 from mmkd.functional.relations import at_least_float32, unit
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
@@ -53,7 +53,7 @@ class SP(Objective):
 
     default_weight = 3000.0
     rank_invariant = True
-    families = INSTANCE_FAMILIES
+    families = WITH_INSTANCES
 
     def __init__(
         self,

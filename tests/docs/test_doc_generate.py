@@ -126,6 +126,10 @@ def test_families_in_tables(tmp_path):
     (method,) = source.read_methods(repository(tmp_path / 'all', **every))
     assert set(method.families) == {*source.detectors(), 'segmentor'}
     assert '| any detector, segmentor |' in generate.short_table([method], '')
+    most = dict(families='WITH_INSTANCES', only='{}')
+    (method,) = source.read_methods(repository(tmp_path / 'most', **most))
+    wanted = '| any detector but YOLO, segmentor, classifier |'
+    assert wanted in generate.short_table([method], '')
 
 
 def test_config_is_read_from_its_text(tmp_path):
