@@ -123,6 +123,12 @@ class Schedule:
         left = 1 - done if self.decay == 'linear' else 0.5 * (1 + math.cos(math.pi * done))
         return self.end_value + (self.value - self.end_value) * left
 
+    def counts(self, total: int) -> bool:
+        """Whether the weight is above 0 at some step of a run of ``total``."""
+        first = math.ceil(self._fraction(self.start, total) * total)
+        steps = [i for i in (first, first + 1, total - 1) if i < total]
+        return any(self(Progress(i, total)) > 0 for i in steps)
+
     def __str__(self) -> str:
         changed = (f for f in fields(self)[1:] if getattr(self, f.name) != f.default)
         rest = ''.join(f', {f.name} {getattr(self, f.name)}' for f in changed)

@@ -76,6 +76,15 @@ def test_zero_at_every_moment():
     assert Schedule(0, decay='linear', end_value=1.0)(0.5) == 0.5
 
 
+def test_whether_it_counts_in_a_run():
+    for weight in (1.0, dict(start=9), dict(start=0.9), dict(start=5, warmup=0.5), dict(stop=1)):
+        assert Schedule.of(weight).counts(10), weight
+    for weight in (0, dict(start=10), dict(start=400), dict(start=1.0), dict(start=5, stop=5)):
+        assert not Schedule.of(weight).counts(10), weight
+    late = Schedule(0, decay='linear', end_value=1.0, start=8)
+    assert late.counts(10) and not late.counts(8)
+
+
 def test_progress_reads_the_running_loop(running):
     assert Progress.current() == 0 and Progress.current().total == 1
     running(25, 100)

@@ -79,8 +79,11 @@ class Guard:
         Raises:
             FloatingPointError: a non-finite loss or teacher tensor, by name.
             RuntimeError: a term without effect on the student, or with one that it must not have.
+            ValueError: a factor for losses that the student does not have.
         """
         _check_finite(task, terms)
+        if self.steps and self.batches == 1:
+            check_task_weight(distiller.task_weight, task)
         for name, trace in traces.items():
             objective = distiller.objectives[name]
             losses = {k: v for k, v in terms[name].items() if k.startswith(f'kd.{name}.loss')}
@@ -164,6 +167,18 @@ class Guard:
             )
         values = ', '.join(f'{k} = {float(v.detach()):.4g}' for k, v in losses.items())
         print_log(f"preflight: objective '{name}' is live: {values}", logger='current')
+
+
+def check_task_weight(weight: Any, task: Mapping[str, Any]) -> None:
+    """Every key of a mapping must occur in the name of a loss, else ValueError."""
+    losses = [key for key in task if 'loss' in key]
+    keys = weight if isinstance(weight, Mapping) else ()
+    unused = [key for key in keys if not any(key in name for name in losses)]
+    if unused:
+        raise ValueError(
+            f'task_weight: no loss of the student contains {", ".join(map(repr, unused))}; it has '
+            f'{", ".join(losses)}.'
+        )
 
 
 def task_losses(task: Mapping[str, Any]) -> list[tuple[str, Tensor]]:

@@ -22,6 +22,7 @@ from mmkd.engine.optimizers import key_of
 from mmkd.families import classifier, family_of
 from mmkd.plan import untouched_random_state
 from mmkd.registry import HOOKS
+from mmkd.schedule import Schedule
 
 
 @HOOKS.register_module()
@@ -45,7 +46,8 @@ class PreflightHook(Hook):
             return
         runner.logger.info(f'plan\n{model.plan}')
         check_optimised(model.objectives, runner.optim_wrapper)
-        for objective in model.objectives.values():
+        for name, objective in model.objectives.items():
+            check_schedule(name, objective.weight, runner.max_iters)
             if runner.iter == 0:  # a resumed student has it, and may have trained it
                 teacher = model.plan.teacher_of(objective)
                 objective.inherit(model.student, teacher.model if teacher else None)
@@ -86,6 +88,17 @@ def check_optimised(objectives: nn.ModuleDict, optim_wrapper: Any) -> None:
         raise RuntimeError(
             f'no optimiser updates {", ".join(lost)}. Does optim_wrapper use a constructor that '
             'picks parameters by name? Let it include objectives.*'
+        )
+
+
+def check_schedule(name: str, weight: Schedule, total: int) -> None:
+    """Say where an objective sleeps through a run of so many iterations, and was not meant to."""
+    if not weight.is_zero and not weight.counts(total):
+        print_log(
+            f"objective '{name}' never counts: this run has {total} iterations, and its weight is "
+            f'{weight}',
+            logger='current',
+            level=WARNING,
         )
 
 

@@ -144,6 +144,15 @@ def test_a_term_that_drowns_the_task_is_reported_once(log):
     assert 'more than' not in log.text
 
 
+def test_a_factor_for_a_loss_that_is_not_there():
+    with pytest.raises(
+        ValueError, match=r"no loss of the student contains 'rpn', 'box'; it has loss"
+    ):
+        run(toy(It(), task_weight=dict(loss=0.5, rpn=2.0, box=1.0)), 1)
+    run(toy(It(), task_weight=dict(loss=0.5)), 1)
+    run(toy(It(), task_weight=dict(rpn=0.5), preflight=False), 1)
+
+
 def test_batches_without_objects_may_be_zero_and_do_not_count():
     dead_without_boxes = lambda x: x * 0  # noqa: E731
     distiller = toy(WithBoxes(dead_without_boxes))

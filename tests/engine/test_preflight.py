@@ -12,6 +12,7 @@ from torch import nn
 from mmkd.distiller import Distiller
 from mmkd.engine.preflight import PreflightHook, check_optimised, full_precision, score_teacher
 from mmkd.methods.cwd import CWD
+from mmkd.schedule import Schedule
 from mmkd.teacher import Teacher
 from mmkd.testing import ToyNet, class_labels, pixels
 
@@ -61,6 +62,7 @@ def runner_of(model, lines, optim_wrapper=None, val=True):
         val_dataloader=loader,
         val_evaluator=Evaluator(Shown()),
         iter=0,
+        max_iters=100,
     )
 
 
@@ -70,6 +72,26 @@ def test_the_plan_is_printed_and_no_score_by_default():
     assert len(lines) == 1 and 'objective cwd: CWD' in lines[0]
     PreflightHook().before_train(runner_of(ToyNet(), lines))
     assert len(lines) == 1
+
+
+def test_an_objective_that_sleeps_through_the_run_is_reported(log):
+    for weight, text in (
+        (dict(value=2.0, start=100), '2, start 100'),
+        (dict(value=1.0, start=0.5, stop=0.4), '1, start 0.5, stop 0.4'),
+    ):
+        model = toy()
+        model.objectives['cwd'].weight = Schedule.of(weight)
+        PreflightHook().before_train(runner_of(model, []))
+        message = (
+            f"objective 'cwd' never counts: this run has 100 iterations, and its weight is {text}"
+        )
+        assert message in log.text
+        log.clear()
+    for weight in (0, 1, dict(value=2.0, start=99), dict(value=2.0, start=98, warmup=1000)):
+        model = toy()
+        model.objectives['cwd'].weight = Schedule.of(weight)
+        PreflightHook().before_train(runner_of(model, []))
+        assert 'never counts' not in log.text, weight
 
 
 def test_an_adapter_outside_every_optimiser_is_named():
