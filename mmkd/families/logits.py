@@ -61,7 +61,7 @@ def bind_images(objective: Objective, student: nn.Module, teacher: nn.Module | N
     if _kind(student) != 'images':
         raise ValueError(
             f'{type(objective).__name__} is for classifiers of images, but the student is a '
-            f'{type(student).__name__}; KD and L2Logit work for detectors and segmentors too.'
+            f'{type(student).__name__}; CWD and AT take the features of any model.'
         )
     bind_rows(objective, student, teacher)
 

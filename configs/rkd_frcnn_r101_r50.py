@@ -1,0 +1,15 @@
+_base_ = ['mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py']
+
+model = dict(
+    _delete_=True,
+    type='mmkd.Distiller',
+    student=_base_.model,
+    teacher=dict(
+        config='mmdet::faster_rcnn/faster-rcnn_r101_fpn_1x_coco.py',
+        checkpoint=(
+            'https://download.openmmlab.com/mmdetection/v2.0/faster_rcnn/faster_rcnn_r101_fpn_1x_coco/'
+            'faster_rcnn_r101_fpn_1x_coco_20200130-f513f705.pth'
+        ),
+    ),
+    objectives=dict(rkd=dict(type='mmkd.RKD')),
+)

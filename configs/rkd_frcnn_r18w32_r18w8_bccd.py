@@ -1,0 +1,11 @@
+_base_ = ['frcnn_r18w8_bccd.py']
+
+model = dict(
+    _delete_=True,
+    type='mmkd.Distiller',
+    student=_base_.model,
+    teacher=dict(
+        config='mmkd::frcnn_r18w32_bccd.py', checkpoint='work_dirs/frcnn_r18w32_bccd/epoch_12.pth'
+    ),
+    objectives=dict(rkd=dict(type='mmkd.RKD')),
+)
