@@ -162,8 +162,9 @@ class Guard:
         if dead:
             raise RuntimeError(
                 f'{", ".join(dead)}: zero, or without a gradient, in all of the first {self.steps} '
-                'steps, so it teaches nothing. Is the student identical to the teacher, or does '
-                'the mask select nothing? preflight=False trains all the same.'
+                'steps, so it teaches nothing. Is the student identical to the teacher, does the '
+                'mask select nothing, or is the batch too small for a loss that compares its '
+                'images? preflight=False trains all the same.'
             )
         values = ', '.join(f'{k} = {float(v.detach()):.4g}' for k, v in losses.items())
         print_log(f"preflight: objective '{name}' is live: {values}", logger='current')
