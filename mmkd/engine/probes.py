@@ -6,12 +6,14 @@ import copy
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from logging import WARNING
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.runner import set_random_seed
 
 from mmkd.checkpoint import atomic_file
@@ -31,7 +33,8 @@ class Probe:
     Attributes:
         round, epochs (int): number of the round, from 0, and epochs trained in it.
         route (tuple[int, int]): positions of (student, teacher).
-        task, term (float): the student's own losses, and the route's times its full weight.
+        task, term (float): the student's own losses, and the route's times its full weight;
+            infinite where training diverged.
     """
 
     round: int
@@ -65,6 +68,15 @@ class Prober:
 
     def run(self, number: int, route: Route, epochs: int) -> Probe:
         """Train with one route for some epochs, then look at the held-out part."""
+        try:
+            task, term = self._losses(route, epochs)
+        except FloatingPointError as error:
+            text = f'route {route} diverged, and loses: {error}'
+            print_log(text, logger='current', level=WARNING)
+            task = term = float('inf')
+        return Probe(number, route, epochs, task, term)
+
+    def _losses(self, route: Route, epochs: int) -> tuple[float, float]:
         own = self.probe_config(route, epochs)
         runner = build_runner(own)
         runner.register_hook(Length(epochs, self.longest, self.objective))
@@ -75,8 +87,7 @@ class Prober:
         for key in ('batch_sampler', 'persistent_workers', 'num_batch_per_epoch'):
             loader.pop(key, None)
         batches = Runner.build_dataloader(loader, seed=self.seed)
-        task, term = held_out_losses(runner.model, batches, self.objective, self.seed)
-        return Probe(number, route, epochs, task, term)
+        return held_out_losses(runner.model, batches, self.objective, self.seed)
 
     def probe_config(self, route: Route, epochs: int) -> Config:
         """The run with one route, on a part of its training set, and nothing but training."""

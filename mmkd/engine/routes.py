@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
+from math import isinf
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,7 @@ def search_routes(
         progress (Callable): told of each probe in a line.
 
     Raises:
+        FloatingPointError: every route diverged; one that does alone loses.
         ValueError: no such objective; several processes; an option out of range; probes longer
             than the run, or over before the weight rises; ``work_dir`` is that of another search.
     """
@@ -149,6 +151,11 @@ def search_routes(
             loss = f'{rank} loss {getattr(probe, rank):.4f}'
             progress(f'round {number + 1}, {route} {routes[route]}: {loss}')
         result.rounds.append(ranked(probes, rank))
+        if isinf(getattr(result.rounds[-1][0], rank)):
+            raise FloatingPointError(
+                f'All {len(probes)} routes diverged in round {number + 1}. Lower the learning rate '
+                f"or the weight of objective '{name}', or clip gradients."
+            )
     return result
 
 

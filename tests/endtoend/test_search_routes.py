@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmkd.config import load_config
 from mmkd.datasets.hold_out import hold_out
 from mmkd.datasets.synthetic import write_folders
-from mmkd.engine.probes import Probe
+from mmkd.engine.probes import Probe, Prober, Probes
 from mmkd.engine.routes import Search, ranked, search_routes
 from mmkd.registry import TRANSFORMS
 from mmkd.testing import tiny_classifier
@@ -202,6 +202,27 @@ def test_what_is_refused(searched, options, message):
     folder, _, _ = searched
     with pytest.raises(ValueError, match=message):
         search(folder, 'refused', **options)
+
+
+def test_a_route_that_diverges_loses(searched, monkeypatch):
+    folder, said = searched[0], []
+    own = Prober._losses
+
+    def losses(self, route, epochs):
+        if route in diverging:
+            raise FloatingPointError('kd.guide.loss = nan')
+        return own(self, route, epochs)
+
+    monkeypatch.setattr(Prober, '_losses', losses)
+    diverging = [(2, 2)]
+    found = search(folder, 'diverged', said.append)
+    assert found.rounds[0][-1].route == (2, 2) and found.winner != (2, 2)
+    assert 'round 1, (2, 2) ' in said[2] and said[2].endswith('joint loss inf')
+    assert ' inf | inf | inf | inf |' in found.text()
+    assert Probes(folder / 'diverged' / 'probes.json', {}).find(0, (2, 2)).joint == float('inf')
+    diverging = ROUTES
+    with pytest.raises(FloatingPointError, match='All 3 routes diverged in round 1. Lower the'):
+        search(folder, 'hopeless')
 
 
 def test_a_single_route_needs_no_search(searched, capsys):
