@@ -46,6 +46,7 @@ class PreflightHook(Hook):
             return
         runner.logger.info(f'plan\n{model.plan}')
         check_optimised(model.objectives, runner.optim_wrapper)
+        check_baseline(model)
         for name, objective in model.objectives.items():
             check_schedule(name, objective.weight, runner.max_iters)
             if runner.iter == 0:  # a resumed student has it, and may have trained it
@@ -88,6 +89,19 @@ def check_optimised(objectives: nn.ModuleDict, optim_wrapper: Any) -> None:
         raise RuntimeError(
             f'no optimiser updates {", ".join(lost)}. Does optim_wrapper use a constructor that '
             'picks parameters by name? Let it include objectives.*'
+        )
+
+
+def check_baseline(model: Any) -> None:
+    """Say where weights of 0 do not make plain training."""
+    asleep = all(objective.weight.is_zero for objective in model.objectives.values())
+    factors = model.task_weight if isinstance(model.task_weight, dict) else {'': model.task_weight}
+    if asleep and any(factor != 1 for factor in factors.values()):
+        print_log(
+            f'every objective has the weight 0, but task_weight={model.task_weight} still scales '
+            "the student's own losses: this is not plain training. Set task_weight=1 for that",
+            logger='current',
+            level=WARNING,
         )
 
 

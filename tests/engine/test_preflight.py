@@ -94,6 +94,24 @@ def test_an_objective_that_sleeps_through_the_run_is_reported(log):
         assert 'never counts' not in log.text, weight
 
 
+@pytest.mark.parametrize(
+    ('weight', 'task_weight', 'told'),
+    [
+        (0, 0.1, True),
+        (0, dict(loss=0.5), True),
+        (0, 1.0, False),
+        (0, dict(loss=1), False),
+        (1, 0.1, False),
+    ],
+)
+def test_a_baseline_that_is_none(log, weight, task_weight, told):
+    model = toy()
+    model.objectives['cwd'].weight = Schedule.of(weight)
+    model.task_weight = task_weight
+    PreflightHook().before_train(runner_of(model, []))
+    assert ('this is not plain training. Set task_weight=1' in log.text) == told
+
+
 def test_an_adapter_outside_every_optimiser_is_named():
     model = toy()
     only = [p for n, p in model.named_parameters() if not n.startswith('objectives')]
