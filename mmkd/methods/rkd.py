@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mmkd.families import WITH_INSTANCES, classifier
 from mmkd.families.instances import Instances
-from mmkd.functional import check_at_least, check_choice
+from mmkd.functional import check_at_least, check_choice, weight_or
 from mmkd.functional.relations import distances, unit
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
@@ -80,11 +80,12 @@ class RKD(Objective):
     cost B^3 operations; memory is bounded.
 
     On detectors the instances are objects, seen on the neck; on segmentors regions, seen before the
-    per-pixel classifier. The weight is that for classifiers.
+    per-pixel classifier. The weights are those for metric learning then.
 
     Args:
-        distance (float): weight of the distances; 0 leaves them out.
-        angle (float): weight of the angles; 0 leaves them out.
+        distance (float | None): weight of the distances; 0 leaves them out. ``None`` is 25 for
+            images, 1 for objects and regions.
+        angle (float | None): weight of the angles; 0 leaves them out. ``None`` is 50 or 2.
         normalize (str): embeddings scaled to length 1 before: ``'none'`` (RepDistiller), the
             ``'teacher'``'s (lenscloth/RKD) or ``'both'`` (mmrazor).
         instances (str | None): what a row is: ``'images'``, ``'boxes'`` of the ground truth, or
@@ -106,22 +107,32 @@ class RKD(Objective):
         teacher: Taps = None,
         weight: Any = 1.0,
         teacher_name: str | None = None,
-        distance: float = 25.0,
-        angle: float = 50.0,
+        distance: float | None = None,
+        angle: float | None = None,
         normalize: str = 'none',
         instances: str | None = None,
         gather: bool = True,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
-        self.distance = check_at_least('RKD', 'distance', distance)
-        self.angle = check_at_least('RKD', 'angle', angle)
-        if not distance + angle:
+        self.asked = distance, angle
+        self.distance, self.angle = self._weights(25.0, 50.0)
+        if not self.distance + self.angle:
             raise ValueError('RKD: distance and angle are both 0, so nothing is left to teach.')
         self.normalize = check_choice('RKD', 'normalize', normalize, NORMALIZE)
         self.instances = Instances('RKD', instances, gather)
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         self.instances.bind(self, classifier.embedding_tap, student, teacher)
+        if self.instances.rows != 'images':
+            self.distance, self.angle = self._weights(1.0, 2.0)
+
+    def _weights(self, *defaults: float) -> list[float]:
+        return [
+            check_at_least('RKD', name, weight_or(default, asked))
+            for name, default, asked in zip(
+                ('distance', 'angle'), defaults, self.asked, strict=True
+            )
+        ]
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
         self.instances.setup(student, teacher)

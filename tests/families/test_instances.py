@@ -157,6 +157,17 @@ def test_what_is_compared_follows_the_model():
     assert not objective.needs_ground_truth and str(objective.student_taps[0]) == 'neck[1]'
 
 
+def test_weights_of_rkd_are_those_for_metric_learning():
+    models = [build_model(make(width=4)) for make in (tiny_classifier, tiny_retinanet, tiny_pspnet)]
+    for model, wanted in zip(models, ([25, 50], [1, 2], [1, 2]), strict=True):
+        objective = RKD()
+        objective.bind(model, model)
+        assert [objective.distance, objective.angle] == wanted
+        objective = RKD(distance=3, angle=0)
+        objective.bind(model, model)
+        assert [objective.distance, objective.angle] == [3, 0]
+
+
 def test_irg_on_objects():
     torch.manual_seed(0)
     sides = [{'a': torch.rand(1, 3, 16, 16), 'b': torch.rand(1, 5, 8, 8)} for _ in 'st']
