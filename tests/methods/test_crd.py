@@ -218,6 +218,7 @@ def test_the_training_set_is_looked_at_before_the_first_step():
         train_dataloader=SimpleNamespace(dataset=Images(12)),
         val_loop=None,
         iter=0,
+        max_iters=10,
     )
     with pytest.raises(ValueError, match='set size=12'):
         PreflightHook().before_train(runner)
