@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmkd.families import classifier
+from mmkd.families import DETECTORS, classifier, family_of
 from mmkd.families.embeddings import row_pairs
 from mmkd.functional import check_at_least
 from mmkd.functional.gather import all_gather_rows
@@ -63,7 +63,8 @@ class TripletDistillation(Objective):
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.
 
     Raises:
-        ValueError: options out of range; not one layer a side; samples without labels; no taps and
+        ValueError: options out of range; not one layer a side; samples without labels; a
+            detector or segmentor; no taps and
             no classifiers. A batch without triplets gives 0.
     """
 
@@ -90,6 +91,11 @@ class TripletDistillation(Objective):
         self.register_buffer('largest', torch.zeros(()))
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        if family_of(student) in (*DETECTORS, 'segmentor'):
+            raise ValueError(
+                f'TripletDistillation needs one class an image, which the data of a '
+                f'{type(student).__name__} do not have; CWD and AT take the features of any model.'
+            )
         classifier.choose_taps(self, classifier.embedding_tap, student, teacher)
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
