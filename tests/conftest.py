@@ -1,11 +1,18 @@
-"""Torch on one thread, and one default scope for every test."""
+"""Torch on one thread, one default scope for every test, and mmengine without its pauses."""
+
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.logging import MessageHub
 from mmengine.registry import DefaultScope
+from mmengine.runner import loops
+from yapf.yapflib import yapf_api
 
 torch.set_num_threads(1)
+# mmengine lays out the config anew for each checkpoint, a second each, and sleeps between epochs.
+yapf_api.FormatCode = lambda text, **options: (text, False)
+loops.time = SimpleNamespace(sleep=lambda seconds: None)
 
 
 @pytest.fixture(autouse=True)
