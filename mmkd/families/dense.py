@@ -73,6 +73,12 @@ def ground_truth(samples: list, device: torch.device) -> tuple[Tensor, Tensor, T
     return torch.cat(boxes), torch.cat(labels), torch.cat(images)
 
 
+def ground_truth_rois(samples: list, device: torch.device) -> Tensor:
+    """:func:`ground_truth` as RoIs (G, 5): image index and xyxy."""
+    boxes, _, images = ground_truth(samples, device)
+    return torch.cat((images[:, None].to(boxes), boxes), 1)
+
+
 def assigned_levels(
     model: nn.Module, levels: list[Tensor], boxes: Tensor, labels: Tensor
 ) -> Tensor:

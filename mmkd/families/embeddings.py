@@ -60,16 +60,15 @@ def row_pairs(
         gather (bool): the rows of all ranks, see :func:`all_gather_rows`.
     """
     assert trace.teacher is not None
-    student = side_rows(trace.student, objective.student_taps, pooled)
-    teacher = side_rows(trace.teacher, objective.teacher_taps, pooled)
-    if gather:
-        student, teacher = ([all_gather_rows(x) for x in side] for side in (student, teacher))
+    student = side_rows(trace.student, objective.student_taps, pooled, gather)
+    teacher = side_rows(trace.teacher, objective.teacher_taps, pooled, gather)
     return [(s, t.detach()) for s, t in zip(student, teacher, strict=True)]
 
 
-def side_rows(side: Side, taps: tuple[Tap, ...], pooled: bool) -> list[Tensor]:
+def side_rows(side: Side, taps: tuple[Tap, ...], pooled: bool, gather: bool) -> list[Tensor]:
     """Rows of every tensor at the taps of one network."""
-    return [vectors(x, pooled) for tap in taps for x in side[tap]]
+    rows = [vectors(x, pooled) for tap in taps for x in side[tap]]
+    return [all_gather_rows(x) for x in rows] if gather else rows
 
 
 def vectors(x: Tensor, pooled: bool = True) -> Tensor:

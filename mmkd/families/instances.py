@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
 from mmkd.families import DETECTORS, classifier, family_of, segmentor
 from mmkd.families.agreement import named
-from mmkd.families.dense import ground_truth
-from mmkd.families.embeddings import check_partners, side_rows, vectors
+from mmkd.families.dense import ground_truth_rois
+from mmkd.families.embeddings import check_partners, row_pairs, vectors
 from mmkd.functional import check_choice
 from mmkd.functional.areas import areas_of_interest, region_means
 from mmkd.functional.boxes import roi_features
 from mmkd.functional.gather import all_gather_rows
 from mmkd.functional.pyramid import bind_pyramid
+from mmkd.functional.relations import at_most
 from mmkd.levels import Level
 from mmkd.objective import Objective, crop_padding
 from mmkd.tap import Trace
@@ -126,28 +126,20 @@ class Instances:
 
     def pairs(self, trace: Trace, objective: Objective) -> list[tuple[Tensor, Tensor]]:
         """(student, teacher) of each layer, (R, D_s) and (R, D_t); where nothing is, a row of 0."""
-        assert trace.teacher is not None
-        if self.rows == 'boxes':
-            student, teacher = self._boxes(trace, objective)
-        elif self.rows == 'regions':
-            student, teacher = self._regions(trace, objective)
-        else:
-            student = side_rows(trace.student, objective.student_taps, self.pooled)
-            teacher = side_rows(trace.teacher, objective.teacher_taps, self.pooled)
-        pairs = zip(student, teacher, strict=True)
+        if self.rows not in ('boxes', 'regions'):
+            return row_pairs(trace, objective, self.pooled, self.gather)
+        find = self._boxes if self.rows == 'boxes' else self._regions
+        pairs = zip(*find(trace, objective), strict=True)
         return [(self._together(s), self._together(t.detach())) for s, t in pairs]
 
     def _together(self, rows: Tensor) -> Tensor:
         rows = all_gather_rows(rows) if self.gather else rows
         if not len(rows):
             return rows.sum() + rows.new_zeros(1, rows.shape[1])
-        if self.rows == 'images' or len(rows) <= MOST:
-            return rows
-        return rows[torch.arange(MOST, device=rows.device) * len(rows) // MOST]
+        return at_most(rows, MOST)
 
     def _boxes(self, trace: Trace, objective: Objective) -> list[list[Tensor]]:
-        boxes, _, images = ground_truth(trace.samples, trace.inputs.device)
-        rois = torch.cat((images[:, None].to(boxes), boxes), 1)
+        rois = ground_truth_rois(trace.samples, trace.inputs.device)
         sides = (trace.student, objective.student_taps), (trace.teacher, objective.teacher_taps)
         return [
             [

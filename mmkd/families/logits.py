@@ -96,14 +96,6 @@ def class_count(model: nn.Module, kind: str) -> int:
     return segmentor.classes(model) if kind == 'pixels' else int(model.head.fc.out_features)
 
 
-def objects(rows: Rows, kind: str) -> Rows:
-    """Of RoIs those that are not background, the last class; all pixels and images."""
-    if kind != 'rois':
-        return rows
-    keep = rows.target < rows.student.shape[1] - 1
-    return Rows(*(x[keep] for x in rows))
-
-
 def rows(trace: Trace, objective: Objective, kind: str, ignore_index: int = 255) -> Rows:
     """The rows of one step; there may be none.
 
@@ -134,3 +126,12 @@ def rows(trace: Trace, objective: Objective, kind: str, ignore_index: int = 255)
     keep = labels >= 0
     own, wanted = (x.permute(0, 2, 3, 1)[keep] for x in (own, wanted))
     return Rows(own, wanted, labels[keep])
+
+
+def object_rows(trace: Trace, objective: Objective, kind: str) -> Rows:
+    """:func:`rows`, but of RoIs only those that are not background, the last class."""
+    found = rows(trace, objective, kind)
+    if kind != 'rois':
+        return found
+    keep = found.target < found.student.shape[1] - 1
+    return Rows(*(x[keep] for x in found))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.families import is_two_stage, predictions, two_stage
-from mmkd.families.dense import ground_truth
+from mmkd.families.dense import ground_truth_rois
 from mmkd.families.head_kinds import check_decodable, kind_of
 from mmkd.functional import check_choice
 from mmkd.functional.boxes import spread
@@ -113,8 +113,7 @@ def regions(trace: Trace, source: str, count: int, fg_fraction: float | None = N
         fg_fraction (float | None): at most this share of ``count`` is foreground; for sampled RoIs.
     """
     if source == 'gt':
-        boxes, _, images = ground_truth(trace.samples, trace.inputs.device)
-        return torch.cat((images[:, None].to(boxes), boxes), 1)
+        return ground_truth_rois(trace.samples, trace.inputs.device)
     if source == 'teacher':
         model = trace.teacher.model
         feats = trace.teacher[two_stage.features_tap(model)]

@@ -70,6 +70,13 @@ def without_diagonal(x: Tensor) -> Tensor:
     return x * (1 - torch.eye(len(x), dtype=x.dtype, device=x.device))
 
 
+def at_most(rows: Tensor, most: int) -> Tensor:
+    """Rows (R, ...), thinned out evenly where there are more than ``most``."""
+    if len(rows) <= most:
+        return rows
+    return rows[torch.arange(most, device=rows.device) * len(rows) // most]
+
+
 def at_least_float32(x: Tensor) -> Tensor:
     """Half precision as float32; anything else as it is."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

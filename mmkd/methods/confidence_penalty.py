@@ -56,7 +56,7 @@ class ConfidencePenalty(Objective):
         self.kind = logits.bind_rows(self, student, None)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
-        rows = logits.objects(logits.rows(trace, self, self.kind), self.kind)
+        rows = logits.object_rows(trace, self, self.kind)
         if not len(rows.student):
             return {'loss': rows.student.sum() * 0.0}
         top = log(rows.student.shape[1]) if self.threshold is None else self.threshold

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mmkd.families import logits
 from mmkd.functional import check_temperature
 from mmkd.functional.logits import soft_kl
+from mmkd.functional.relations import at_most
 from mmkd.objective import Objective, Taps
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
@@ -73,7 +74,7 @@ class CSKD(Objective):
         self.kind = logits.bind_rows(self, student, None)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
-        rows = logits.objects(logits.rows(trace, self, self.kind), self.kind)
+        rows = logits.object_rows(trace, self, self.kind)
         if self.kind != 'images':
             return {'loss': self._within_classes(rows.student, rows.target)}
         half = len(rows.student) // 2
@@ -90,9 +91,7 @@ class CSKD(Objective):
         return {'loss': soft_kl(anchor, partner, self.tau).mean()}
 
     def _within_classes(self, student: Tensor, target: Tensor) -> Tensor:
-        if len(target) > MOST:
-            chosen = torch.arange(MOST, device=target.device) * len(target) // MOST
-            student, target = student[chosen], target[chosen]
+        student, target = at_most(student, MOST), at_most(target, MOST)
         anchor, partner = partners(target)
         if not len(anchor):
             return student.sum() * 0.0

@@ -46,7 +46,7 @@ class LSR(Objective):
         self.kind = logits.bind_rows(self, student, None)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
-        rows = logits.objects(logits.rows(trace, self, self.kind), self.kind)
+        rows = logits.object_rows(trace, self, self.kind)
         if not len(rows.student):
             return {'loss': rows.student.sum() * 0.0}
         return {'loss': cross_entropy_to_uniform(rows.student)}

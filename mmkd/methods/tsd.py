@@ -66,7 +66,7 @@ class TSD(Objective):
             )
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
-        student = logits.objects(logits.rows(trace, self, self.kind), self.kind).student
+        student = logits.object_rows(trace, self, self.kind).student
         if not len(student):
             return {'loss': student.sum() * 0.0}
         return {'loss': top_score_difference(student, self.k, self.classes).mean()}
