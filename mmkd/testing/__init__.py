@@ -1,0 +1,63 @@
+"""Toy networks, tiny real models, dummy batches and traces: for tests and for method authors.
+
+trace = make_trace(student={'neck': [s]}, teacher={'neck': [t]}, samples=boxes([[0, 0, 8, 8]]))
+loss = ready(MyObjective(), trace)(trace)
+"""
+
+from mmkd.testing.models import (
+    merged,
+    shrink,
+    tiny_classifier,
+    tiny_detr,
+    tiny_faster_rcnn,
+    tiny_fcos,
+    tiny_gfl,
+    tiny_pspnet,
+    tiny_retinanet,
+    tiny_yolov3,
+)
+from mmkd.testing.networks import (
+    ToyHead,
+    ToyNeck,
+    ToyNet,
+)
+from mmkd.testing.samples import (
+    boxes,
+    class_labels,
+    classification_batch,
+    detection_batch,
+    label_maps,
+    pixels,
+    segmentation_batch,
+)
+from mmkd.testing.traces import (
+    levels_of,
+    make_trace,
+    ready,
+)
+
+__all__ = [
+    'ToyHead',
+    'ToyNeck',
+    'ToyNet',
+    'boxes',
+    'class_labels',
+    'classification_batch',
+    'detection_batch',
+    'label_maps',
+    'levels_of',
+    'make_trace',
+    'merged',
+    'pixels',
+    'ready',
+    'segmentation_batch',
+    'shrink',
+    'tiny_classifier',
+    'tiny_detr',
+    'tiny_faster_rcnn',
+    'tiny_fcos',
+    'tiny_gfl',
+    'tiny_pspnet',
+    'tiny_retinanet',
+    'tiny_yolov3',
+]
