@@ -5,6 +5,8 @@ loss = ready(MyObjective(), trace)(trace)
 """
 
 from mmkd.testing.models import (
+    MEAN,
+    STD,
     merged,
     shrink,
     tiny_classifier,
@@ -37,6 +39,8 @@ from mmkd.testing.traces import (
 )
 
 __all__ = [
+    'MEAN',
+    'STD',
     'ToyHead',
     'ToyNeck',
     'ToyNet',
