@@ -12,15 +12,15 @@ from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer, MessageHub
 from torch import nn
 
-from mmkd import checkpoint as module
-from mmkd import unpickling
 from mmkd.checkpoint import (
     CheckpointError,
     atomic_file,
     find_damage,
+    finding,
     read_checkpoint,
     state_dict_of,
     trust_checkpoints,
+    unpickling,
 )
 
 
@@ -227,7 +227,7 @@ def test_offline(hub, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError('no route to host')
 
-    monkeypatch.setattr(module, 'download_url_to_file', fail)
+    monkeypatch.setattr(finding, 'download_url_to_file', fail)
     with pytest.raises(CheckpointError) as caught:
         read_checkpoint('https://example.org/some/net-0123abcd.pth')
     text = str(caught.value)
@@ -251,7 +251,7 @@ def test_download_once_and_check(hub, monkeypatch, url, sha):
         calls.append((source, hash_prefix))
         torch.save(dict(a=torch.ones(1)), target)
 
-    monkeypatch.setattr(module, 'download_url_to_file', download)
+    monkeypatch.setattr(finding, 'download_url_to_file', download)
     for _ in range(2):
         assert read_checkpoint(url)['a'] == 1
     assert calls == [(url, sha)]
@@ -259,7 +259,7 @@ def test_download_once_and_check(hub, monkeypatch, url, sha):
 
 def test_model_names(hub, monkeypatch):
     seen = []
-    monkeypatch.setattr(module, '_download', lambda url: seen.append(url) or 'nowhere')
+    monkeypatch.setattr(finding, '_download', lambda url: seen.append(url) or 'nowhere')
     with pytest.raises(FileNotFoundError):
         read_checkpoint('open-mmlab://detectron2/resnet50_caffe')
     assert seen[0].startswith('https://') and seen[0].endswith('.pth')

@@ -1,0 +1,18 @@
+"""Checkpoints as data: found, judged and read without running them, and written at once."""
+
+from mmkd.checkpoint.errors import CheckpointError
+from mmkd.checkpoint.inspecting import check_file, find_damage
+from mmkd.checkpoint.reading import read_checkpoint, trust_checkpoints
+from mmkd.checkpoint.weights import dataset_meta_of, state_dict_of
+from mmkd.checkpoint.writing import atomic_file
+
+__all__ = [
+    'CheckpointError',
+    'atomic_file',
+    'check_file',
+    'dataset_meta_of',
+    'find_damage',
+    'read_checkpoint',
+    'state_dict_of',
+    'trust_checkpoints',
+]

@@ -1,0 +1,83 @@
+"""From a path, an address or the name of a model to a local file."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlparse
+
+import torch
+from mmengine.dist import barrier, get_rank
+from mmengine.logging import print_log
+from mmengine.runner import checkpoint as mm
+from torch.hub import download_url_to_file
+
+from mmkd.checkpoint.errors import CheckpointError, first_line
+
+SCHEMES = ('http://', 'https://', 'open-mmlab://', 'openmmlab://', 'torchvision://', 'mmcls://')
+
+
+def local_path(source: str) -> str:
+    """Path of a checkpoint on this machine, downloaded if need be."""
+    if not source.startswith(SCHEMES):
+        if '://' in source:
+            raise CheckpointError(
+                f'cannot read {source}: expected a local file or one of {", ".join(SCHEMES)}.'
+            )
+        return os.path.expanduser(source)
+    return _download(_resolve_alias(source))
+
+
+def _resolve_alias(source: str) -> str:
+    """URL behind an ``open-mmlab://`` like name."""
+    scheme, name = source.split('://', 1)
+    if scheme in ('http', 'https'):
+        return source
+    tables: dict[str, Callable[[], dict]] = {
+        'torchvision': mm.get_torchvision_models,
+        'mmcls': mm.get_mmcls_models,
+    }
+    try:
+        urls = tables.get(scheme, mm.get_external_models)()
+    except ImportError as error:
+        raise CheckpointError(f'{source} cannot be looked up: {first_line(error)}.') from None
+    name = mm.get_deprecated_model_names().get(name, name) if 'mmlab' in scheme else name
+    if name not in urls:
+        raise CheckpointError(f'{source} is not a known model; {len(urls)} names are known there.')
+    url = urls[name]
+    return url if '://' in url else 'file://' + os.path.join(mm._get_mmengine_home(), url)
+
+
+def _download(url: str) -> str:
+    """Path of the cached file; the first process of each machine fetches it."""
+    if url.startswith('file://'):
+        return url[len('file://') :]
+    cache = Path(torch.hub.get_dir()) / 'checkpoints' / os.path.basename(urlparse(url).path)
+    if cache.exists():
+        return str(cache)
+    problem = None
+    if int(os.environ.get('LOCAL_RANK', get_rank())) == 0:
+        problem = _fetch(url, cache)
+    barrier()
+    if problem or not cache.exists():
+        raise CheckpointError(
+            f'could not download {url}: {problem or "the first process of this machine failed"}. '
+            f'Download it by hand to {cache} or set checkpoint= to a local file.'
+        )
+    return str(cache)
+
+
+def _fetch(url: str, cache: Path) -> str | None:
+    """Download with a progress bar; returns what went wrong."""
+    # OpenMMLab and torchvision end a name with the sha256; converted third-party files do not.
+    tail = re.search(r'-([0-9a-f]{8,})\.\w+$', cache.name)
+    sha = tail.group(1) if tail and 'third_party' not in url else None
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        print_log(f'Downloading {url} to {cache}', logger='current')
+        download_url_to_file(url, str(cache), sha, progress=True)
+    except (OSError, RuntimeError) as error:
+        return first_line(error)
+    return None

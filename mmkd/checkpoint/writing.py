@@ -1,0 +1,33 @@
+"""Files that are complete whenever they exist."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def atomic_file(path: str) -> Iterator[str]:
+    """A temporary name in the same folder; what was written there appears under ``path`` at once.
+
+    The ``.part`` file is removed when writing fails, and left behind only by a killed process.
+
+    Raises:
+        OSError: the file cannot be written, e.g. because the disk is full.
+    """
+    part = f'{path}.{os.getpid()}.part'
+    try:
+        yield part
+        with open(part, 'rb+') as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        if os.path.exists(part):
+            os.remove(part)
+        raise
+    folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
+    try:  # the new name itself must survive a power cut
+        os.fsync(folder)
+    finally:
+        os.close(folder)
