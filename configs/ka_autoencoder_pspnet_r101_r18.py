@@ -1,4 +1,4 @@
-# First phase of KA: the auto-encoder learns on the teacher, the student stays as it is.
+# First phase of KA: the auto-encoder learns on the teacher; of the student only BatchNorm statistics move.
 _base_ = ['mmseg::pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py']
 
 model = dict(

@@ -1,4 +1,4 @@
-# First phase of KA: the auto-encoder learns on the teacher, the student stays as it is.
+# First phase of KA: the auto-encoder learns on the teacher; of the student only BatchNorm statistics move.
 _base_ = ['pspnet_r18w8_camvid.py']
 
 model = dict(

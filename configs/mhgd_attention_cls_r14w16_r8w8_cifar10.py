@@ -1,4 +1,4 @@
-# First phase of MHGD: attention learns on the teacher, the student stays as it is.
+# First phase of MHGD: attention learns on the teacher; of the student only BatchNorm statistics move.
 _base_ = ['cls_r8w8_cifar10.py']
 
 model = dict(

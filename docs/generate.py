@@ -24,11 +24,15 @@ def _row(*cells: str) -> str:
 
 
 def _kinds(m: Method) -> str:
+    return _words(m, m.families)
+
+
+def _words(m: Method, named: tuple[str, ...]) -> str:
     """Families in words, those of detectors as one where all or all but one are there."""
-    missing = sorted(set(detectors()) - (set(m.families) - set(m.only)))
+    missing = sorted(set(detectors()) - (set(named) - set(m.only)))
     most = not missing or (len(missing) == 1 and missing[0] not in m.only)
     words = ['any detector' + ''.join(f' but {families()[name]}' for name in missing)] * most
-    for name in m.families:
+    for name in named:
         if most and name in detectors():
             continue
         limit = f' ({", ".join(m.only[name])})' if name in m.only else ''
@@ -37,7 +41,9 @@ def _kinds(m: Method) -> str:
 
 
 def _works(m: Method, family: str) -> str:
-    """Cell of the table: yes, nothing, or the detectors for which alone the method works."""
+    """Cell of the table: yes, the detectors for which alone it works, or what it takes."""
+    if family in m.named_taps:
+        return 'named tap'
     return ', '.join(m.only.get(family, ['yes'] * (family in m.families)))
 
 
@@ -115,6 +121,7 @@ def page(methods: list[Method], root: Path = ROOT) -> str:
 def _facts(m: Method) -> str:
     rows = [
         ('works for', _kinds(m)),
+        ('works with named taps for', _words(m, m.named_taps)),
         ('taps unless named', m.taps),
         ('needs a teacher', 'yes' if m.needs_teacher else 'no'),
         ('needs ground truth', 'yes' if m.needs_ground_truth else 'no'),
@@ -124,7 +131,7 @@ def _facts(m: Method) -> str:
         ),
         ('two ranks give the gradient of one', 'yes' if m.rank_invariant else 'no'),
     ]
-    return '\n'.join(['| | |', '|---|---|', *(_row(*row) for row in rows)])
+    return '\n'.join(['| | |', '|---|---|', *(_row(*row) for row in rows if row[1])])
 
 
 def _option_table(m: Method) -> str:

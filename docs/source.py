@@ -1,8 +1,8 @@
-"""What the source says about methods and configs, read as text: nothing is imported.
+"""What the source says about methods and configs, parsed: nothing is imported.
 
 A method is described in one place, its file: the module's first line says what it compares, the
 class docstring names the paper and the options, class attributes say what it needs, the signature
-holds the defaults. A config is described by its own text.
+holds the defaults. A config is described by its own syntax tree.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ class Method:
     zero_at_equality: bool
     rank_invariant: bool
     families: tuple[str, ...]
+    named_taps: tuple[str, ...]
     only: dict[str, tuple[str, ...]]
     taps: str
     configs: list[str] = field(default_factory=list)
@@ -89,6 +90,13 @@ def read_methods(root: Path = ROOT) -> list[Method]:
             if any('register_module' in ast.unparse(d) for d in node.decorator_list):
                 methods.append(_read_method(path, root, tree, node, classes, defaults))
     recipes = read_recipes(root)
+    known = {method.name for method in methods}
+    for recipe in recipes:
+        unknown = sorted(set(recipe.objectives) - known)
+        if unknown:
+            raise UndocumentedError(
+                f'configs/{recipe.file}: {", ".join(unknown)} is no objective in mmkd/methods.'
+            )
     for method in methods:
         method.configs = [r.file for r in recipes if method.name in r.objectives]
     return sorted(methods, key=lambda m: m.name.lower())
@@ -163,7 +171,7 @@ def _read_method(
         facts.update(_attributes(classes[name], _constants()))
     doc = ast.get_docstring(node) or ''
     compares, summary, paper, notes = _prose(tree, doc, f'{file}, {node.name}')
-    options, remark = _options(doc, classes, lineage, base)
+    options, remark = _options(doc, classes, lineage, facts, base)
     return Method(
         name=node.name,
         file=file,
@@ -181,6 +189,7 @@ def _read_method(
         zero_at_equality=facts['zero_at_equality'],
         rank_invariant=facts['rank_invariant'],
         families=_families(facts['families'], file, node.name),
+        named_taps=tuple(name for name in families() if name in facts['named_taps']),
         only=facts['only'],
         taps='chosen to suit the model' if facts['taps'] is None else _taps(facts['taps']),
     )
@@ -242,10 +251,12 @@ def _lineage(node: ast.ClassDef, classes: dict, file: str) -> Iterator[str]:
     yield from _lineage(classes[parent], classes, file)
 
 
-def _options(doc: str, classes: dict, lineage: list[str], base: str) -> tuple[list[Option], str]:
+def _options(
+    doc: str, classes: dict, lineage: list[str], facts: dict, base: str
+) -> tuple[list[Option], str]:
     """Options documented alone or together, and what is said about those explained elsewhere."""
     defaults = _signature(classes, lineage)
-    options, remark = [], ''
+    options, remark, weight = [], '', ''
     for entry in _entries(_section(doc, 'Args')):
         head, _, meaning = entry.partition(': ')
         match = re.fullmatch(r'(\w+(?:, \w+)*) \((.*)\)', head)
@@ -253,15 +264,28 @@ def _options(doc: str, classes: dict, lineage: list[str], base: str) -> tuple[li
         if together and set(together) <= set(defaults):
             kind, meaning = match[2], markdown(meaning)
             options += [Option(name, defaults[name], kind, meaning) for name in together]
+        elif head == 'weight':
+            weight = markdown(meaning)
         else:  # "student, teacher, weight: see PairObjective. What is special about them."
             remark = markdown(meaning).partition('. ')[2]
-    for name in ('weight', 'adapt'):
-        if name in defaults and name not in {option.name for option in options}:
-            meaning = f'see [{base}](../objectives.md#{base.lower()})'
-            if defaults[name] == 'None' and name == 'weight':
-                meaning = 'chosen by the method; ' + meaning
-            options.append(Option(name, defaults[name], '', meaning))
+    told = {option.name for option in options}
+    if 'weight' not in told:
+        options.append(_weight(defaults.get('weight', 'None'), weight, facts, base))
+    if 'adapt' in defaults and 'adapt' not in told:
+        options.append(Option('adapt', defaults['adapt'], '', _see(base)))
     return options, remark
+
+
+def _weight(default: str, meaning: str, facts: dict, base: str) -> Option:
+    """The row of the weight: ``None`` in a signature stands for the class's ``default_weight``."""
+    published = facts['default_weight']
+    if default == 'None' and (published != 1 or not meaning):
+        default = repr(published)
+    return Option('weight', default, '', f'{meaning} {_see(base)}'.strip())
+
+
+def _see(base: str) -> str:
+    return f'See [{base}](../objectives.md#{base.lower()}).'
 
 
 def _signature(classes: dict, lineage: list[str]) -> dict[str, str]:
@@ -319,21 +343,51 @@ def _entries(section: str) -> list[str]:
 
 
 def read_recipes(root: Path = ROOT) -> list[Recipe]:
-    """Every shipped config, from its text."""
+    """Every shipped config."""
     return [_read_recipe(path) for path in sorted((root / 'configs').glob('*.py'))]
 
 
 def _read_recipe(path: Path) -> Recipe:
-    text = path.read_text()
-    bases = re.search(r'^_base_ = (\[[^]]*\])', text, re.MULTILINE)
-    students = ast.literal_eval(bases[1]) if bases else []
-    teachers = [found for found in re.findall(r"\bconfig=\(?\s*'([^']+)'", text)]
+    """One config, from its syntax tree.
+
+    Raises:
+        UndocumentedError: a Distiller whose objectives or teachers cannot be told from the file.
+    """
+    values = {
+        ast.unparse(line.targets[0]): line.value
+        for line in ast.parse(path.read_text()).body
+        if isinstance(line, ast.Assign)
+    }
+    parents = ast.literal_eval(values['_base_']) if '_base_' in values else []
+    model = _entries_of(values.get('model'))
+    teacher = _entries_of(model.get('teacher'))
+    teachers = [teacher] if 'config' in teacher else [_entries_of(t) for t in teacher.values()]
+    objectives = [_entries_of(entry) for entry in _entries_of(model.get('objectives')).values()]
+    try:
+        types = [ast.literal_eval(entry['type']) for entry in objectives]
+        configs = [ast.literal_eval(entry['config']) for entry in teachers]
+    except (KeyError, ValueError):
+        raise UndocumentedError(
+            f'configs/{path.name}: write the type of each objective and the config of each '
+            'teacher as strings.'
+        ) from None
+    if not types and 'Distiller' in ast.unparse(model.get('type', ast.Constant(''))):
+        raise UndocumentedError(f'configs/{path.name}: a Distiller without objectives=dict(…).')
     return Recipe(
         file=path.name,
-        student=', '.join(students),
-        teacher=', '.join(teachers),
-        objectives=tuple(re.findall(r"type='mmkd\.(\w+)'", text.partition('objectives=')[2])),
+        student=', '.join(parents),
+        teacher=', '.join(configs),
+        objectives=tuple(kind.removeprefix('mmkd.') for kind in types),
     )
+
+
+def _entries_of(node: ast.expr | None) -> dict[str, ast.expr]:
+    """Entries of ``dict(…)`` or ``{…}`` in a config; {} for anything else."""
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == 'dict':
+        return {keyword.arg: keyword.value for keyword in node.keywords if keyword.arg}
+    if isinstance(node, ast.Dict):
+        return {ast.literal_eval(k): v for k, v in zip(node.keys, node.values, strict=True) if k}
+    return {}
 
 
 def one_line(text: str) -> str:

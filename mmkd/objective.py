@@ -56,6 +56,8 @@ class Objective(nn.Module):
     over_scales: ClassVar[bool] = False
     #: model families it works for, keys of mmkd.families.FAMILIES
     families: ClassVar[tuple[str, ...]] = ()
+    #: further families for which it works once taps are named, such as student='neck'
+    named_taps: ClassVar[tuple[str, ...]] = ()
     #: detectors of a family for which alone it works, e.g. {'anchor': ('GFL',)}
     only: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 

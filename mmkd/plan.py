@@ -16,6 +16,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from mmkd.engine.optimizers import own_optimizer
+from mmkd.families import family_of
 from mmkd.levels import Level
 from mmkd.objective import Objective
 from mmkd.scales import teacher_scale
@@ -120,7 +121,7 @@ class Plan:
             with _naming(name):
                 teacher = self.teacher_of(objective)
                 self._check_scale(objective, teacher)
-                objective.bind(self.student, teacher.model if teacher else None)
+                self._bind(objective, teacher.model if teacher else None)
         student_side = self._probe_student()
         teacher_sides = {name: self._probe_teacher(name) for name in self.teachers}
         for name, objective in self.objectives.items():
@@ -135,6 +136,20 @@ class Plan:
                 teacher = self.teacher_of(objective)
                 objective.inherit(self.student, teacher.model if teacher else None)
         return self
+
+    def _bind(self, objective: Objective, teacher: nn.Module | None) -> None:
+        """Bind; where the method has no taps of its own for this student, say so."""
+        named = bool(objective.student_taps)
+        try:
+            objective.bind(self.student, teacher)
+        except ValueError as error:
+            message = str(error)
+            if named or 'tap' in message or family_of(self.student) not in objective.named_taps:
+                raise
+            example = 'neck[1]' if hasattr(self.student, 'neck') else 'backbone[1]'
+            raise ValueError(
+                f'{message.rstrip(".")}; or name taps, for instance student={example!r}.'
+            ) from None
 
     def _check_scale(self, objective: Objective, teacher: Teacher | None) -> None:
         if teacher and teacher_scale(self.student) > 1 and not objective.over_scales:

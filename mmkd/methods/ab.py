@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmkd.families import classifier
+from mmkd.families import DETECTORS, classifier
 from mmkd.functional import check_at_least, check_choice
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
@@ -54,6 +54,7 @@ class AB(PairObjective):
     default_weight = 3e-3
     zero_at_equality = False
     families = ('classifier',)
+    named_taps = (*DETECTORS, 'segmentor')
 
     def __init__(
         self,

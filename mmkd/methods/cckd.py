@@ -85,6 +85,7 @@ class CCKD(Objective):
     zero_at_equality = False
     rank_invariant = True
     families = WITH_INSTANCES
+    named_taps = ('yolo',)
 
     def __init__(
         self,

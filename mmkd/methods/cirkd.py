@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmkd.families import segmentor
+from mmkd.families import DETECTORS, segmentor
 from mmkd.functional import check_temperature
 from mmkd.functional.channel_free import channel_free
 from mmkd.functional.logits import soft_kl
@@ -73,6 +73,7 @@ class CIRKD(PairObjective):
     """
 
     families = ('segmentor',)
+    named_taps = DETECTORS
 
     def __init__(
         self,

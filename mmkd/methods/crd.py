@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmkd.families import classifier
+from mmkd.families import classifier, family_of
+from mmkd.families.agreement import named
 from mmkd.families.embeddings import linear_layers, row_pairs
 from mmkd.functional import check_at_least, check_temperature
 from mmkd.functional.gather import all_gather_rows
@@ -108,6 +109,12 @@ class CRD(Objective):
         self.register_buffer('log_z', torch.full((2,), float('-inf')))
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        if family_of(student) != 'classifier':
+            raise ValueError(
+                'CRD tells images of one class from those of others, but the student is '
+                f'{named(student)}, whose images have no class; CWD and AT take the features of '
+                'any model.'
+            )
         classifier.choose_taps(self, classifier.embedding_tap, student, teacher)
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:

@@ -88,6 +88,7 @@ class DarkRank(Objective):
     zero_at_equality = False
     rank_invariant = True
     families = WITH_INSTANCES
+    named_taps = ('yolo',)
 
     def __init__(
         self,

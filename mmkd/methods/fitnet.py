@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmkd.families import classifier
+from mmkd.families import DETECTORS, classifier
 from mmkd.functional import check_choice
 from mmkd.objective import PairObjective, Taps
 from mmkd.registry import MODELS
@@ -45,6 +45,7 @@ class FitNet(PairObjective):
 
     default_weight = 100.0
     families = ('classifier',)
+    named_taps = (*DETECTORS, 'segmentor')
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.adapters.convolution import consecutive_adapters
-from mmkd.families import classifier
+from mmkd.families import DETECTORS, classifier
 from mmkd.functional import check_choice
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
@@ -65,6 +65,7 @@ class FSP(Objective):
 
     default_weight = 50.0
     families = ('classifier',)
+    named_taps = (*DETECTORS, 'segmentor')
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmkd.families import classifier
+from mmkd.families import DETECTORS, classifier
 from mmkd.functional import check_at_least, check_choice
 from mmkd.functional.pooling import pool_to_smaller
 from mmkd.levels import Level
@@ -86,6 +86,7 @@ class FT(Objective):
     own_losses = ('loss_reconstruction',)
     zero_at_equality = False
     families = ('classifier',)
+    named_taps = (*DETECTORS, 'segmentor')
 
     def __init__(
         self,

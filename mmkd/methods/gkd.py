@@ -85,6 +85,7 @@ class GKD(Objective):
     default_weight = 25.0
     rank_invariant = True
     families = WITH_INSTANCES
+    named_taps = ('yolo',)
 
     def __init__(
         self,

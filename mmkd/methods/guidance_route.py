@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmkd.adapters import build_adapter
-from mmkd.families import classifier
+from mmkd.families import DETECTORS, classifier
 from mmkd.functional import check_at_least, check_choice
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
@@ -61,6 +61,7 @@ class GuidanceRoute(PairObjective):
     default_weight = 0.6
     rank_invariant = True
     families = ('classifier',)
+    named_taps = (*DETECTORS, 'segmentor')
 
     def __init__(
         self,

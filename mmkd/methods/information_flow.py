@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmkd.families import classifier
+from mmkd.families import DETECTORS, classifier
 from mmkd.families.embeddings import check_partners, row_pairs
 from mmkd.functional import check_at_least
 from mmkd.functional.relations import conditional, cosines, distances
@@ -66,6 +66,7 @@ class InformationFlow(Objective):
 
     rank_invariant = True
     families = ('classifier',)
+    named_taps = (*DETECTORS, 'segmentor')
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmkd.families import classifier, family_of
+from mmkd.families import DETECTORS, classifier, family_of
 from mmkd.families.agreement import both
 from mmkd.families.instances import Instances
 from mmkd.functional import check_at_least, check_choice
@@ -83,6 +83,7 @@ class IRG(Objective):
 
     rank_invariant = True
     families = ('classifier',)
+    named_taps = (*DETECTORS, 'segmentor')
 
     def __init__(
         self,

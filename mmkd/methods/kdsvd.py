@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmkd.adapters.convolution import consecutive_adapters
-from mmkd.families import classifier
+from mmkd.families import DETECTORS, classifier
 from mmkd.functional import check_at_least
 from mmkd.functional.singular import aligned_vectors
 from mmkd.levels import Level
@@ -62,6 +62,7 @@ class KDSVD(Objective):
     """
 
     families = ('classifier',)
+    named_taps = (*DETECTORS, 'segmentor')
 
     def __init__(
         self,

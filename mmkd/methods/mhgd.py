@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.adapters.convolution import consecutive_adapters
-from mmkd.families import classifier
+from mmkd.families import DETECTORS, classifier
 from mmkd.functional import check_at_least, check_choice
 from mmkd.functional.gather import all_gather_rows
 from mmkd.functional.relations import unit
@@ -107,6 +107,7 @@ class MHGD(Objective):
     own_losses = ('loss_attention',)
     rank_invariant = True
     families = ('classifier',)
+    named_taps = (*DETECTORS, 'segmentor')
 
     def __init__(
         self,

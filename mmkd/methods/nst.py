@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmkd.families import classifier
+from mmkd.families import DETECTORS, classifier
 from mmkd.functional import check_choice
 from mmkd.functional.channel_free import channel_free
 from mmkd.functional.pooling import pool_to_smaller
@@ -77,6 +77,7 @@ class NST(PairObjective):
     default_weight = 50.0
     rank_invariant = True
     families = ('classifier',)
+    named_taps = (*DETECTORS, 'segmentor')
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmkd.families import classifier
+from mmkd.families import DETECTORS, classifier
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
 from mmkd.registry import MODELS
@@ -58,6 +58,7 @@ class OFD(PairObjective):
 
     default_weight = 1e-3
     families = ('classifier',)
+    named_taps = (*DETECTORS, 'segmentor')
 
     def __init__(
         self,

@@ -65,6 +65,7 @@ class PKT(Objective):
     default_weight = 30000.0
     rank_invariant = True
     families = WITH_INSTANCES
+    named_taps = ('yolo',)
 
     def __init__(
         self,

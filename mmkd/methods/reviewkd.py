@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmkd.families import classifier
+from mmkd.families import DETECTORS, classifier
 from mmkd.functional import check_at_least
 from mmkd.levels import Level, pair_levels
 from mmkd.objective import Objective, Taps
@@ -93,6 +93,7 @@ class ReviewKD(Objective):
 
     zero_at_equality = False
     families = ('classifier',)
+    named_taps = (*DETECTORS, 'segmentor')
 
     def __init__(
         self,

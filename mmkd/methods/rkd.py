@@ -100,6 +100,7 @@ class RKD(Objective):
 
     rank_invariant = True
     families = WITH_INSTANCES
+    named_taps = ('yolo',)
 
     def __init__(
         self,

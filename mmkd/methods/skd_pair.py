@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmkd.families import segmentor
+from mmkd.families import DETECTORS, segmentor
 from mmkd.functional import check_choice
 from mmkd.functional.affinity import row_gaps
 from mmkd.functional.channel_free import channel_free
@@ -73,6 +73,7 @@ class SKDPair(PairObjective):
     default_weight = 0.5
     rank_invariant = True
     families = ('segmentor',)
+    named_taps = DETECTORS
 
     def __init__(
         self,

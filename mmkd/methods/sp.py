@@ -54,6 +54,7 @@ class SP(Objective):
     default_weight = 3000.0
     rank_invariant = True
     families = WITH_INSTANCES
+    named_taps = ('yolo',)
 
     def __init__(
         self,

@@ -83,7 +83,6 @@ class TSL(PairObjective):
     the consistency follows the survey of Sun and Xiong (2023) and SKD's re-implementation.
 
     Args:
-        weight: factor of both terms.
         prob_weight, consistency_weight (float): factor of each; 0 leaves it out. The consistency
             grows with the fourth power of the logits: aim at a tenth of the task loss, which with
             trained CamVid teachers takes 1e-5.

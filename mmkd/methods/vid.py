@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmkd.families import classifier
+from mmkd.families import DETECTORS, classifier
 from mmkd.functional import check_at_least
 from mmkd.functional.pooling import pool_to_smaller
 from mmkd.levels import Level
@@ -52,6 +52,7 @@ class VID(PairObjective):
 
     zero_at_equality = False
     families = ('classifier',)
+    named_taps = (*DETECTORS, 'segmentor')
 
     def __init__(
         self,

@@ -1,27 +1,75 @@
-"""Code on the pages runs, in the order of the page."""
+"""Code on the pages runs: Python is executed and what it configures is built, commands are parsed.
+
+A Python block that begins with ``# file: NAME`` or with ``_base_`` is a file; the others of a page
+are executed one after the other. Bash blocks are read command by command: their tools must take
+the arguments. Blocks of other languages are what a command prints.
+"""
 
 import importlib
+import inspect
 import re
+import shlex
 import sys
+from types import SimpleNamespace
 
 import pytest
+import torch
 from messages import ROOT
-from mmengine.registry import DefaultScope
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import DefaultScope, init_default_scope
 
-from mmkd import MODELS
+from mmkd import MODELS, registry
+from mmkd.config import load_config, resolve
+from mmkd.datasets.synthetic import write_coco, write_folders
+from mmkd.distiller import build_objectives, build_teachers
+from mmkd.engine.guard import Guard
+from mmkd.teacher import build_model
+from mmkd.testing import tiny_faster_rcnn
 
-PAGES = ['write-your-own-method.md', 'schedules.md']
+PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+METHODS = sorted((ROOT / 'docs' / 'methods').glob('*.md'))
+#: models that the pages call their own
+MINE = ('my_student', 'my_teacher', 'big_teacher', 'other_teacher')
+MINE += ('faster_rcnn_r18', 'faster_rcnn_r34', 'work_dirs/faster_rcnn_r34/epoch_1')
+
+
+def blocks(page, language):
+    return re.findall(rf'^```{language}\n(.*?)^```$', page.read_text(), re.M | re.S)
+
+
+def with_blocks(pages, language):
+    return [pytest.param(p, id=p.stem) for p in pages if blocks(p, language)]
+
+
+@pytest.fixture(scope='module')
+def world(tmp_path_factory):
+    """A folder with the files that the pages call theirs."""
+    root = tmp_path_factory.mktemp('world')
+    (root / 'work_dirs/faster_rcnn_r34').mkdir(parents=True)
+    write_coco(root / 'data', 2, 2, size=(64, 48))
+    config = load_config(str(ROOT / 'configs/demo_teacher.py'))
+    text = config.pretty_text.replace('work_dirs/demo/data/', f'{root}/data/')
+    model = build_model(Config(dict(model=tiny_faster_rcnn(8), default_scope='mmdet')))
+    for name in MINE:
+        path = root / f'{name}.py'
+        path.write_text(text + f'\nmodel = {tiny_faster_rcnn(8)!r}\n')
+        torch.save(dict(state_dict=model.state_dict()), path.with_suffix('.pth'))
+    (root / 'configs').symlink_to(ROOT / 'configs')
+    write_folders(root / 'data/cifar10', 5, 5, size=(32, 32))
+    classifier = build_model(load_config(str(ROOT / 'configs/cls_r14w16_cifar10.py')))
+    torch.save(classifier.state_dict(), root / 'teacher.pth')
+    return root
 
 
 @pytest.fixture
-def as_found(tmp_path, monkeypatch):
-    """An empty folder to run in; modules, registered methods and default scope go afterwards."""
+def as_found(world, monkeypatch):
+    """Run in that folder; modules, registered methods and default scope go afterwards."""
     MODELS.import_from_location()  # what is registered now is what will be restored
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(world)
+    monkeypatch.syspath_prepend(str(world))
     known = [sys.modules, MODELS.module_dict, DefaultScope._instance_dict]
     before = [dict(mapping) for mapping in known]
-    yield tmp_path
+    yield world
     for mapping, old in zip(known[1:], before[1:], strict=True):
         mapping.clear()
         mapping.update(old)
@@ -30,16 +78,100 @@ def as_found(tmp_path, monkeypatch):
             del sys.modules[name]
 
 
-@pytest.mark.parametrize('page', PAGES)
-def test_code_runs(page, as_found):
-    """Blocks that begin with ``# file: NAME`` are written and imported, the others executed."""
-    text = (ROOT / 'docs' / page).read_text()
-    names: dict = {}
-    for number, block in enumerate(re.findall(r'^```python\n(.*?)^```$', text, re.M | re.S), 1):
+@pytest.mark.parametrize('page', with_blocks([*PAGES, *METHODS], 'python'))
+def test_python_runs(page, as_found, surroundings, monkeypatch):
+    monkeypatch.setenv('CIFAR10_ROOT', 'data/cifar10')
+    names: dict = {'checkpoint': 'my_teacher.pth', **surroundings}
+    init_default_scope('mmdet')
+    for number, block in enumerate(blocks(page, 'python'), 1):
+        block = block.replace('/home/me', str(as_found))
         file = re.match(r'# file: (\w+)\.py\n', block)
-        if not file:
-            exec(compile(block, f'{page}, block {number}', 'exec'), names)
+        if file or block.startswith('_base_ ='):
+            path = as_found / f'{file[1] if file else f"block_{number}"}.py'
+            path.write_text(block)
+            if '_base_ =' in block:
+                check(load_config(str(path)))
+            else:
+                importlib.import_module(file[1])
             continue
-        (as_found / f'{file[1]}.py').write_text(block)
-        if '_base_' not in block:
-            importlib.import_module(file[1])
+        known = set(names)
+        exec(compile(block, f'{page.name}, block {number}', 'exec'), names)
+        check({name: value for name, value in names.items() if name not in known})
+        for name in set(names) - known - {'__builtins__'}:
+            if isinstance(names[name], dict):  # a fragment of a config, not a variable
+                del names[name]
+
+
+@pytest.fixture(scope='module')
+def surroundings(world):
+    """What fragments are fragments of: a parent config, a dataset that was built from it."""
+    cfg = load_config(str(world / 'my_student.py'))
+    with registry.DATASETS.switch_scope_and_registry('mmdet') as datasets:
+        dataset = datasets.build(cfg.train_dataloader.dataset)
+    runner = SimpleNamespace(train_dataloader=SimpleNamespace(dataset=dataset))
+    base = ConfigDict(model=dict(data_preprocessor={}, neck={}, bbox_head={}))
+    return dict(_base_=base, cfg=cfg, runner=runner)
+
+
+def check(found):
+    """Build the parts of a config that are mmkd's, and know the others' types by name."""
+    parts = dict(found.get('model') or {}) if isinstance(found.get('model'), dict) else {}
+    parts.update((k, v) for k, v in found.items() if k in ('teacher', 'objectives', 'preflight'))
+    if parts.get('objectives'):
+        build_objectives(parts['objectives'])
+    teachers = parts.get('teacher') or {}
+    for one in [teachers] if 'config' in teachers else teachers.values():
+        resolve(one['config'])
+        if one['checkpoint'].startswith('my_'):
+            build_teachers(one)
+    if 'preflight' in parts:
+        Guard.of(parts['preflight'])
+    for entry in mappings(found):
+        check_type(entry)
+
+
+def mappings(value):
+    if isinstance(value, dict):
+        yield value
+    for item in value.values() if isinstance(value, dict) else value:
+        if isinstance(item, (dict, list, tuple)):
+            yield from mappings(item)
+
+
+def check_type(entry):
+    kind = entry.get('type')
+    if not isinstance(kind, str) or not kind.startswith('mmkd.'):
+        return
+    tables = [t for t in vars(registry).values() if isinstance(t, registry.Registry)]
+    cls = next((c for c in (table.get(kind) for table in tables) if c is not None), None)
+    assert cls, kind
+    parameters = inspect.signature(cls).parameters.values()
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    known = {p.name for p in parameters} | {'type', '_delete_', '_scope_'}
+    assert open_ended or set(entry) <= known, (kind, set(entry) - known)
+
+
+@pytest.mark.parametrize('page', with_blocks(PAGES, 'bash'))
+def test_commands_are_understood(page, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
+    targets = set(re.findall(r'^(\w+):', (ROOT / 'Makefile').read_text(), re.M))
+    for block in blocks(page, 'bash'):
+        for line in block.replace('\\\n', ' ').splitlines():
+            words = shlex.split(line, comments=True)
+            while words and re.match(r'[A-Z_]+=', words[0]):
+                words = words[1:]
+            if words[:1] == ['make']:
+                assert words[1] in targets, line
+            elif words[:1] == ['python']:
+                check_python(words[1:], monkeypatch)
+            elif words[:1] == ['bash']:
+                assert (ROOT / words[1]).is_file(), line
+
+
+def check_python(words, monkeypatch):
+    if words[0] == '-m':
+        assert importlib.util.find_spec(words[1]), words
+        return
+    tool = importlib.import_module(re.fullmatch(r'tools/(\w+)\.py', words[0])[1])
+    monkeypatch.setattr(sys, 'argv', words)
+    tool.parse_args()  # SystemExit where an argument is unknown

@@ -1,5 +1,6 @@
 """The generated tables and pages follow the source, and the generator says what it misses."""
 
+import re
 import subprocess
 import sys
 
@@ -83,6 +84,7 @@ def test_every_registered_method_is_listed():
 
 def test_facts_of_the_tables_are_those_of_the_classes():
     from mmkd import methods
+    from mmkd.schedule import Progress
 
     for method in source.read_methods():
         cls = getattr(methods, method.name)
@@ -90,6 +92,12 @@ def test_facts_of_the_tables_are_those_of_the_classes():
         assert method.only == cls.only
         for name in ('needs_teacher', 'needs_ground_truth', 'zero_at_equality', 'rank_invariant'):
             assert getattr(method, name) == getattr(cls, name), (method.name, name)
+        assert set(method.named_taps) == set(cls.named_taps)
+        (weight,) = [o for o in method.options if o.name == 'weight']
+        if weight.default == 'None':  # the method chooses, and the page says how
+            assert re.search(r'\d', weight.meaning), method.name
+        else:
+            assert cls().weight(Progress(1, 2)) == float(weight.default), method.name
 
 
 def test_method_is_read_from_its_file(tmp_path):
@@ -132,7 +140,7 @@ def test_families_in_tables(tmp_path):
     assert wanted in generate.short_table([method], '')
 
 
-def test_config_is_read_from_its_text(tmp_path):
+def test_config_is_read_from_its_syntax_tree(tmp_path):
     (recipe,) = source.read_recipes(repository(tmp_path))
     assert (recipe.student, recipe.teacher) == ('mmdet::x.py', 'mmdet::t.py')
     assert recipe.objectives == ('Match',)
@@ -151,6 +159,30 @@ def test_incomplete_method_is_named(tmp_path, values, complaint):
     with pytest.raises(source.UndocumentedError, match=complaint) as error:
         source.read_methods(repository(tmp_path, **values))
     assert 'mmkd/methods/match.py, Match' in str(error.value)
+
+
+@pytest.mark.parametrize(
+    'objectives, complaint',
+    [
+        ("m=dict(type='mmkd.Macth')", 'Macth is no objective'),
+        ("m=dict(type='mmkd.' + 'Match')", 'as strings'),
+        ('', 'a Distiller without objectives'),
+    ],
+)
+def test_config_that_cannot_be_placed_is_named(tmp_path, objectives, complaint):
+    root = repository(tmp_path)
+    path = root / 'configs' / 'match_a_b.py'
+    path.write_text(f"model = dict(type='mmkd.Distiller', objectives=dict({objectives}))\n")
+    with pytest.raises(source.UndocumentedError, match=complaint) as error:
+        source.read_methods(root)
+    assert 'configs/match_a_b.py' in str(error.value)
+
+
+def test_samplers_beside_the_objectives_are_none(tmp_path):
+    root = repository(tmp_path)
+    with (root / 'configs' / 'match_a_b.py').open('a') as file:
+        file.write("train_dataloader = dict(sampler=dict(type='mmkd.ClassPairSampler'))\n")
+    assert source.read_recipes(root)[0].objectives == ('Match',)
 
 
 def test_missing_marker_is_named():
