@@ -1,6 +1,7 @@
 """mmkd: knowledge distillation for detectors and segmentors on OpenMMLab.
 
-Importing it makes ``type='mmkd.…'`` and ``_base_ = ['mmkd::…']`` work in every mmengine config.
+Importing it makes ``type='mmkd.…'`` and ``_base_ = ['mmkd::…']`` work in every mmengine config, and
+lets mmengine load checkpoints without running code in them (docs/security.md).
 """
 
 from mmkd.environment import check_environment
@@ -8,9 +9,11 @@ from mmkd.version import __version__
 
 check_environment()  # before anything that a wrong version would break with a worse message
 
+from mmkd.checkpoint import guard_stock_loaders  # noqa: E402
 from mmkd.config import install_scopes  # noqa: E402
 
 install_scopes()
+guard_stock_loaders()
 
 from mmkd.distiller import Distiller  # noqa: E402
 from mmkd.objective import Objective, PairObjective  # noqa: E402

@@ -2,7 +2,8 @@
 
 from mmkd.checkpoint.errors import CheckpointError
 from mmkd.checkpoint.inspecting import check_file, find_damage
-from mmkd.checkpoint.reading import read_checkpoint, trust_checkpoints
+from mmkd.checkpoint.reading import read_checkpoint, read_file, trust_checkpoints
+from mmkd.checkpoint.stock import guard_stock_loaders
 from mmkd.checkpoint.weights import dataset_meta_of, state_dict_of
 from mmkd.checkpoint.writing import atomic_file
 
@@ -12,7 +13,9 @@ __all__ = [
     'check_file',
     'dataset_meta_of',
     'find_damage',
+    'guard_stock_loaders',
     'read_checkpoint',
+    'read_file',
     'state_dict_of',
     'trust_checkpoints',
 ]

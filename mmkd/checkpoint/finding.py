@@ -4,30 +4,58 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlparse
 
 import torch
 from mmengine.dist import barrier, get_rank
+from mmengine.fileio import get_file_backend
 from mmengine.logging import print_log
 from mmengine.runner import checkpoint as mm
 from torch.hub import download_url_to_file
 
 from mmkd.checkpoint.errors import CheckpointError, first_line
 
-SCHEMES = ('http://', 'https://', 'open-mmlab://', 'openmmlab://', 'torchvision://', 'mmcls://')
+SCHEMES = (
+    'http://',
+    'https://',
+    'open-mmlab://',
+    'openmmlab://',
+    'torchvision://',
+    'modelzoo://',
+    'mmcls://',
+)
+_OBJECT_STORE = re.compile(r'(\S+:)?(s3|petrel)://')
 
 
-def local_path(source: str) -> str:
-    """Path of a checkpoint on this machine, downloaded if need be."""
-    if not source.startswith(SCHEMES):
-        if '://' in source:
-            raise CheckpointError(
-                f'cannot read {source}: expected a local file or one of {", ".join(SCHEMES)}.'
-            )
-        return os.path.expanduser(source)
-    return _download(_resolve_alias(source))
+@contextmanager
+def local_file(source: str) -> Iterator[str]:
+    """Path of a checkpoint on this machine; what an object store holds lies there only meanwhile.
+
+    Raises:
+        CheckpointError: an unknown scheme or name, or a download that fails.
+    """
+    if not _OBJECT_STORE.match(source):
+        yield _local_path(source)
+        return
+    try:
+        store = get_file_backend(source, backend_args=dict(backend='petrel'))
+    except ImportError as error:
+        raise CheckpointError(f'{source} cannot be looked up: {first_line(error)}.') from None
+    with store.get_local_path(source) as path:
+        yield str(path)
+
+
+def _local_path(source: str) -> str:
+    if source.startswith(SCHEMES):
+        return _download(_resolve_alias(source))
+    if '://' in source:
+        raise CheckpointError(
+            f'cannot read {source}: expected a local file or one of {", ".join(SCHEMES)}, s3://.'
+        )
+    return os.path.expanduser(source)
 
 
 def _resolve_alias(source: str) -> str:
@@ -37,6 +65,7 @@ def _resolve_alias(source: str) -> str:
         return source
     tables: dict[str, Callable[[], dict]] = {
         'torchvision': mm.get_torchvision_models,
+        'modelzoo': mm.get_torchvision_models,
         'mmcls': mm.get_mmcls_models,
     }
     try:

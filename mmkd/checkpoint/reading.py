@@ -12,7 +12,7 @@ from mmengine.logging import print_log
 from mmengine.runner import checkpoint as mm
 
 from mmkd.checkpoint.errors import CheckpointError, first_line
-from mmkd.checkpoint.finding import local_path
+from mmkd.checkpoint.finding import local_file
 from mmkd.checkpoint.inspecting import check_file
 from mmkd.checkpoint.unpickling import load_safely, unsafe_names
 
@@ -30,9 +30,11 @@ def read_checkpoint(
 ) -> dict:
     """Load a checkpoint without running any code in it.
 
+    ``meta.config`` is left out: mmengine's Runner would run that text when it resumes.
+
     Args:
-        source (str | PathLike): local file, http(s) URL, or ``open-mmlab://``, ``torchvision://``,
-            ``mmcls://`` name. Downloads go to torch hub's cache.
+        source (str | PathLike): local file, http(s) URL, ``open-mmlab://``, ``torchvision://`` or
+            ``mmcls://`` name, or ``s3://`` address. Downloads go to torch hub's cache.
         map_location: as in :func:`torch.load`.
         trust (bool): load even what needs code of its own (see also :func:`trust_checkpoints`).
         mmap (bool): leave the tensors on disk until they are looked at.
@@ -41,24 +43,44 @@ def read_checkpoint(
         FileNotFoundError: there is no such file.
         CheckpointError: not a checkpoint, incomplete, not downloadable, or not safe to load.
     """
-    path = local_path(os.fspath(source))
-    check_file(path)
+    checkpoint = read_file(source, map_location, trust, mmap)
+    if not isinstance(checkpoint, dict):
+        raise CheckpointError(
+            f'{os.fspath(source)} holds a {type(checkpoint).__name__}, not a checkpoint: a mapping '
+            'of weights is needed. Save model.state_dict() instead.'
+        )
+    return checkpoint
+
+
+def read_file(
+    source: str | os.PathLike, map_location: Any = None, trust: bool = False, mmap: bool = False
+) -> Any:
+    """As :func:`read_checkpoint`, but the file may hold anything, for instance one tensor."""
+    source = os.fspath(source)
+    with local_file(source) as path:
+        check_file(path)
+        content = _load(path, map_location, trust or _trusted, mmap)
+    if not isinstance(content, dict):
+        return content
+    if source.startswith('mmcls://'):
+        content = mm._process_mmcls_checkpoint(content)
+    meta = content.get('meta')
+    if isinstance(meta, dict):
+        meta.pop('config', None)
+    return content
+
+
+def _load(path: str, map_location: Any, trusted: bool, mmap: bool) -> Any:
+    if map_location is None and not torch.cuda.is_available():
+        map_location = 'cpu'
     try:
-        checkpoint = load_safely(path, map_location, mmap)
+        return load_safely(path, map_location, mmap)
     except pickle.UnpicklingError as error:
-        checkpoint = _load_trusted(path, map_location, error, trust or _trusted)
+        return _load_trusted(path, map_location, error, trusted)
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # noqa: BLE001  damaged bytes can raise anything
         raise CheckpointError(_damage(path, error)) from None
-    if not isinstance(checkpoint, dict):
-        raise CheckpointError(
-            f'{path} holds a {type(checkpoint).__name__}, not a checkpoint: a mapping of weights '
-            'is needed. Save model.state_dict() instead.'
-        )
-    if os.fspath(source).startswith('mmcls://'):
-        checkpoint = mm._process_mmcls_checkpoint(checkpoint)
-    return checkpoint
 
 
 def _load_trusted(path: str, map_location: Any, error: Exception, trusted: bool) -> Any:

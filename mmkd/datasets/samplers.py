@@ -11,6 +11,7 @@ from mmengine.dist import get_dist_info, sync_random_seed
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from mmkd.checkpoint import read_file
 from mmkd.functional.clustering import kmeans, nearest
 from mmkd.registry import DATA_SAMPLERS
 
@@ -191,7 +192,7 @@ class SuperClassUniformSampler(_GroupSampler):
                 f'SuperClassUniformSampler: there is no file {embeddings}. Write it once with '
                 'mmkd.datasets.embeddings.teacher_embeddings.'
             )
-        found = torch.load(embeddings, weights_only=True)
+        found = read_file(embeddings, 'cpu')
         shape = getattr(found, 'shape', ())
         if len(shape) != 2 or shape[0] != len(dataset):
             raise ValueError(

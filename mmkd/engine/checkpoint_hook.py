@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mmengine.dist import is_main_process
+from mmengine.fileio.backends import LocalBackend
 from mmengine.hooks import CheckpointHook as MMCheckpointHook
 
 from mmkd.checkpoint import atomic_file
@@ -30,15 +32,19 @@ class _Postponed:
 
     rmtree = remove
 
-    def flush(self, keep: list) -> None:
-        """Delete what was to be deleted, unless a new file took the name."""
+    def flush(self, keep: list, folder: str) -> None:
+        """Delete what was to be deleted, unless a new file took the name or it is not the run's."""
         for path in self.stale:
-            if path in keep:
-                continue
-            if self._backend.isfile(path):
+            if path not in keep and _is_own_file(path, folder, self._backend):
                 self._backend.remove(path)
-            elif self._backend.isdir(path):
-                self._backend.rmtree(path)
+
+
+def _is_own_file(path: str, folder: str, backend: Any) -> bool:
+    """Whether it is a file that this run may delete: no folder, no link, nothing outside."""
+    if not isinstance(backend, LocalBackend):
+        return backend.isfile(path)
+    inside = Path(os.path.realpath(folder)) in Path(os.path.realpath(path)).parents
+    return inside and os.path.isfile(path) and not os.path.islink(path)
 
 
 @HOOKS.register_module()
@@ -50,14 +56,74 @@ class CheckpointHook(MMCheckpointHook):
     """
 
     def before_train(self, runner: Any) -> None:
-        """Find the folder, and remove what a killed run has left half-written in it."""
+        """Find the folder and the run's own files, and remove what a killed run left half-written.
+
+        What a resumed checkpoint says about files is not believed: its best checkpoint is the file
+        of that name in this run's folder, and nothing if there is none.
+        """
+        info = runner.message_hub.runtime_info
+        keys = [k for k in info if k == 'keep_ckpt_ids' or k.startswith('best_ckpt')]
+        told = {key: info.pop(key) for key in keys}
         super().before_train(runner)
+        self._adopt_best(runner, told)
+        if self.max_keep_ckpts > 0 and 'keep_ckpt_ids' in told:
+            self._adopt_kept(runner, told['keep_ckpt_ids'])
         if not is_main_process():
             return
         for folder in {runner.work_dir, str(self.out_dir)}:
             for part in Path(folder).glob('*.part'):
-                runner.logger.info(f'Removing {part}, left behind by an interrupted run.')
-                part.unlink(missing_ok=True)
+                if part.is_file() and not part.is_symlink():
+                    runner.logger.info(f'Removing {part}, left behind by an interrupted run.')
+                    part.unlink(missing_ok=True)
+
+    def _adopt_best(self, runner: Any, told: dict) -> None:
+        """Go on with the best checkpoints that lie in this run's folder."""
+        for key, path in told.items():
+            metric = key.removeprefix('best_ckpt').removeprefix('_')
+            if key == 'keep_ckpt_ids' or not self.save_best:
+                continue
+            name = os.path.basename(path) if isinstance(path, str) else ''
+            own = self.file_backend.join_path(self.out_dir, name)
+            if not self._is_best_name(name) or not self._owns(own):
+                runner.logger.info(
+                    f'The best checkpoint so far, {str(path)[:200]}, is no file of this run and is '
+                    'left alone.'
+                )
+                continue
+            if not metric and hasattr(self, 'best_ckpt_path'):
+                self.best_ckpt_path = own
+            elif metric in getattr(self, 'best_ckpt_path_dict', ()):
+                self.best_ckpt_path_dict[metric] = own
+            runner.message_hub.update_info(key, own)
+
+    def _owns(self, path: str) -> bool:
+        return _is_own_file(path, self.out_dir, self.file_backend)
+
+    def _is_best_name(self, name: str) -> bool:
+        start, end = (
+            re.escape(part) for part in re.split(r'\{.*\}', self.filename_tmpl, maxsplit=1)
+        )
+        return re.fullmatch(rf'best_.+_{start}\d+{end}', name) is not None
+
+    def _adopt_kept(self, runner: Any, told: Any) -> None:
+        """Count the checkpoints that are there already; the oldest above the limit go."""
+        told = told if isinstance(told, list) else []
+        steps = [step for step in told if type(step) is int and step >= 0]
+        self.keep_ckpt_ids.extend(steps)  # which holds as many as are kept
+        for step in steps[: -self.max_keep_ckpts]:
+            path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step))
+            if is_main_process() and self._owns(path):
+                self.file_backend.remove(path)
+        runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
+
+    def after_train(self, runner: Any) -> None:
+        """Publish the checkpoints, if asked to; of a metric without a best one there is none."""
+        paths = getattr(self, 'best_ckpt_path_dict', {})
+        if paths:
+            self.best_ckpt_path_dict = {k: path for k, path in paths.items() if path}
+        super().after_train(runner)
+        if paths:
+            self.best_ckpt_path_dict = paths
 
     def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict) -> None:
         with self._deleting_last():
@@ -107,4 +173,5 @@ class CheckpointHook(MMCheckpointHook):
         finally:
             self.file_backend = postponed._backend
         best = getattr(self, 'best_ckpt_path_dict', {}).values()
-        postponed.flush([self.last_ckpt, getattr(self, 'best_ckpt_path', None), *best])
+        keep = [self.last_ckpt, getattr(self, 'best_ckpt_path', None), *best]
+        postponed.flush(keep, self.out_dir)

@@ -3,6 +3,7 @@
 import pickle
 import warnings
 from collections import OrderedDict, defaultdict
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -266,7 +267,21 @@ def test_model_names(hub, monkeypatch):
     with pytest.raises(CheckpointError, match='not a known model'):
         read_checkpoint('open-mmlab://resnet5000')
     with pytest.raises(CheckpointError, match='expected a local file'):
-        read_checkpoint('s3://bucket/net.pth')
+        read_checkpoint('ftp://host/net.pth')
+
+
+def test_object_store(path, monkeypatch):
+    class Store:
+        @contextmanager
+        def get_local_path(self, source):
+            assert source == 's3://bucket/x.pth'
+            yield path
+
+    torch.save(dict(a=torch.ones(1)), path)
+    with pytest.raises(CheckpointError, match='cannot be looked up.*petrel'):
+        read_checkpoint('s3://bucket/x.pth')
+    monkeypatch.setattr(finding, 'get_file_backend', lambda *args, **kwargs: Store())
+    assert read_checkpoint('s3://bucket/x.pth')['a'] == 1
 
 
 # ----------------------------------------------------------------------------------------- weights

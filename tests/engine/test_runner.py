@@ -1,6 +1,5 @@
 """The Runner's own promises: complete files, the newest one, clear errors, and two gloo ranks."""
 
-import itertools
 import os
 import socket
 from pathlib import Path
@@ -9,11 +8,11 @@ import pytest
 import torch
 from mmengine.fileio.backends import LocalBackend
 from mmengine.hooks import CheckpointHook as MMCheckpointHook
-from mmengine.model import BaseModel, MMDistributedDataParallel
+from mmengine.model import MMDistributedDataParallel
 from mmengine.runner import EpochBasedTrainLoop as MMEpochBasedTrainLoop
 from mmengine.runner import runner as mm_runner
+from runner_toys import Net, log_of, make
 from torch import multiprocessing, nn
-from torch.utils.data import Dataset
 
 from mmkd.checkpoint import CheckpointError, state_dict_of
 from mmkd.engine.checkpoint_hook import CheckpointHook
@@ -21,50 +20,6 @@ from mmkd.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmkd.engine.random_state import RandomStateHook
 from mmkd.engine.runner import Runner, newest_checkpoint
 from mmkd.registry import RUNNERS
-
-names = (f'runner_{os.getpid()}_{i}' for i in itertools.count())
-
-
-class Data(Dataset):
-    def __len__(self):
-        return 4
-
-    def __getitem__(self, index):
-        return dict(inputs=torch.full((2,), float(index)))
-
-
-class Net(BaseModel):
-    def __init__(self, norm=nn.Identity, dropout=0.0):
-        super().__init__()
-        self.body = nn.Sequential(nn.Linear(2, 2), norm(2), nn.Dropout(dropout))
-
-    def forward(self, inputs, mode='tensor'):
-        return dict(loss=(self.body(torch.stack(inputs)) ** 2).mean())
-
-
-def make(folder, **changes):
-    changes = dict(changes)
-    save = changes.pop('save', {})
-    cfg = dict(
-        model=dict(type=Net),
-        work_dir=str(folder),
-        train_dataloader=dict(
-            dataset=Data(), batch_size=2, sampler=dict(type='DefaultSampler', shuffle=True)
-        ),
-        train_cfg=dict(by_epoch=True, max_epochs=3),
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9)),
-        default_hooks=dict(
-            checkpoint=dict(type='CheckpointHook', interval=1) | save, logger=None, timer=None
-        ),
-        randomness=dict(seed=0),
-        log_level='WARNING',
-        experiment_name=next(names),
-    )
-    return Runner(**(cfg | changes))
-
-
-def log_of(runner):
-    return next(Path(runner.log_dir).glob('*.log')).read_text()
 
 
 @pytest.fixture(autouse=True)

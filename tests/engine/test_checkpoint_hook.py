@@ -1,0 +1,156 @@
+"""What a checkpoint says of files is not believed: a run deletes nothing but its own."""
+
+import shutil
+
+import pytest
+import torch
+from mmengine.runner import runner as mm_runner
+from runner_toys import log_of, make
+
+from mmkd.engine.checkpoint_hook import CheckpointHook
+
+BEST = 'best_score_epoch_1.pth'
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(mm_runner, 'collect_env', dict)
+
+
+def run(folder, epochs, score=None, **changes):
+    """Train in a folder; afterwards the hook is told of a validation with that score."""
+    save = dict(save_best='score', rule='greater') | changes.pop('save', {})
+    runner = make(folder, save=save, train_cfg=dict(by_epoch=True, max_epochs=epochs), **changes)
+    runner.train()
+    hook = next(h for h in runner.hooks if isinstance(h, CheckpointHook))
+    if score is not None:
+        hook.after_val_epoch(runner, dict(score=score, other=score))
+    return runner
+
+
+def tree(folder):
+    return {p.relative_to(folder): p.lstat().st_mtime_ns for p in folder.rglob('*')}
+
+
+@pytest.fixture(scope='module')
+def original(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mm_runner, 'collect_env', dict)
+        folder = tmp_path_factory.mktemp('first') / 'a'
+        run(folder, 1, 0.5)
+    return folder
+
+
+@pytest.fixture
+def folders(original, tmp_path):
+    """Run A, which has a best checkpoint, and B, a copy of its folder."""
+    for name in 'ab':
+        shutil.copytree(original, tmp_path / name)
+    edit(tmp_path / 'b', best_ckpt=str(tmp_path / 'a' / BEST))
+    return tmp_path / 'a', tmp_path / 'b'
+
+
+def edit(folder, name='epoch_1.pth', **info):
+    """Change what the checkpoint says of the run."""
+    checkpoint = torch.load(folder / name, weights_only=False)
+    checkpoint['message_hub']['runtime_info'].update(info)
+    checkpoint['message_hub']['resumed_keys'].update(dict.fromkeys(info, True))
+    torch.save(checkpoint, folder / name)
+
+
+def test_a_copied_run_has_its_own_best_checkpoint(folders):
+    a, b = folders
+    before = tree(a)
+    runner = run(b, 2, 0.9, resume=True)
+    assert tree(a) == before
+    assert [p.name for p in b.glob('best*')] == ['best_score_epoch_2.pth']
+    assert runner.message_hub.get_info('best_ckpt') == str(b / 'best_score_epoch_2.pth')
+
+
+def test_another_run_keeps_its_best_checkpoint(folders, tmp_path):
+    a, _ = folders
+    before = tree(a)
+    new = dict(resume=True, load_from=str(a / 'epoch_1.pth'), log_level='INFO')
+    runner = run(tmp_path / 'c', 2, 0.9, **new)
+    assert tree(a) == before and (tmp_path / 'c/best_score_epoch_2.pth').exists()
+    assert 'is no file of this run' in log_of(runner)
+
+
+def test_a_moved_run_still_replaces_its_best_checkpoint(folders):
+    a, b = folders
+    shutil.rmtree(a)
+    run(b, 2, 0.9, resume=True)
+    assert [p.name for p in b.glob('best*')] == ['best_score_epoch_2.pth']
+
+
+@pytest.mark.parametrize('several', [False, True])
+@pytest.mark.parametrize(
+    'claim', ['/outside', 'sub', 'last_checkpoint', 'epoch_1.pth', '../a', '', None, 3, ['x']]
+)
+def test_hostile_best_checkpoints_are_left_alone(folders, claim, several):
+    _, b = folders
+    outside = b.parent / 'outside'
+    outside.mkdir()
+    (outside / BEST).write_text('precious')
+    (b / 'sub').mkdir()
+    (b / 'sub' / 'best_score_epoch_7.pth').write_text('precious')
+    claim = str(outside) if claim == '/outside' else claim
+    save = dict(save_best=['score', 'other'] if several else 'score')
+    keys = ['best_ckpt_score', 'best_ckpt_other'] if several else ['best_ckpt']
+    edit(b, **dict.fromkeys(keys, claim))
+    before = tree(b.parent)
+    run(b, 2, 0.9, resume=True, save=save)
+    after = tree(b.parent)
+    b_only = {path for path in before if path.name != 'last_checkpoint'}
+    gone = {path for path in b_only if before[path] != after.get(path)}
+    assert {path for path in gone if path.suffix == '.pth'} <= {b.relative_to(b.parent) / BEST}
+    assert (b / 'sub' / 'best_score_epoch_7.pth').exists() and (outside / BEST).exists()
+
+
+def test_links_and_folders_of_the_right_name_stay(folders):
+    a, b = folders
+    (b / BEST).unlink()
+    (b / BEST).symlink_to(a / BEST)
+    run(b, 2, 0.9, resume=True)
+    assert (a / BEST).exists() and (b / BEST).is_symlink()
+
+
+@pytest.mark.parametrize('steps', [['../a/epoch_1', '/x', 1.5, True, -1], 'text', {1: 2}, None])
+def test_hostile_steps_are_no_paths(folders, steps):
+    a, b = folders
+    edit(b, keep_ckpt_ids=steps)
+    before = tree(a)
+    run(b, 3, resume=True, save=dict(max_keep_ckpts=1))
+    assert tree(a) == before
+    assert sorted(p.name for p in b.glob('epoch_*')) == ['epoch_1.pth', 'epoch_3.pth']
+
+
+def test_fewer_checkpoints_are_kept_from_now_on(folders):
+    _, b = folders
+    for step in (2, 3):
+        shutil.copy(b / 'epoch_1.pth', b / f'epoch_{step}.pth')
+    (b / 'epoch_0.pth').mkdir()  # of this name, but no checkpoint
+    edit(b, 'epoch_3.pth', keep_ckpt_ids=[0, 1, 2, 3])
+    run(b, 4, resume=True, load_from=str(b / 'epoch_3.pth'), save=dict(max_keep_ckpts=2))
+    assert sorted(p.name for p in b.glob('epoch_*')) == [
+        'epoch_0.pth',
+        'epoch_3.pth',
+        'epoch_4.pth',
+    ]
+
+
+def test_published_files_lie_in_the_own_folder(folders):
+    a, b = folders
+    before = tree(a)
+    run(b, 2, resume=True, save=dict(published_keys=['state_dict']))
+    assert tree(a) == before
+    assert len(list(b.glob('best_score_epoch_1-*.pth'))) == 1
+
+
+def test_only_half_written_files_are_swept_away(folders):
+    _, b = folders
+    (b / 'x.part').mkdir()
+    (b / 'y.part').symlink_to(b / 'epoch_1.pth')
+    (b / 'z.part').write_text('half')
+    run(b, 1, resume=True)
+    assert sorted(p.name for p in b.glob('*.part')) == ['x.part', 'y.part']
