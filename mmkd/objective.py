@@ -44,6 +44,9 @@ class Objective(nn.Module):
     needs_ground_truth: bool = False
     #: differentiates with regard to the pixels, which then carry a gradient in the student's pass
     needs_input_gradient: ClassVar[bool] = False
+    #: looks at classes of the teacher, so that label i must mean the same for both; None if a tap
+    #: that shows class scores tells, see families.class_heads
+    compares_classes: ClassVar[bool | None] = None
     #: is zero when student and teacher agree and adapters are identities
     zero_at_equality: ClassVar[bool] = True
     #: losses, by key, that train what it learns itself and must not reach the student

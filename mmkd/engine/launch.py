@@ -106,6 +106,8 @@ def tester(
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     load_strictly(model, checkpoint, ignore_keys, who='test')
     runner._has_loaded = True
+    if not any(isinstance(hook, PreflightHook) for hook in runner.hooks):
+        runner.register_hook(PreflightHook())
     return runner
 
 

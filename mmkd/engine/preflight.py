@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import itertools
 import math
 from collections.abc import Iterator
 from logging import WARNING
@@ -18,8 +17,8 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from torch import nn
 
+from mmkd.engine.labels import check_labels, check_tested
 from mmkd.engine.optimizers import key_of
-from mmkd.families import classifier, family_of
 from mmkd.plan import untouched_random_state
 from mmkd.registry import HOOKS
 from mmkd.schedule import Schedule
@@ -40,7 +39,7 @@ class PreflightHook(Hook):
     priority = 'LOW'
 
     def before_train(self, runner: Any) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = _unwrapped(runner.model)
         check_labels(runner, model)
         if not hasattr(model, 'plan'):
             return
@@ -59,6 +58,13 @@ class PreflightHook(Hook):
             if model.guard.score:
                 score = score_teacher(runner, teacher, model.guard.score)
                 runner.logger.info(f"teacher '{name}' on {model.guard.score} val samples: {score}")
+
+    def before_test(self, runner: Any) -> None:
+        check_tested(runner, _unwrapped(runner.model))
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    return model.module if is_model_wrapper(model) else model
 
 
 def check_optimised(objectives: nn.ModuleDict, optim_wrapper: Any) -> None:
@@ -114,59 +120,6 @@ def check_schedule(name: str, weight: Schedule, total: int) -> None:
             logger='current',
             level=WARNING,
         )
-
-
-def check_labels(runner: Any, model: nn.Module) -> None:
-    """A classifier's data, outputs and teachers must mean the same class by a number.
-
-    Names are compared where they are known, in both splits and in the teachers' checkpoints, and
-    only for teachers whose logits are listened to.
-
-    Raises:
-        ValueError: unequal counts, or names in another order.
-    """
-    if family_of(model) != 'classifier':
-        return
-    names = _classes(runner.train_dataloader.dataset)
-    if not names:
-        return
-    outputs = model.head.fc.out_features
-    if outputs != len(names):
-        raise ValueError(
-            f'The training data has {len(names)} classes, but the classifier {outputs} outputs: '
-            f'set num_classes={len(names)}.'
-        )
-    if runner.val_loop is not None:
-        _compare(names, _classes(runner.val_dataloader.dataset), 'the validation data')
-    for name, teacher in getattr(model, 'teachers', {}).items():
-        taps = {str(tap) for tap in model.plan.teacher_taps(name)}
-        if classifier.LOGITS in taps:
-            _compare(names, classifier.classes(teacher.model), f"teacher '{name}'")
-
-
-def _classes(dataset: Any) -> tuple[str, ...]:
-    return tuple(getattr(dataset, 'metainfo', {}).get('classes') or ())
-
-
-def _compare(names: tuple[str, ...], others: tuple[str, ...] | None, whose: str) -> None:
-    """Refuse another order or number of classes; say where the names cannot be compared."""
-    if not others or names == others:
-        return
-    if set(names).isdisjoint(others) and len(names) == len(others):
-        print_log(
-            f'the training data and {whose} have no class name in common ({names[0]!r}, '
-            f'{others[0]!r}), so it is not checked that their labels mean the same',
-            logger='current',
-            level=WARNING,
-        )
-        return
-    pairs = enumerate(itertools.zip_longest(names, others))
-    label, (own, other) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
-    raise ValueError(
-        f'Labels of the training data and of {whose} do not mean the same: they have {len(names)} '
-        f'and {len(others)} classes, and label {label} is {own!r} and {other!r}. Give the data '
-        'metainfo=dict(classes=(...)) in the order wanted.'
-    )
 
 
 @torch.no_grad()

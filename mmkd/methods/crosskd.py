@@ -88,6 +88,7 @@ class CrossKD(Objective):
             unequal depth, width, classes, priors, box coders or ``reg_max``.
     """
 
+    compares_classes = False  # both predictions come from the teacher's head
     families = ('anchor', 'anchor_free')
     only = {'anchor_free': ('FCOS',)}
 

@@ -64,6 +64,7 @@ class Mimic(PairObjective):
             over scales from the teacher; taps that are no pyramid.
     """
 
+    compares_classes = False  # class scores are but a way to find regions
     families = DETECTORS
     over_scales = True
 

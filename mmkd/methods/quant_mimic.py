@@ -72,6 +72,7 @@ class QuantMimic(PairObjective):
             that are no pyramid; a teacher of zeros.
     """
 
+    compares_classes = False  # class scores are but a way to find regions
     families = DETECTORS
 
     def __init__(

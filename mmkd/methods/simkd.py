@@ -36,6 +36,7 @@ class SimKD(Objective):
             width; more than one map a side.
     """
 
+    compares_classes = True  # the student takes over the teacher's classifier
     families = ('classifier',)
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:

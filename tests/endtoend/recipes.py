@@ -18,7 +18,7 @@ _numbers = itertools.count()
 MODELS = dict(
     frcnn=lambda **k: tiny_faster_rcnn(num_classes=5, **k),
     retinanet=lambda **k: tiny_retinanet(num_classes=5, **k),
-    pspnet=lambda **k: tiny_pspnet(num_classes=6, **k),
+    pspnet=lambda **k: tiny_pspnet(num_classes=19, **k),
 )
 METHODS = dict(frcnn='FGFI', retinanet='FGFI', pspnet='CWD')
 
