@@ -87,12 +87,18 @@ def wrap_stock(path: str, teacher: str, checkpoint: str, method: str) -> tuple[C
         ValueError: an unknown method, or a config that distils already.
     """
     from mmkd.methods import names
+    from mmkd.names import did_you_mean
     from mmkd.registry import MODELS
 
     config = load_config(path)  # first: its custom_imports may register the method
     kind = method if '.' in method else f'mmkd.{method}'
-    if MODELS.get(kind) is None:
-        raise ValueError(f'--method {method}: unknown. Known methods: {", ".join(names())}.')
+    found = MODELS.get(kind)
+    if found is None:
+        raise ValueError(
+            f'--method {method}: unknown. Known methods: {", ".join(names())}.'
+            f'{did_you_mean(method, names())}'
+        )
+    kind = f'{kind.rpartition(".")[0]}.{found.__name__}'
     if 'Distiller' in str(config.model.get('type')):
         raise ValueError(f'{path} distils already; --teacher and --method wrap a plain config.')
     objectives = {kind.rpartition('.')[2].lower(): dict(type=kind)}

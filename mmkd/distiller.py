@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,10 +11,12 @@ from torch import Tensor, nn
 
 from mmkd.engine.guard import Guard
 from mmkd.engine.timing import StepTimer
+from mmkd.functional import check_number
+from mmkd.names import check_flags, did_you_mean, match_options, options_of
 from mmkd.objective import Objective
 from mmkd.plan import Plan, untouched_random_state
 from mmkd.registry import MODELS
-from mmkd.schedule import Progress, check_number
+from mmkd.schedule import Progress
 from mmkd.tap import Recorder, Side, Trace, require_gradient
 from mmkd.teacher import Pixels, Teacher, build_model
 
@@ -205,7 +206,7 @@ def scale_task(losses: dict[str, Any], weight: Any) -> dict[str, Any]:
     def factor(key: str) -> float:
         if not isinstance(weight, Mapping):
             return weight if 'loss' in key else 1.0
-        found = [w for pattern, w in weight.items() if pattern in key]
+        found = [w for part, w in weight.items() if part.casefold() in key.casefold()]
         return found[0] if found and 'loss' in key else 1.0
 
     def scale(value: Any, by: float) -> Any:
@@ -218,7 +219,7 @@ def _check_task_weight(weight: Any) -> Any:
     """A number of at least 0, or a mapping to such numbers."""
     numbers = weight if isinstance(weight, Mapping) else {'': weight}
     for key, number in numbers.items():
-        check_number(f'task_weight {key}'.strip(), number)
+        check_number('', f'task_weight {key}'.strip(), number, 0)
     return dict(weight) if isinstance(weight, Mapping) else weight
 
 
@@ -250,11 +251,7 @@ def build_teachers(teacher: Any) -> dict[str, Teacher]:
 
 def build_teacher(entry: Mapping[str, Any]) -> Teacher:
     """One teacher; an unknown argument is answered with those there are."""
-    known = list(inspect.signature(Teacher.__init__).parameters)[1:]
-    unknown = sorted(set(entry) - set(known))
-    if unknown:
-        raise TypeError(f'teacher has no option {", ".join(unknown)}; it has {", ".join(known)}.')
-    return Teacher(**entry)
+    return Teacher(**match_options('teacher', entry, options_of(Teacher)))
 
 
 def build_objectives(objectives: Mapping[str, Any]) -> dict[str, Objective]:
@@ -301,19 +298,13 @@ def build_objective(entry: Mapping[str, Any]) -> Objective:
     if not isinstance(entry, Mapping):
         raise TypeError(f"must be dict(type='mmkd.…', …) or an Objective, found {entry!r}.")
     kind = entry.get('type')
-    method = MODELS.get(kind) if isinstance(kind, str) else kind
-    if method is None:
-        raise ValueError(f'type={kind!r} is not registered. Methods of mmkd: {", ".join(names())}.')
-    options = {k: v for k, v in entry.items() if k not in ('type', '_scope_')}
-    known = {
-        parameter.name
-        for cls in method.__mro__
-        if cls not in (object, nn.Module) and '__init__' in vars(cls)
-        for parameter in list(inspect.signature(cls.__init__).parameters.values())[1:]
-        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    }
-    unknown = sorted(set(options) - known)
-    if unknown:
-        has = ', '.join(sorted(known))
-        raise TypeError(f'{kind} has no option {", ".join(unknown)}; it has {has}.')
+    method: Any = MODELS.get(kind) if isinstance(kind, str) else kind
+    if not isinstance(method, type):
+        raise ValueError(
+            f'type={kind!r} is not registered. Methods of mmkd: {", ".join(names())}.'
+            f'{did_you_mean(str(kind).rpartition(".")[2], names())}'
+        )
+    given = {k: v for k, v in entry.items() if k not in ('type', '_scope_')}
+    options = match_options(method.__name__, given, options_of(method))
+    check_flags(method, options)
     return method(**options)

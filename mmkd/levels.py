@@ -6,6 +6,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
+from mmkd.functional import check_number
+
 
 @dataclass(frozen=True)
 class Level:
@@ -77,11 +79,15 @@ def _by_stride(student: list, teacher: list) -> list[tuple[int, int]]:
     return sorted(pairs)
 
 
+def _position(value: Any) -> int:
+    return check_number('level_map', 'a position', value, whole=True)
+
+
 def _explicit(
     student: list[Level], teacher: list[Level], level_map: Any, any_stride: bool, owner: str
 ) -> list[tuple[int, int]]:
     try:
-        pairs = [(int(i), int(j)) for i, j in level_map]
+        pairs = [(_position(i), _position(j)) for i, j in level_map]
     except (TypeError, ValueError):
         raise ValueError(
             f"{owner}: level_map must be None, 'common' or pairs such as [(0, 1), (1, 2)], "

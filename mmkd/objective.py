@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.adapters import build_adapter
-from mmkd.functional import weight_or
+from mmkd.functional import check_choice, check_number, weight_or
 from mmkd.levels import Level, pair_levels
 from mmkd.schedule import Schedule
 from mmkd.tap import Tap, Trace, parse_taps
@@ -145,12 +145,14 @@ class PairObjective(Objective):
         out_channels: int | None = None,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
-        if resize not in (None, 'student', 'teacher', 'label'):
-            raise ValueError(
-                f"resize must be None, 'student', 'teacher' or 'label', found {resize!r}."
-            )
-        self.adapt, self.resize, self.level_map = adapt, resize, level_map
-        self.widths = (in_channels, out_channels)
+        choices = (None, 'student', 'teacher', 'label')
+        self.resize = check_choice(type(self).__name__, 'resize', resize, choices)
+        self.adapt, self.level_map = adapt, level_map
+        owner = type(self).__name__
+        self.widths = tuple(
+            check_number(owner, name, width, 1, whole=True, optional=True)
+            for name, width in dict(in_channels=in_channels, out_channels=out_channels).items()
+        )
         self.pairs: list[tuple[int, int]] = []
         self.adapters = nn.ModuleDict()
         self.align_corners = False

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from numbers import Real
 from typing import Any
 
 from mmengine.logging import MessageHub
+
+from mmkd.functional.checks import check_choice, check_number
+from mmkd.names import match_options
 
 
 class Progress(float):
@@ -32,15 +34,6 @@ class Progress(float):
         """What mmengine's running loop says; the beginning where no loop runs."""
         info = MessageHub.get_current_instance().runtime_info
         return cls(info.get('iter') or 0, info.get('max_iters') or 1)
-
-
-def check_number(name: str, value: Any) -> float:
-    """A finite number of at least 0, else TypeError or ValueError."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f'{name} must be a number, found {value!r}.')
-    if not math.isfinite(value) or value < 0:
-        raise ValueError(f'{name} must be finite and at least 0, found {value}.')
-    return float(value)
 
 
 @dataclass(frozen=True)
@@ -73,17 +66,14 @@ class Schedule:
 
     def __post_init__(self) -> None:
         for name in ('value', 'start', 'warmup', 'end_value', 'stop'):
-            number = check_number(f'weight: {name}', getattr(self, name))
-            point = getattr(self, name)
-            if name in ('start', 'warmup', 'stop') and isinstance(point, float) and number > 1:
+            point = check_number('weight', name, getattr(self, name), 0)
+            if name in ('start', 'warmup', 'stop') and isinstance(point, float) and point > 1:
                 raise ValueError(
                     f'weight: {name}={point} is a fraction of the run and cannot exceed 1; '
                     f'write the integer {int(point)} for iterations.'
                 )
-        if self.decay not in (None, 'linear', 'cosine'):
-            raise ValueError(
-                f"weight: decay must be None, 'linear' or 'cosine', found {self.decay!r}."
-            )
+        decay = check_choice('weight', 'decay', self.decay, (None, 'linear', 'cosine'))
+        object.__setattr__(self, 'decay', decay)
         if self.decay is None and self.end_value:
             raise ValueError("weight: end_value needs decay='linear' or decay='cosine'.")
 
@@ -93,14 +83,8 @@ class Schedule:
         if isinstance(weight, Schedule):
             return weight
         if isinstance(weight, dict):
-            try:
-                return cls(**weight)
-            except TypeError as error:
-                raise TypeError(
-                    f'weight={weight} is not a schedule: {error}. '
-                    'Known keys: value, start, warmup, decay, end_value, stop.'
-                ) from None
-        return cls(check_number('weight', weight))
+            return cls(**match_options('weight', weight, [field.name for field in fields(cls)]))
+        return cls(float(check_number('', 'weight', weight, 0)))
 
     @property
     def is_zero(self) -> bool:

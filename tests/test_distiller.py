@@ -349,12 +349,9 @@ def test_task_weight():
     assert float(distiller.loss(*batch())['loss_cls']) == 0
 
 
-@pytest.mark.parametrize(
-    ('weight', 'kind'),
-    [(-1, ValueError), ('1', TypeError), ({'a': {'value': 1}}, TypeError), ({'a': -1}, ValueError)],
-)
-def test_bad_task_weights_are_refused(weight, kind):
-    with pytest.raises(kind, match='task_weight'):
+@pytest.mark.parametrize('weight', [-1, '1', {'a': {'value': 1}}, {'a': -1}])
+def test_bad_task_weights_are_refused(weight):
+    with pytest.raises(ValueError, match='task_weight'):
         toy(task_weight=weight)
 
 

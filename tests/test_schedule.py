@@ -47,22 +47,22 @@ def test_fractions_need_no_length_but_iterations_do():
 
 @pytest.mark.parametrize('weight', [-1, float('nan'), float('inf'), -1e-9])
 def test_negative_and_non_finite_weights_are_refused(weight):
-    with pytest.raises(ValueError, match='must be finite and at least 0'):
+    with pytest.raises(ValueError, match='must be a finite number of at least 0'):
         Schedule.of(weight)
-    with pytest.raises(ValueError, match='value must be finite'):
+    with pytest.raises(ValueError, match='value must be a finite'):
         Schedule.of(dict(value=weight))
 
 
 @pytest.mark.parametrize('weight', ['1', True, None, [1], dict(value='1')])
 def test_what_is_no_number_is_refused(weight):
-    with pytest.raises(TypeError, match='must be a number'):
+    with pytest.raises(ValueError, match='must be a finite number'):
         Schedule.of(weight)
 
 
 def test_unknown_points_are_answered_with_those_there_are():
-    with pytest.raises(TypeError, match='Known keys: value, start, warmup'):
+    with pytest.raises(TypeError, match="it has value, start, warmup.*Did you mean 'warmup'"):
         Schedule.of(dict(value=1, warm_up=3))
-    with pytest.raises(ValueError, match="decay must be None, 'linear' or 'cosine'"):
+    with pytest.raises(ValueError, match='decay must be one of'):
         Schedule(decay='exp')
     with pytest.raises(ValueError, match='write the integer 400'):
         Schedule(start=400.0)

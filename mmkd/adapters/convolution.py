@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from mmkd.functional import check_choice
+
 if TYPE_CHECKING:
     from mmkd.levels import Level
 
@@ -77,13 +79,9 @@ def build_adapter(
             f"{owner}: student '{student.tap}' has {c_s} channels and teacher '{teacher.tap}' "
             f"{c_t}, but adapt=None. Set adapt='auto' for a 1x1 convolution."
         )
+    adapt = check_choice(owner, 'adapt', adapt, ('auto', None, *ADAPTERS))
     if adapt is None or (adapt == 'auto' and c_s == c_t):
         return None
-    if adapt != 'auto' and adapt not in ADAPTERS:
-        raise ValueError(
-            f"{owner}: adapt={adapt!r} is unknown; choose 'auto', None, or one of "
-            f'{", ".join(ADAPTERS)}.'
-        )
     if len(student.shape) != 3:
         return LinearAdapter(c_s, c_t)
     return ConvAdapter(c_s, c_t, **ADAPTERS['conv1x1' if adapt == 'auto' else adapt])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mmengine.dataset import BaseDataset
 from numpy.random import RandomState
 
+from mmkd.functional import check_number
 from mmkd.registry import DATASETS
 
 
@@ -25,6 +26,8 @@ def hold_out(dataset: dict, share: float = 0.1, seed: int = 0, held: bool = Fals
     Raises:
         ValueError: a wrapper around other datasets; a share that leaves a part empty.
     """
+    check_number('hold-out', 'share', share, 0, 1)
+    check_number('hold-out', 'seed', seed, 0, 2**32 - 1, whole=True)
     built = DATASETS.build(dataset)
     if not isinstance(built, BaseDataset):
         raise ValueError(

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from mmkd.checkpoint import read_file
+from mmkd.functional import check_number
 from mmkd.functional.clustering import kmeans, nearest
 from mmkd.registry import DATA_SAMPLERS
 
@@ -31,6 +32,12 @@ def labels_of(dataset: Any) -> Tensor:
     return torch.tensor([int(entry['gt_label']) for entry in entries])
 
 
+def _seed(seed: int | None) -> int:
+    """The seed asked for, or one that all ranks draw together."""
+    seed = check_number('sampler', 'seed', seed, 0, whole=True, optional=True)
+    return sync_random_seed() if seed is None else seed
+
+
 @DATA_SAMPLERS.register_module()
 class ClassPairSampler(Sampler[int]):
     """Batches of anchors, then in the same order a partner of the same class for each (CSKD).
@@ -48,14 +55,15 @@ class ClassPairSampler(Sampler[int]):
     """
 
     def __init__(self, dataset: Sized, batch_size: int, seed: int | None = None) -> None:
-        if batch_size < 2 or batch_size % 2:
+        batch_size = check_number('ClassPairSampler', 'batch_size', batch_size, 1, whole=True)
+        if batch_size % 2:
             raise ValueError(
                 f'ClassPairSampler makes pairs: batch_size must be even, found {batch_size}.'
             )
         self.rank, self.world_size = get_dist_info()
         self.labels = labels_of(dataset)
         self.half = batch_size // 2
-        self.seed = sync_random_seed() if seed is None else seed
+        self.seed = _seed(seed)
         self.epoch = 0
 
     def __iter__(self) -> Iterator[int]:
@@ -102,7 +110,9 @@ class _GroupSampler(Sampler[int]):
         self, groups: Tensor, batch_size: int, per_class: int, seed: int | None, kind: str
     ) -> None:
         owner = type(self).__name__
-        if per_class < 1 or batch_size < 1 or batch_size % per_class:
+        per_class = check_number(owner, 'per_class', per_class, 1, whole=True)
+        batch_size = check_number(owner, 'batch_size', batch_size, 1, whole=True)
+        if batch_size % per_class:
             raise ValueError(
                 f'{owner}: batch_size must be a multiple of per_class, found {batch_size} and '
                 f'{per_class}.'
@@ -116,7 +126,7 @@ class _GroupSampler(Sampler[int]):
             )
         self.rank, world_size = get_dist_info()
         self.batches = max(len(groups) // (world_size * batch_size), 1)
-        self.seed = sync_random_seed() if seed is None else seed
+        self.seed = _seed(seed)
         self.epoch = 0
 
     def __iter__(self) -> Iterator[int]:
@@ -200,7 +210,8 @@ class SuperClassUniformSampler(_GroupSampler):
                 f'an embedding of each image, found {tuple(shape) or type(found).__name__}. Write '
                 'it anew with mmkd.datasets.embeddings.teacher_embeddings.'
             )
-        seed = sync_random_seed() if seed is None else seed
+        seed = _seed(seed)
+        clusters = check_number('SuperClassUniformSampler', 'clusters', clusters, 1, whole=True)
         some = found[:: max(len(found) // 10_000, 1)]  # enough for centroids
         centroids = kmeans(some, clusters, seed)
         groups = torch.cat([nearest(part.float(), centroids) for part in found.split(4096)])

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from mmcv.transforms import BaseTransform, LoadImageFromFile
 
+from mmkd.functional import check_number
 from mmkd.registry import TRANSFORMS
 from mmkd.structures import ClassSample
 
@@ -65,13 +66,8 @@ class RandomResizedCrop(BaseTransform):
         area: Sequence[float] = (0.08, 1.0),
         aspect: Sequence[float] = (3 / 4, 4 / 3),
     ) -> None:
-        for name, (low, high) in dict(area=area, aspect=aspect).items():
-            if not 0 < low <= high or scale < 1:
-                raise ValueError(
-                    f'RandomResizedCrop: scale must be at least 1 and {name} two numbers above 0 '
-                    f'in order, found scale={scale} and {name}={(low, high)}.'
-                )
-        self.scale, self.area, self.aspect = scale, tuple(area), tuple(aspect)
+        self.scale = check_number('RandomResizedCrop', 'scale', scale, 1, whole=True)
+        self.area, self.aspect = _bounds('area', area), _bounds('aspect', aspect)
 
     def transform(self, results: dict) -> dict:
         image = results['img']
@@ -94,6 +90,14 @@ class RandomResizedCrop(BaseTransform):
         return (height - h) // 2, (width - w) // 2, h, w
 
 
+def _bounds(name: str, pair: Sequence[float]) -> tuple[float, float]:
+    """Two numbers above 0 in order, else ValueError."""
+    if not isinstance(pair, Sequence) or len(pair) != 2:
+        raise ValueError(f'RandomResizedCrop: {name} must be two numbers, found {pair!r}.')
+    low = check_number('RandomResizedCrop', f'the lower bound of {name}', pair[0], above=0)
+    return low, check_number('RandomResizedCrop', f'the upper bound of {name}', pair[1], low)
+
+
 @TRANSFORMS.register_module()
 class RandomCrop(BaseTransform):
     """A random square part, of the image with zeros around it: ``size=32, padding=4`` for CIFAR.
@@ -107,12 +111,8 @@ class RandomCrop(BaseTransform):
     """
 
     def __init__(self, size: int, padding: int = 0) -> None:
-        if size < 1 or padding < 0:
-            raise ValueError(
-                'RandomCrop: size must be at least 1 and padding at least 0, found '
-                f'{size} and {padding}.'
-            )
-        self.size, self.padding = size, padding
+        self.size = check_number('RandomCrop', 'size', size, 1, whole=True)
+        self.padding = check_number('RandomCrop', 'padding', padding, 0, whole=True)
 
     def transform(self, results: dict) -> dict:
         image, border, size = results['img'], self.padding, self.size
@@ -148,11 +148,10 @@ class ColorJitter(BaseTransform):
         saturation: float = 0.0,
         hue: float = 0.0,
     ) -> None:
-        if min(brightness, contrast, saturation, hue) < 0 or hue > 0.5:
-            raise ValueError(
-                'ColorJitter: amounts must be at least 0 and hue at most 0.5, found '
-                f'{brightness}, {contrast}, {saturation} and hue {hue}.'
-            )
+        amounts = dict(brightness=brightness, contrast=contrast, saturation=saturation)
+        for name, amount in amounts.items():
+            check_number('ColorJitter', name, amount, 0)
+        check_number('ColorJitter', 'hue', hue, 0, 0.5)
         changes = [
             (mmcv.adjust_brightness, 1, brightness),
             (mmcv.adjust_contrast, 1, contrast),

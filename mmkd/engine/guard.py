@@ -10,12 +10,12 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmkd.families import family_of, segmentor
+from mmkd.functional import check_number
+from mmkd.names import did_you_mean, match_options, options_of
 from mmkd.tap import Trace
 
 if TYPE_CHECKING:
     from mmkd.distiller import Distiller
-
-_DEFAULTS = dict(steps=5, ratio=100.0, score=0)
 
 
 class Guard:
@@ -34,12 +34,9 @@ class Guard:
     """
 
     def __init__(self, steps: int = 5, ratio: float = 100.0, score: int = 0) -> None:
-        if min(steps, score) < 0 or ratio <= 0:
-            raise ValueError(
-                f'preflight: steps={steps} and score={score} must be at least 0, '
-                f'ratio={ratio} above 0.'
-            )
-        self.steps, self.ratio, self.score = steps, ratio, score
+        self.steps = check_number('preflight', 'steps', steps, 0, whole=True)
+        self.ratio = check_number('preflight', 'ratio', ratio, above=0)
+        self.score = check_number('preflight', 'score', score, 0, whole=True)
         self.seen: dict[str, int] = {}
         self.batches = 0
         self.alive: set[str] = set()
@@ -49,13 +46,13 @@ class Guard:
     def of(cls, preflight: bool | Mapping[str, Any]) -> Guard:
         """Read the config entry: True, False or a mapping of arguments."""
         if isinstance(preflight, bool):
-            return cls() if preflight else cls(steps=0, ratio=float('inf'))
-        unknown = set(preflight) - set(_DEFAULTS)
-        if unknown:
-            raise ValueError(
-                f'preflight: unknown {sorted(unknown)}; it takes {", ".join(_DEFAULTS)}.'
+            return cls() if preflight else cls(steps=0)
+        if not isinstance(preflight, Mapping):
+            raise TypeError(
+                'preflight must be True, False or a mapping such as dict(steps=5), '
+                f'found {preflight!r}.'
             )
-        return cls(**preflight)
+        return cls(**match_options('preflight', preflight, options_of(cls)))
 
     def look_at(self, student: nn.Module, samples: list) -> None:
         """Check the labels of the first batches, before a loss stumbles over them on the device.
@@ -174,11 +171,11 @@ def check_task_weight(weight: Any, task: Mapping[str, Any]) -> None:
     """Every key of a mapping must occur in the name of a loss, else ValueError."""
     losses = [key for key in task if 'loss' in key]
     keys = weight if isinstance(weight, Mapping) else ()
-    unused = [key for key in keys if not any(key in name for name in losses)]
+    unused = [key for key in keys if not any(key.casefold() in n.casefold() for n in losses)]
     if unused:
         raise ValueError(
             f'task_weight: no loss of the student contains {", ".join(map(repr, unused))}; it has '
-            f'{", ".join(losses)}.'
+            f'{", ".join(losses)}.{did_you_mean(unused[0], losses)}'
         )
 
 

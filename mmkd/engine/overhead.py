@@ -8,6 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
 from mmkd.engine.timing import StepTimer
+from mmkd.functional import check_number
 from mmkd.registry import HOOKS
 
 
@@ -26,9 +27,8 @@ class OverheadHook(Hook):
     priority = 'VERY_LOW'
 
     def __init__(self, warmup: int = 20, steps: int = 10) -> None:
-        if warmup < 0 or steps < 1:
-            raise ValueError(f'OverheadHook: warmup={warmup} must be >= 0 and steps={steps} >= 1.')
-        self.warmup, self.steps = warmup, steps
+        self.warmup = check_number('OverheadHook', 'warmup', warmup, 0, whole=True)
+        self.steps = check_number('OverheadHook', 'steps', steps, 1, whole=True)
         self.done = 0
         self.total = StepTimer()
 

@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from mmkd.engine.probes import Probe, Prober, Probes, Route
-from mmkd.functional import check_at_least, check_choice
+from mmkd.functional import check_choice, check_number
 from mmkd.methods.guidance_route import GuidanceRoute
 from mmkd.registry import MODELS
 
@@ -128,8 +128,8 @@ def search_routes(
         ValueError: no such objective; several processes; an option out of range; probes longer
             than the run, or over before the weight rises; ``work_dir`` is that of another search.
     """
-    check_choice('search_routes', 'rank', rank, RANKS)
-    check_at_least('search_routes', 'epochs', epochs, 1)
+    rank = check_choice('search_routes', 'rank', rank, RANKS)
+    epochs = check_number('search_routes', 'epochs', epochs, 1, whole=True)
     if config.get('launcher', 'none') != 'none':
         raise ValueError('The search for routes runs in one process: leave out --launcher.')
     if seed is None:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
 
+from mmkd.functional import check_number
 from mmkd.registry import METRICS
 
 
@@ -28,9 +29,9 @@ class Accuracy(BaseMetric):
 
     def __init__(self, topk: Sequence[int] = (1, 5), **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not topk or min(topk) < 1:
-            raise ValueError(f'Accuracy: topk must name numbers of at least 1, found {topk}.')
-        self.topk = tuple(topk)
+        if not isinstance(topk, Sequence) or not topk:
+            raise ValueError(f'Accuracy: topk must be numbers such as (1, 5), found {topk!r}.')
+        self.topk = tuple(check_number('Accuracy', 'topk', k, 1, whole=True) for k in topk)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Note for each sample (``pred_score``, ``gt_label``) in which top k its class is."""

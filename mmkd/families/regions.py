@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from mmkd.families import is_two_stage, predictions, two_stage
 from mmkd.families.dense import ground_truth_rois
 from mmkd.families.head_kinds import check_decodable, kind_of
-from mmkd.functional import check_choice
+from mmkd.functional import check_choice, check_number
 from mmkd.functional.boxes import spread
 from mmkd.functional.pyramid import among, bind_pyramid, tap_beside
 from mmkd.levels import Level
@@ -34,13 +34,11 @@ class Regions:
     def __init__(
         self, owner: str, source: str | None, count: int, fg_fraction: float | None = None
     ) -> None:
-        self.owner, self.count, self.fg_fraction = owner, count, fg_fraction
+        self.owner = owner
         self.source = check_choice(owner, 'proposal_source', source, (None, *SOURCES))
         self.maps_at: tuple[set[str], set[str]] = (set(), set())
-        if count < 1:
-            raise ValueError(f'{owner}: proposals must be at least 1, found {count}.')
-        if fg_fraction is not None and not 0 <= fg_fraction <= 1:
-            raise ValueError(f'{owner}: fg_fraction must lie in [0, 1], found {fg_fraction}.')
+        self.count = check_number(owner, 'proposals', count, 1, whole=True)
+        self.fg_fraction = check_number(owner, 'fg_fraction', fg_fraction, 0, 1, optional=True)
 
     def bind(self, objective: Objective, student: nn.Module, teacher: nn.Module) -> None:
         """Give the objective its pyramid where it names none, and what the regions need."""

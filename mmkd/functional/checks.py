@@ -2,45 +2,107 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Mapping
+from numbers import Real
 from typing import Any
 
+from mmkd.names import did_you_mean, find_name
 
-def check_temperature(owner: str, tau: float) -> float:
-    """A finite number above 0, else ValueError."""
-    if isinstance(tau, bool) or not isinstance(tau, (int, float)) or not math.isfinite(tau):
-        raise ValueError(
-            f'{owner}: temperature tau must be a finite number above 0, found {tau!r}.'
+
+def check_number(
+    owner: str,
+    name: str,
+    value: Any,
+    least: float | None = None,
+    most: float | None = None,
+    *,
+    above: float | None = None,
+    below: float | None = None,
+    whole: bool = False,
+    optional: bool = False,
+) -> Any:
+    """A number that an option can take, else ValueError; every numeric option passes here.
+
+    Never a number: NaN, infinity, True, text.
+
+    Args:
+        owner (str): who has the option, for the message; may be empty.
+        name (str): the option.
+        value (Any): what was asked for.
+        least, most (float | None): bounds that are allowed themselves.
+        above, below (float | None): bounds that are not.
+        whole (bool): no fractions; ``3.0`` is taken for 3.
+        optional (bool): None is allowed, and means what the option's owner says.
+
+    Returns:
+        float | int | None: the value as it is, an int if ``whole``.
+    """
+    if value is None and optional:
+        return None
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if number:
+        largest = 2**63 - 1 if whole else sys.float_info.max
+        fits = (
+            abs(value) <= largest  # not so for NaN
+            and (least is None or value >= least)
+            and (most is None or value <= most)
+            and (above is None or value > above)
+            and (below is None or value < below)
+            and not (whole and value % 1)
         )
-    if tau <= 0:
-        raise ValueError(f'{owner}: temperature tau must be above 0, found {tau}.')
-    return float(tau)
+        if fits:
+            return int(value) if whole else value
+    owner = f'{owner}: ' if owner else ''
+    bounds = _in_words(least, most, above, below) + ', or None' * optional
+    kind = 'whole' if whole else 'finite'
+    raise ValueError(f'{owner}{name} must be a {kind} number{bounds}, found {value!r}.')
+
+
+def _in_words(
+    least: float | None, most: float | None, above: float | None, below: float | None
+) -> str:
+    if least is not None and most is not None:
+        return f' from {least} to {most}'
+    lower = '' if least is None else f'of at least {least}'
+    lower = lower if above is None else f'above {above}'
+    upper = '' if most is None else f'of at most {most}' if not lower else f'at most {most}'
+    upper = upper if below is None else f'below {below}'
+    return ''.join(f' {part}' for part in (' and '.join(filter(None, (lower, upper))),) if part)
+
+
+def check_temperature(owner: str, tau: Any, name: str = 'tau', optional: bool = False) -> Any:
+    """A float above 0, else ValueError; None stays None where it is ``optional``."""
+    tau = check_number(owner, f'temperature {name}', tau, above=0, optional=optional)
+    return tau if tau is None else float(tau)
 
 
 def check_choice(owner: str, name: str, value: Any, choices: Iterable[Any]) -> Any:
-    """One of ``choices``, else ValueError that lists them."""
+    """One of ``choices``, whatever the case of a name, else ValueError that lists them."""
     choices = list(choices)
-    if value not in choices:
-        raise ValueError(f'{owner}: {name} must be one of {choices}, found {value!r}.')
-    return value
-
-
-def check_at_least(owner: str, name: str, value: float, least: float = 0) -> float:
-    """A finite number of at least ``least``, else ValueError."""
-    if not isinstance(value, (int, float)) or not math.isfinite(value) or value < least:
+    found = (find_name(value, choices) or value) if isinstance(value, str) else value
+    if isinstance(found, bool) or found not in choices:
         raise ValueError(
-            f'{owner}: {name} must be a finite number of at least {least}, found {value!r}.'
+            f'{owner}: {name} must be one of {choices}, found {value!r}.'
+            f'{did_you_mean(value, choices)}'
         )
-    return value
+    return found
 
 
 def check_factors(owner: str, factors: Any, terms: Iterable[str]) -> dict[str, float]:
     """Finite numbers of at least 0, by the name of a term each, else ValueError."""
-    for term, factor in dict(factors or {}).items():
-        check_choice(owner, 'a key of factors', term, terms)
-        check_at_least(owner, f'factor {term}', factor)
-    return dict(factors or {})
+    terms = list(terms)
+    if factors is not None and not isinstance(factors, Mapping):
+        raise ValueError(
+            f'{owner}: factors must be a mapping of numbers with the keys {", ".join(terms)}, '
+            f'found {factors!r}.'
+        )
+    return {
+        check_choice(owner, 'a key of factors', term, terms): check_number(
+            owner, f'factor {term}', factor, 0
+        )
+        for term, factor in dict(factors or {}).items()
+    }
 
 
 def weight_or(default: float, weight: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmkd.families import DETECTORS, classifier
-from mmkd.functional import check_at_least, check_choice
+from mmkd.functional import check_choice, check_number
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
 from mmkd.registry import MODELS
@@ -68,9 +68,7 @@ class AB(PairObjective):
         level_map: str | list | None = None,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name, 'conv1x1_bn', resize, level_map)
-        if not check_at_least('AB', 'margin', margin):
-            raise ValueError('AB: margin must be above 0, found 0.')
-        self.margin = margin
+        self.margin = check_number('AB', 'margin', margin, above=0)
         self.reduction = check_choice('AB', 'reduction', reduction, ('sum', 'mean'))
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.families import DETECTORS, family_of, segmentor
-from mmkd.functional import check_choice, weight_or
+from mmkd.functional import check_choice, check_number, weight_or
 from mmkd.functional.channel_free import channel_free
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
@@ -101,12 +101,9 @@ class AT(PairObjective):
         super().__init__(student, teacher, initial, teacher_name, None, resize, level_map)
         self.asked_weight = weight
         self.variant = check_choice('AT', 'variant', variant, (None, *VARIANTS))
-        if not isinstance(p, (int, float)) or not 1 <= p < float('inf'):
-            raise ValueError(
-                f'AT: the exponent p must be a finite number of at least 1, found {p!r}.'
-            )
-        self.p = p
-        self.mask_ignore, self.ignore_index = mask_ignore, ignore_index
+        self.p = check_number('AT', 'the exponent p', p, 1)
+        self.mask_ignore = mask_ignore
+        self.ignore_index = check_number('AT', 'ignore_index', ignore_index, whole=True)
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         super().bind(student, teacher)

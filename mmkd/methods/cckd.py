@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mmkd.families import WITH_INSTANCES, classifier
 from mmkd.families.embeddings import linear_layers
 from mmkd.families.instances import Instances
-from mmkd.functional import check_at_least, check_choice, weight_or
+from mmkd.functional import check_choice, check_number, weight_or
 from mmkd.functional.relations import at_least_float32, distances, unit
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
@@ -101,12 +101,13 @@ class CCKD(Objective):
         instances: str | None = None,
         gather: bool = True,
     ) -> None:
+        kernel = check_choice('CCKD', 'kernel', kernel, KERNELS)
         published = 0.02 if kernel == 'neighbors' else 0.003
         super().__init__(student, teacher, weight_or(published, weight), teacher_name)
-        self.kernel = check_choice('CCKD', 'kernel', kernel, KERNELS)
-        self.dim = int(check_at_least('CCKD', 'dim', dim, 1))
-        self.gamma = check_at_least('CCKD', 'gamma', gamma)
-        self.order = int(check_at_least('CCKD', 'order', order, 1))
+        self.kernel = kernel
+        self.dim = check_number('CCKD', 'dim', dim, 1, whole=True)
+        self.gamma = check_number('CCKD', 'gamma', gamma, 0)
+        self.order = check_number('CCKD', 'order', order, 1, whole=True)
         self.train_both, self.instances = train_both, Instances('CCKD', instances, gather)
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:

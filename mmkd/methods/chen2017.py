@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import isfinite
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from mmkd.families import dense, is_two_stage, predictions, two_stage
 from mmkd.families.agreement import check_coders
 from mmkd.families.head_kinds import check_anchor_heads
-from mmkd.functional import check_choice, check_temperature
+from mmkd.functional import check_choice, check_number, check_temperature
 from mmkd.functional.logits import binary, weighted_cross_entropy
 from mmkd.functional.pyramid import among, bind_pyramid, tap_beside
 from mmkd.levels import Level
@@ -87,11 +86,11 @@ class Chen2017(PairObjective):
         **pair: Any,
     ) -> None:
         super().__init__(student, teacher, weight, adapt=adapt, **pair)
-        numbers = dict(w_bg=w_bg, nu=nu, margin=margin, gamma=gamma)
-        if not all(isfinite(value) and value >= 0 for value in numbers.values()):
-            raise ValueError(f'Chen2017: numbers must be finite and at least 0, found {numbers}.')
-        if not 0 <= mu <= 1 or (additive and mu == 0):
-            raise ValueError(f'Chen2017: mu must lie in [0, 1], above 0 if additive, found {mu}.')
+        for name, number in dict(w_bg=w_bg, nu=nu, margin=margin, gamma=gamma).items():
+            check_number('Chen2017', name, number, 0)
+        check_number('Chen2017', 'mu', mu, 0, 1)
+        if additive and mu == 0:
+            raise ValueError('Chen2017: with additive=True mu must be above 0, found 0.')
         self.factor = (1 - mu) / mu if additive else 1 - mu
         self.mu, self.additive, self.tau = mu, additive, check_temperature('Chen2017', tau)
         self.w_bg, self.nu, self.margin, self.gamma = w_bg, nu, margin, gamma

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.families import DETECTORS, segmentor
-from mmkd.functional import check_temperature
+from mmkd.functional import check_number, check_temperature
 from mmkd.functional.channel_free import channel_free
 from mmkd.functional.logits import soft_kl
 from mmkd.functional.parts import sum_in_parts
@@ -88,9 +88,7 @@ class CIRKD(PairObjective):
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name, None, resize, level_map)
         self.tau = check_temperature('CIRKD', tau)
-        if type(pool) is not int or pool < 1:
-            raise ValueError(f'CIRKD: pool must be a whole number above 0, found {pool!r}.')
-        self.pool = pool
+        self.pool = check_number('CIRKD', 'pool', pool, 1, whole=True)
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         super().bind(student, teacher)

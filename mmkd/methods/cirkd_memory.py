@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mmkd.adapters.queue import Queue
 from mmkd.families import segmentor
-from mmkd.functional import check_at_least, check_temperature
+from mmkd.functional import check_number, check_temperature
 from mmkd.functional.gather import all_gather_rows
 from mmkd.functional.logits import soft_kl
 from mmkd.functional.parts import sum_in_parts
@@ -99,17 +99,19 @@ class CIRKDMemory(Objective):
         super().__init__(student, teacher, weight, teacher_name)
         name = 'CIRKDMemory'
         self.tau = check_temperature(name, tau)
-        self.sizes = (pixel_size, region_size)
-        for option, value in (('pixel_size', pixel_size), ('region_size', region_size)):
-            if value is not None:
-                check_at_least(name, option, value, 1)
+        self.sizes = tuple(
+            check_number(name, option, value, 1, whole=True, optional=True)
+            for option, value in (('pixel_size', pixel_size), ('region_size', region_size))
+        )
         self.drawn = tuple(
-            int(check_at_least(name, option, value, 1))
+            check_number(name, option, value, 1, whole=True)
             for option, value in (('pixels', pixels), ('regions', regions))
         )
-        self.pushed = int(check_at_least(name, 'pushed', pushed, 1))
+        self.pushed = check_number(name, 'pushed', pushed, 1, whole=True)
         self.compat_queue, self.persistent = compat_queue, persistent
-        self.seed, self.ignore_index, self.classes = seed, ignore_index, 0
+        self.seed = check_number(name, 'seed', seed, 0, whole=True)
+        self.ignore_index = check_number(name, 'ignore_index', ignore_index, whole=True)
+        self.classes = 0
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         segmentor.check_segmentors('CIRKDMemory', student)

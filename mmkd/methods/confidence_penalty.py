@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmkd.families import logits
-from mmkd.functional import check_at_least
+from mmkd.functional import check_number
 from mmkd.objective import Objective, Taps
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
@@ -47,9 +47,8 @@ class ConfidencePenalty(Objective):
         self, student: Taps = None, weight: Any = None, threshold: float | None = None
     ) -> None:
         super().__init__(student, weight=weight)
-        if threshold is not None:
-            check_at_least('ConfidencePenalty', 'threshold', threshold)
-        self.threshold = threshold
+        owner = 'ConfidencePenalty'
+        self.threshold = check_number(owner, 'threshold', threshold, 0, optional=True)
         self.kind = ''
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from mmkd.families import classifier, family_of
 from mmkd.families.agreement import named
 from mmkd.families.embeddings import linear_layers, row_pairs
-from mmkd.functional import check_at_least, check_temperature
+from mmkd.functional import check_number, check_temperature
 from mmkd.functional.gather import all_gather_rows
 from mmkd.functional.relations import unit
 from mmkd.levels import Level
@@ -93,14 +93,12 @@ class CRD(Objective):
         seed: int = 0,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
-        self.size = int(check_at_least('CRD', 'size', size, 2))
-        self.count = int(check_at_least('CRD', 'negatives', negatives, 1))
-        self.dim = int(check_at_least('CRD', 'dim', dim, 1))
+        self.size = check_number('CRD', 'size', size, 2, whole=True)
+        self.count = check_number('CRD', 'negatives', negatives, 1, whole=True)
+        self.dim = check_number('CRD', 'dim', dim, 1, whole=True)
         self.tau = check_temperature('CRD', tau)
-        self.momentum = check_at_least('CRD', 'momentum', momentum)
-        if momentum > 1:
-            raise ValueError(f'CRD: momentum must be at most 1, found {momentum}.')
-        self.seed = seed
+        self.momentum = check_number('CRD', 'momentum', momentum, 0, 1)
+        self.seed = check_number('CRD', 'seed', seed, 0, whole=True)
         bound = (3 / self.dim) ** 0.5
         #: what the student, then the teacher, said of each image
         self.register_buffer('memory', torch.empty(2, self.size, self.dim).uniform_(-bound, bound))

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from mmkd.families import predictions, towers
 from mmkd.families.dense import dense_head
-from mmkd.functional import check_at_least, check_choice
+from mmkd.functional import check_choice, check_number
 from mmkd.functional.logits import bernoulli_kl, soft_kl
 from mmkd.methods.pkd import standardise
 from mmkd.objective import Objective, Taps, crop_padding
@@ -104,10 +104,10 @@ class CrossKD(Objective):
         hold: str = 'before',
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
-        self.asked = dict(stop=stop, classes=classes, boxes=boxes)
-        for name, value in self.asked.items():
-            if value is not None:
-                check_at_least('CrossKD', name, value)
+        self.asked = {
+            name: check_number('CrossKD', name, value, 0, whole=name == 'stop', optional=True)
+            for name, value in dict(stop=stop, classes=classes, boxes=boxes).items()
+        }
         self.hold = check_choice('CrossKD', 'hold', hold, ('before', 'after'))
         self.kind, self.stop, self.factors = '', 0, dict[str, float]()
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.families import segmentor
-from mmkd.functional import check_at_least, check_choice, check_temperature
+from mmkd.functional import check_choice, check_number, check_temperature
 from mmkd.functional.mixed_target import mixed_cross_entropy, trust
 from mmkd.functional.pooling import pool_nodes
 from mmkd.objective import Objective, Taps
@@ -109,18 +109,16 @@ class CSCACE(Objective):
         name = 'CSCACE'
         self.normalize = check_choice(name, 'normalize', normalize, ('frobenius', 'row', 'none'))
         self.pool = check_choice(name, 'pool', pool, (None, 'max', 'avg'))
-        self.pool_size = int(check_at_least(name, 'pool_size', pool_size, 1))
+        self.pool_size = check_number(name, 'pool_size', pool_size, 1, whole=True)
         policies = ('confidence', 'correct', 'fixed')
         self.policy = check_choice(name, 'policy', policy, policies)
-        if not 0 <= fixed <= 1:
-            raise ValueError(f'CSCACE: fixed is a share in [0, 1], found {fixed}.')
-        self.fixed = fixed
-        self.csc = check_at_least(name, 'csc', csc)
-        self.ace = check_at_least(name, 'ace', ace)
+        self.fixed = check_number(name, 'the share fixed', fixed, 0, 1)
+        self.csc = check_number(name, 'csc', csc, 0)
+        self.ace = check_number(name, 'ace', ace, 0)
         if not csc and not ace:
             raise ValueError('CSCACE: csc and ace are both 0, which leaves nothing.')
         self.tau = check_temperature(name, tau)
-        self.ignore_index = ignore_index
+        self.ignore_index = check_number(name, 'ignore_index', ignore_index, whole=True)
         self.classes, self.align_corners = 0, False
         self.register_buffer('class_weight', None, persistent=False)
 

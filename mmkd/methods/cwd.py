@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.families import DETECTORS, family_of, segmentor
-from mmkd.functional import check_temperature, weight_or
+from mmkd.functional import check_number, check_temperature, weight_or
 from mmkd.objective import PairObjective, Taps
 from mmkd.registry import MODELS
 from mmkd.schedule import Schedule
@@ -83,8 +83,9 @@ class CWD(PairObjective):
     ) -> None:
         super().__init__(student, teacher, weight, **pair)
         self.asked_weight = weight
-        self.tau = None if tau is None else check_temperature('CWD', tau)
-        self.mask_ignore, self.ignore_index = mask_ignore, ignore_index
+        self.tau = check_temperature('CWD', tau, optional=True)
+        self.mask_ignore = mask_ignore
+        self.ignore_index = check_number('CWD', 'ignore_index', ignore_index, whole=True)
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         super().bind(student, teacher)

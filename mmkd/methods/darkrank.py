@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mmkd.families import WITH_INSTANCES, classifier
 from mmkd.families.instances import Instances
-from mmkd.functional import check_at_least, check_choice
+from mmkd.functional import check_choice, check_number
 from mmkd.functional.relations import distances, unit
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
@@ -105,15 +105,14 @@ class DarkRank(Objective):
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
         self.variant = check_choice('DarkRank', 'variant', variant, VARIANTS)
-        longest = _LONGEST if variant == 'soft' else float('inf')
-        if not 2 <= (length or float('inf')) <= longest:
-            raise ValueError(
-                f'DarkRank: length must be at least 2{", at most 6" * (variant == "soft")}, found '
-                f'{length!r}.'
-            )
-        self.alpha = check_at_least('DarkRank', 'alpha', alpha)
-        self.beta = check_at_least('DarkRank', 'beta', beta, 1)
-        self.length, self.instances = length, Instances('DarkRank', instances, gather)
+        longest = _LONGEST if self.variant == 'soft' else None
+        optional = longest is None
+        self.length = check_number(
+            'DarkRank', 'length', length, 2, longest, whole=True, optional=optional
+        )
+        self.alpha = check_number('DarkRank', 'alpha', alpha, 0)
+        self.beta = check_number('DarkRank', 'beta', beta, 1)
+        self.instances = Instances('DarkRank', instances, gather)
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         self.instances.bind(self, classifier.embedding_tap, student, teacher)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.families import family_of, logits, segmentor
-from mmkd.functional import check_temperature, weight_or
+from mmkd.functional import check_number, check_temperature, weight_or
 from mmkd.functional.channel_free import channel_free
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
@@ -104,16 +104,17 @@ class DIST(PairObjective):
         initial = weight_or(1.0, weight)
         super().__init__(student, teacher, initial, teacher_name, adapt=None, resize=resize)
         self.asked_weight = weight
-        self.tau = None if tau is None else check_temperature('DIST', tau)
-        if not min(inter, intra, auxiliary, min_std) >= 0 or inter + intra == 0:
-            raise ValueError(
-                'DIST: inter, intra, auxiliary and min_std must be at least 0, and inter or intra '
-                f'above, found {inter}, {intra}, {auxiliary} and {min_std}.'
-            )
-        self.tau_square, self.min_std = tau_square, min_std
-        self.terms = {'inter': inter, 'intra': intra}
-        self.auxiliary = auxiliary
-        self.mask_ignore, self.ignore_index = mask_ignore, ignore_index
+        self.tau = check_temperature('DIST', tau, optional=True)
+        self.terms = {
+            name: check_number('DIST', name, factor, 0)
+            for name, factor in dict(inter=inter, intra=intra).items()
+        }
+        if not any(self.terms.values()):
+            raise ValueError('DIST: inter and intra are both 0, which leaves nothing.')
+        self.auxiliary = check_number('DIST', 'auxiliary', auxiliary, 0)
+        self.tau_square, self.min_std = tau_square, check_number('DIST', 'min_std', min_std, 0)
+        self.mask_ignore = mask_ignore
+        self.ignore_index = check_number('DIST', 'ignore_index', ignore_index, whole=True)
         self.auxiliary_tap: Tap | None = None
         self.kind = ''
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from math import isfinite
 from typing import Any
 
 from torch import Tensor, nn
 
 from mmkd.families import classifier, family_of, is_two_stage, two_stage
 from mmkd.families.agreement import both, check_same
-from mmkd.functional import check_temperature
+from mmkd.functional import check_number, check_temperature
 from mmkd.functional.logits import decoupled_kl, log_parts
 from mmkd.objective import Objective, Taps
 from mmkd.registry import MODELS
@@ -54,11 +53,9 @@ class DKD(Objective):
         tau: float | None = None,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
-        for name, value in (('alpha', alpha), ('beta', beta)):
-            if value is not None and not (isfinite(value) and value >= 0):
-                raise ValueError(f'DKD: {name} must be finite and at least 0, found {value}.')
-        self.alpha, self.beta = alpha, beta
-        self.tau = None if tau is None else check_temperature('DKD', tau)
+        self.alpha = check_number('DKD', 'alpha', alpha, 0)
+        self.beta = check_number('DKD', 'beta', beta, 0, optional=True)
+        self.tau = check_temperature('DKD', tau, optional=True)
         self.on_rois = False
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:

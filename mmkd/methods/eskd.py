@@ -50,7 +50,7 @@ class ESKD(Objective):
         tau: float = 4.0,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
-        check_choice('ESKD', 'ramp', ramp, (None, 'linear', 'cosine'))
+        ramp = check_choice('ESKD', 'ramp', ramp, (None, 'linear', 'cosine'))
         if self.weight != Schedule.of(self.weight.value):
             raise ValueError(
                 'ESKD has its own schedule: give weight as a number, and stop and ramp.'

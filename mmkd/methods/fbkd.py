@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mmkd.adapters.context import NonLocal
 from mmkd.families import DETECTORS, is_two_stage
-from mmkd.functional import check_choice, check_temperature
+from mmkd.functional import check_choice, check_number, check_temperature
 from mmkd.functional.attention import attention
 from mmkd.functional.channel_free import channel_free
 from mmkd.functional.pyramid import bind_pyramid, check_maps
@@ -118,9 +118,8 @@ class FBKD(PairObjective):
         super().__init__(student, teacher, weight, teacher_name, None, resize, level_map, *widths)
         self.preset = check_choice('FBKD', 'preset', preset, (None, *PRESETS))
         for name, factor in (('alpha', alpha), ('beta', beta), ('gamma', gamma)):
-            if factor is not None and not 0 <= factor < float('inf'):
-                raise ValueError(f'FBKD: {name} must be finite and at least 0, found {factor}.')
-        tau = None if tau is None else check_temperature('FBKD', tau)
+            check_number('FBKD', name, factor, 0, optional=True)
+        tau = check_temperature('FBKD', tau, optional=True)
         given = (alpha, beta, gamma, tau, use_channel_mask, signed_mean)
         self.given = {k: v for k, v in zip(_NAMES, given, strict=True) if v is not None}
         self.per_image = per_image

@@ -128,7 +128,7 @@ class FGD(PairObjective):
         super().__init__(student, teacher, weight, **pair)
         self.preset = check_choice('FGD', 'preset', preset, (None, *PRESETS))
         self.factors = check_factors('FGD', factors, TERMS)
-        self.tau = None if tau is None else check_temperature('FGD', tau)
+        self.tau = check_temperature('FGD', tau, optional=True)
         self.coord_ref = check_choice('FGD', 'coord_ref', coord_ref, REFERENCES)
         self.contexts = nn.ModuleDict()
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.families import DETECTORS, dense
-from mmkd.functional import check_choice
+from mmkd.functional import check_choice, check_number
 from mmkd.functional.boxes import iou_matrix
 from mmkd.functional.masked import masked_distance
 from mmkd.levels import Level
@@ -108,12 +108,10 @@ class FGFI(PairObjective):
         **pair: Any,
     ) -> None:
         super().__init__(student, teacher, weight, adapt=adapt, **pair)
-        check_choice('FGFI', 'adapt', adapt, ('conv3x3', 'conv1x1', 'auto', None))
+        self.adapt = check_choice('FGFI', 'adapt', adapt, ('conv3x3', 'conv1x1', 'auto', None))
         # Masks are made of the student's anchors, on the student's grid.
         check_choice('FGFI', 'resize', self.resize, (None, 'student'))
-        if not 0 <= psi <= 1:
-            raise ValueError(f'FGFI: psi must lie in [0, 1], found {psi}.')
-        self.psi = psi
+        self.psi = check_number('FGFI', 'psi', psi, 0, 1)
         self.level_rule = check_choice(
             'FGFI', 'level_rule', level_rule, ('global', 'per_level', 'assigner')
         )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.families import DETECTORS, classifier
-from mmkd.functional import check_at_least, check_choice
+from mmkd.functional import check_choice, check_number
 from mmkd.functional.pooling import pool_to_smaller
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
@@ -101,11 +101,9 @@ class FT(Objective):
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
         self.phase = check_choice('FT', 'phase', phase, PHASES)
-        if check_at_least('FT', 'rate', rate) == 0:
-            raise ValueError('FT: rate must be above 0.')
         variants = ('l1', 'l1_sum', 'attention')
         self.variant = check_choice('FT', 'variant', variant, variants)
-        self.rate, self.norm = rate, norm
+        self.rate, self.norm = check_number('FT', 'rate', rate, above=0), norm
         #: steps for which the paraphraser was trained
         self.register_buffer('steps', torch.zeros((), dtype=torch.long))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import isfinite
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch.nn import functional as F
 from mmkd.families import is_two_stage, predictions, two_stage
 from mmkd.families.agreement import check_coders
 from mmkd.families.head_kinds import check_assigner, check_comparable
-from mmkd.functional import check_choice
+from mmkd.functional import check_choice, check_number
 from mmkd.functional.boxes import aligned, select_boxes
 from mmkd.functional.pyramid import among, bind_pyramid, tap_beside
 from mmkd.functional.relations import relation_loss
@@ -106,16 +105,13 @@ class GID(PairObjective):
     ) -> None:
         super().__init__(student, teacher, weight, adapt=adapt, **pair)
         self.factors = dict(feature=feature, relation=relation, classes=classes, boxes=boxes)
-        numbers = dict(self.factors, second_stage=second_stage, iou=iou, min_side=min_side)
-        numbers |= dict(instances=instances, pooled=pooled)
-        positive = min(instances, pooled) >= 1 and iou <= 1
-        if not (positive and all(isfinite(x) and x >= 0 for x in numbers.values())):
-            raise ValueError(
-                'GID: numbers must be at least 0, instances and pooled at least 1, iou at most 1, '
-                f'found {numbers}.'
-            )
-        self.instances, self.pooled, self.iou, self.min_side = instances, pooled, iou, min_side
-        self.second_stage = second_stage
+        for name, factor in self.factors.items():
+            check_number('GID', name, factor, 0)
+        self.second_stage = check_number('GID', 'second_stage', second_stage, 0)
+        self.instances = check_number('GID', 'instances', instances, 1, whole=True)
+        self.pooled = check_number('GID', 'pooled', pooled, 1, whole=True)
+        self.iou = check_number('GID', 'iou', iou, 0, 1)
+        self.min_side = check_number('GID', 'min_side', min_side, 0)
         self.score = check_choice('GID', 'score', score, ('paper', 'code'))
         self.form = check_choice('GID', 'form', form, ('code', 'paper'))
         self.scope = check_choice('GID', 'relation_scope', relation_scope, ('batch', 'image'))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mmkd.families import WITH_INSTANCES, classifier
 from mmkd.families.instances import Instances
+from mmkd.functional import check_number
 from mmkd.functional.relations import cosines, without_diagonal
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
@@ -99,8 +100,8 @@ class GKD(Objective):
         gather: bool = True,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
-        self.power = _count('power', power)
-        self.neighbors = None if neighbors is None else _count('neighbors', neighbors)
+        self.power = check_number('GKD', 'power', power, 1, whole=True)
+        self.neighbors = check_number('GKD', 'neighbors', neighbors, 1, whole=True, optional=True)
         self.instances = Instances('GKD', instances, gather, pooled=False)
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
@@ -116,9 +117,3 @@ class GKD(Objective):
 
     def describe(self) -> list[str]:
         return self.instances.describe()
-
-
-def _count(name: str, value: int) -> int:
-    if type(value) is not int or value < 1:
-        raise ValueError(f'GKD: {name} must be a whole number above 0, found {value!r}.')
-    return value

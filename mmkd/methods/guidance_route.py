@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mmkd.adapters import build_adapter
 from mmkd.families import DETECTORS, classifier
-from mmkd.functional import check_at_least, check_choice
+from mmkd.functional import check_choice, check_number
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
 from mmkd.registry import MODELS
@@ -78,7 +78,7 @@ class GuidanceRoute(PairObjective):
         self.direction = check_choice(
             'GuidanceRoute', 'direction', direction, ('student', 'teacher')
         )
-        self.eta = check_at_least('GuidanceRoute', 'eta', eta)
+        self.eta = check_number('GuidanceRoute', 'eta', eta, 0)
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         super().bind(student, teacher)
@@ -147,7 +147,7 @@ def equal_sizes(student: list[Level], teacher: list[Level]) -> list[tuple[int, i
 def _as_pairs(routes: Any) -> list[tuple[int, int]]:
     """``[(0, 1), …]``, each once, else ValueError."""
     try:
-        pairs = [(int(i), int(j)) for i, j in routes]
+        pairs = [(_place(i), _place(j)) for i, j in routes]
     except (TypeError, ValueError):
         pairs = []
     if not pairs or len(set(pairs)) < len(pairs):
@@ -156,6 +156,10 @@ def _as_pairs(routes: Any) -> list[tuple[int, int]]:
             f'[(0, 0), (1, 2)], found {routes!r}.'
         )
     return pairs
+
+
+def _place(value: Any) -> int:
+    return check_number('GuidanceRoute', 'a place', value, whole=True)
 
 
 def _sizes(student: list[Level], teacher: list[Level]) -> str:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from mmkd.families import DETECTORS
 from mmkd.families.predictions import rows
-from mmkd.functional import check_factors, check_temperature
+from mmkd.functional import check_factors, check_number, check_temperature
 from mmkd.functional.clustering import Partition
 from mmkd.functional.pyramid import bind_pyramid, check_maps
 from mmkd.levels import Level
@@ -89,12 +89,10 @@ class HDKD(PairObjective):
         **pair: Any,
     ) -> None:
         super().__init__(student, teacher, weight, **pair)
-        if min(subspaces, groups, refresh) < 1:
-            raise ValueError(
-                'HDKD: subspaces, groups and refresh must be at least 1, found '
-                f'{subspaces}, {groups} and {refresh}.'
-            )
-        self.k, self.m, self.refresh, self.seed = subspaces, groups, refresh, seed
+        self.k = check_number('HDKD', 'subspaces', subspaces, 1, whole=True)
+        self.m = check_number('HDKD', 'groups', groups, 1, whole=True)
+        self.refresh = check_number('HDKD', 'refresh', refresh, 1, whole=True)
+        self.seed = check_number('HDKD', 'seed', seed, 0, whole=True)
         self.factors = dict.fromkeys(TERMS, 1.0) | check_factors('HDKD', factors, TERMS)
         self.tau = check_temperature('HDKD', tau)
         self.norm_teacher = norm_teacher

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.families import segmentor
+from mmkd.functional import check_number
 from mmkd.functional.channel_free import channel_free
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
@@ -101,7 +102,8 @@ class IFVD(PairObjective):
         level_map: str | list | None = None,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name, None, resize, level_map)
-        self.mask_ignore, self.ignore_index = mask_ignore, ignore_index
+        self.mask_ignore = mask_ignore
+        self.ignore_index = check_number('IFVD', 'ignore_index', ignore_index, whole=True)
         self.classes = 0
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mmkd.families import DETECTORS, classifier
 from mmkd.families.embeddings import check_partners, row_pairs
-from mmkd.functional import check_at_least
+from mmkd.functional import check_number
 from mmkd.functional.relations import conditional, cosines, distances
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
@@ -80,11 +80,10 @@ class InformationFlow(Objective):
         gather: bool = True,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
-        self.early = check_at_least('InformationFlow', 'early', early)
-        if not 0 < decay <= 1:
-            raise ValueError(f'InformationFlow: decay must be in (0, 1], found {decay!r}.')
-        self.decay, self.gather = decay, gather
-        self.epochs = int(check_at_least('InformationFlow', 'epochs', epochs, 1))
+        self.early = check_number('InformationFlow', 'early', early, 0)
+        self.decay = check_number('InformationFlow', 'decay', decay, above=0, most=1)
+        self.gather = gather
+        self.epochs = check_number('InformationFlow', 'epochs', epochs, 1, whole=True)
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         classifier.choose_taps(self, _layers, student, teacher)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from mmkd.families import segmentor
-from mmkd.functional import check_choice
+from mmkd.functional import check_choice, check_number
 from mmkd.functional.areas import areas_of_interest
 from mmkd.functional.channel_free import channel_free
 from mmkd.levels import Level
@@ -131,14 +131,16 @@ class IntRAKD(PairObjective):
         level_map: str | list | None = None,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name, None, resize, level_map)
-        if type(kernel) is not int or kernel < 1 or kernel % 2 == 0:
-            raise ValueError(f'IntRAKD: kernel must be an odd number above 0, found {kernel!r}.')
+        self.kernel = check_number('IntRAKD', 'kernel', kernel, 1, whole=True)
+        if self.kernel % 2 == 0:
+            raise ValueError(f'IntRAKD: kernel must be an odd number, found {kernel!r}.')
         if not moments or not set(moments) <= {1, 2, 3}:
             raise ValueError(f'IntRAKD: moments are among 1, 2 and 3, found {moments!r}.')
-        self.kernel, self.binary, self.moments = kernel, binary, tuple(moments)
+        self.binary, self.moments = binary, tuple(moments)
         self.norm = check_choice('IntRAKD', 'norm', norm, ('area', 'hw'))
         self.present_only, self.exclude = present_only, tuple(exclude)
-        self.ignore_index, self.classes, self.told = ignore_index, 0, False
+        self.ignore_index = check_number('IntRAKD', 'ignore_index', ignore_index, whole=True)
+        self.classes, self.told = 0, False
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         super().bind(student, teacher)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from mmkd.families import DETECTORS, classifier, family_of
 from mmkd.families.agreement import both
 from mmkd.families.instances import Instances
-from mmkd.functional import check_at_least, check_choice
+from mmkd.functional import check_choice, check_number
 from mmkd.functional.relations import distances
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
@@ -101,13 +101,13 @@ class IRG(Objective):
         gather: bool = True,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
-        self.vertex = check_at_least('IRG', 'vertex', vertex)
-        self.edge = check_at_least('IRG', 'edge', edge)
-        self.transform = check_at_least('IRG', 'transform', transform)
+        self.vertex = check_number('IRG', 'vertex', vertex, 0)
+        self.edge = check_number('IRG', 'edge', edge, 0)
+        self.transform = check_number('IRG', 'transform', transform, 0)
         if not vertex + edge + transform:
             raise ValueError('IRG: vertex, edge and transform are all 0: nothing is left to teach.')
         self.reduction = check_choice('IRG', 'reduction', reduction, REDUCTIONS)
-        self.edge_layers = int(check_at_least('IRG', 'edge_layers', edge_layers, 1))
+        self.edge_layers = check_number('IRG', 'edge_layers', edge_layers, 1, whole=True)
         self.one_to_many, self.instances = one_to_many, Instances('IRG', instances, gather)
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.families import classifier, logits
-from mmkd.functional import check_choice
+from mmkd.functional import check_choice, check_number
 from mmkd.functional.input_gradient import input_gradients
 from mmkd.objective import Objective, Taps
 from mmkd.registry import MODELS
@@ -64,7 +64,8 @@ class Jacobian(Objective):
         super().__init__(student, teacher, weight, teacher_name)
         choices = ('label', 'teacher', 'projection')
         self.outputs = check_choice('Jacobian', 'outputs', outputs, choices)
-        self.normalize, self.seed = normalize, seed
+        self.normalize = normalize
+        self.seed = check_number('Jacobian', 'seed', seed, 0, whole=True)
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         logits.bind_images(self, student, teacher)

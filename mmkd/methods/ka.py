@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from mmkd.adapters.autoencoder import AutoEncoder, resized
 from mmkd.families import segmentor
-from mmkd.functional import check_at_least, check_choice
+from mmkd.functional import check_choice, check_number
 from mmkd.functional.affinity import row_gaps
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
@@ -110,16 +110,15 @@ class KA(Objective):
         self.scope = check_choice('KA', 'scope', scope, ('position', 'sample'))
         self.reduction = check_choice('KA', 'reduction', reduction, ('row_l2', 'mse'))
         self.factors = (
-            check_at_least('KA', 'adapt', adapt),
-            check_at_least('KA', 'affinity', affinity),
+            check_number('KA', 'adapt', adapt, 0),
+            check_number('KA', 'affinity', affinity, 0),
         )
         if not any(self.factors):
             raise ValueError('KA: adapt and affinity are both 0, which leaves nothing.')
-        self.p, self.q = check_at_least('KA', 'p', p, 1), check_at_least('KA', 'q', q, 1)
-        if latent is not None:
-            check_at_least('KA', 'latent', latent, 1)
-        self.latent, self.share = latent, share
-        self.sparsity = check_at_least('KA', 'sparsity', sparsity)
+        self.p, self.q = check_number('KA', 'p', p, 1), check_number('KA', 'q', q, 1)
+        self.latent = check_number('KA', 'latent', latent, 1, whole=True, optional=True)
+        self.share = share
+        self.sparsity = check_number('KA', 'sparsity', sparsity, 0)
         #: steps for which the auto-encoder was trained
         self.register_buffer('steps', torch.zeros((), dtype=torch.long))
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from mmkd.families import family_of, is_two_stage, segmentor, two_stage
 from mmkd.families.agreement import both
-from mmkd.functional import check_choice, check_temperature
+from mmkd.functional import check_choice, check_number, check_temperature
 from mmkd.functional.logits import soft_kl
 from mmkd.objective import Objective, Taps, crop_padding
 from mmkd.registry import MODELS
@@ -62,11 +62,12 @@ class KD(Objective):
         resize: str | None = None,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
-        self.tau = None if tau is None else check_temperature('KD', tau)
+        self.tau = check_temperature('KD', tau, optional=True)
         self.reduction = check_choice('KD', 'reduction', reduction, REDUCTIONS)
         choices = (None, 'student', 'teacher', 'label')
         self.resize = check_choice('KD', 'resize', resize, choices)
-        self.mask_ignore, self.ignore_index = mask_ignore, ignore_index
+        self.mask_ignore = mask_ignore
+        self.ignore_index = check_number('KD', 'ignore_index', ignore_index, whole=True)
         self.kind = ''
         self.align_corners = False
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mmkd.adapters.convolution import consecutive_adapters
 from mmkd.families import DETECTORS, classifier
-from mmkd.functional import check_at_least
+from mmkd.functional import check_number
 from mmkd.functional.singular import aligned_vectors
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
@@ -75,8 +75,8 @@ class KDSVD(Objective):
         adapt: bool = True,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
-        self.count = int(check_at_least('KDSVD', 'count', count, 1))
-        self.spare = int(check_at_least('KDSVD', 'spare', spare, 0))
+        self.count = check_number('KDSVD', 'count', count, 1, whole=True)
+        self.spare = check_number('KDSVD', 'spare', spare, 0, whole=True)
         self.adapt = adapt
         self.adapters = nn.ModuleList()
 

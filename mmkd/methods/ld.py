@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import isfinite
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch.nn import functional as F
 from mmkd.families import dense, predictions
 from mmkd.families.agreement import both, check_classes, check_priors, check_same
 from mmkd.families.head_kinds import is_gfl
-from mmkd.functional import check_choice, check_temperature
+from mmkd.functional import check_choice, check_number, check_temperature
 from mmkd.objective import Objective, Taps
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
@@ -137,13 +136,12 @@ class LD(Objective):
         region: str = 'diou',
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
+        for name, factor in dict(main=main, valuable=valuable, classes=classes).items():
+            check_number('LD', name, factor, 0)
         self.factors = dict(main=main / 4, valuable=valuable / 16, classes=classes)
-        if not all(isfinite(x) and x >= 0 for x in self.factors.values()):
-            raise ValueError(f'LD: weights must be finite and at least 0, found {self.factors}.')
-        if not 0 <= gamma <= 1:
-            raise ValueError(f'LD: gamma must lie in [0, 1], found {gamma}.')
-        self.tau, self.tau_class = (check_temperature('LD', t) for t in (tau, tau_class))
-        self.gamma = gamma
+        self.tau = check_temperature('LD', tau)
+        self.tau_class = check_temperature('LD', tau_class, 'tau_class')
+        self.gamma = check_number('LD', 'gamma', gamma, 0, 1)
         self.published = check_choice('LD', 'region', region, ('diou', 'published')) == 'published'
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:

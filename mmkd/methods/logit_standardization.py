@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmkd.families import logits
-from mmkd.functional import check_at_least, check_choice, check_temperature
+from mmkd.functional import check_choice, check_number, check_temperature
 from mmkd.functional.logits import decoupled_kl, soft_kl
 from mmkd.objective import Objective, Taps
 from mmkd.registry import MODELS
@@ -68,8 +68,8 @@ class LogitStandardization(Objective):
         owner = 'LogitStandardization'
         self.loss = check_choice(owner, 'loss', loss, ('kd', 'dkd'))
         self.tau = check_temperature(owner, tau)
-        self.alpha = check_at_least(owner, 'alpha', alpha)
-        self.beta = check_at_least(owner, 'beta', beta)
+        self.alpha = check_number(owner, 'alpha', alpha, 0)
+        self.beta = check_number(owner, 'beta', beta, 0)
         self.kind = ''
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:

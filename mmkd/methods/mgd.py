@@ -9,7 +9,7 @@ from mmengine.dist import get_rank
 from torch import Tensor, nn
 
 from mmkd.families import DETECTORS, family_of, is_two_stage, segmentor
-from mmkd.functional import check_choice, weight_or
+from mmkd.functional import check_choice, check_number, weight_or
 from mmkd.functional.pyramid import bind_pyramid, check_maps
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
@@ -87,11 +87,12 @@ class MGD(PairObjective):
         **pair: Any,
     ) -> None:
         super().__init__(student, teacher, weight_or(1.0, weight), **pair)
-        if mask_ratio is not None and not 0 <= mask_ratio <= 1:
-            raise ValueError(f'MGD: mask_ratio must lie in [0, 1], found {mask_ratio}.')
-        self.asked_weight, self.mask_ratio, self.seed = weight, mask_ratio, seed
+        self.asked_weight = weight
+        self.mask_ratio = check_number('MGD', 'mask_ratio', mask_ratio, 0, 1, optional=True)
+        self.seed = check_number('MGD', 'seed', seed, 0, whole=True)
         self.mask = check_choice('MGD', 'mask', mask, ('spatial', 'channel'))
-        self.mask_ignore, self.ignore_index = mask_ignore, ignore_index
+        self.mask_ignore = mask_ignore
+        self.ignore_index = check_number('MGD', 'ignore_index', ignore_index, whole=True)
         self.generators = nn.ModuleDict()
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:

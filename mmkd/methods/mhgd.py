@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from mmkd.adapters.convolution import consecutive_adapters
 from mmkd.families import DETECTORS, classifier
-from mmkd.functional import check_at_least, check_choice
+from mmkd.functional import check_choice, check_number
 from mmkd.functional.gather import all_gather_rows
 from mmkd.functional.relations import unit
 from mmkd.functional.singular import aligned_vectors, oriented, right_singular_vectors
@@ -122,7 +122,7 @@ class MHGD(Objective):
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
         self.phase = check_choice('MHGD', 'phase', phase, PHASES)
-        self.heads = int(check_at_least('MHGD', 'heads', heads, 1))
+        self.heads = check_number('MHGD', 'heads', heads, 1, whole=True)
         self.adapt, self.gather = adapt, gather
         self.adapters, self.attention = nn.ModuleList(), nn.ModuleList()
         self.estimators = nn.ModuleList()

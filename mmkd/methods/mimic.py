@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mmkd.families import DETECTORS
 from mmkd.families.regions import Regions
-from mmkd.functional import check_choice
+from mmkd.functional import check_choice, check_number
 from mmkd.functional.boxes import aligned, spread
 from mmkd.functional.crops import NORMS, crop_distance, level_weights
 from mmkd.levels import Level
@@ -86,9 +86,7 @@ class Mimic(PairObjective):
         self.regions = Regions('Mimic', proposal_source, proposals, fg_fraction)
         self.mode = check_choice('Mimic', 'mode', mode, ('crop', 'roialign'))
         self.norm = check_choice('Mimic', 'norm', norm, NORMS)
-        if pooled < 1:
-            raise ValueError(f'Mimic: pooled must be at least 1, found {pooled}.')
-        self.pooled, self.scale = pooled, 1
+        self.pooled, self.scale = check_number('Mimic', 'pooled', pooled, 1, whole=True), 1
         self.strides: list[int] = []
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:

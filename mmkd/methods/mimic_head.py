@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mmkd.families import two_stage
 from mmkd.families.agreement import check_coders, uses_sigmoid
+from mmkd.functional import check_number
 from mmkd.objective import Objective, Taps
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
@@ -48,11 +49,10 @@ class MimicHead(Objective):
         alpha_box: float = 1.0,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
-        if min(alpha_class, alpha_box) < 0:
-            raise ValueError(
-                f'MimicHead: weights must be at least 0, found {alpha_class} and {alpha_box}.'
-            )
-        self.alphas = alpha_class, alpha_box
+        self.alphas = (
+            check_number('MimicHead', 'alpha_class', alpha_class, 0),
+            check_number('MimicHead', 'alpha_box', alpha_box, 0),
+        )
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         two_stage.check_box_heads('MimicHead', student, teacher, softmax=False)

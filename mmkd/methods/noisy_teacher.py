@@ -9,7 +9,7 @@ from mmengine.dist import get_rank
 from torch import Tensor, nn
 
 from mmkd.families import logits
-from mmkd.functional import check_at_least, check_choice
+from mmkd.functional import check_choice, check_number
 from mmkd.methods.l2_logit import half_squared_error
 from mmkd.objective import Objective, Taps
 from mmkd.registry import MODELS
@@ -59,12 +59,10 @@ class NoisyTeacher(Objective):
         seed: int = 0,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
-        self.alpha = check_at_least('NoisyTeacher', 'alpha', alpha)
-        if alpha > 1:
-            raise ValueError(f'NoisyTeacher: alpha is a share of the rows, found {alpha}.')
-        self.sigma = check_at_least('NoisyTeacher', 'sigma', sigma)
+        self.alpha = check_number('NoisyTeacher', 'the share alpha', alpha, 0, 1)
+        self.sigma = check_number('NoisyTeacher', 'sigma', sigma, 0)
         self.noise = check_choice('NoisyTeacher', 'noise', noise, ('sample', 'logit'))
-        self.seed, self.kind = seed, ''
+        self.seed, self.kind = check_number('NoisyTeacher', 'seed', seed, 0, whole=True), ''
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         self.kind = logits.bind_rows(self, student, teacher)

@@ -12,7 +12,7 @@ from mmkd.families import predictions
 from mmkd.families.agreement import both, check_classes, check_coders, check_priors
 from mmkd.families.dense import dense_head
 from mmkd.families.head_kinds import is_yolov3
-from mmkd.functional import check_at_least, check_choice
+from mmkd.functional import check_choice, check_number
 from mmkd.functional.logits import bernoulli_kl
 from mmkd.objective import Objective, Taps, crop_padding
 from mmkd.registry import MODELS
@@ -121,11 +121,11 @@ class OD200F(Objective):
         suppress_obj: bool = True,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
-        if check_at_least('OD200F', 'window', window, 1) % 2 != 1:
+        self.window = check_number('OD200F', 'window', window, 1, whole=True)
+        if self.window % 2 == 0:
             raise ValueError(f'OD200F: window must be an odd number of cells, found {window}.')
-        if check_at_least('OD200F', 'obj_thr', obj_thr) > 1:
-            raise ValueError(f'OD200F: obj_thr must lie in [0, 1], found {obj_thr}.')
-        self.window, self.obj_thr, self.suppress_obj = window, obj_thr, suppress_obj
+        self.obj_thr = check_number('OD200F', 'obj_thr', obj_thr, 0, 1)
+        self.suppress_obj = suppress_obj
         self.f = check_choice('OD200F', 'f', f, ('l2', 'head'))
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import isfinite
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.families import DETECTORS, is_two_stage
-from mmkd.functional import weight_or
+from mmkd.functional import check_number, weight_or
 from mmkd.functional.pyramid import bind_pyramid, check_maps
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
@@ -75,9 +74,8 @@ class PKD(PairObjective):
         **pair: Any,
     ) -> None:
         super().__init__(student, teacher, weight_or(1.0, weight), **pair)
-        if not (isfinite(std_floor) and std_floor >= 0):
-            raise ValueError(f'PKD: std_floor must be finite and at least 0, found {std_floor}.')
-        self.asked_weight, self.std_floor = weight, std_floor
+        self.asked_weight = weight
+        self.std_floor = check_number('PKD', 'std_floor', std_floor, 0)
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         super().bind(student, teacher)

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmkd.families import logits
-from mmkd.functional import check_at_least, check_temperature
+from mmkd.functional import check_number, check_temperature
 from mmkd.functional.logits import decoupled_kl
 from mmkd.objective import Objective, Taps
 from mmkd.registry import MODELS
@@ -74,10 +74,10 @@ class PRDKD(Objective):
         eps: float = 1e-6,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
-        self.alpha = check_at_least('PRDKD', 'alpha', alpha)
-        self.beta = check_at_least('PRDKD', 'beta', beta)
+        self.alpha = check_number('PRDKD', 'alpha', alpha, 0)
+        self.beta = check_number('PRDKD', 'beta', beta, 0)
         self.tau = check_temperature('PRDKD', tau)
-        self.eps = check_at_least('PRDKD', 'eps', eps)
+        self.eps = check_number('PRDKD', 'eps', eps, 0)
         self.tau_square, self.unbiased, self.detach_stats = tau_square, unbiased, detach_stats
         self.kind = ''
 

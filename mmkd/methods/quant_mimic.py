@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import ceil, isfinite
+from math import ceil
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mmkd.families import DETECTORS
 from mmkd.families.regions import Regions
-from mmkd.functional import check_choice
+from mmkd.functional import check_choice, check_number
 from mmkd.functional.crops import NORMS, crop_distance
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
@@ -89,8 +89,7 @@ class QuantMimic(PairObjective):
         **pair: Any,
     ) -> None:
         super().__init__(student, teacher, weight, adapt=adapt, **pair)
-        if step is not None and not (step > 0 and isfinite(step)):
-            raise ValueError(f'QuantMimic: step must be a finite number above 0, found {step}.')
+        check_number('QuantMimic', 'step', step, above=0, optional=True)
         self.signed = signed
         self.norm = check_choice('QuantMimic', 'norm', norm, NORMS)
         self.regions = Regions('QuantMimic', proposal_source, proposals)

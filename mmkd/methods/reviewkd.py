@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.families import DETECTORS, classifier
-from mmkd.functional import check_at_least
+from mmkd.functional import check_number
 from mmkd.levels import Level, pair_levels
 from mmkd.objective import Objective, Taps
 from mmkd.registry import MODELS
@@ -104,7 +104,7 @@ class ReviewKD(Objective):
         max_mid: int = 512,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
-        self.max_mid = int(check_at_least('ReviewKD', 'max_mid', max_mid, 1))
+        self.max_mid = check_number('ReviewKD', 'max_mid', max_mid, 1, whole=True)
         self.pairs: list[tuple[int, int]] = []
         self.fusions = nn.ModuleList()
 

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mmkd.families import WITH_INSTANCES, classifier
 from mmkd.families.instances import Instances
-from mmkd.functional import check_at_least, check_choice, weight_or
+from mmkd.functional import check_choice, check_number, weight_or
 from mmkd.functional.relations import distances, unit
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
@@ -129,7 +129,7 @@ class RKD(Objective):
 
     def _weights(self, *defaults: float) -> list[float]:
         return [
-            check_at_least('RKD', name, weight_or(default, asked))
+            check_number('RKD', name, weight_or(default, asked), 0)
             for name, default, asked in zip(
                 ('distance', 'angle'), defaults, self.asked, strict=True
             )

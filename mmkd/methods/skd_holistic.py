@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from mmkd.adapters.critic import LEAST_SIDE, Critic, gradient_penalty
 from mmkd.families import segmentor
-from mmkd.functional import check_at_least, check_choice
+from mmkd.functional import check_choice, check_number
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
 from mmkd.registry import MODELS
@@ -122,15 +122,15 @@ class SKDHolistic(PairObjective):
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name, None, resize)
         name = 'SKDHolistic'
-        self.student_factor = check_at_least(name, 'student_factor', student_factor)
+        self.student_factor = check_number(name, 'student_factor', student_factor, 0)
         self.variant = check_choice(name, 'variant', variant, ('wgan-gp', 'hinge'))
-        penalty = 10.0 * (variant == 'wgan-gp') if penalty is None else penalty
-        self.penalty = check_at_least(name, 'penalty', penalty)
+        penalty = 10.0 * (self.variant == 'wgan-gp') if penalty is None else penalty
+        self.penalty = check_number(name, 'penalty', penalty, 0)
         self.input = check_choice(name, 'input', input, _FIRST)
         self.condition_on_image = condition_on_image
         self.penalty_on = check_choice(name, 'penalty_on', penalty_on, ('input', 'map'))
         self.enlarge = enlarge
-        self.width = int(check_at_least(name, 'width', width, 2))
+        self.width = check_number(name, 'width', width, 2, whole=True)
         self.optimizer = dict(_OPTIMIZER if optimizer is None else optimizer)
         self.classes = 0
         self.told = False

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmkd.families import DETECTORS, segmentor
-from mmkd.functional import check_choice
+from mmkd.functional import check_choice, check_number
 from mmkd.functional.affinity import row_gaps
 from mmkd.functional.channel_free import channel_free
 from mmkd.functional.pooling import pool_nodes
@@ -89,10 +89,9 @@ class SKDPair(PairObjective):
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name, None, resize, level_map)
         self.pool = check_choice('SKDPair', 'pool', pool, ('max', 'avg', None))
-        if pool_size != 'half' and (type(pool_size) is not int or pool_size < 1):
-            raise ValueError(
-                f"SKDPair: pool_size must be 'half' or a whole number above 0, found {pool_size!r}."
-            )
+        if pool_size != 'half':
+            name = "pool_size (if not 'half')"
+            pool_size = check_number('SKDPair', name, pool_size, 1, whole=True)
         self.pool_size, self.detach_norm = pool_size, detach_norm
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:

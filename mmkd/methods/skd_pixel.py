@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmkd.families import segmentor
-from mmkd.functional import check_choice, check_temperature, weight_or
+from mmkd.functional import check_choice, check_number, check_temperature, weight_or
 from mmkd.functional.channel_free import channel_free
 from mmkd.functional.logits import soft_kl
 from mmkd.levels import Level
@@ -82,12 +82,14 @@ class SKDPixel(PairObjective):
         ignore_index: int = 255,
         resize: str | None = None,
     ) -> None:
+        reduction = check_choice('SKDPixel', 'reduction', reduction, REDUCTIONS)
         self_weight = 1.0 if reduction == 'per_pixel' else 10.0
         weight = weight_or(self_weight, weight)
         super().__init__(student, teacher, weight, teacher_name, adapt=None, resize=resize)
         self.tau = check_temperature('SKDPixel', tau)
-        self.reduction = check_choice('SKDPixel', 'reduction', reduction, REDUCTIONS)
-        self.mask_ignore, self.ignore_index = mask_ignore, ignore_index
+        self.reduction = reduction
+        self.mask_ignore = mask_ignore
+        self.ignore_index = check_number('SKDPixel', 'ignore_index', ignore_index, whole=True)
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         super().bind(student, teacher)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mmkd.families import DETECTORS, classifier, family_of
 from mmkd.families.embeddings import row_pairs
-from mmkd.functional import check_at_least
+from mmkd.functional import check_number
 from mmkd.functional.gather import all_gather_rows
 from mmkd.functional.relations import distances, unit
 from mmkd.levels import Level
@@ -85,8 +85,8 @@ class TripletDistillation(Objective):
         gather: bool = True,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
-        self.low = check_at_least('TripletDistillation', 'low', low)
-        self.high = check_at_least('TripletDistillation', 'high', high, low)
+        self.low = check_number('TripletDistillation', 'low', low, 0)
+        self.high = check_number('TripletDistillation', 'high', high, low)
         self.running_max, self.gather = running_max, gather
         self.register_buffer('largest', torch.zeros(()))
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mmkd.families import logits
 from mmkd.families.agreement import named
+from mmkd.functional import check_number
 from mmkd.objective import Objective, Taps
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
@@ -49,7 +50,8 @@ class TSD(Objective):
 
     def __init__(self, student: Taps = None, weight: Any = None, k: int | None = None) -> None:
         super().__init__(student, weight=weight)
-        self.k, self.classes, self.kind = k, 0, ''
+        self.k = check_number('TSD', 'k', k, 2, whole=True, optional=True)
+        self.classes, self.kind = 0, ''
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         self.kind = logits.bind_rows(self, student, None)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.families import segmentor
-from mmkd.functional import check_choice
+from mmkd.functional import check_choice, check_number
 from mmkd.functional.channel_free import channel_free
 from mmkd.levels import Level
 from mmkd.methods.kd import soft_kl
@@ -119,19 +119,18 @@ class TSL(PairObjective):
         resize: str | None = None,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name, adapt=None, resize=resize)
-        if not min(prob_weight, consistency_weight) >= 0 or prob_weight + consistency_weight == 0:
-            raise ValueError(
-                'TSL: prob_weight and consistency_weight must be at least 0 and one of them above, '
-                f'found {prob_weight} and {consistency_weight}.'
-            )
-        self.prob_weight, self.consistency_weight = prob_weight, consistency_weight
+        self.prob_weight = check_number('TSL', 'prob_weight', prob_weight, 0)
+        self.consistency_weight = check_number('TSL', 'consistency_weight', consistency_weight, 0)
+        if not prob_weight and not consistency_weight:
+            raise ValueError('TSL: prob_weight and consistency_weight are both 0.')
         self.prob_loss = check_choice('TSL', 'prob_loss', prob_loss, ('l2', 'kl'))
         self.source = check_choice('TSL', 'source', source, ('logits', 'prob'))
         self.neighbour_reduce = check_choice(
             'TSL', 'neighbour_reduce', neighbour_reduce, ('sum', 'mean')
         )
         self.border = check_choice('TSL', 'border', border, ('valid', 'inbounds'))
-        self.mask_ignore, self.ignore_index = mask_ignore, ignore_index
+        self.mask_ignore = mask_ignore
+        self.ignore_index = check_number('TSL', 'ignore_index', ignore_index, whole=True)
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         super().bind(student, teacher)

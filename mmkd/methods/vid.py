@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.families import DETECTORS, classifier
-from mmkd.functional import check_at_least
+from mmkd.functional import check_number
 from mmkd.functional.pooling import pool_to_smaller
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
@@ -64,9 +64,7 @@ class VID(PairObjective):
         level_map: str | list | None = None,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name, 'auto', 'teacher', level_map)
-        if check_at_least('VID', 'variance', variance) <= _EPS:
-            raise ValueError(f'VID: variance must be above {_EPS}, found {variance}.')
-        self.initial = variance
+        self.initial = check_number('VID', 'variance', variance, above=_EPS)
         self.rho = nn.ParameterList()
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:

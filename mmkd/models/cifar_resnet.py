@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmkd.functional import check_number
 from mmkd.registry import MODELS
 
 INIT = [dict(type='Kaiming', layer='Conv2d'), dict(type='Constant', val=1, layer='BatchNorm2d')]
@@ -43,7 +44,9 @@ class CifarResNet(BaseModule):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg or INIT)
-        blocks, rest = divmod(depth - 2, 6)
+        blocks, rest = divmod(check_number('CifarResNet', 'depth', depth, whole=True) - 2, 6)
+        check_number('CifarResNet', 'base_channels', base_channels, 1, whole=True)
+        check_number('CifarResNet', 'stem_channels', stem_channels, 1, whole=True, optional=True)
         if blocks < 1 or rest:
             raise ValueError(f'CifarResNet: depth must be 6n + 2 (8, 14, 20, …), found {depth}.')
         width = stem_channels or base_channels

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.families.classifier import labels
+from mmkd.functional import check_number
 from mmkd.plan import evaluation, untouched_random_state
 from mmkd.registry import MODELS
 from mmkd.structures import ClassSample
@@ -56,12 +57,8 @@ class Classifier(BaseModel):
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
-        if num_classes < 1:
-            raise ValueError(f'Classifier: num_classes must be at least 1, found {num_classes}.')
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(
-                f'Classifier: label_smoothing must be in [0, 1), found {label_smoothing}.'
-            )
+        num_classes = check_number('Classifier', 'num_classes', num_classes, 1, whole=True)
+        check_number('Classifier', 'label_smoothing', label_smoothing, 0, below=1)
         preprocessor = dict(type=OWN_PREPROCESSOR) | (data_preprocessor or {})
         if preprocessor['type'] == OWN_PREPROCESSOR:
             preprocessor.setdefault('num_classes', num_classes)

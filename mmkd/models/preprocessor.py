@@ -9,6 +9,7 @@ from mmengine.model import ImgDataPreprocessor
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmkd.functional import check_number
 from mmkd.registry import MODELS
 
 
@@ -46,11 +47,10 @@ class ClassificationDataPreprocessor(ImgDataPreprocessor):
     ) -> None:
         super().__init__(**kwargs)
         owner = type(self).__name__
-        if min(mixup, cutmix) < 0 or not 0 <= mix_prob <= 1:
-            raise ValueError(
-                f'{owner}: mixup and cutmix must be at least 0 and mix_prob in [0, 1], found '
-                f'{mixup}, {cutmix} and {mix_prob}.'
-            )
+        check_number(owner, 'num_classes', num_classes, 1, whole=True, optional=True)
+        check_number(owner, 'mixup', mixup, 0)
+        check_number(owner, 'cutmix', cutmix, 0)
+        check_number(owner, 'mix_prob', mix_prob, 0, 1)
         if (mixup or cutmix) and not num_classes:
             raise ValueError(f'{owner}: mixtures need num_classes=, the length of their targets.')
         mixers = [(mix_images, mixup), (cut_images, cutmix)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmkd.functional import check_number
 from mmkd.models.cifar_resnet import INIT
 from mmkd.registry import MODELS
 
@@ -31,11 +32,9 @@ class BottleneckProjector(BaseModule):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg or INIT)
-        if factor < 1 or out_channels < factor:
-            raise ValueError(
-                f'BottleneckProjector: factor must be from 1 to out_channels={out_channels}, '
-                f'found {factor}.'
-            )
+        owner = type(self).__name__
+        out_channels = check_number(owner, 'out_channels', out_channels, 1, whole=True)
+        factor = check_number(owner, 'factor', factor, 1, out_channels, whole=True)
         middle = out_channels // factor
         self.layers = nn.Sequential(
             *_layer(in_channels, middle, 1),

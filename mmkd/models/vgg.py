@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmkd.functional import check_choice, check_number
 from mmkd.models.cifar_resnet import INIT
 from mmkd.registry import MODELS
 
@@ -50,8 +51,8 @@ class CifarVGG(BaseModule):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg or INIT)
-        if depth not in DEPTHS:
-            raise ValueError(f'CifarVGG: depth must be one of {list(DEPTHS)}, found {depth}.')
+        check_choice('CifarVGG', 'depth', depth, DEPTHS)
+        check_number('CifarVGG', 'base_channels', base_channels, 1, whole=True)
         width = 3
         for index, (count, factor) in enumerate(zip(DEPTHS[depth], (1, 2, 4, 8, 8), strict=True)):
             self.add_module(f'stage{index}', _stage(width, factor * base_channels, count))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmkd.functional import check_number
 from mmkd.models.cifar_resnet import INIT
 from mmkd.registry import MODELS
 
@@ -43,7 +44,10 @@ class WideResNet(BaseModule):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg or INIT)
-        blocks, rest = divmod(depth - 4, 6)
+        owner = type(self).__name__
+        blocks, rest = divmod(check_number(owner, 'depth', depth, whole=True) - 4, 6)
+        check_number(owner, 'widen_factor', widen_factor, 1, whole=True)
+        check_number(owner, 'base_channels', base_channels, 1, whole=True)
         if blocks < 1 or rest:
             raise ValueError(f'WideResNet: depth must be 6n + 4 (10, 16, 22, …), found {depth}.')
         width = base_channels

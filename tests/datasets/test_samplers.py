@@ -139,7 +139,7 @@ def test_super_classes_are_clusters_of_embeddings(tmp_path):
     ('options', 'message'),
     [
         (dict(batch_size=10, per_class=4), 'multiple of per_class, found 10 and 4'),
-        (dict(batch_size=10, per_class=0), 'multiple of per_class'),
+        (dict(batch_size=10, per_class=0), 'per_class must be a whole number of at least 1'),
         (dict(batch_size=14, per_class=2), '2 images each of 7 classes, but there are 6'),
     ],
 )

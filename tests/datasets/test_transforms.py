@@ -122,13 +122,25 @@ def test_packing_takes_the_meta_information_that_is_there():
 @pytest.mark.parametrize(
     ('make', 'message'),
     [
-        (lambda: RandomResizedCrop(0), 'scale must be at least 1'),
-        (lambda: RandomResizedCrop(8, area=(0.5, 0.1)), r'area=\(0.5, 0.1\)'),
-        (lambda: RandomResizedCrop(8, aspect=(0, 1)), r'aspect=\(0, 1\)'),
-        (lambda: RandomCrop(0), 'size must be at least 1'),
-        (lambda: RandomCrop(4, padding=-1), 'padding at least 0, found 4 and -1'),
-        (lambda: ColorJitter(hue=0.6), 'hue at most 0.5, found .* hue 0.6'),
-        (lambda: ColorJitter(contrast=-1), 'at least 0 .* found 0.0, -1'),
+        (lambda: RandomResizedCrop(0), 'scale must be a whole number of at least 1'),
+        (
+            lambda: RandomResizedCrop(8, area=(0.5, 0.1)),
+            'upper bound of area must be a finite number of at least 0.5, found 0.1',
+        ),
+        (
+            lambda: RandomResizedCrop(8, aspect=(0, 1)),
+            'lower bound of aspect must be a finite number above 0, found 0',
+        ),
+        (lambda: RandomCrop(0), 'size must be a whole number of at least 1'),
+        (
+            lambda: RandomCrop(4, padding=-1),
+            'padding must be a whole number of at least 0, found -1',
+        ),
+        (lambda: ColorJitter(hue=0.6), 'hue must be a finite number from 0 to 0.5, found 0.6'),
+        (
+            lambda: ColorJitter(contrast=-1),
+            'contrast must be a finite number of at least 0, found -1',
+        ),
     ],
 )
 def test_options_out_of_range_are_refused(make, message):

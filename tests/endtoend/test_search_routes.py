@@ -186,7 +186,7 @@ def test_probes_of_another_search_are_refused(searched):
     ('options', 'message'),
     [
         (dict(epochs=4), 'trains 8 epochs of 4 steps, but the whole run has 24 steps'),
-        (dict(epochs=0), 'epochs must be a finite number of at least 1'),
+        (dict(epochs=0), 'epochs must be a whole number of at least 1'),
         (dict(rank='accuracy'), "rank must be one of .'joint', 'task'."),
         (dict(hold_out=0.001), '0.001 of 40 training images are 0'),
         (dict(objective='kd'), "found name 'kd' and of that kind: guide"),

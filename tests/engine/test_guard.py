@@ -180,10 +180,11 @@ def test_a_resting_objective_is_watched_when_it_starts(running):
 
 
 @pytest.mark.parametrize(
-    'preflight', [dict(steps=-1), dict(ratio=0), dict(score=-3), dict(stepz=3)]
+    'preflight',
+    [dict(steps=-1), dict(ratio=float('inf')), dict(score=1.5), dict(stepz=3), 'False', None],
 )
 def test_bad_options(preflight):
-    with pytest.raises(ValueError, match='preflight'):
+    with pytest.raises((ValueError, TypeError), match='preflight'):
         Guard.of(preflight)
 
 

@@ -42,5 +42,5 @@ def test_more_than_there_are_classes_is_refused():
 
 @pytest.mark.parametrize('topk', [(), (0, 1)])
 def test_no_k_and_k_below_one_are_refused(topk):
-    with pytest.raises(ValueError, match='at least 1, found'):
+    with pytest.raises(ValueError, match='topk must be'):
         Accuracy(topk=topk)

@@ -202,10 +202,10 @@ def larger():
 @pytest.mark.parametrize(
     ('build', 'message'),
     [
-        (lambda: Chen2017(mu=2), r'mu must lie in \[0, 1\]'),
-        (lambda: Chen2017(mu=0, additive=True), 'above 0 if additive'),
-        (lambda: Chen2017(nu=-1), "finite and at least 0.*'nu': -1"),
-        (lambda: Chen2017(tau=0), 'tau must be above 0'),
+        (lambda: Chen2017(mu=2), 'mu must be a finite number from 0 to 1'),
+        (lambda: Chen2017(mu=0, additive=True), 'additive=True mu must be above 0'),
+        (lambda: Chen2017(nu=-1), 'nu must be a finite number of at least 0, found -1'),
+        (lambda: Chen2017(tau=0), 'tau must be a finite number above 0'),
         (lambda: Chen2017(soft='mse'), 'soft must be one of'),
         (lambda: bound(detector('gfl')), 'student is GFL with GFLHead and .* LD is for GFL'),
         (

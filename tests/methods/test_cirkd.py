@@ -90,7 +90,7 @@ def test_objective():
 @pytest.mark.parametrize(
     ('build', 'message'),
     [
-        (lambda: CIRKD(tau=0), 'tau must be above 0'),
+        (lambda: CIRKD(tau=0), 'tau must be a finite number above 0'),
         (lambda: CIRKD(pool=0), 'pool must be a whole number'),
         (lambda: CIRKD().bind(nn.Module(), ToySegmentor()), 'without a decode_head'),
         (

@@ -167,7 +167,7 @@ def test_sizes_and_what_is_saved():
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (dict(tau=0), 'tau must be above 0'),
+        (dict(tau=0), 'tau must be a finite number above 0'),
         (dict(pixel_size=0), 'pixel_size must be'),
         (dict(pushed=0), 'pushed must be'),
         (dict(regions=0), 'regions must be'),

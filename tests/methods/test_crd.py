@@ -242,8 +242,8 @@ def test_samples_must_have_numbers_and_labels():
         (dict(size=1), 'size must be'),
         (dict(negatives=0), 'negatives must be'),
         (dict(dim=0), 'dim must be'),
-        (dict(tau=0), 'tau must be above 0'),
-        (dict(momentum=1.5), 'momentum must be at most 1'),
+        (dict(tau=0), 'tau must be a finite number above 0'),
+        (dict(momentum=1.5), 'momentum must be a finite number from 0 to 1'),
         (dict(momentum=-0.5), 'momentum must be'),
     ],
 )

@@ -363,12 +363,12 @@ def wide_neck():
 @pytest.mark.parametrize(
     ('build', 'message'),
     [
-        (lambda: CrossKD(stop=-1), 'stop must be a finite number of at least 0'),
+        (lambda: CrossKD(stop=-1), 'stop must be a whole number of at least 0'),
         (lambda: CrossKD(hold='never'), 'hold must be one of'),
         (lambda: CrossKD(classes=-1), 'classes must be a finite number'),
         (lambda: CrossKD(boxes=math.nan), 'boxes must be a finite number'),
         (lambda: CrossKD(stop=5).bind(deep('gfl'), deep('gfl')), 'at most 4, or 0, found 5'),
-        (lambda: CrossKD(stop=1.5).bind(deep('gfl'), deep('gfl')), 'or 0, found 1.5'),
+        (lambda: CrossKD(stop=1.5).bind(deep('gfl'), deep('gfl')), 'stop must be a whole number'),
         (lambda: CrossKD(stop=0).bind(deep('gfl'), wide_neck()), r'widths: .* \[8\] and .* \[16\]'),
     ],
 )

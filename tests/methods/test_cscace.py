@@ -119,7 +119,7 @@ def test_all_labels_ignored():
 def test_what_is_refused(monkeypatch):
     with pytest.raises(ValueError, match='both 0'):
         CSCACE(csc=0, ace=0)
-    with pytest.raises(ValueError, match='share in'):
+    with pytest.raises(ValueError, match='the share fixed must be'):
         CSCACE(fixed=1.5)
     with pytest.raises(ValueError, match='3 classes and the teacher 4'):
         CSCACE().bind(ToySegmentor(num_classes=3), ToySegmentor(num_classes=4))

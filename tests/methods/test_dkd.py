@@ -120,8 +120,8 @@ def test_classifiers():
 @pytest.mark.parametrize(
     ('build', 'message'),
     [
-        (lambda: DKD(tau=0), 'tau must be above 0'),
-        (lambda: DKD(beta=-1), 'beta must be finite and at least 0'),
+        (lambda: DKD(tau=0), 'tau must be a finite number above 0'),
+        (lambda: DKD(beta=-1), 'beta must be a finite number of at least 0'),
         (lambda: DKD().bind(ToySegmentor(), ToyClassifier()), 'of any model, KD segmentors'),
         (lambda: DKD().bind(ToyClassifier(), ToyClassifier(5)), 'student.* has 3 and .* 5'),
         (lambda: DKD().bind(ToyClassifier(1), ToyClassifier(1)), 'one class is always 1'),

@@ -245,7 +245,9 @@ def test_bad_input():
     with pytest.raises(ValueError, match='preset must be one of'):
         FBKD(preset='two_stage')
     for name in ('alpha', 'beta', 'gamma'):
-        with pytest.raises(ValueError, match=f'{name} must be finite and at least 0, found -1'):
+        with pytest.raises(
+            ValueError, match=f'{name} must be a finite number of at least 0, or None, found -1'
+        ):
             FBKD(**{name: -1})
     with pytest.raises(ValueError, match='temperature tau'):
         FBKD(tau=0.0)

@@ -253,7 +253,7 @@ def test_bad_input():
         ValueError, match='factor context must be a finite number of at least 0, found -1'
     ):
         FGD(factors=dict(context=-1))
-    with pytest.raises(ValueError, match='temperature tau must be above 0'):
+    with pytest.raises(ValueError, match='temperature tau must be a finite number above 0'):
         FGD(tau=0)
     with pytest.raises(ValueError, match='coord_ref must be one of'):
         FGD(coord_ref='pad_shape')

@@ -324,7 +324,7 @@ def test_options_change_the_masks_of_a_step():
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (dict(psi=1.2), r'psi must lie in \[0, 1\], found 1.2'),
+        (dict(psi=1.2), r'psi must be a finite number from 0 to 1, found 1.2'),
         (dict(level_rule='nearest'), 'level_rule must be one of'),
         (dict(pixel_offset=2), 'pixel_offset must be one of'),
         (dict(adapt='conv1x1_bn_relu'), 'adapt must be one of'),

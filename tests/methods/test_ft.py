@@ -82,7 +82,7 @@ def test_one_phase_after_the_other():
 def test_what_is_refused():
     for options, message in (
         (dict(phase='both'), 'phase must be one of'),
-        (dict(rate=0), 'rate must be above 0'),
+        (dict(rate=0), 'rate must be a finite number above 0'),
         (dict(variant='l2'), 'variant must be one of'),
     ):
         with pytest.raises(ValueError, match=message):

@@ -324,10 +324,10 @@ def test_partition_is_saved_and_learns_in_training_only():
 @pytest.mark.parametrize(
     ('build', 'message'),
     [
-        (lambda: HDKD(subspaces=0), 'at least 1, found 0, 8 and 500'),
+        (lambda: HDKD(subspaces=0), 'subspaces must be a whole number of at least 1, found 0'),
         (lambda: HDKD(groups=0), 'at least 1'),
         (lambda: HDKD(refresh=0), 'at least 1'),
-        (lambda: HDKD(tau=0), 'tau must be above 0'),
+        (lambda: HDKD(tau=0), 'tau must be a finite number above 0'),
         (lambda: HDKD(factors=dict(gate=1)), 'a key of factors must be one of'),
         (
             lambda: HDKD(factors=dict(local=math.inf)),

@@ -139,9 +139,9 @@ def test_same_network_and_no_boxes():  # LD-2
 @pytest.mark.parametrize(
     ('build', 'message'),
     [
-        (lambda: LD(main=-1), 'weights must be finite and at least 0'),
-        (lambda: LD(gamma=2), r'gamma must lie in \[0, 1\]'),
-        (lambda: LD(tau=0), 'tau must be above 0'),
+        (lambda: LD(main=-1), 'main must be a finite number of at least 0'),
+        (lambda: LD(gamma=2), r'gamma must be a finite number from 0 to 1'),
+        (lambda: LD(tau=0), 'tau must be a finite number above 0'),
         (lambda: LD(region='iou'), 'region must be one of'),
         (
             lambda: LD().bind(detector('gfl'), detector('atss')),

@@ -136,7 +136,7 @@ def test_mask_leaves_cells_out():
 
 def test_bad_input():
     for ratio in (-0.1, 1.1, float('nan')):
-        with pytest.raises(ValueError, match=r'mask_ratio must lie in \[0, 1\]'):
+        with pytest.raises(ValueError, match=r'mask_ratio must be a finite number from 0 to 1'):
             MGD(mask_ratio=ratio)
     with pytest.raises(ValueError, match="mask must be one of .'spatial', 'channel'."):
         MGD(mask='cells')

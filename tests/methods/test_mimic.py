@@ -206,9 +206,9 @@ class Featureless(nn.Module):
 @pytest.mark.parametrize(
     ('build', 'message'),
     [
-        (lambda: Mimic(proposals=0), 'proposals must be at least 1, found 0'),
-        (lambda: Mimic(pooled=0), 'pooled must be at least 1, found 0'),
-        (lambda: Mimic(fg_fraction=2), r'fg_fraction must lie in \[0, 1\]'),
+        (lambda: Mimic(proposals=0), 'proposals must be a whole number of at least 1, found 0'),
+        (lambda: Mimic(pooled=0), 'pooled must be a whole number of at least 1, found 0'),
+        (lambda: Mimic(fg_fraction=2), r'fg_fraction must be a finite number from 0 to 1'),
         (lambda: Mimic(norm='c'), 'norm must be one of'),
         (lambda: Mimic(mode='c'), 'mode must be one of'),
         (lambda: Mimic(proposal_source='rpn'), 'proposal_source must be one of'),

@@ -261,9 +261,9 @@ def bound(student, teacher):
     ('build', 'message'),
     [
         (lambda: OD200F(window=2), 'window must be an odd number of cells, found 2'),
-        (lambda: OD200F(window=0), 'window must be a finite number of at least 1, found 0'),
-        (lambda: OD200F(obj_thr=1.5), r'obj_thr must lie in \[0, 1\], found 1.5'),
-        (lambda: OD200F(obj_thr=-1), 'obj_thr must be a finite number of at least 0'),
+        (lambda: OD200F(window=0), 'window must be a whole number of at least 1, found 0'),
+        (lambda: OD200F(obj_thr=1.5), r'obj_thr must be a finite number from 0 to 1, found 1.5'),
+        (lambda: OD200F(obj_thr=-1), 'obj_thr must be a finite number from 0 to 1, found -1'),
         (lambda: OD200F(f='l1'), 'f must be one of'),
         (
             lambda: bound(yolo(), detector('retinanet')),

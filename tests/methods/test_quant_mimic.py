@@ -160,11 +160,17 @@ def test_same_network():
 @pytest.mark.parametrize(
     ('build', 'message'),
     [
-        (lambda: QuantMimic(step=0), 'step must be a finite number above 0, found 0'),  # QM-6
+        (
+            lambda: QuantMimic(step=0),
+            'step must be a finite number above 0, or None, found 0',
+        ),  # QM-6
         (lambda: QuantMimic(step=-1.0), 'found -1.0'),
         (lambda: QuantMimic(step=float('nan')), 'found nan'),
         (lambda: QuantMimic(norm='c'), 'QuantMimic: norm must be one of'),
-        (lambda: QuantMimic(proposals=0), 'QuantMimic: proposals must be at least 1'),
+        (
+            lambda: QuantMimic(proposals=0),
+            'QuantMimic: proposals must be a whole number of at least 1',
+        ),
     ],
 )
 def test_bad_input(build, message):

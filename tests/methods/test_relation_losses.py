@@ -602,11 +602,14 @@ def test_default_taps():
         (lambda: CCKD('x').setup(None, None), 'Name one tap of each'),
         (lambda: TripletDistillation(low=0.5, high=0.2), 'high must be .* at least 0.5'),
         (lambda: DarkRank(variant='list'), 'variant must be one of'),
-        (lambda: DarkRank(length=1), 'length must be at least 2, found 1'),
-        (lambda: DarkRank(variant='soft', length=7), 'at most 6, found 7'),
-        (lambda: DarkRank(variant='soft', length=None), 'at most 6, found None'),
+        (
+            lambda: DarkRank(length=1),
+            'length must be a whole number of at least 2, or None, found 1',
+        ),
+        (lambda: DarkRank(variant='soft', length=7), 'from 2 to 6, found 7'),
+        (lambda: DarkRank(variant='soft', length=None), 'from 2 to 6, found None'),
         (lambda: DarkRank(beta=0.5), 'beta must be .* at least 1'),
-        (lambda: InformationFlow(decay=0), r'decay must be in \(0, 1\]'),
+        (lambda: InformationFlow(decay=0), 'decay must be a finite number above 0 and at most 1'),
         (lambda: InformationFlow(epochs=0), 'epochs must be'),
     ],
 )

@@ -75,7 +75,7 @@ def test_the_projector_is_a_bottleneck():
     shapes = [tuple(m.weight.shape) for m in layers if isinstance(m, nn.Conv2d)]
     assert shapes == [(2, 6, 1, 1), (2, 2, 3, 3), (8, 2, 1, 1)]
     assert (layers(torch.randn(2, 6, 4, 5)) >= 0).all()
-    with pytest.raises(ValueError, match='factor must be from 1 to out_channels=8, found 9'):
+    with pytest.raises(ValueError, match='factor must be a whole number from 1 to 8, found 9'):
         BottleneckProjector(6, 8, factor=9)
 
 

@@ -207,10 +207,10 @@ def test_everything_ignored_is_zero_with_a_graph():
 @pytest.mark.parametrize(
     ('build', 'message'),
     [
-        (lambda: SKDPixel(tau=0), 'tau must be above 0'),
+        (lambda: SKDPixel(tau=0), 'tau must be a finite number above 0'),
         (lambda: SKDPixel(reduction='mean'), 'reduction must be one of'),
         (lambda: SKDPair(pool='min'), 'pool must be one of'),
-        (lambda: SKDPair(pool_size=0), "pool_size must be 'half' or a whole number"),
+        (lambda: SKDPair(pool_size=0), r"pool_size \(if not 'half'\) must be a whole number"),
         (lambda: SKDPair(resize='both'), 'resize must be'),
         (lambda: SKDPixel().bind(ToySegmentor(), ToySegmentor(num_classes=4)), '3 .*teacher 4'),
         (

@@ -255,7 +255,7 @@ def test_the_plan_shows_critic_and_optimiser():
         (lambda: SKDHolistic(student_factor=-1), 'student_factor must be a finite number'),
         (lambda: SKDHolistic(variant='wgan'), 'variant must be one of'),
         (lambda: SKDHolistic(penalty=-1), 'penalty must be a finite number'),
-        (lambda: SKDHolistic(width=1), 'width must be a finite number of at least 2'),
+        (lambda: SKDHolistic(width=1), 'width must be a whole number of at least 2'),
         (lambda: SKDHolistic(input='logits'), 'input must be one of'),
         (lambda: SKDHolistic(penalty_on='image'), 'penalty_on must be one of'),
         (lambda: SKDHolistic().bind(ToySegmentor(), ToySegmentor(num_classes=4)), '3 .*teacher 4'),

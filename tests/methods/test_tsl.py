@@ -154,8 +154,8 @@ def test_zero_at_equality():
         (lambda: TSL(source='features'), 'source must be one of'),
         (lambda: TSL(neighbour_reduce='max'), 'neighbour_reduce must be one of'),
         (lambda: TSL(border='zero'), 'border must be one of'),
-        (lambda: TSL(prob_weight=-1), 'must be at least 0'),
-        (lambda: TSL(prob_weight=0, consistency_weight=0), 'one of them above'),
+        (lambda: TSL(prob_weight=-1), 'prob_weight must be a finite number of at least 0'),
+        (lambda: TSL(prob_weight=0, consistency_weight=0), 'are both 0'),
         (lambda: TSL().bind(ToySegmentor(), ToySegmentor(num_classes=5)), '3 .*teacher 5'),
     ],
 )

@@ -93,8 +93,11 @@ def test_the_width_is_probed_without_a_trace():
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        (dict(num_classes=0), 'num_classes must be at least 1, found 0'),
-        (dict(label_smoothing=1.0), r'label_smoothing must be in \[0, 1\), found 1.0'),
+        (dict(num_classes=0), 'num_classes must be a whole number of at least 1, found 0'),
+        (
+            dict(label_smoothing=1.0),
+            'label_smoothing must be a finite number of at least 0 and below 1, found 1.0',
+        ),
         (
             dict(backbone=dict(type='mmkd.Tokens')),
             r'pools a map .* output of Tokens is \(1, 4096, 3\)',

@@ -1,0 +1,59 @@
+"""Names in a config: any case, and an answer for what is not there."""
+
+import inspect
+
+import pytest
+
+from mmkd.names import did_you_mean, find_name, match_options, options_of
+from mmkd.registry import HOOKS, MODELS
+
+
+def test_a_name_is_found_in_any_case_if_that_is_unambiguous():
+    assert find_name('FGFI', ['FGFI', 'fgfi']) == 'FGFI'
+    assert find_name('cwd', ['CWD', None, 3]) == 'CWD'
+    assert find_name('Cwd', ['CWD', 'cwd']) is None
+    assert find_name(3, ['3']) is None and find_name('x', []) is None
+
+
+def test_the_nearest_name():
+    assert did_you_mean('fgif', ['FGFI', 'CWD']) == " Did you mean 'FGFI'?"
+    assert did_you_mean('zzz', ['FGFI']) == '' and did_you_mean(3, ['FGFI']) == ''
+
+
+def test_options_get_the_names_that_their_owner_knows():
+    assert match_options('teacher', {'DType': 'bf16'}, ['dtype']) == {'dtype': 'bf16'}
+    with pytest.raises(TypeError, match='teacher has no option dtyp; it has dtype. Did you mean'):
+        match_options('teacher', {'dtyp': 'bf16'}, ['dtype'])
+    with pytest.raises(TypeError, match='dtype is given twice'):
+        match_options('teacher', {'dtype': 1, 'Dtype': 2}, ['dtype'])
+    with pytest.raises(TypeError, match='no option 3'):
+        match_options('teacher', {3: 1}, ['dtype'])
+
+
+class Base:
+    def __init__(self, a=1, b=2):
+        self.a, self.b = a, b
+
+
+class Passing(Base):
+    def __init__(self, c=3, **rest):
+        super().__init__(**rest)
+        self.c = c
+
+
+class Closed(Passing):
+    def __init__(self, d=4):
+        super().__init__()
+        self.d = d
+
+
+def test_options_of_a_base_count_only_where_they_are_handed_on():
+    assert list(options_of(Passing)) == ['a', 'b', 'c']
+    assert list(options_of(Closed)) == ['d']
+    assert all(isinstance(p, inspect.Parameter) for p in options_of(Base).values())
+
+
+def test_registries_find_names_in_any_case():
+    assert MODELS.get('mmkd.fgfi') is MODELS.get('FGFI') is MODELS.get('mmkd.FGFI')
+    assert HOOKS.get('mmkd.preflighthook') is HOOKS.get('mmkd.PreflightHook') is not None
+    assert MODELS.get('mmkd.fgfj') is None
