@@ -14,6 +14,7 @@ from mmkd.engine.timing import StepTimer
 from mmkd.functional import check_number
 from mmkd.names import check_flags, did_you_mean, match_options, options_of
 from mmkd.objective import Objective
+from mmkd.operators import respect_strides
 from mmkd.plan import Plan, untouched_random_state
 from mmkd.registry import MODELS
 from mmkd.schedule import Progress
@@ -59,6 +60,7 @@ class Distiller(BaseModel):
             student.setdefault('data_preprocessor', data_preprocessor)
         built = student if isinstance(student, nn.Module) else build_model(student)
         super().__init__()
+        respect_strides()
         self._borrow(built)
         # Nothing below may move the student's random stream: weight 0 equals stock training.
         with untouched_random_state():

@@ -22,6 +22,7 @@ from mmkd.objective import Objective
 from mmkd.scales import teacher_scale
 from mmkd.tap import Recorder, Side, Tap, TapError
 from mmkd.teacher import Teacher, run_route, shortest_route
+from mmkd.teacher_options import apply_options
 
 PROBE_SIZE = 256
 
@@ -135,6 +136,8 @@ class Plan:
                     own_optimizer(objective)  # complains now, not when training starts
                 teacher = self.teacher_of(objective)
                 objective.inherit(self.student, teacher.model if teacher else None)
+        for name, teacher in self.teachers.items():
+            self._apply_options(name, teacher)
         return self
 
     def _bind(self, objective: Objective, teacher: nn.Module | None) -> None:
@@ -199,11 +202,11 @@ class Plan:
         taps = self.teacher_taps(name)
         teacher = self.teachers[name]
         teacher.listen(taps)
-        side = self._try_probe(teacher.model, taps)
-        if teacher.fuse_conv_bn and taps:
-            teacher.fuse()
-            _check_fused(name, taps, side, self._try_probe(teacher.model, taps))
-        return side
+        return self._try_probe(teacher.model, taps)
+
+    def _apply_options(self, name: str, teacher: Teacher) -> None:
+        taps = self.teacher_taps(name)
+        apply_options(name, teacher, lambda: self._try_probe(teacher.model, taps))
 
     @staticmethod
     def _try_probe(model: nn.Module, taps: list[Tap]) -> Side | None:
@@ -250,19 +253,6 @@ class Plan:
             *lines,
             f'  trains {count:,} parameters of its own{how * bool(objective.optimizer)}',
         ]
-
-
-def _check_fused(name: str, taps: list[Tap], before: Side | None, after: Side | None) -> None:
-    """BatchNorms are folded by position; some heads share or reorder them, some taps lie there."""
-    for tap in taps:
-        pairs = zip(before[tap], after[tap], strict=True) if before and after else []
-        errors = [float((a - b).abs().max() / a.abs().max().clamp(min=1e-6)) for a, b in pairs]
-        if not errors or max(errors) > 1e-2:
-            found = f'by {max(errors):.2g}' if errors else 'in a way that cannot be checked'
-            raise ValueError(
-                f"teacher '{name}': fuse_conv_bn=True changes what '{tap}' shows, {found}. "
-                'Set fuse_conv_bn=False, or tap behind the BatchNorm.'
-            )
 
 
 @contextlib.contextmanager

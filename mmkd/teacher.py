@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from mmkd.checkpoint import dataset_meta_of, read_checkpoint, state_dict_of
 from mmkd.config import load_config
+from mmkd.operators import respect_strides
 from mmkd.registry import MODELS
 from mmkd.scales import seen_by_teachers
 from mmkd.tap import Recorder, Side, Tap
@@ -67,6 +68,7 @@ class Teacher:
                 f'teacher {_title(config)} has no checkpoint. Set checkpoint= to a file or URL; '
                 "an untrained teacher must be asked for with checkpoint='random'."
             )
+        respect_strides()
         self.source = checkpoint
         self.model = build_model(config, cfg_options)
         self.loaded_keys = 0
@@ -78,7 +80,6 @@ class Teacher:
         self.fuse_conv_bn = fuse_conv_bn
         self.dtype = DTYPES[dtype]
         self.memory_format = torch.channels_last if memory_format else torch.preserve_format
-        self.model.to(dtype=self.dtype, memory_format=self.memory_format)
         self.route = 'tensor'
         self.recorder: Recorder | None = None
 

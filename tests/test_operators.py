@@ -1,0 +1,76 @@
+"""Operators that read memory without looking at strides get tensors in which that is right."""
+
+import mmcv.ops
+import pytest
+import torch
+
+from mmkd.operators import contiguous, respect_strides
+
+respect_strides()
+
+ROIS = torch.tensor([[0, 1.0, 2, 9, 8], [1, 3, 1, 14, 11]])
+MAP, OFFSET, MASK = torch.randn(2, 8, 12, 16), torch.randn(2, 18, 12, 16), torch.rand(2, 9, 12, 16)
+
+
+def align(mode):
+    return lambda x: mmcv.ops.roi_align(x, ROIS, (3, 5), 1.0, 2, mode, True)
+
+
+OPERATORS = {
+    'roi_align': (align('avg'), MAP),
+    'roi_align_max': (align('max'), MAP),
+    'roi_align_rotated': (
+        lambda x: mmcv.ops.roi_align_rotated(
+            x, torch.tensor([[0, 5.0, 5, 6, 4, 0.3]]), (3, 5), 1.0, 2, True
+        ),
+        MAP,
+    ),
+    'deform_conv': (mmcv.ops.DeformConv2d(8, 4, 3, padding=1), MAP, OFFSET),
+    'modulated_deform_conv': (
+        mmcv.ops.ModulatedDeformConv2d(8, 4, 3, padding=1),
+        MAP,
+        OFFSET,
+        MASK,
+    ),
+    'psamask': (mmcv.ops.PSAMask('collect', (7, 7)), torch.randn(2, 49, 12, 16)),
+}
+LAYOUTS = {
+    'channels_last': lambda x: x.to(memory_format=torch.channels_last),
+    'transposed': lambda x: x.mT.contiguous().mT,
+}
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.parametrize('name', OPERATORS)
+def test_values_and_gradients_do_not_depend_on_the_layout(name, layout):
+    operator, *inputs = OPERATORS[name]
+
+    def results(change):
+        leaves = [change(x.clone()).requires_grad_() for x in inputs]
+        out = operator(*leaves)
+        seed = change(torch.linspace(-1, 1, out.numel()).view(out.shape))
+        return [out, *torch.autograd.grad(out, leaves, seed)]
+
+    for found, wanted in zip(results(LAYOUTS[layout]), results(lambda x: x), strict=True):
+        assert torch.equal(found, wanted)
+
+
+def test_contiguous_tensors_are_handed_on_untouched():
+    seen = []
+    x = torch.ones(2, 3)
+    contiguous(lambda *args, **kwargs: seen.extend((*args, *kwargs.values())))(x, 5, other=x)
+    assert seen[0] is x and seen[1] == 5 and seen[2] is x
+
+
+def test_what_is_written_into_arguments_arrives():
+    def fill(source, target):
+        assert source.is_contiguous() and target.is_contiguous()
+        target.copy_(source + 1)
+
+    source, target = torch.rand(3, 2).t(), torch.zeros(3, 2).t()
+    version = source._version
+    contiguous(fill)(source.expand(2, 3), target)
+    assert torch.equal(target, source + 1) and source._version == version
+    column = torch.rand(2, 1)
+    contiguous(fill)(column.expand(2, 3), target)  # not written back: it is one column
+    assert torch.equal(target, column.expand(2, 3) + 1)
