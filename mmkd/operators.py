@@ -60,7 +60,9 @@ def contiguous(operator: Callable) -> Callable:
 
 
 def _write_back(original: Tensor, copy: Tensor) -> None:
-    if any(step == 0 and size > 1 for step, size in zip(original.stride(), original.shape)):
+    if any(
+        step == 0 and size > 1 for step, size in zip(original.stride(), original.shape, strict=True)
+    ):
         return  # expanded: one number in several places, never an output
     with torch.no_grad():
         original.data.copy_(copy)  # an input gets its own values: autograd need not know

@@ -67,7 +67,11 @@ def _steps(teacher: Teacher) -> Iterator[tuple[str, Callable[[], Any], float]]:
         yield 'fuse_conv_bn=True', teacher.fuse, EXACT
     if teacher.dtype in LIMITS:
         name = {torch.float16: 'fp16', torch.bfloat16: 'bf16'}[teacher.dtype]
-        yield f'dtype={name!r}', lambda: teacher.model.to(dtype=teacher.dtype), LIMITS[teacher.dtype]
+        yield (
+            f'dtype={name!r}',
+            lambda: teacher.model.to(dtype=teacher.dtype),
+            LIMITS[teacher.dtype],
+        )
     if teacher.memory_format == torch.channels_last:
         yield (
             "memory_format='channels_last'",

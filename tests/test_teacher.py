@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-from torch import nn
 
 from mmkd.plan import probe
 from mmkd.tap import parse_taps

@@ -63,7 +63,9 @@ def test_a_tap_between_a_fused_pair_is_refused():
 def test_numbers_too_large_for_fp16_are_refused():
     model = ToyNet(4)
     nn.init.constant_(model.backbone[0].bias, 1e5)
-    with pytest.raises(ValueError, match="dtype='fp16' changes what 'neck' shows.*set dtype='bf16'"):
+    with pytest.raises(
+        ValueError, match="dtype='fp16' changes what 'neck' shows.*set dtype='bf16'"
+    ):
         planned(model, dtype='fp16')
     planned(model, dtype='bf16')
 
@@ -81,7 +83,9 @@ def test_what_a_box_head_says_of_given_rois_is_compared(monkeypatch):
     student = build_model(tiny_faster_rcnn(4))
     Plan(student, teachers, objectives).prepare()
     answers = iter((1.0, 1.5))
-    with pytest.raises(ValueError, match="channels_last' changes what 'its box head on given RoIs'"):
+    with pytest.raises(
+        ValueError, match="channels_last' changes what 'its box head on given RoIs'"
+    ):
         Plan(student, teachers, objectives).prepare()
 
 
