@@ -15,11 +15,13 @@ from mmkd.functional import check_number
 from mmkd.names import check_flags, did_you_mean, match_options, options_of
 from mmkd.objective import Objective
 from mmkd.operators import respect_strides
-from mmkd.plan import Plan, untouched_random_state
+from mmkd.pixels import Pixels
+from mmkd.plan import Plan
+from mmkd.probe import untouched_random_state
 from mmkd.registry import MODELS
 from mmkd.schedule import Progress
 from mmkd.tap import Recorder, Side, Trace, require_gradient
-from mmkd.teacher import Pixels, Teacher, build_model
+from mmkd.teacher import Teacher, build_model
 
 
 @MODELS.register_module()
@@ -146,6 +148,8 @@ class Distiller(BaseModel):
             name: Trace(inputs, samples, student, sides.get(self._teacher_name(name)), progress)
             for name in active
         }
+        for name, trace in traces.items():
+            self.plan.check_step(name, trace)
         with self.timer('objectives'):
             terms = {name: self._terms(name, weights[name], traces.get(name)) for name in weights}
         self.timer.measure_backward(terms, student, self.objectives.parameters())

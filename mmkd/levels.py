@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from mmkd.tap import Tap
 
 from mmkd.functional import check_number
 
@@ -17,11 +23,35 @@ class Level:
         shape (tuple[int, ...]): without the batch dimension, (C, H, W) for a map.
         stride (int | None): input pixels a cell, None for anything but a map.
         tap (str): where it was seen.
+        rows (int): entries of the batch dimension for each image of the batch, 1 for a map.
     """
 
     shape: tuple[int, ...]
     stride: int | None
     tap: str = ''
+    rows: float = 1
+
+    @classmethod
+    def of(cls, tensor: Tensor, inputs: Tensor, tap: str | Tap) -> Level:
+        """What a tensor (N, C, H, W), (N, L, C), … is, of a batch of pixels (N, C, H, W)."""
+        shape = tuple(tensor.shape[1:])
+        rows = len(tensor) / len(inputs) if tensor.dim() else 1
+        is_map = tensor.dim() == 4 and rows == 1 and shape[1]
+        return cls(shape, round(inputs.shape[2] / shape[1]) if is_map else None, str(tap), rows)
+
+    def like(self, other: Level, height: int) -> bool:
+        """Whether this, as probed, may be ``other``, as a step on ``height`` pixels delivers it.
+
+        Strides may differ by what rounding does to a map, or where a map's size is fixed.
+        """
+        if len(self.shape) != len(other.shape):
+            return False
+        if len(self.shape) in (1, 3) and self.channels != other.channels:
+            return False
+        if self.stride is None or other.stride is None or self.shape == other.shape:
+            return self.stride is None or other.stride is not None
+        wanted = height / self.stride
+        return abs(wanted - other.shape[1]) <= max(1, wanted / 8)
 
     @property
     def channels(self) -> int:
@@ -39,6 +69,7 @@ def pair_levels(
     level_map: Any = None,
     any_stride: bool = False,
     owner: str = 'the objective',
+    options: Collection[str] = ('level_map', 'resize'),
 ) -> list[tuple[int, int]]:
     """Pairs (i, j) of list positions: by stride for maps, by position for anything else.
 
@@ -48,9 +79,11 @@ def pair_levels(
             partner; explicit pairs override.
         any_stride (bool): pair equally many maps by position whatever their strides.
         owner (str): name for error messages.
+        options (Collection[str]): what the owner's config may say, for advice.
 
     Raises:
-        ValueError: levels without a partner; the message lists both sides' strides.
+        ValueError: levels without a partner; the message lists both sides' strides and what the
+            config may say instead.
     """
     if level_map is not None and level_map != 'common':
         return _explicit(student, teacher, level_map, any_stride, owner)
@@ -58,12 +91,12 @@ def pair_levels(
     by_position = None in strides[0] or None in strides[1] or strides[0] == strides[1]
     if by_position or (any_stride and len(student) == len(teacher)):
         if len(student) != len(teacher):
-            raise ValueError(_mismatch(student, teacher, owner))
+            raise ValueError(_mismatch(student, teacher, owner, options))
         return [(i, i) for i in range(len(student))]
     pairs = _by_stride(*strides)
     complete = len(pairs) == len(student) == len(teacher)
     if not pairs or (not complete and level_map != 'common'):
-        raise ValueError(_mismatch(student, teacher, owner))
+        raise ValueError(_mismatch(student, teacher, owner, options))
     return pairs
 
 
@@ -110,19 +143,64 @@ def _explicit(
     return pairs
 
 
-def _mismatch(student: list[Level], teacher: list[Level], owner: str) -> str:
+def _mismatch(
+    student: list[Level], teacher: list[Level], owner: str, options: Collection[str]
+) -> str:
     def strides(levels: list[Level]) -> str:
         return ', '.join(str(level.stride or 'none') for level in levels)
 
     if len(student) == len(teacher) == 1:
         s, t = student[0], teacher[0]
+        resize = ", or set resize='student' or resize='teacher'" if 'resize' in options else ''
         return (
             f"{owner}: the student's '{s.tap}' has stride {s.stride} and the teacher's '{t.tap}' "
-            f"{t.stride}; tap maps of equal stride, or set resize='student' or resize='teacher'."
+            f'{t.stride}; tap maps of equal stride{resize}.'
         )
+    ways = _ways(student, teacher, options) or ['tap levels of equal stride']
     return (
         f'{owner}: pyramid levels do not pair up. Student strides: {strides(student)}; teacher '
-        f'strides: {strides(teacher)}. Choose levels of equal stride with taps such as '
-        "student='neck[1:5]', teacher='neck[0:4]', or set level_map='common' to use only those "
-        'that both have, or resize= to compare maps of unequal stride.'
+        f'strides: {strides(teacher)}. To compare some of them, {", or ".join(ways)}.'
     )
+
+
+def _ways(student: list[Level], teacher: list[Level], options: Collection[str]) -> list[str]:
+    """What a config may say instead, each of which pairs something."""
+    strides = [level.stride for level in student], [level.stride for level in teacher]
+    if None in strides[0] or None in strides[1]:
+        return []
+    pairs, ways = _by_stride(*strides), []
+    if pairs:
+        common = ', '.join(str(strides[0][i]) for i, _ in pairs)
+        if 'level_map' in options:
+            ways.append(f"set level_map='common' (strides {common})")
+        taps = [
+            _slice(levels, [p[k] for p in pairs]) for k, levels in enumerate((student, teacher))
+        ]
+        if all(taps):
+            ways.append(f"tap student='{taps[0]}', teacher='{taps[1]}'")
+        return ways
+    if 'resize' not in options:
+        return []
+    if len(student) == len(teacher):
+        return ["set resize='student' or resize='teacher', which compares them in their order"]
+    count = min(len(student), len(teacher))
+    last = [(len(student) - k, len(teacher) - k) for k in range(count, 0, -1)]
+    ways = [f"set level_map={last}, resize='student'"] if 'level_map' in options else []
+    taps = _slices(student, teacher, last)
+    if all(taps):
+        ways.append(f"tap student='{taps[0]}', teacher='{taps[1]}', resize='student'")
+    return ways
+
+
+def _slices(student: list[Level], teacher: list[Level], pairs: list) -> list[str]:
+    return [_slice(levels, [p[k] for p in pairs]) for k, levels in enumerate((student, teacher))]
+
+
+def _slice(levels: list[Level], positions: list[int]) -> str:
+    """Tap of neighbouring levels of a single tap without an index; empty where there is none."""
+    first, last = positions[0], positions[-1]
+    tap = levels[0].tap
+    together = positions == list(range(first, last + 1)) and all(x.tap == tap for x in levels)
+    if not together or not tap or '[' in tap:
+        return ''
+    return f'{tap}[{first}]' if first == last else f'{tap}[{first}:{last + 1}]'

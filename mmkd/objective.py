@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from mmkd.adapters import build_adapter
 from mmkd.functional import check_choice, check_number, weight_or
 from mmkd.levels import Level, pair_levels
+from mmkd.names import options_of
 from mmkd.schedule import Schedule
 from mmkd.tap import Tap, Trace, parse_taps
 from mmkd.visualization.view import Boxes, View
@@ -164,7 +165,10 @@ class PairObjective(Objective):
         if student is None or teacher is None:
             student, teacher = self._typed_levels()
         name = type(self).__name__
-        pairs = pair_levels(student, teacher, self.level_map, self.resize is not None, name)
+        options = options_of(type(self))
+        pairs = pair_levels(
+            student, teacher, self.level_map, self.resize is not None, name, options
+        )
         self.pairs = pairs
         for k, (i, j) in enumerate(pairs):
             adapter = build_adapter(self.adapt, student[i], teacher[j], name)

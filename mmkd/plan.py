@@ -3,104 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import random
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from logging import WARNING
 from typing import Any
 
-import numpy as np
-import torch
 from mmengine.logging import print_log
-from mmengine.structures import BaseDataElement
-from torch import Tensor, nn
+from torch import nn
 
 from mmkd.engine.optimizers import own_optimizer
 from mmkd.families import family_of
+from mmkd.first_step import first_step_differs
 from mmkd.levels import Level
 from mmkd.objective import Objective
+from mmkd.pixels import Pixels
+from mmkd.probe import BODY, Found, Request, probe_all, untouched_random_state
 from mmkd.scales import teacher_scale
-from mmkd.tap import Recorder, Side, Tap, TapError
-from mmkd.teacher import Teacher, run_route, shortest_route
+from mmkd.tap import Tap, Trace
+from mmkd.teacher import Teacher
 from mmkd.teacher_options import apply_options
-
-PROBE_SIZE = 256
-
-
-@contextlib.contextmanager
-def untouched_random_state() -> Iterator[None]:
-    """Leave python's, numpy's and torch's random streams as they were."""
-    states = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
-        try:
-            yield
-        finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])
-
-
-@contextlib.contextmanager
-def evaluation(model: nn.Module) -> Iterator[None]:
-    """Eval mode for a while; every module gets its own flag back."""
-    flags = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, flag in flags:
-            module.training = flag
-
-
-@torch.no_grad()
-def probe(model: nn.Module, taps: Iterable[Tap], size: int = PROBE_SIZE) -> Side:
-    """Run a model once on one dummy image of ``size`` pixels square and record the taps."""
-    taps = list(taps)
-    parameter = next(model.parameters())
-    # Not constant: normalisation layers and proposal heads meet ordinary numbers.
-    line = torch.linspace(-2, 2, size, device=parameter.device)
-    image = (line[:, None] * line.flip(0)[None]).expand(1, 3, size, size).contiguous()
-    recorder = Recorder(model, taps)
-    with untouched_random_state(), evaluation(model), recorder.record(image) as side:
-        run_route(
-            model, shortest_route(model, taps), image.to(parameter.dtype), dummy_samples(size)
-        )
-    return side
-
-
-def dummy_samples(size: int) -> list[BaseDataElement]:
-    """One sample with the meta information that heads ask for in ``mode='tensor'``."""
-    try:
-        from mmdet.structures import DetDataSample as Sample
-    except ImportError:
-        Sample = BaseDataElement
-    shape = (size, size)
-    meta = dict(
-        img_shape=shape,
-        ori_shape=shape,
-        pad_shape=shape,
-        batch_input_shape=shape,
-        scale_factor=(1.0, 1.0),
-        img_id=0,
-    )
-    return [Sample(metainfo=meta)]
-
-
-def levels_at(side: Side, taps: Iterable[Tap]) -> list[Level] | None:
-    """Shape and stride of every tensor at the taps, None if one of them was not reached.
-
-    A method that only training calls, such as ``get_targets()``, is not waited for.
-    """
-    taps = [tap for tap in taps if side.raw(tap) or not tap.call]
-    try:
-        return [_level(t, side.inputs, tap) for tap in taps for t in side[tap]]
-    except TapError:
-        return None
-
-
-def _level(tensor: Tensor, inputs: Tensor, tap: Tap) -> Level:
-    shape = tuple(tensor.shape[1:])
-    is_map = tensor.dim() == 4 and tensor.shape[0] == 1
-    return Level(shape, round(inputs.shape[2] / shape[1]) if is_map else None, str(tap))
 
 
 @dataclass
@@ -111,6 +32,8 @@ class Plan:
     teachers: dict[str, Teacher]
     objectives: dict[str, Objective]
     seen: dict[str, list[Level] | None] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=dict)
+    checked: set[str] = field(default_factory=set)
 
     def prepare(self) -> Plan:
         """Bind every objective, probe both networks, create adapters.
@@ -123,21 +46,13 @@ class Plan:
                 teacher = self.teacher_of(objective)
                 self._check_scale(objective, teacher)
                 self._bind(objective, teacher.model if teacher else None)
-        student_side = self._probe_student()
-        teacher_sides = {name: self._probe_teacher(name) for name in self.teachers}
+        student, *teachers = self._probe()
+        found = {one.who: one for one in teachers}
         for name, objective in self.objectives.items():
-            s_levels = levels_at(student_side, objective.student_taps) if student_side else None
-            side = teacher_sides.get(self.teacher_name(objective) or '')
-            t_levels = levels_at(side, objective.teacher_taps) if side else None
-            self.seen[f'{name}.student'], self.seen[f'{name}.teacher'] = s_levels, t_levels
-            with _naming(name), untouched_random_state():
-                objective.setup(s_levels or None, t_levels or None)
-                if objective.optimizer:
-                    own_optimizer(objective)  # complains now, not when training starts
-                teacher = self.teacher_of(objective)
-                objective.inherit(self.student, teacher.model if teacher else None)
-        for name, teacher in self.teachers.items():
-            self._apply_options(name, teacher)
+            self._set_up(name, objective, student, found.get(self.teacher_name(objective) or ''))
+        for one, teacher in zip(teachers, self.teachers.values(), strict=True):
+            again = Request(one.who, teacher.model, self.teacher_taps(one.who))
+            apply_options(one.who, teacher, lambda a=again, size=one.size: a.run(size).evaluated)
         return self
 
     def _bind(self, objective: Objective, teacher: nn.Module | None) -> None:
@@ -153,6 +68,63 @@ class Plan:
             raise ValueError(
                 f'{message.rstrip(".")}; or name taps, for instance student={example!r}.'
             ) from None
+
+    def _set_up(
+        self, name: str, objective: Objective, student: Found, teacher: Found | None
+    ) -> None:
+        """Show an objective the shapes at its taps; every complaint says what the probe saw."""
+        if teacher is not None:
+            self._check_copies(name, student, teacher)
+            self._check_modes(name, student)
+        taps = list(objective.student_taps), list(objective.teacher_taps)
+        notes = student.explain(taps[0]) + (teacher.explain(taps[1]) if teacher else [])
+        self.notes[name] = notes
+        with _naming(name, notes), untouched_random_state():
+            levels = student.levels(taps[0]), teacher.levels(taps[1]) if teacher else None
+            self.seen[f'{name}.student'], self.seen[f'{name}.teacher'] = levels
+            objective.setup(levels[0] or None, levels[1] or None)
+            if objective.optimizer:
+                own_optimizer(objective)  # complains now, not when training starts
+            source = self.teacher_of(objective)
+            objective.inherit(self.student, source.model if source else None)
+
+    def check_step(self, name: str, trace: Trace) -> None:
+        """Compare what the first step of an objective delivers with what was planned.
+
+        Raises:
+            ValueError: see :func:`~mmkd.first_step.first_step_differs`.
+        """
+        if name in self.checked:
+            return
+        self.checked.add(name)
+        seen = [self.seen.get(f'{name}.{who}') for who in ('student', 'teacher')]
+        if text := first_step_differs(self.objectives[name], trace, seen):
+            raise ValueError(' '.join([f"objective '{name}': {text}", *self.notes[name]]))
+
+    def _check_copies(self, name: str, *networks: Found | None) -> None:
+        """Refuse networks that make several maps of each image."""
+        for one in networks:
+            if one is not None and (count := one.copies()) != 1:
+                raise ValueError(
+                    f"objective '{name}': the backbone of {type(one.model).__name__} gives "
+                    f'{count:g} maps of each image, one a branch, so student and teacher cannot '
+                    'be compared image by image. As a teacher a TridentNet may be used with '
+                    'test_branch_idx=1.'
+                )
+
+    def _check_modes(self, name: str, student: Found) -> None:
+        """Refuse taps on the backbone or neck whose maps in training are other ones."""
+        objective = self.objectives[name]
+        for tap in objective.student_taps:
+            if tap.path.split('.')[0] not in BODY or not (text := student.differs(tap)):
+                continue
+            meant = student.of_evaluation(tap)
+            other = ', '.join(map(str, objective.teacher_taps))
+            advice = f"student='{meant}', teacher='{other}'" if meant else 'each map by its index'
+            raise ValueError(
+                f"objective '{name}': {text} A teacher shows what evaluation gives, so name the "
+                f'map that is meant: {advice}.'
+            )
 
     def _check_scale(self, objective: Objective, teacher: Teacher | None) -> None:
         if teacher and teacher_scale(self.student) > 1 and not objective.over_scales:
@@ -195,33 +167,22 @@ class Plan:
             for tap in objective.teacher_taps
         ]
 
-    def _probe_student(self) -> Side | None:
-        return self._try_probe(self.student, self.student_taps())
-
-    def _probe_teacher(self, name: str) -> Side | None:
-        taps = self.teacher_taps(name)
-        teacher = self.teachers[name]
-        teacher.listen(taps)
-        return self._try_probe(teacher.model, taps)
-
-    def _apply_options(self, name: str, teacher: Teacher) -> None:
-        taps = self.teacher_taps(name)
-        apply_options(name, teacher, lambda: self._try_probe(teacher.model, taps))
-
-    @staticmethod
-    def _try_probe(model: nn.Module, taps: list[Tap]) -> Side | None:
-        """A head that cannot run on a dummy image is no reason to stop: widths may be typed."""
-        if not taps:
-            return None
-        Recorder(model, taps)  # misspelt taps are, whatever happens in the forward
-        try:
-            return probe(model, taps)
-        except TapError:
-            raise
-        except Exception as error:
-            reason = f'{type(error).__name__}: {error}'
-            print_log(f'{type(model).__name__} could not be probed: {reason}', 'current', WARNING)
-            return None
+    def _probe(self) -> list[Found]:
+        """The student's probe, then each teacher's."""
+        requests = [Request('student', self.student, _watched(self.student, self.student_taps()))]
+        requests[0].trains = True
+        for name, teacher in self.teachers.items():
+            taps = self.teacher_taps(name)
+            teacher.listen(taps)
+            if taps:
+                teacher.pixels.check_source(Pixels.of(self.student), f"teacher '{name}'")
+            requests.append(Request(name, teacher.model, _watched(teacher.model, taps)))
+        found = probe_all(requests)
+        for one in found:
+            if one.reason:
+                text = f'{type(one.model).__name__} could not be probed: {one.reason}'
+                print_log(text, 'current', WARNING)
+        return found
 
     def __str__(self) -> str:
         lines = [f'student: {type(self.student).__name__}, {_millions(self.student)}']
@@ -246,7 +207,7 @@ class Plan:
             shapes = ', '.join(map(str, levels)) if levels else 'not probed'
             if taps:
                 lines.append(f'  {side} {", ".join(map(str, taps))}: {shapes}')
-        lines += [f'  {line}' for line in objective.describe()]
+        lines += [f'  {line}' for line in [*self.notes.get(name, []), *objective.describe()]]
         count = sum(p.numel() for p in objective.parameters())
         how = ', with an optimiser of its own: ' + _options(objective.optimizer)
         return [
@@ -255,13 +216,19 @@ class Plan:
         ]
 
 
+def _watched(model: nn.Module, taps: list[Tap]) -> list[Tap]:
+    """The taps of a network, and its backbone, where there is any."""
+    return [*taps, Tap.parse('backbone')] if taps and hasattr(model, 'backbone') else taps
+
+
 @contextlib.contextmanager
-def _naming(name: str) -> Iterator[None]:
-    """Put the objective's name in front of what it complains about."""
+def _naming(name: str, notes: Iterable[str] = ()) -> Iterator[None]:
+    """Put the objective's name in front of what it complains about, and what is known behind."""
     try:
         yield
     except (ValueError, TypeError) as error:
-        raise type(error)(f"objective '{name}': {error}") from None
+        text = ' '.join([f"objective '{name}': {error}", *notes])
+        raise type(error)(text) from None
 
 
 def _options(config: Mapping[str, Any] | None) -> str:
@@ -271,16 +238,3 @@ def _options(config: Mapping[str, Any] | None) -> str:
 
 def _millions(model: nn.Module) -> str:
     return f'{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters'
-
-
-def candidates(model: nn.Module, depth: int = 2) -> list[tuple[str, list[Level]]]:
-    """Taps down to ``depth`` dots that fire in a probe, with their shapes."""
-    names = [n for n, _ in model.named_modules() if n and n.count('.') < depth]
-    taps = [Tap.parse(n) for n in names if not n.startswith('data_preprocessor')]
-    try:
-        side = probe(model, taps)
-    except Exception:
-        taps = [tap for tap in taps if tap.path.split('.')[0] in ('backbone', 'neck')]
-        side = probe(model, taps)
-    found = ((str(tap), levels_at(side, [tap])) for tap in taps if side.raw(tap))
-    return [(name, levels) for name, levels in found if levels]

@@ -13,11 +13,11 @@ from mmengine.config import Config, ConfigDict
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mmkd.checkpoint import dataset_meta_of, read_checkpoint, state_dict_of
 from mmkd.config import load_config
 from mmkd.operators import respect_strides
+from mmkd.pixels import Pixels
 from mmkd.registry import MODELS
 from mmkd.scales import seen_by_teachers
 from mmkd.tap import Recorder, Side, Tap
@@ -265,59 +265,3 @@ def _with_batch_shape(samples: list, inputs: Tensor) -> list:
     for sample in copies:
         sample.set_metainfo(dict(batch_input_shape=shape))
     return copies
-
-
-class Pixels:
-    """How a model wants its pixels: mean, std, channel order, padding value and divisor.
-
-    Read off its data preprocessor, in the order of the channels after conversion.
-    """
-
-    def __init__(self, preprocessor: nn.Module | None) -> None:
-        normalised = getattr(preprocessor, '_enable_normalize', False)
-        self.mean = preprocessor.mean.detach().float().flatten() if normalised else torch.zeros(3)
-        self.std = preprocessor.std.detach().float().flatten() if normalised else torch.ones(3)
-        self.swapped = bool(getattr(preprocessor, '_channel_conversion', False))
-        self.pad = float(getattr(preprocessor, 'pad_val', getattr(preprocessor, 'pad_value', 0)))
-        self.divisor = int(getattr(preprocessor, 'pad_size_divisor', 1) or 1)
-
-    @classmethod
-    def of(cls, model: nn.Module) -> Pixels:
-        return cls(getattr(model, 'data_preprocessor', None))
-
-    def same_values(self, other: Pixels) -> bool:
-        return (
-            self.swapped == other.swapped
-            and self.pad == other.pad
-            and torch.equal(self.mean.cpu(), other.mean.cpu())
-            and torch.equal(self.std.cpu(), other.std.cpu())
-        )
-
-    def translate(self, inputs: Tensor, samples: list, source: Pixels) -> Tensor:
-        """(N, 3, H, W) normalised and padded for ``source`` -> the same images for this model."""
-        if not self.same_values(source):
-            inputs = self._restore_padding(self._renormalise(inputs, source), samples)
-        h, w = inputs.shape[2:]
-        extra = (-w % self.divisor, -h % self.divisor)
-        if any(extra):
-            inputs = F.pad(inputs, (0, extra[0], 0, extra[1]), value=self.pad)
-        return inputs
-
-    def _renormalise(self, inputs: Tensor, source: Pixels) -> Tensor:
-        order = [2, 1, 0] if self.swapped != source.swapped else [0, 1, 2]
-        mean_s, std_s = source.mean[order], source.std[order]
-        scale, shift = std_s / self.std.cpu(), (mean_s - self.mean.cpu()) / self.std.cpu()
-        scale, shift = (v.to(inputs).view(1, -1, 1, 1) for v in (scale, shift))
-        return inputs[:, order] * scale + shift
-
-    def _restore_padding(self, inputs: Tensor, samples: list) -> Tensor:
-        for image, sample in zip(inputs, samples, strict=True):
-            h, w = sample.metainfo.get('img_shape', image.shape[1:])[:2]
-            image[:, h:] = self.pad
-            image[:, :, w:] = self.pad
-        return inputs
-
-    def __str__(self) -> str:
-        order = 'RGB' if self.swapped else 'BGR'
-        mean, std = ([round(v, 3) for v in x.tolist()] for x in (self.mean, self.std))
-        return f'{order} mean {mean} std {std}, padding {self.pad:g} to multiples of {self.divisor}'

@@ -6,7 +6,7 @@ from mmengine.registry import DefaultScope
 
 from mmkd.config import load_config
 from mmkd.distiller import Distiller
-from mmkd.plan import candidates, evaluation, probe
+from mmkd.probe import candidates, evaluation, probe
 from mmkd.tap import parse_taps
 from mmkd.teacher import build_model
 from mmkd.testing import (

@@ -5,9 +5,10 @@ import copy
 import pytest
 import torch
 
-from mmkd.plan import probe
+from mmkd.pixels import Pixels
+from mmkd.probe import probe
 from mmkd.tap import parse_taps
-from mmkd.teacher import Pixels, Teacher, build_model, load_strictly, shortest_route
+from mmkd.teacher import Teacher, build_model, load_strictly, shortest_route
 from mmkd.teacher_options import apply_options
 from mmkd.testing import (
     MEAN,

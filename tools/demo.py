@@ -28,8 +28,9 @@ from mmkd.config import load_config
 from mmkd.datasets.synthetic import MARKER, write_coco
 from mmkd.engine.launch import plain_errors, train
 from mmkd.engine.overhead import OverheadHook
+from mmkd.pixels import Pixels
 from mmkd.registry import HOOKS
-from mmkd.teacher import Pixels, build_model, load_strictly
+from mmkd.teacher import build_model, load_strictly
 from mmkd.visualization import canvas
 from mmkd.visualization.audit import Audit, build_dataset, record
 from mmkd.visualization.compare import comparison, curves, detect

@@ -11,7 +11,7 @@ from mmengine.registry import init_default_scope
 import mmkd  # noqa: F401  (registers the scope)
 from mmkd.config import load_config
 from mmkd.engine.launch import add_common, apply_common, plain_errors
-from mmkd.plan import candidates
+from mmkd.probe import candidates
 from mmkd.registry import MODELS
 from mmkd.teacher import build_model
 

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from mmkd.distiller import Distiller
 from mmkd.families import family_of, segmentor
-from mmkd.plan import dummy_samples
+from mmkd.pixels import Pixels
+from mmkd.probe import dummy_samples
 from mmkd.schedule import Schedule
 from mmkd.structures import ClassSample
 from mmkd.teacher import Teacher, run_route
@@ -253,9 +254,10 @@ def _bare_teachers(config: Config, distiller: Distiller) -> list[Teacher]:
 def random_batch(
     model: Any, size: tuple[int, int], batch: int, boxes: int, device: str
 ) -> tuple[Tensor, list]:
-    """Random pixels (N, 3, H, W) and ground truth of the kind that the model trains on."""
+    """Random pixels (N, C, H, W) and ground truth of the kind that the model trains on."""
     generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(batch, 3, *size, generator=generator).to(device)
+    channels = Pixels.of(model.student).channels
+    inputs = torch.randn(batch, channels, *size, generator=generator).to(device)
     samples = []
     for index in range(batch):
         (sample,) = dummy_samples(size[0])

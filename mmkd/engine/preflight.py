@@ -19,7 +19,7 @@ from torch import nn
 
 from mmkd.engine.labels import check_labels, check_tested
 from mmkd.engine.optimizers import key_of
-from mmkd.plan import untouched_random_state
+from mmkd.probe import untouched_random_state
 from mmkd.registry import HOOKS
 from mmkd.schedule import Schedule
 

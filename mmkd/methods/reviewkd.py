@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from mmkd.families import DETECTORS, classifier
 from mmkd.functional import check_number
 from mmkd.levels import Level, pair_levels
+from mmkd.names import options_of
 from mmkd.objective import Objective, Taps
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
@@ -115,7 +116,7 @@ class ReviewKD(Objective):
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
         if student is None or teacher is None:
             raise ValueError('ReviewKD: the maps at its taps could not be probed at build.')
-        self.pairs = pair_levels(student, teacher, owner='ReviewKD')
+        self.pairs = pair_levels(student, teacher, owner='ReviewKD', options=options_of(ReviewKD))
         mid = min(self.max_mid, student[self.pairs[-1][0]].channels)
         for k, (i, j) in enumerate(self.pairs):
             deepest = k == len(self.pairs) - 1

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from mmkd.families.classifier import labels
 from mmkd.functional import check_number
-from mmkd.plan import evaluation, untouched_random_state
+from mmkd.probe import evaluation, untouched_random_state
 from mmkd.registry import MODELS
 from mmkd.structures import ClassSample
 

@@ -17,11 +17,12 @@ from torch import nn
 
 from mmkd.checkpoint import read_checkpoint
 from mmkd.families import family_of
-from mmkd.plan import evaluation
+from mmkd.pixels import Pixels
+from mmkd.probe import evaluation
 from mmkd.registry import DATASETS, MODELS
 from mmkd.schedule import Progress
 from mmkd.tap import Trace
-from mmkd.teacher import Pixels, Teacher, load_strictly
+from mmkd.teacher import Teacher, load_strictly
 from mmkd.visualization import canvas
 from mmkd.visualization.page import Shown, page, restore
 from mmkd.visualization.predictions import prediction_views

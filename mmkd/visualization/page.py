@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmkd.teacher import Pixels
+from mmkd.pixels import Pixels
 from mmkd.visualization import canvas
 from mmkd.visualization.view import Boxes, View
 
@@ -47,7 +47,8 @@ class Shown:
 
 
 def restore(inputs: Tensor, samples: list, pixels: Pixels, meta: dict | None = None) -> list[Shown]:
-    """Turn a normalised, padded batch (N, 3, H, W) back into images.
+    """Turn a normalised, padded batch (N, C, H, W) back into images; of one channel, or of more
+    than three, the first is shown in grey.
 
     Args:
         inputs, samples: what a data preprocessor returned.
@@ -57,7 +58,9 @@ def restore(inputs: Tensor, samples: list, pixels: Pixels, meta: dict | None = N
     meta = meta or {}
     mean, std = (v.to(inputs).view(1, -1, 1, 1) for v in (pixels.mean, pixels.std))
     values = (inputs * std + mean).clamp(0, 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    if pixels.swapped:
+    if values.shape[-1] != 3:
+        values = values[..., [0, 0, 0]]
+    elif pixels.swapped:
         values = values[..., ::-1]
     padded = (int(inputs.shape[2]), int(inputs.shape[3]))
     result = []

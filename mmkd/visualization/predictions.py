@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.families import segmentor
-from mmkd.plan import evaluation
-from mmkd.teacher import Pixels, Teacher
+from mmkd.pixels import Pixels
+from mmkd.probe import evaluation
+from mmkd.teacher import Teacher
 from mmkd.visualization.view import View
 
 

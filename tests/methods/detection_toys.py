@@ -10,9 +10,10 @@ from torch import nn
 
 from mmkd.distiller import Distiller
 from mmkd.objective import Objective
-from mmkd.plan import untouched_random_state
+from mmkd.pixels import Pixels
+from mmkd.probe import untouched_random_state
 from mmkd.tap import Trace
-from mmkd.teacher import Pixels, Teacher, build_model
+from mmkd.teacher import Teacher, build_model
 
 CONFIGS = {
     'frcnn': 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',

@@ -5,7 +5,7 @@ from mmengine.structures import BaseDataElement, PixelData
 from torch import Tensor, nn
 
 from mmkd.objective import Objective
-from mmkd.plan import levels_at, probe
+from mmkd.probe import levels_at, probe
 from mmkd.tap import Recorder, Trace
 
 

@@ -637,7 +637,7 @@ def test_models_and_layers_that_do_not_fit(name):
 
 def test_irg_needs_equal_classes():
     models = [build_model(tiny_classifier(4, num_classes=k)) for k in (3, 5)]
-    from mmkd.plan import levels_at, probe
+    from mmkd.probe import levels_at, probe
 
     objective = IRG()
     objective.bind(*models)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmkd.teacher import Pixels
+from mmkd.pixels import Pixels
 from mmkd.visualization.audit import Audit, annotations_first, record
 from mmkd.visualization.page import restore, spread
 

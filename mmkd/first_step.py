@@ -1,0 +1,83 @@
+"""What the first step of an objective delivers, against what was planned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmkd.levels import Level
+from mmkd.objective import Objective, PairObjective
+from mmkd.tap import Side, Tap, Trace
+
+
+def first_step_differs(
+    objective: Objective, trace: Trace, planned: Sequence[list[Level] | None]
+) -> str:
+    """A sentence on the first tap whose tensors differ from the plan in number, width or stride.
+
+    Shapes only, so the device is not waited for.
+
+    Args:
+        planned (Sequence[list[Level] | None]): of student and teacher, None where their taps could
+            not be probed, and widths may be typed.
+
+    Returns:
+        str: empty if nothing differs.
+    """
+    probed = all(planned) or (bool(planned[0]) and not objective.needs_teacher)
+    for position, (who, side, taps) in enumerate(
+        (
+            ('student', trace.student, objective.student_taps),
+            ('teacher', trace.teacher, objective.teacher_taps),
+        )
+    ):
+        if side is None or not taps:
+            continue
+        if probed:
+            texts = [_differs(planned[position] or [], side, tap) for tap in taps]
+        else:
+            texts = [_beyond_typed(objective, side, taps, position)]
+        for text in filter(None, texts):
+            return f"the {who}'s {text}"
+    return ''
+
+
+def _differs(planned: list[Level], side: Side, tap: Tap) -> str:
+    """How a step's tensors at a tap differ from the plan; empty if they do not."""
+    wanted = [level for level in planned if level.tap == str(tap)]
+    if not wanted:
+        return ''  # called in training only
+    found = [Level.of(tensor, side.inputs, tap) for tensor in side[tap]]
+    height = side.inputs.shape[2]
+    if len(found) == len(wanted) and all(
+        level.like(other, height) for level, other in zip(wanted, found, strict=True)
+    ):
+        return ''
+    text = [', '.join(map(str, levels)) for levels in (found, wanted)]
+    return (
+        f"tap '{tap}' gave {text[0]} in the first step, but was planned with {text[1]}. Its "
+        'forward does something else in training, or on these images; tap a place that does not '
+        'change.'
+    )
+
+
+def _beyond_typed(objective: Objective, side: Side, taps: Sequence[Tap], position: int) -> str:
+    """What the plan could not know about taps that were not probed; empty if nothing is lost."""
+    if not isinstance(objective, PairObjective) or isinstance(objective.level_map, list):
+        return ''
+    maps = [(tap, t) for tap in taps if tap.is_output for t in side[tap] if t.dim() == 4]
+    used = {pair[position] for pair in objective.pairs}
+    if len(maps) > len(used):
+        return (
+            f'taps {", ".join(map(str, taps))} gave {len(maps)} maps in the first step, but they '
+            f'could not be probed at build, and {len(used)} would be used. Name one level in '
+            f"each objective, such as '{maps[0][0]}[0]'."
+        )
+    width = objective.widths[position]
+    for tap, tensor in maps if width else ():
+        if tensor.shape[1] != width:
+            option = ('in_channels', 'out_channels')[position]
+            return (
+                f"tap '{tap}' gave {tensor.shape[1]} channels in the first step, but {width} are "
+                f'written in the config; set {option}={tensor.shape[1]}.'
+            )
+    return ''

@@ -1,0 +1,105 @@
+"""How a model wants its pixels, and one model's batch as another one wants it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Pixels:
+    """How a model wants its pixels: channels, mean, std, channel order, padding and divisor.
+
+    Read off its data preprocessor, in the order of the channels after conversion.
+
+    Args:
+        preprocessor (nn.Module | None): of the model.
+        channels (int | None): of an image, where the preprocessor does not say.
+
+    Attributes:
+        channels (int): of an image: 1 is grey, 3 is RGB or BGR.
+        mean, std (Tensor): of each channel.
+    """
+
+    def __init__(self, preprocessor: nn.Module | None, channels: int | None = None) -> None:
+        mean = std = None
+        if getattr(preprocessor, '_enable_normalize', False):
+            mean, std = (
+                getattr(preprocessor, n).detach().float().flatten() for n in ('mean', 'std')
+            )
+        if mean is not None and len(mean) > 1:  # a single mean may be that of all channels
+            channels = len(mean)
+        self.channels = channels or 3
+        self.mean = torch.zeros(self.channels) if mean is None else mean.expand(self.channels)
+        self.std = torch.ones(self.channels) if std is None else std.expand(self.channels)
+        self.swapped = bool(getattr(preprocessor, '_channel_conversion', False))
+        self.pad = float(getattr(preprocessor, 'pad_val', getattr(preprocessor, 'pad_value', 0)))
+        self.divisor = int(getattr(preprocessor, 'pad_size_divisor', 1) or 1)
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Pixels:
+        return cls(getattr(model, 'data_preprocessor', None), _first_channels(model))
+
+    def check_source(self, source: Pixels, who: str) -> None:
+        """Refuse a student whose images cannot be translated for this model, else ValueError."""
+        if source.channels not in (1, self.channels):
+            raise ValueError(
+                f'{who} takes images of {self.channels} channels and the student of '
+                f'{source.channels}. Only grey images (1 channel) can be shown to a teacher of '
+                f'other channels; use a teacher of {source.channels} channels.'
+            )
+
+    def same_values(self, other: Pixels) -> bool:
+        return (
+            self.swapped == other.swapped
+            and self.pad == other.pad
+            and torch.equal(self.mean.cpu(), other.mean.cpu())
+            and torch.equal(self.std.cpu(), other.std.cpu())
+        )
+
+    def translate(self, inputs: Tensor, samples: list, source: Pixels) -> Tensor:
+        """(N, C, H, W) normalised and padded for ``source`` -> the same images for this model.
+
+        A grey image becomes one of equal channels.
+        """
+        if not self.same_values(source):
+            inputs = self._restore_padding(self._renormalise(inputs, source), samples)
+        h, w = inputs.shape[2:]
+        extra = (-w % self.divisor, -h % self.divisor)
+        if any(extra):
+            inputs = F.pad(inputs, (0, extra[0], 0, extra[1]), value=self.pad)
+        return inputs
+
+    def _renormalise(self, inputs: Tensor, source: Pixels) -> Tensor:
+        order = list(range(self.channels))
+        if self.swapped != source.swapped and self.channels == 3:
+            order.reverse()
+        inputs = inputs.expand(-1, self.channels, -1, -1)
+        mean_s, std_s = (v.cpu().expand(self.channels)[order] for v in (source.mean, source.std))
+        scale, shift = std_s / self.std.cpu(), (mean_s - self.mean.cpu()) / self.std.cpu()
+        scale, shift = (v.to(inputs).view(1, -1, 1, 1) for v in (scale, shift))
+        return inputs[:, order] * scale + shift
+
+    def _restore_padding(self, inputs: Tensor, samples: list) -> Tensor:
+        for image, sample in zip(inputs, samples, strict=True):
+            h, w = sample.metainfo.get('img_shape', image.shape[1:])[:2]
+            image[:, h:] = self.pad
+            image[:, :, w:] = self.pad
+        return inputs
+
+    def __str__(self) -> str:
+        order = 'RGB' if self.swapped else 'BGR'
+        if self.channels != 3:
+            order = 'grey' if self.channels == 1 else f'{self.channels} channels,'
+        mean, std = ([round(v, 3) for v in x.tolist()] for x in (self.mean, self.std))
+        return f'{order} mean {mean} std {std}, padding {self.pad:g} to multiples of {self.divisor}'
+
+
+def _first_channels(model: nn.Module) -> int | None:
+    """Channels of the images that the first convolution of the backbone takes; None without one."""
+    for module in getattr(model, 'backbone', model).modules():
+        if type(module).__name__ == 'Focus':  # moves blocks of 2 x 2 pixels into channels first
+            return (_first_channels(module.conv) or 12) // 4
+        if isinstance(module, nn.Conv2d):
+            return module.in_channels
+    return None
