@@ -3,37 +3,41 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import numpy as np
 from mmengine.logging import print_log
 
-from mmkd.datasets._names import Names, is_coco, read_names, spread
+from mmkd.datasets._coco import DataError
+from mmkd.datasets._files import fault, is_local, shown, similar
+from mmkd.datasets._kinds import describe, is_coco, leaves, spread
+from mmkd.datasets._labels import look_at_labels
+from mmkd.datasets._names import Names, read_names
+from mmkd.datasets._objects import Objects
 from mmkd.datasets._paths import check_files, check_names
-
-LABEL_IMAGES = 6  # segmentation labels opened to see which values they hold
+from mmkd.datasets._pictures import Pictures, file_loader
 
 
 @dataclass
 class Audit:
-    """What ``audit`` found in one dataset; the counts are over ``looked_at`` images.
+    """What ``audit`` found in one dataset.
 
     Attributes:
         name: Class and annotation file.
         images: Images the dataset gives.
-        looked_at: How many of them were looked at in the time allowed.
+        looked_at: How many of their files were looked at in the time allowed.
         empty: Images without ground truth, or with ignored boxes only.
         degenerate: Boxes without area or with coordinates that are not finite; of COCO, those its
             loader left out.
-        missing: Image files that do not exist or are empty.
+        missing: Image file that cannot be read -> why: it does not exist, is empty, ….
         unknown: Name in the annotation files that is no class -> number of boxes (COCO, VOC), or
             label value -> pixels in a sample of the label images.
         absent: Classes that do not occur in the annotation files.
         notes: Further complaints, a sentence each.
+        objects: Counts of the annotated objects.
+        ids: ``img_id`` of the images.
+        longest: Ratio of the sides of the image of the most extreme shape, and its position.
     """
 
     name: str
@@ -41,42 +45,52 @@ class Audit:
     looked_at: int = 0
     empty: int = 0
     degenerate: int = 0
-    missing: list[str] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
     unknown: dict[str, int | None] = field(default_factory=dict)
     absent: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    objects: Objects = field(default_factory=Objects, repr=False)
+    ids: set = field(default_factory=set, repr=False)
+    longest: tuple[float, int] = (0.0, 0)
 
     @property
     def clean(self) -> bool:
         """Whether there is nothing to complain about; images without ground truth are fine."""
         return not (self.degenerate or self.missing or self.unknown or self.absent or self.notes)
 
+    @property
+    def reasons(self) -> list[str]:
+        """Missing files with the reason in brackets."""
+        return [f'{path} ({why})' for path, why in self.missing.items()]
+
     def __str__(self) -> str:
-        part = f' (of {self.looked_at} looked at)' if self.looked_at < self.images else ''
+        part = f' (files of {self.looked_at} looked at)' if 0 < self.looked_at < self.images else ''
         items = [f'{self.images} images{part}']
         if self.empty:
             items.append(f'{self.empty} without ground truth')
         if self.degenerate:
             items.append(f'{self.degenerate} degenerate boxes')
         if self.missing:
-            items.append(f'{len(self.missing)} image files missing or empty: {_list(self.missing)}')
+            items.append(f'{len(self.missing)} image files cannot be read: {shown(self.reasons)}')
         if self.unknown:
             counted = [f'{k} ({"?" if v is None else v})' for k, v in self.unknown.items()]
-            items.append(f'left out, not among the classes: {_list(counted)}')
+            items.append(f'left out, not among the classes: {shown(counted)}')
         if self.absent:
-            items.append(f'classes that never occur: {_list(self.absent)}')
+            items.append(f'classes that never occur: {shown(self.absent)}')
         return '; '.join([f'{self.name}: {items[0]}', *items[1:], *self.notes])
 
 
 def audit(dataset, budget: float = 2.0) -> list[Audit]:
     """Look a built dataset over, log one line per dataset and stop at what cannot be trained on.
 
-    Reads what the dataset holds in memory, VOC's XML files, the class list of a COCO json and file
-    sizes; images stay closed. When time runs out, a fair sample has been looked at.
+    Reads all that the dataset holds in memory, VOC's XML files, the class list of a COCO json,
+    file sizes and the beginnings of image files; a few are decoded. When time runs out, a fair
+    sample of the files has been looked at. All files of test data are, for one that is missing
+    ends the evaluation.
 
     Args:
         dataset: A ``BaseDataset``, or wrappers around several.
-        budget: Seconds for each dataset.
+        budget: Seconds for the files of each dataset.
 
     Returns:
         One ``Audit`` per dataset inside the wrappers.
@@ -84,35 +98,10 @@ def audit(dataset, budget: float = 2.0) -> list[Audit]:
     Raises:
         FileNotFoundError: Annotations or image folders are missing, no image file could be found,
             or a segmentation label is missing.
-        ValueError: The dataset is empty, or none of its classes occurs in the annotation file.
+        ValueError: The dataset is empty, none of its classes occurs in the annotation file, or
+            an image of test data, an object or a label image cannot be loaded.
     """
     return [_audit(one, budget) for one in leaves(dataset)]
-
-
-def leaves(dataset) -> Iterator:
-    """The datasets inside ``ConcatDataset``, ``RepeatDataset`` and their kind; each one once."""
-    seen: set[int] = set()
-    stack = [dataset]
-    while stack:
-        one = stack.pop()
-        children = getattr(one, 'datasets', None) or [getattr(one, 'dataset', None)]
-        if children[0] is not None:
-            stack += reversed(list(children))
-        elif id(one) not in seen:
-            seen.add(id(one))
-            yield one
-
-
-def degenerate(box) -> bool:
-    """Whether a box (x1, y1, x2, y2) has no area or a coordinate that is not finite."""
-    x1, y1, x2, y2 = box
-    return not (x2 > x1 and y2 > y1 and math.isfinite(x1 + y1 + x2 + y2))
-
-
-def describe(dataset) -> str:
-    """Class and annotation file (or image folder) of a dataset, for messages."""
-    paths = [getattr(dataset, 'ann_file', ''), *getattr(dataset, 'data_prefix', {}).values()]
-    return f'{type(dataset).__name__} {next((path for path in paths if path), "")}'.strip()
 
 
 def _audit(dataset, budget: float) -> Audit:
@@ -122,13 +111,21 @@ def _audit(dataset, budget: float) -> Audit:
     check_files(dataset)
     if not len(dataset):
         raise ValueError(f'dataset {describe(dataset)} is empty')
-    report = Audit(describe(dataset), len(dataset))
-    local = (getattr(dataset, 'backend_args', None) or {}).get('backend', 'local') == 'local'
-    names = read_names(dataset, time.monotonic() + budget / 2) if local else None
+    steps = getattr(dataset.pipeline, 'transforms', ())
+    classes = len(dataset.metainfo.get('classes') or ())
+    objects = Objects(classes, any(getattr(step, 'with_mask', False) for step in steps))
+    report = Audit(describe(dataset), len(dataset), objects=objects)
+    loader = file_loader(dataset)
+    settings = vars(dataset) if loader is None else vars(loader)
+    local = is_local(settings)
+    names = read_names(dataset, time.monotonic() + budget / 2) if is_local(vars(dataset)) else None
     check_names(dataset, names)
     _compare_names(report, dataset, names)
-    _look_at_images(report, dataset, deadline, local)
-    _look_at_labels(report, dataset, local)
+    pictures = Pictures(loader if local else None)
+    _look_at_images(report, dataset, deadline, local, pictures)
+    report.notes += pictures.notes()
+    look_at_labels(report, dataset, local, deadline)
+    _stop_or_note(report, dataset, pictures)
     print_log(
         str(report), logger='current', level=logging.INFO if report.clean else logging.WARNING
     )
@@ -150,86 +147,79 @@ def _compare_names(report: Audit, dataset, names: Names | None) -> None:
             # CocoDataset numbers the classes as the file lists them, whatever the config says.
             report.notes.append(
                 'the file lists other classes or another order than metainfo, so label i is class '
-                f'i of {_list(listed)}: teacher and student must agree on that'
+                f'i of {shown(listed)}: teacher and student must agree on that'
             )
 
 
-def _look_at_images(report: Audit, dataset, deadline: float, local: bool) -> None:
-    """Enter empty images, degenerate boxes and missing files; at least 16 images are looked at."""
-    kept, ids = 0, set()
+def _look_at_images(
+    report: Audit, dataset, deadline: float, local: bool, pictures: Pictures
+) -> None:
+    """Go through all annotations, and the files of test data; other files while time lasts."""
+    objects, seen, repeated = report.objects, set(), []
     for index in spread(len(dataset)):
-        if report.looked_at >= 16 and time.monotonic() > deadline:
-            break
         info = dataset.get_data_info(index)
-        report.looked_at += 1
-        path = info.get('img_path')
-        if local and isinstance(path, str) and not _has_bytes(path):
-            report.missing.append(path)
         if 'instances' in info:
-            boxes = [one for one in info['instances'] if 'bbox' in one]
-            kept += len(boxes)
-            ids.add(info.get('img_id'))
-            report.degenerate += sum(degenerate(one['bbox']) for one in boxes)
-            report.empty += all(one.get('ignore_flag') for one in boxes)
-    if len(report.missing) == report.looked_at:
-        raise FileNotFoundError(
-            f'dataset {report.name}: none of {report.looked_at} image files exists, for example '
-            f'{os.path.abspath(report.missing[0])}; try data_root or data_prefix'
+            objects.add(info, index)
+            report.ids.add(info.get('img_id'))
+        path = info.get('img_path')
+        if not isinstance(path, str):
+            continue
+        if path in seen:
+            repeated.append(path)
+        seen.add(path)
+        if not local or '://' in path:
+            continue
+        if not dataset.test_mode and report.looked_at >= 16 and time.monotonic() > deadline:
+            continue
+        report.looked_at += 1
+        problem = fault(path)
+        if problem:
+            report.missing[path] = problem
+        else:
+            pictures.look(info, index)
+    report.longest = pictures.longest
+    report.empty, report.degenerate = objects.empty, objects.degenerate
+    if repeated:
+        report.notes.append(
+            f'{len(repeated)} entries repeat an image: {shown(dict.fromkeys(repeated), 3)}'
         )
-    if len(ids) == len(dataset) and hasattr(dataset, 'cat_img_map'):
+    if objects.note():
+        report.notes.append(objects.note())
+    if len(report.ids) == len(dataset) and hasattr(dataset, 'cat_img_map'):
         # CocoDataset leaves bad boxes out without a word; the map still counts them.
         wanted = (key for cat in dataset.cat_ids for key in dataset.cat_img_map.get(cat, ()))
-        report.degenerate += sum(key in ids for key in wanted) - kept
+        counted = sum(key in report.ids for key in wanted)
+        report.degenerate += counted - objects.kept - objects.ignored
 
 
-def _look_at_labels(report: Audit, dataset, local: bool) -> None:
-    """Stop at missing labels; enter values that are neither a class nor ignored, which end a run.
-
-    Existence is checked of up to 2,000 label images, values of a few.
-    """
-    loader = next((t for t in dataset.pipeline.transforms if getattr(t, 'with_seg', False)), None)
-    classes = dataset.metainfo.get('classes')
-    if loader is None or not classes or not hasattr(dataset, 'seg_map_suffix'):
-        return
-    ignored = getattr(dataset, 'ignore_index', 255)
-    pixels = np.zeros(256, np.int64)
-    for count, index in enumerate(list(spread(len(dataset)))[:2000]):
-        info = dataset.get_data_info(index)
-        path = info.get('seg_map_path')
-        if local and path and not _has_bytes(path):
-            raise FileNotFoundError(
-                f'dataset {report.name}: label image {os.path.abspath(path)} is missing or empty; '
-                'try data_prefix.seg_map_path or seg_map_suffix'
-            )
-        if path and count < LABEL_IMAGES:
-            pixels += _label_values(loader, info)
-    for value in np.flatnonzero(pixels):
-        if value >= len(classes) and value != ignored:
-            report.unknown[f'label {value}'] = int(pixels[value])
-    if report.unknown:
-        report.notes.append(f'labels must be below {len(classes)} or {ignored}: map them to it')
-
-
-def _label_values(loader, info: dict) -> np.ndarray:
-    """Pixels per label value of one image as the pipeline loads it, (256,) int64.
-
-    Raises:
-        ValueError: If the label image cannot be read.
-    """
-    try:
-        labels = loader(dict(info, instances=[], seg_fields=[]))['gt_seg_map']
-    except Exception as error:
-        raise ValueError(f'label image {info["seg_map_path"]} cannot be read: {error}') from error
-    return np.bincount(labels.reshape(-1) & 255, minlength=256)
-
-
-def _has_bytes(path: str) -> bool:
-    try:
-        return '://' in path or os.stat(path).st_size > 0
-    except OSError:
-        return False
-
-
-def _list(items, limit: int = 5) -> str:
-    more = [f'and {len(items) - limit} more'] if len(items) > limit else []
-    return ', '.join([*map(str, items[:limit]), *more])
+def _stop_or_note(report: Audit, dataset, pictures: Pictures) -> None:
+    """Stop at images that cannot be used; what training can do without is noted."""
+    broken = pictures.broken
+    if report.missing and len(report.missing) == report.looked_at:
+        path, why = next(iter(report.missing.items()))
+        raise FileNotFoundError(
+            f'dataset {report.name}: none of {report.looked_at} image files can be read, for '
+            f'example {os.path.abspath(path)}: {why}{similar(path)}; try data_root or data_prefix'
+        )
+    if dataset.test_mode and (report.missing or broken):
+        unread = report.reasons + broken
+        raise DataError(
+            f'dataset {report.name}: {len(unread)} image(s) cannot be read, and the evaluation '
+            f'needs all: {shown(unread, 3)}; replace the files or take them out of the annotations'
+        )
+    if broken and len(broken) == pictures.opened:
+        raise DataError(
+            f'dataset {report.name}: none of {pictures.opened} images looked at can be decoded: '
+            f'{shown(broken, 3)}'
+        )
+    if broken:
+        report.notes.append(
+            f'{len(broken)} image(s) of {pictures.opened} opened cannot be decoded and will be '
+            f'skipped: {shown(broken, 3)}'
+        )
+    objects = report.objects
+    if objects.faults:
+        raise DataError(
+            f'dataset {report.name}: {objects.faulty} object(s) cannot be loaded: '
+            f'{"; ".join(objects.faults)}'
+        )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import mmap
-import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-import numpy as np
+from mmkd.datasets._kinds import is_coco, is_voc, spread
+from mmkd.datasets._voc import voc_files
 
 
 @dataclass(frozen=True)
@@ -27,21 +27,6 @@ class Names:
     counts: dict[str, int | None]
     files: int
     complete: bool
-
-
-def spread(count: int) -> Iterator[int]:
-    """0 to count - 1 in a fixed shuffled order: any beginning of it is a fair sample."""
-    yield from np.random.default_rng(0).permutation(count).tolist()
-
-
-def is_coco(dataset) -> bool:
-    """Whether a dataset reads COCO's json, told by what mmdet's CocoDataset defines."""
-    return hasattr(type(dataset), 'COCOAPI')
-
-
-def is_voc(dataset) -> bool:
-    """Whether a dataset reads VOC's XML files, told by what mmdet's XMLDataset defines."""
-    return hasattr(type(dataset), 'sub_data_root') and hasattr(dataset, 'ann_subdir')
 
 
 def read_names(dataset, deadline: float) -> Names | None:
@@ -67,10 +52,7 @@ def read_names(dataset, deadline: float) -> Names | None:
             )
         return Names(counts, 1, True)
     if is_voc(dataset):
-        with open(dataset.ann_file) as stream:
-            ids = [line.strip('\r\n') for line in stream]
-        folder = os.path.join(dataset.sub_data_root, dataset.ann_subdir)
-        paths = [os.path.join(folder, f'{name}.xml') for name in ids]
+        paths = list(voc_files(dataset).values())
         return voc_names([paths[i] for i in spread(len(paths))], deadline)
     return None
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
+from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 
-from mmkd.datasets._names import Names, is_coco, is_voc, read_names
+from mmkd.datasets._files import fault, is_remote, shown
+from mmkd.datasets._kinds import is_coco, is_voc
+from mmkd.datasets._names import Names, read_names
+from mmkd.datasets._voc import check_list
+
+IMAGES = ('.bmp', '.gif', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
 
 
 def check_paths(dataset_cfg: Mapping, scope: str | None = None) -> None:
@@ -24,6 +32,7 @@ def check_paths(dataset_cfg: Mapping, scope: str | None = None) -> None:
     Raises:
         FileNotFoundError: A folder or annotation file is missing. The message has what was asked
             for, where it was looked for, how far that path exists and what to try.
+        OSError: An annotation file is a directory, a device or a pipe, or may not be read.
         ValueError: An annotation file is empty, cut off or malformed, lists no image, or names
             none of the dataset's classes.
     """
@@ -44,14 +53,17 @@ def check_evaluator(evaluator_cfg: Mapping | list, data_root: str | None = None)
 
     Raises:
         FileNotFoundError: The file of a metric is missing.
+        OSError, ValueError: It cannot be read, or is cut off.
     """
     for cfg in [evaluator_cfg] if isinstance(evaluator_cfg, Mapping) else evaluator_cfg or []:
         path = cfg.get('ann_file')
-        if path and not _is_remote(path, cfg) and not os.path.exists(path):
+        if not path or is_remote(path, cfg):
+            continue
+        owner = f'metric {cfg.get("type")}'
+        if not os.path.exists(path):
             advice = f'set ann_file of the evaluator; the dataset uses data_root={data_root!r}'
-            raise FileNotFoundError(
-                _missing(f'metric {cfg.get("type")}', [('ann_file', path, path)], advice)
-            )
+            raise FileNotFoundError(_missing(owner, [('ann_file', path, path)], advice))
+        _check_annotation_file(owner, path)
 
 
 def check_files(dataset, cfg: Mapping | None = None) -> None:
@@ -80,7 +92,7 @@ def check_files(dataset, cfg: Mapping | None = None) -> None:
     for name, asked, path in wanted:
         # What lies below a missing folder is not worth a line of its own.
         known = any(f'{path}/'.startswith(f'{one[2].rstrip("/")}/') for one in missing)
-        local = isinstance(path, str) and path and not _is_remote(path, cfg)
+        local = isinstance(path, str) and path and not is_remote(path, cfg)
         if local and not known and not os.path.exists(path):
             missing.append((name, asked or path, path))
     if missing:
@@ -97,23 +109,52 @@ def check_not_empty(dataset) -> None:
         ValueError: See ``check_paths``.
     """
     path = dataset.ann_file
-    name = type(dataset).__name__
-    if _is_remote(path or '', vars(dataset)):
+    owner = f'dataset {type(dataset).__name__}'
+    if is_remote(path or '', vars(dataset)):
         return
-    if path and os.path.isfile(path):
-        if not os.path.getsize(path):
-            raise ValueError(f'dataset {name}: annotation file {path} is empty')
-        if path.endswith('.json') and _last_character(path) not in b'}]':
-            raise ValueError(f'dataset {name}: annotation file {path} is cut off')
-    elif hasattr(dataset, 'img_suffix') and hasattr(dataset, 'seg_map_suffix'):
-        folder = dataset.data_prefix.get('img_path') or ''
-        if os.path.isdir(folder) and not _has_file(folder, dataset.img_suffix):
-            raise ValueError(
-                f'dataset {name}: no file in {os.path.abspath(folder)} ends in '
-                f'{dataset.img_suffix!r}; try another img_suffix'
-            )
+    folders = hasattr(dataset, 'img_suffix') and hasattr(dataset, 'seg_map_suffix')
+    if path and not (folders and os.path.isdir(path)):  # which mmseg takes for no list
+        _check_annotation_file(owner, path)
+    elif folders:
+        _check_suffix(owner, dataset)
+    if is_voc(dataset):
+        check_list(dataset)
     if is_coco(dataset) or is_voc(dataset):
         check_names(dataset, read_names(dataset, time.monotonic() + 0.3))
+
+
+def _check_annotation_file(owner: str, path: str) -> None:
+    problem = fault(path)
+    if problem == 'the file is empty':
+        raise ValueError(f'{owner}: annotation file {path} is empty')
+    if problem:
+        raise OSError(f'{owner}: annotation file {path} cannot be read: {problem}')
+    if path.endswith('.json') and _last_character(path) not in b'}]':
+        raise ValueError(f'{owner}: annotation file {path} is cut off')
+
+
+def _check_suffix(owner: str, dataset) -> None:
+    """Stop if no image has the suffix, and warn of images that it leaves out."""
+    folder, suffix = dataset.data_prefix.get('img_path') or '', dataset.img_suffix
+    if not os.path.isdir(folder):
+        return
+    labels = os.path.splitext(dataset.seg_map_suffix)[1]
+    names = [name for _, _, names in os.walk(folder, followlinks=True) for name in names]
+    endings = Counter(os.path.splitext(name)[1] for name in names if not name.endswith(suffix))
+    others = {k: n for k, n in endings.items() if k.lower() in IMAGES and k != labels}
+    found = shown(f'{count} in {key!r}' for key, count in others.items())
+    if not any(name.endswith(suffix) for name in names):
+        raise ValueError(
+            f'{owner}: no file in {os.path.abspath(folder)} ends in {suffix!r}; try another '
+            f'img_suffix ({f"images there end: {found}" if found else "no image is there"})'
+        )
+    if others:
+        print_log(
+            f'{owner}: img_suffix={suffix!r} leaves out images in {os.path.abspath(folder)} '
+            f'that end in something else: {found}',
+            logger='current',
+            level=logging.WARNING,
+        )
 
 
 def check_names(dataset, names: Names | None) -> None:
@@ -158,7 +199,10 @@ def _missing(owner: str, missing: list[tuple], advice: str) -> str:
     parent = os.path.abspath(missing[0][2])
     while not os.path.exists(parent):
         parent = os.path.dirname(parent)
-    inside = _some(sorted(os.listdir(parent))) if os.path.isdir(parent) else 'a file'
+    try:
+        inside = _some(sorted(os.listdir(parent))) if os.path.isdir(parent) else 'a file'
+    except PermissionError:
+        inside = 'permission to look into it is missing'
     lines.append(f'  exists up to: {parent} ({inside or "empty"})')
     return '\n'.join([*lines, f'  try: {advice}'])
 
@@ -169,18 +213,7 @@ def _some(names, limit: int = 12) -> str:
     return ', '.join(map(str, names[:limit])) + more
 
 
-def _is_remote(path: str, cfg: Mapping) -> bool:
-    backend = (cfg.get('backend_args') or {}).get('backend', 'local')
-    return '://' in path or backend != 'local'
-
-
 def _last_character(path: str) -> bytes:
     with open(path, 'rb') as stream:
         stream.seek(-min(64, os.path.getsize(path)), os.SEEK_END)
         return stream.read().rstrip()[-1:] or b' '
-
-
-def _has_file(folder: str, suffix: str) -> bool:
-    return any(
-        name.endswith(suffix) for _, _, names in os.walk(folder, followlinks=True) for name in names
-    )

@@ -1,32 +1,45 @@
 """Keeps bad data from ending a run, and says what is wrong with it.
 
-Before building: ``check_paths(cfg)``. On the built dataset: ``protect(dataset)``, which is
-``drop_degenerate_boxes``, ``tolerate`` and ``audit``. Good data is left alone, bit for bit.
+Before building: ``check_paths(cfg)``. While building: ``with building():``. On the built dataset:
+``protect(dataset)``, which is ``audit``, ``drop_degenerate_boxes``, ``tolerate`` and
+``try_pipeline``, and ``check_objects`` of its result. Good data is left alone, bit for bit.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
-import os
 import pickle
+from collections.abc import Iterable
 
 import numpy as np
 import torch
 from mmengine.logging import print_log
 
-from mmkd.datasets._audit import Audit, audit, degenerate, describe, leaves
+from mmkd.datasets._audit import Audit, audit
+from mmkd.datasets._coco import DataError
+from mmkd.datasets._explain import building
+from mmkd.datasets._failure import Failure, prepare
+from mmkd.datasets._files import shown
+from mmkd.datasets._kinds import describe, leaves
+from mmkd.datasets._objects import usable
 from mmkd.datasets._paths import check_evaluator, check_paths
+from mmkd.plan import untouched_random_state
 
 __all__ = [
     'Audit',
+    'DataError',
     'audit',
+    'building',
     'check_evaluator',
+    'check_objects',
     'check_paths',
     'drop_degenerate_boxes',
     'leaves',
     'protect',
     'skipped',
     'tolerate',
+    'try_pipeline',
 ]
 
 NAMED = 3  # bad images that are named one by one
@@ -36,21 +49,53 @@ GIVE_UP = 100  # unreadable images in a row after which the whole dataset is tak
 def protect(dataset, budget: float = 2.0) -> list[Audit]:
     """Audit a built dataset, drop its degenerate boxes and make it skip unreadable images.
 
-    Errors are those of ``audit``. Applying it twice does no harm.
+    Then the pipeline is tried on the image of the most extreme shape. Errors are those of
+    ``audit`` and of the pipeline. Applying it twice does no harm.
     """
     reports = audit(dataset, budget)
-    drop_degenerate_boxes(dataset)
+    for one, report in zip(leaves(dataset), reports, strict=True):
+        drop_degenerate_boxes(one, report.objects.bad)
     tolerate(dataset)
+    for one, report in zip(leaves(dataset), reports, strict=True):
+        try_pipeline(one, report.longest[1])
     return reports
 
 
-def drop_degenerate_boxes(dataset) -> int:
+def check_objects(reports: list[Audit]) -> None:
+    """Stop if a detector's dataset has no object at all; parts of it may be without.
+
+    Raises:
+        DataError: With what became of the annotations.
+    """
+    objects = [one.objects for one in reports if one.objects.images]
+    if not objects or any(one.kept for one in objects):
+        return
+    causes = {
+        'are crowd, ignored or difficult': sum(one.ignored for one in objects),
+        'have no area': sum(one.degenerate for one in reports),
+        'have names that are no class': sum(
+            n or 0 for one in reports for n in one.unknown.values()
+        ),
+    }
+    found = shown(f'{count} {why}' for why, count in causes.items() if count)
+    raise DataError(
+        f'no object in the whole dataset {shown((one.name for one in reports), 2)}: none of '
+        f'{sum(one.images for one in objects)} images has one to learn from or to find. Boxes '
+        f'there: {found or "none"}'
+    )
+
+
+def drop_degenerate_boxes(dataset, positions: Iterable[int] | None = None) -> int:
     """Take boxes without area or finite coordinates out of training datasets, in place.
 
     COCO's loader leaves them out anyway; VOC's does not, and with RetinaNet's assigner a box of no
     width becomes a regression target of minus infinity. Boxes that lie outside the image are of
     the kind, for ``Resize`` clips them to no width. Test datasets stay as they are, so that
     scores equal the stock ones.
+
+    Args:
+        dataset: A ``BaseDataset``, or wrappers around several.
+        positions: The images to look at, where it is a single dataset; all by default.
 
     Returns:
         Boxes dropped; a warning is logged if there were any.
@@ -60,9 +105,9 @@ def drop_degenerate_boxes(dataset) -> int:
         if getattr(one, 'test_mode', True) or not hasattr(one, 'get_data_info'):
             continue
         changed = {}
-        for index in range(len(one)):
+        for index in range(len(one)) if positions is None else positions:
             info = one.get_data_info(index)
-            good = [box for box in info.get('instances', ()) if _usable(box, info)]
+            good = [box for box in info.get('instances', ()) if usable(box, info)]
             if len(good) < len(info.get('instances', ())):
                 total += len(info['instances']) - len(good)
                 info.pop('sample_idx')
@@ -77,15 +122,6 @@ def drop_degenerate_boxes(dataset) -> int:
                 level=logging.WARNING,
             )
     return total
-
-
-def _usable(instance: dict, info: dict) -> bool:
-    """Whether a box has area inside its image; what has no box is usable."""
-    if 'bbox' not in instance:
-        return True
-    x1, y1, x2, y2 = instance['bbox']
-    width, height = info.get('width') or np.inf, info.get('height') or np.inf
-    return not degenerate(instance['bbox']) and x1 < width and y1 < height and x2 > 0 and y2 > 0
 
 
 def _replace(dataset, changed: dict[int, dict]) -> None:
@@ -106,7 +142,8 @@ def tolerate(dataset) -> None:
 
     In training another image is drawn instead, which is what mmengine does when a pipeline gives
     None; the first few files are named in the log, then counts. In testing an unreadable image
-    and in both an unreadable label is a ``ValueError`` that names the file. Pipelines stay as
+    and in both an unreadable label, or an image at which a later step fails, is a ``DataError``
+    that names the file; a package that a step lacks is an ``ImportError``. Pipelines stay as
     they are and may be exchanged later; good images are loaded as ever, with the same random
     numbers.
 
@@ -116,6 +153,20 @@ def tolerate(dataset) -> None:
     for one in leaves(dataset):
         if hasattr(one, 'prepare_data') and not isinstance(one.prepare_data, _Prepare):
             one.prepare_data = _Prepare(one)
+
+
+def try_pipeline(dataset, index: int) -> None:
+    """Take one entry through a copy of the pipeline; random numbers stay as they were.
+
+    Raises:
+        DataError, ImportError: See ``tolerate``; an unreadable training image is no error.
+    """
+    if not hasattr(dataset, 'get_data_info') or not hasattr(dataset, 'pipeline'):
+        return
+    twin = copy.copy(dataset)
+    with untouched_random_state():
+        twin.pipeline = copy.deepcopy(dataset.pipeline)
+        prepare(twin, index)
 
 
 def skipped(dataset) -> int:
@@ -134,29 +185,18 @@ class _Prepare:
         self.in_a_row = 0
 
     def __call__(self, index: int):
-        dataset = self.dataset
-        try:
-            data = type(dataset).prepare_data(dataset, index)
-        except Exception as error:
-            failure = _find_failure(dataset, index)
-            if failure is None:
-                raise
-            if dataset.test_mode or not failure.image:
-                raise ValueError(failure.message(dataset)) from error
+        data, failure = prepare(self.dataset, index)
+        if failure is not None:
             self._note(index, failure)
             return None
-        if data is None and dataset.test_mode:
-            failure = _find_failure(dataset, index)
-            if failure is not None:
-                raise ValueError(failure.message(dataset))
         self.in_a_row = 0
         return data
 
-    def _note(self, index: int, failure: _Failure) -> None:
+    def _note(self, index: int, failure: Failure) -> None:
         """Count a skipped image and log it, unless it was logged before."""
         self.in_a_row += 1
         if self.in_a_row >= min(GIVE_UP, 10 * len(self.bad)):
-            raise ValueError(
+            raise DataError(
                 f'{self.in_a_row} images in a row cannot be read; the last: '
                 f'{failure.message(self.dataset)}'
             )
@@ -169,43 +209,3 @@ class _Prepare:
                 logger='current',
                 level=logging.WARNING,
             )
-
-
-class _Failure:
-    """A file that a loading step could not read."""
-
-    def __init__(self, path: str, image: bool, error: Exception | None) -> None:
-        self.path, self.image = path, image
-        detail = '' if path in str(error) else f' ({type(error).__name__}: {error})'
-        if '://' in path:
-            self.reason = f'it cannot be loaded{detail}'
-        elif not os.path.exists(path):
-            self.reason = 'no such file'
-        elif not os.path.getsize(path):
-            self.reason = 'the file is empty'
-        else:
-            self.reason = f'it cannot be decoded{detail}'
-
-    def message(self, dataset) -> str:
-        kind = 'image' if self.image else 'label'
-        return (
-            f'dataset {describe(dataset)}: {kind} {os.path.abspath(self.path)}: {self.reason}; '
-            f'replace the file or take it out of the annotations'
-        )
-
-
-def _find_failure(dataset, index: int) -> _Failure | None:
-    """Run the loading steps once more, to see whether one of them is what failed."""
-    info = dataset.get_data_info(index)
-    for transform in getattr(dataset.pipeline, 'transforms', ()):
-        if not type(transform).__name__.startswith('Load'):
-            continue
-        image = not hasattr(transform, 'with_seg')
-        path = str(info.get('img_path' if image else 'seg_map_path') or info.get('img_path'))
-        try:
-            info = transform(info)
-        except Exception as error:
-            return _Failure(path, image, error)
-        if info is None:
-            return _Failure(path, image, None)
-    return None

@@ -34,6 +34,7 @@ from mmkd.checkpoint import (
     find_damage,
     read_checkpoint,
 )
+from mmkd.datasets.guard import building
 from mmkd.engine.checkpoint_hook import CheckpointHook
 from mmkd.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmkd.engine.optimizers import build_optimizers, check_same_optimizers, schedules
@@ -115,6 +116,12 @@ class Runner(MMRunner):
                 kind = EpochBasedTrainLoop if loop.pop('by_epoch') else IterBasedTrainLoop
                 loop['type'] = kind
         return super().build_train_loop(loop)
+
+    @staticmethod
+    def build_dataloader(*args: Any, **kwargs: Any) -> Any:
+        """As mmengine's; data that cannot be loaded are an error that names file and entry."""
+        with building():
+            return MMRunner.build_dataloader(*args, **kwargs)
 
     # ------------------------------------------------------------------------------- optimisers
 

@@ -127,7 +127,7 @@ def test_unreadable_training_images_are_replaced_and_counted(data, workers, log)
     spoil_images(root)
     dataset = DATASETS.build(config)
     (report,) = guard.protect(dataset)
-    assert len(report.missing) == 2 and '2 image files missing or empty' in log.text
+    assert len(report.missing) == 2 and '2 image files cannot be read' in log.text
     loader = DataLoader(dataset, 2, num_workers=workers, collate_fn=pseudo_collate)
     for _ in range(2):
         seen = indices(loader)
@@ -160,13 +160,15 @@ def test_dataset_of_nothing_but_bad_images_is_an_error(data):
         dataset[0]
 
 
-def test_errors_that_are_not_the_files_fault_pass_through(data):
+def test_another_step_that_fails_names_the_image(data):
     _, config = data('coco')
     dataset = DATASETS.build(config)
     guard.tolerate(dataset)
     dataset.pipeline.transforms.append(lambda results: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        dataset[0]
+    words = r'000002\.jpg \(index 2, 64 x 48 pixels\).*ZeroDivisionError: division by zero \(at '
+    with pytest.raises(guard.DataError, match=words) as caught:
+        dataset[2]
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
 @pytest.mark.parametrize('content', [None, b'', b'no image'])
@@ -244,4 +246,4 @@ def test_audit_looks_at_a_sample_when_time_is_short(data):
     dataset = DATASETS.build(config)
     dataset.get_subset_([0] * 400)
     (report,) = guard.audit(dataset, budget=0)
-    assert report.looked_at == 16 and '400 images (of 16 looked at)' in str(report)
+    assert report.looked_at == 16 and '400 images (files of 16 looked at)' in str(report)

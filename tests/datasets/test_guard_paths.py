@@ -105,7 +105,9 @@ def test_one_error_when_no_image_file_exists(data):
     dataset = DATASETS.build(config)
     for path in (root / 'train').iterdir():
         path.unlink()
-    with pytest.raises(FileNotFoundError, match=r'none of 6 image files exists(.|\n)*data_root'):
+    with pytest.raises(
+        FileNotFoundError, match=r'none of 6 image files can be read(.|\n)*data_root'
+    ):
         guard.audit(dataset)
 
 

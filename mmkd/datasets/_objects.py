@@ -1,0 +1,143 @@
+"""Objects in the annotations of a dataset: boxes, labels and masks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mmkd.datasets._coco import box_fault
+
+NAMED = 3  # faults that are kept in words
+
+
+@dataclass
+class Objects:
+    """What the annotations of a dataset hold; counts are of objects unless said otherwise.
+
+    Attributes:
+        classes: Classes of the dataset, 0 if they are not known.
+        with_mask: Whether a loading step wants a mask of each object.
+        images: Images whose annotations are lists of objects.
+        empty: Images without any, or with ignored ones only.
+        kept: Those that training uses.
+        ignored: Crowd, difficult and ignored ones.
+        degenerate: Boxes without area, or with coordinates that are not finite.
+        bad: Positions of images with a box that has no area inside its image.
+        beyond: Boxes that reach more than two pixels beyond their image.
+        beyond_path: The first image of one.
+        faults: The first entries that no loading step can work with, a sentence each.
+        faulty: How many there are.
+    """
+
+    classes: int = 0
+    with_mask: bool = False
+    images: int = 0
+    empty: int = 0
+    kept: int = 0
+    ignored: int = 0
+    degenerate: int = 0
+    bad: list[int] = field(default_factory=list)
+    beyond: int = 0
+    beyond_path: str = ''
+    faults: list[str] = field(default_factory=list)
+    faulty: int = 0
+
+    def add(self, info: dict, index: int) -> None:
+        """Count the objects of an image.
+
+        Args:
+            info: ``dataset.get_data_info(index)``, with ``instances``.
+            index: Position of the image.
+        """
+        width, height = size_of(info)
+        classes = self.classes or math.inf
+        kept, bad = self.kept, False
+        for position, one in enumerate(info['instances']):
+            try:  # what nearly all objects pass
+                x1, y1, x2, y2 = one['bbox']
+                good = 0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height
+                good = good and 0 <= one['bbox_label'] < classes and not one['ignore_flag']
+                good = good and ('mask' in one or not self.with_mask)
+            except (KeyError, TypeError, ValueError):
+                good = False
+            if good:
+                self.kept += 1
+            else:
+                bad |= self._examine(one, position, info)
+        self.images += 1
+        self.empty += self.kept == kept
+        if bad:
+            self.bad.append(index)
+
+    def _examine(self, one: dict, position: int, info: dict) -> bool:
+        """Count an object that is not plain; True if training has to do without its box."""
+        problem = self._fault(one)
+        if problem:
+            self.faulty += 1
+            if len(self.faults) < NAMED:
+                path = info.get('img_path')
+                self.faults.append(f'object {position} (from 0) of {path} {problem}')
+            return False
+        ignored = bool(one.get('ignore_flag'))
+        self.ignored += ignored
+        self.kept += not ignored
+        if 'bbox' not in one:
+            return False
+        self.degenerate += degenerate(one['bbox'])
+        width, height = size_of(info)
+        if one['bbox'][2] > width + 2 or one['bbox'][3] > height + 2:
+            self.beyond += 1
+            self.beyond_path = self.beyond_path or str(info.get('img_path'))
+        return not usable(one, info)
+
+    def _fault(self, one: dict) -> str:
+        label = one.get('bbox_label')
+        if 'bbox' in one and not _four_numbers(one['bbox']):
+            return box_fault(one['bbox'], 'x1, y1, x2, y2')
+        if self.classes and _is_number(label) and not 0 <= label < self.classes:
+            return f'has label {label}, but there are {self.classes} classes'
+        if self.with_mask and 'mask' not in one:
+            return 'has no mask (no segmentation in the file), but the pipeline loads masks'
+        return ''
+
+    def note(self) -> str:
+        """A complaint about boxes that look like those of another layout; '' without one."""
+        # A few rounded coordinates are usual; a tenth of all boxes is not.
+        if self.beyond * 10 <= self.kept + self.ignored:
+            return ''
+        return (
+            f'{self.beyond} of {self.kept + self.ignored} boxes reach beyond their image, for '
+            f'example in {self.beyond_path}: does the file say x, y, width, height in that order, '
+            'and is the size of the image right?'
+        )
+
+
+def size_of(info: dict) -> tuple[float, float]:
+    """Width and height as the annotations say; infinite where they do not."""
+    return info.get('width') or math.inf, info.get('height') or math.inf
+
+
+def degenerate(box) -> bool:
+    """Whether a box (x1, y1, x2, y2) has no area or a coordinate that is not finite."""
+    x1, y1, x2, y2 = box
+    return not (x2 > x1 and y2 > y1 and math.isfinite(x1 + y1 + x2 + y2))
+
+
+def usable(instance: dict, info: dict) -> bool:
+    """Whether a box has area inside its image; what has no box is usable."""
+    if 'bbox' not in instance:
+        return True
+    x1, y1, x2, y2 = instance['bbox']
+    width, height = size_of(info)
+    return not degenerate(instance['bbox']) and x1 < width and y1 < height and x2 > 0 and y2 > 0
+
+
+def _four_numbers(box) -> bool:
+    """Whether a box is four numbers, finite or not."""
+    return hasattr(box, '__len__') and len(box) == 4 and all(map(_is_number, box))
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, (int, float, np.number))
