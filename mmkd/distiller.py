@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from mmkd.borrowed import Borrower
 from mmkd.engine.guard import Guard
 from mmkd.engine.timing import StepTimer
 from mmkd.functional import check_number
@@ -25,7 +25,7 @@ from mmkd.teacher import Teacher, build_model
 
 
 @MODELS.register_module()
-class Distiller(BaseModel):
+class Distiller(Borrower):
     """A student that trains under objectives and is a plain student to everybody else.
 
     It borrows the student's own children, so parameter names, checkpoints, EMA, optimiser rules
@@ -66,9 +66,9 @@ class Distiller(BaseModel):
         self._borrow(built)
         # Nothing below may move the student's random stream: weight 0 equals stock training.
         with untouched_random_state():
-            self.__dict__['teachers'] = build_teachers(teacher)
+            self.teachers = build_teachers(teacher)
             named = build_objectives(objectives)
-            self.__dict__['plan'] = Plan(built, self.teachers, named).prepare()
+            self.plan = Plan(built, self.teachers, named).prepare()
         self.objectives = nn.ModuleDict(named)
         for objective in named.values():
             if objective.weight.is_zero:
@@ -78,39 +78,6 @@ class Distiller(BaseModel):
         self.timer = StepTimer()
         self.recorder = Recorder(built, self.plan.student_taps())
         self.pixels = Pixels.of(built)
-
-    def _borrow(self, student: nn.Module) -> None:
-        """Make the student's children, parameters and buffers ours under their own names."""
-        self.__dict__['student'] = student
-        self._modules.clear()
-        self._modules.update(student._modules)
-        self._parameters = student._parameters
-        self._buffers = student._buffers
-        self._non_persistent_buffers_set = student._non_persistent_buffers_set
-        if 'objectives' in student._modules:
-            raise ValueError(
-                f"{type(student).__name__} has a child called 'objectives', the name under which "
-                'mmkd keeps what objectives learn.'
-            )
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            student = self.__dict__.get('student')
-            if student is None:
-                raise
-            return getattr(student, name)
-
-    def init_weights(self) -> None:
-        """Initialise the student as its own config says; never a teacher, never an adapter."""
-        self.student.init_weights()
-
-    def train(self, mode: bool = True) -> Distiller:
-        self.training = mode
-        self.student.train(mode)
-        self.objectives.train(mode)
-        return self
 
     def to(self, *args: Any, **kwargs: Any) -> Distiller:
         for teacher in self.teachers.values():
@@ -125,28 +92,47 @@ class Distiller(BaseModel):
         return self
 
     def forward(
-        self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor'
+        self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor', **more: Any
     ) -> Any:
         """mmengine's three modes: ``'loss'`` distils, the others are the student's own."""
         if mode == 'loss':
-            return self.loss(inputs, data_samples or [])
-        return self.student(inputs, data_samples, mode=mode)
+            return self.loss(inputs, data_samples, **more)
+        return self.run_student(inputs, data_samples, mode=mode, **more)
 
-    def loss(self, inputs: Tensor, samples: list) -> dict[str, Any]:
+    def train_step(self, data: Any, optim_wrapper: Any) -> Any:
+        """The student's own, in whose forward pass the objectives take part.
+
+        Raises:
+            RuntimeError: it has none, so that nothing would be distilled.
+        """
+        before = self.guard.batches
+        result = super().train_step(data, optim_wrapper)
+        progress = Progress.current()
+        if self.guard.batches == before and any(
+            objective.weight(progress) for objective in self.objectives.values()
+        ):
+            raise RuntimeError(
+                f'{type(self.student).__name__}.train_step computes its losses without '
+                "forward(mode='loss') and loss(inputs, data_samples), so that no objective takes "
+                "part. Let it call self._run_forward(data, mode='loss')."
+            )
+        return result
+
+    def loss(self, inputs: Tensor, samples: list | None, **more: Any) -> dict[str, Any]:
         """One student forward: its own losses under their names, plus ``kd.<objective>.<key>``."""
-        self.guard.look_at(self.student, samples)
+        self.guard.look_at(self.student, samples or [])
         progress = Progress.current()
         weights = {name: o.weight(progress) for name, o in self.objectives.items()}
         active = [name for name, weight in weights.items() if weight > 0]
-        sides = self._listen(active, inputs, samples)
+        sides = self._listen(active, inputs, samples or [])
         if any(self.objectives[name].needs_input_gradient for name in active):
             inputs = inputs.detach().requires_grad_()
         with self.timer('student'), self.recorder.record(inputs) as student:
-            losses = self.student(inputs, samples, mode='loss')
+            losses = self.run_student(inputs, samples, mode='loss', **more)
         losses = scale_task(losses, self.task_weight)
         traces = {
-            name: Trace(inputs, samples, student, sides.get(self._teacher_name(name)), progress)
-            for name in active
+            n: Trace(inputs, samples or [], student, sides.get(self._teacher_name(n)), progress)
+            for n in active
         }
         for name, trace in traces.items():
             self.plan.check_step(name, trace)

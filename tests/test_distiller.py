@@ -131,13 +131,6 @@ def test_attributes_of_the_student_are_reachable_and_others_are_not():
     assert detector.with_neck and not detector.with_mask
 
 
-def test_a_student_with_a_child_called_objectives_is_refused():
-    student = ToyNet()
-    student.objectives = nn.Linear(1, 1)
-    with pytest.raises(ValueError, match="child called 'objectives'"):
-        toy(student=student)
-
-
 def test_forward_modes_are_the_students_own():
     distiller = toy().eval()
     inputs, samples = batch()
