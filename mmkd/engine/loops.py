@@ -9,7 +9,9 @@ from mmengine.logging import print_log
 from mmengine.runner import loops as mm
 from torch import nn
 
-from mmkd.engine.random_state import Cursor, restore, warn
+from mmkd.engine.cursor import Cursor
+from mmkd.engine.generators import warn
+from mmkd.engine.random_state import restore
 from mmkd.registry import LOOPS
 
 
@@ -53,11 +55,12 @@ class EpochBasedTrainLoop(mm.EpochBasedTrainLoop):
     def _batches(self) -> tuple[int, Iterable]:
         point, self.point = self.point, None
         data = point['data'] if point else None
-        if data and self._iter != self._epoch * len(self.dataloader) + data['consumed']:
+        length = len(self.dataloader)
+        if data and data['consumed'] and data.get('length', length) != length:
             warn(
-                f'An epoch has {len(self.dataloader)} iterations now, which does not fit iteration '
-                f'{self._iter} of the checkpoint (other data or batch size?): '
-                f'epoch {self._epoch + 1} starts from its beginning.'
+                f'An epoch has {length} iterations now, it had {data["length"]} before the '
+                f'interruption (other data or batch size?): epoch {self._epoch + 1} starts from '
+                'its beginning.'
             )
             restore(self.runner, point)
             data = None

@@ -15,6 +15,7 @@ from mmengine.dist import broadcast_object_list, is_distributed, is_main_process
 from mmengine.fileio import get_file_backend
 from mmengine.fileio.backends import LocalBackend
 from mmengine.hooks import CheckpointHook as MMCheckpointHook
+from mmengine.hooks import EarlyStoppingHook as MMEarlyStoppingHook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
@@ -36,13 +37,17 @@ from mmkd.checkpoint import (
 )
 from mmkd.datasets.guard import building
 from mmkd.engine.checkpoint_hook import CheckpointHook
+from mmkd.engine.early_stopping import EarlyStoppingHook
 from mmkd.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmkd.engine.optimizers import build_optimizers, check_same_optimizers, schedules
 from mmkd.engine.random_state import RandomStateHook
 from mmkd.registry import RUNNERS
 
 # What stock configs ask for, and what they get.
-STOCK_HOOKS: dict[Any, Any] = {MMCheckpointHook: CheckpointHook}
+STOCK_HOOKS: dict[Any, Any] = {
+    MMCheckpointHook: CheckpointHook,
+    MMEarlyStoppingHook: EarlyStoppingHook,
+}
 STOCK_LOOPS: dict[Any, Any] = {
     MMEpochBasedTrainLoop: EpochBasedTrainLoop,
     MMIterBasedTrainLoop: IterBasedTrainLoop,
@@ -95,7 +100,7 @@ class Runner(MMRunner):
     # -------------------------------------------------------------------------- hooks and loops
 
     def register_hook(self, hook: Any, priority: Any = None) -> None:
-        """Register a hook; a stock CheckpointHook in a config becomes mmkd's."""
+        """Register a hook; a stock one in a config becomes mmkd's where there is one."""
         if isinstance(hook, dict):
             hook = _replace_type(hook, STOCK_HOOKS)
         super().register_hook(hook, priority)

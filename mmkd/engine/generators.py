@@ -1,0 +1,51 @@
+"""The random generators of one process, as plain values."""
+
+from __future__ import annotations
+
+import logging
+import random
+
+import numpy as np
+import torch
+from mmengine.logging import print_log
+
+
+def get_state(cuda: bool = False) -> dict:
+    """State of this process' generators as plain bytes and numbers (safe to load)."""
+    _, numbers, gauss = random.getstate()
+    _, keys, position, has_gauss, cached = np.random.get_state()
+    state = dict(
+        python=np.array(numbers, dtype=np.uint32).tobytes(),
+        python_gauss=gauss,
+        numpy=np.asarray(keys, dtype=np.uint32).tobytes(),
+        numpy_rest=(int(position), int(has_gauss), float(cached)),
+        torch=torch.get_rng_state().numpy().tobytes(),
+    )
+    if cuda and torch.cuda.is_available():
+        state['cuda'] = torch.cuda.get_rng_state().numpy().tobytes()
+    return state
+
+
+def set_state(state: dict) -> None:
+    """Undo of :func:`get_state`."""
+    numbers = np.frombuffer(state['python'], dtype=np.uint32).tolist()
+    random.setstate((3, tuple(numbers), state['python_gauss']))
+    keys = np.frombuffer(state['numpy'], dtype=np.uint32)
+    np.random.set_state(('MT19937', keys, *state['numpy_rest']))
+    torch.set_rng_state(as_tensor(state['torch']))
+    if 'cuda' in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(as_tensor(state['cuda']))
+
+
+def torch_state() -> bytes:
+    """State of torch's generator of the CPU, from which samplers and data workers are seeded."""
+    return torch.get_rng_state().numpy().tobytes()
+
+
+def as_tensor(raw: bytes) -> torch.Tensor:
+    """What torch wants such a state to be."""
+    return torch.frombuffer(bytearray(raw), dtype=torch.uint8)
+
+
+def warn(message: str) -> None:
+    print_log(message, logger='current', level=logging.WARNING)
