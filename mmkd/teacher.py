@@ -14,7 +14,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
-from mmkd.checkpoint import dataset_meta_of, read_checkpoint, state_dict_of
+from mmkd.checkpoint import dataset_meta_of, read_checkpoint, refuse_not_finite, state_dict_of
 from mmkd.config import load_config
 from mmkd.operators import respect_strides
 from mmkd.pixels import Pixels
@@ -170,6 +170,7 @@ def load_strictly(
 ) -> int:
     """Load every weight or raise ValueError that lists what does not fit; returns the key count.
 
+    Weights that hold NaN or infinity are refused, too (CheckpointError, which is a ValueError).
     ``num_batches_tracked`` may be absent: old files lack it and no eval-mode network reads it.
     """
     checkpoint = read_checkpoint(source)
@@ -198,6 +199,7 @@ def load_strictly(
     wrong = [f'{k} (file {a}, model {b})' for k, (a, b) in shapes.items() if counts([k])]
     if missing or unexpected or wrong:
         raise ValueError(_mismatch_message(model, source, missing, unexpected, wrong, who))
+    refuse_not_finite(model.state_dict(), f'{who}: {source}')
     return len(wanted) - len(result.missing_keys)
 
 

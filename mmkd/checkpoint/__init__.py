@@ -1,6 +1,7 @@
 """Checkpoints as data: found, judged and read without running them, and written at once."""
 
 from mmkd.checkpoint.errors import CheckpointError
+from mmkd.checkpoint.finite import not_finite, refuse_not_finite
 from mmkd.checkpoint.inspecting import check_file, find_damage
 from mmkd.checkpoint.reading import read_checkpoint, read_file, trust_checkpoints
 from mmkd.checkpoint.stock import guard_stock_loaders
@@ -14,8 +15,10 @@ __all__ = [
     'dataset_meta_of',
     'find_damage',
     'guard_stock_loaders',
+    'not_finite',
     'read_checkpoint',
     'read_file',
+    'refuse_not_finite',
     'state_dict_of',
     'trust_checkpoints',
 ]

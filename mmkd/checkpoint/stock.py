@@ -11,12 +11,20 @@ from typing import Any
 
 from mmengine.runner import checkpoint as mm
 
+from mmkd.checkpoint.finite import refuse_not_finite
 from mmkd.checkpoint.reading import read_file
 
 
 def load_from_mmkd(filename: str, map_location: Any = None) -> Any:
-    """A loader of mmengine's table, for every address that mmengine knows."""
-    return read_file(filename, map_location)
+    """A loader of mmengine's table, for every address that mmengine knows.
+
+    Raises:
+        CheckpointError: as :func:`read_checkpoint`; weights that hold NaN or infinity.
+    """
+    found = read_file(filename, map_location)
+    if isinstance(found, dict):
+        refuse_not_finite(found.get('state_dict', found), filename)
+    return found
 
 
 def guard_stock_loaders() -> None:

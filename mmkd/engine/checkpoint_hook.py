@@ -65,6 +65,7 @@ class CheckpointHook(MMCheckpointHook):
         keys = [k for k in info if k == 'keep_ckpt_ids' or k.startswith('best_ckpt')]
         told = {key: info.pop(key) for key in keys}
         super().before_train(runner)
+        self._adopt_last(info.get('last_ckpt'))
         self._adopt_best(runner, told)
         if self.max_keep_ckpts > 0 and 'keep_ckpt_ids' in told:
             self._adopt_kept(runner, told['keep_ckpt_ids'])
@@ -75,6 +76,12 @@ class CheckpointHook(MMCheckpointHook):
                 if part.is_file() and not part.is_symlink():
                     runner.logger.info(f'Removing {part}, left behind by an interrupted run.')
                     part.unlink(missing_ok=True)
+
+    def _adopt_last(self, path: Any) -> None:
+        """A better validation rewrites the last checkpoint, if there is one; so say that there is."""
+        own = self.file_backend.join_path(self.out_dir, os.path.basename(str(path or '')))
+        if path and self._owns(own):
+            self.last_ckpt = own
 
     def _adopt_best(self, runner: Any, told: dict) -> None:
         """Go on with the best checkpoints that lie in this run's folder."""

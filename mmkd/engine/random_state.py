@@ -11,8 +11,11 @@ from typing import Any
 import torch
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from torch import nn
 
 from mmkd.engine.generators import get_state, set_state, warn
+from mmkd.engine.module_state import get_module_state, set_module_state
 from mmkd.registry import HOOKS
 
 KEY = 'random_state'
@@ -44,7 +47,10 @@ class RandomStateHook(Hook):
         ranks, self.gathered = self.gathered or [_rank_state(runner)], None
         self.val_workers = self.val_workers or _has_val_workers(runner)
         checkpoint[KEY] = dict(
-            ranks=ranks, validated=self.validated, val_workers=self.val_workers
+            ranks=ranks,
+            validated=self.validated,
+            val_workers=self.val_workers,
+            alive=sorted(_alive(runner)),
         )
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
@@ -72,8 +78,10 @@ class RandomStateHook(Hook):
             )
         mine = ranks[rank] if rank < len(ranks) else _stranger(ranks[0])
         self.pending = dict(state, **mine)
+        set_module_state(_bare(runner.model), mine.get('modules') or {})
         # What this run is told it hands on: it has not seen it happen.
         self.validated, self.val_workers = state['validated'], state['val_workers']
+        _alive(runner).update(state.get('alive', ()))
         if hasattr(runner.train_loop, 'point') and mine['data'] is not None:
             runner.train_loop.point, self.pending = self.pending, None
 
@@ -96,14 +104,28 @@ def restore(runner: Any, point: dict) -> None:
         runner.val_dataloader.generator = torch.Generator()
 
 
+def _alive(runner: Any) -> set[str]:
+    """Terms that the guard has seen at work; one that ends by itself later is no fault."""
+    guard = getattr(_bare(runner.model), 'guard', None)
+    return guard.alive if guard else set()
+
+
+def _bare(model: nn.Module) -> nn.Module:
+    return model.module if is_model_wrapper(model) else model
+
+
 def _stranger(other: dict) -> dict:
     """For a rank without states of its own: the place in the data is the same on all ranks."""
-    return dict(main=None, data=other['data'] and dict(other['data'], workers={}))
+    return dict(other, main=None, data=other['data'] and dict(other['data'], workers={}))
 
 
 def _rank_state(runner: Any) -> dict:
     cursor = getattr(runner.train_loop, 'cursor', None)
-    return dict(main=get_state(cuda=True), data=cursor.state_dict() if cursor else None)
+    return dict(
+        main=get_state(cuda=True),
+        data=cursor.state_dict() if cursor else None,
+        modules=get_module_state(_bare(runner.model)),
+    )
 
 
 def _has_val_workers(runner: Any) -> bool:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import datetime
 import functools
 import os
-import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from mmengine.device import get_device
@@ -28,19 +26,14 @@ from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from torch import distributed as torch_dist
 from torch import nn
 
-from mmkd.checkpoint import (
-    CheckpointError,
-    atomic_file,
-    check_file,
-    find_damage,
-    read_checkpoint,
-)
+from mmkd.checkpoint import atomic_file, check_file, read_checkpoint, refuse_not_finite
 from mmkd.datasets.guard import building
 from mmkd.engine.checkpoint_hook import CheckpointHook
 from mmkd.engine.early_stopping import EarlyStoppingHook
 from mmkd.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmkd.engine.optimizers import build_optimizers, check_same_optimizers, schedules
 from mmkd.engine.random_state import RandomStateHook
+from mmkd.engine.resuming import check_resumable, newest_checkpoint
 from mmkd.registry import RUNNERS
 
 # What stock configs ask for, and what they get.
@@ -172,14 +165,16 @@ class Runner(MMRunner):
 
         Raises:
             FileNotFoundError: there is no such file.
-            CheckpointError: it is no complete checkpoint, or not safe to load.
+            CheckpointError: it is no complete checkpoint, not safe to load, or holds NaN.
             ValueError: in a resumed run, the optimisers of the checkpoint are others.
         """
         checkpoint = read_checkpoint(filename, map_location=map_location)
         if self._resume:
-            _check_resumable(filename, checkpoint)
+            check_resumable(filename, checkpoint)
             if 'optimizer' in checkpoint and isinstance(self.optim_wrapper, OptimWrapper):
                 check_same_optimizers(self.optim_wrapper, checkpoint['optimizer'])
+        else:
+            refuse_not_finite(checkpoint.get('state_dict', checkpoint), filename)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         model = self.model.module if is_model_wrapper(self.model) else self.model
         checkpoint = _load_checkpoint_to_model(model, checkpoint, strict, revise_keys=revise_keys)
@@ -195,15 +190,15 @@ class Runner(MMRunner):
             self.resume(self._resume_from)
 
     def _find_newest(self) -> str | None:
-        """Newest complete checkpoint of the work dir, the same for all ranks."""
+        """Newest usable checkpoint of the work dir, the same for all ranks."""
         found = [newest_checkpoint(self.work_dir) if is_main_process() else (None, [])]
         broadcast_object_list(found)
         path, problems = found[0]
         for problem in problems:
-            self.logger.warning(f'Not resuming from an incomplete checkpoint: {problem}')
+            self.logger.warning(f'Not resuming from a file that is of no use: {problem}')
         if path is None:
             self.logger.warning(
-                f'resume: there is no complete checkpoint in {self.work_dir}; '
+                f'resume: there is no usable checkpoint in {self.work_dir}; '
                 'training starts from the beginning.'
             )
         else:
@@ -215,7 +210,7 @@ class Runner(MMRunner):
         if self._resume_from is None:
             return
         checkpoint = read_checkpoint(self._resume_from, mmap=True)
-        _check_resumable(self._resume_from, checkpoint)
+        check_resumable(self._resume_from, checkpoint)
         old, new = checkpoint['meta'].get('seed'), self._randomness_cfg.get('seed')
         if old is None or old == new:
             return
@@ -223,66 +218,6 @@ class Runner(MMRunner):
             self.logger.warning(f'seed={new} is ignored: the resumed run was started with {old}.')
         self._randomness_cfg.update(seed=old)
         self.set_randomness(**self._randomness_cfg)
-
-
-def newest_checkpoint(folder: str) -> tuple[str | None, list[str]]:
-    """Newest complete checkpoint written during training, and what is wrong with newer ones.
-
-    ``epoch_*.pth`` and ``iter_*.pth`` are looked at, and what ``last_checkpoint`` names.
-    """
-    problems: list[str] = []
-    best: tuple[tuple[int, int], str] | None = None
-    for group in _candidates(folder):
-        for path in group:
-            try:
-                step = _step_of(path)
-            except (OSError, CheckpointError) as error:
-                problems.append(str(error))
-                continue
-            best = max(best or (step, path), (step, path))
-            break
-    return (best[1] if best else None), problems
-
-
-def _candidates(folder: str) -> list[list[str]]:
-    """Paths of each kind, newest first."""
-    groups: dict[str, list[tuple[int, str]]] = {}
-    for path in Path(folder).glob('*.pth'):
-        match = re.fullmatch(r'(epoch|iter)_(\d+)\.pth', path.name)
-        if match:
-            groups.setdefault(match.group(1), []).append((int(match.group(2)), str(path)))
-    paths = [[path for _, path in sorted(group, reverse=True)] for group in groups.values()]
-    known = {path for group in paths for path in group}
-    last = Path(folder) / 'last_checkpoint'
-    named = last.read_text().strip() if last.is_file() else ''
-    if named and os.path.exists(named) and named not in known:
-        paths.append([named])
-    return paths
-
-
-def _step_of(path: str) -> tuple[int, int]:
-    """Iterations and epochs done when the file was written.
-
-    Raises:
-        CheckpointError, OSError: it is damaged, unsafe, or no state of a run.
-    """
-    damage = find_damage(path)
-    if damage:
-        raise CheckpointError(damage)
-    checkpoint = read_checkpoint(path, mmap=True)
-    _check_resumable(path, checkpoint)
-    return checkpoint['meta']['iter'], checkpoint['meta']['epoch']
-
-
-def _check_resumable(path: str, checkpoint: dict) -> None:
-    meta = checkpoint.get('meta') or {}
-    missing = [k for k in ('epoch', 'iter') if k not in meta]
-    missing += [k for k in ('message_hub', 'state_dict') if k not in checkpoint]
-    if missing:
-        raise CheckpointError(
-            f'cannot resume from {path}: it has no {", ".join(missing)}. It holds weights, not the '
-            'state of a run; use it as load_from without resume.'
-        )
 
 
 def _replace_type(cfg: dict, table: dict[Any, Any]) -> dict:

@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmdet.models.layers import DropBlock
 from mmengine.dataset import pseudo_collate
 from mmengine.evaluator import BaseMetric
 from mmengine.fileio.backends import LocalBackend
 from mmengine.hooks import Hook
+from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
 from mmengine.runner import Runner as MMRunner
 from mmengine.runner import loops as mm_loops
@@ -115,7 +117,7 @@ def _loader(noise=True, **options):
     return dict(dataset=Noisy(noise), batch_size=BATCH, sampler=sampler, **options)
 
 
-def _arguments(folder, hook, train=None, val=None, loop=None, save=None, **changes):
+def _arguments(folder, hook, train=None, val=None, loop=None, save=None, hooks=(), **changes):
     loop = loop or dict(by_epoch=True, max_epochs=3)
     args = dict(
         model=dict(type=Net),
@@ -127,7 +129,7 @@ def _arguments(folder, hook, train=None, val=None, loop=None, save=None, **chang
         default_hooks=dict(
             checkpoint=dict(type='CheckpointHook', interval=1) | (save or {}), logger=None
         ),
-        custom_hooks=[hook, dict(type='EMAHook')],
+        custom_hooks=[hook, dict(type='EMAHook'), *hooks],
         randomness=dict(seed=3),
         log_level='ERROR',
         experiment_name=next(names),
@@ -240,13 +242,93 @@ def test_validation_that_was_done_is_not_repeated(check):
     assert EPOCH not in again.metrics
 
 
-def test_resumed_twice(tmp_path):
-    changes = dict(save=by_iter, train=dict(num_workers=2), val={})
-    whole = _train(tmp_path / '0', **changes)
-    for i, iteration in enumerate((2, 9, 12)):
-        (tmp_path / f'{i + 1}').mkdir()
-        shutil.copy(tmp_path / f'{i}' / f'iter_{iteration}.pth', tmp_path / f'{i + 1}')
-        _train(tmp_path / f'{i + 1}', resume=True, **changes).assert_continues(whole)
+@pytest.fixture
+def chain(tmp_path):
+    """Train; continue from a checkpoint, and from one of that run, and so on; compare each."""
+
+    def run(*checkpoints, **changes):
+        whole = again = _train(tmp_path / '0', **changes)
+        for i, checkpoint in enumerate(checkpoints):
+            folder = tmp_path / f'{i + 1}'
+            folder.mkdir()
+            shutil.copy(tmp_path / f'{i}' / checkpoint, folder)
+            again = _train(folder, resume=True, **changes)
+            again.assert_continues(whole)
+        return whole, again
+
+    return run
+
+
+def test_resumed_three_times(chain):
+    chain('iter_2.pth', 'iter_9.pth', 'iter_12.pth', save=by_iter, train=dict(num_workers=2), val={})
+
+
+def test_resumed_twice_between_validations(chain):
+    """The validation workers of the first run, started at 8, drew their seed then, not at 16."""
+    chain(
+        'iter_10.pth',
+        'iter_13.pth',
+        loop=dict(type='IterBasedTrainLoop', max_iters=20, val_interval=8),
+        save=by_iter,
+        train=endless(num_workers=2),
+        val=VAL_WORKER,
+    )
+
+
+def test_resumed_twice_with_shuffling_by_torch(chain):
+    """The second time inside the epoch at whose beginning the first one resumed."""
+
+    def build():
+        return DataLoader(
+            Noisy(), BATCH, True, num_workers=2, persistent_workers=True, collate_fn=pseudo_collate
+        )
+
+    save = by_iter | dict(save_best='mean', rule='greater')  # iter_7 once more, after validation
+    chain('iter_7.pth', 'iter_10.pth', save=save, train=build, val={})
+
+
+def test_patience_is_not_renewed(chain):
+    """Stock keeps the count of an EarlyStoppingHook to itself."""
+    stop = dict(type='EarlyStoppingHook', monitor='mean', rule='greater', patience=2, min_delta=9)
+    loop = dict(by_epoch=True, max_epochs=5)
+    whole, _ = chain('epoch_2.pth', val={}, loop=loop, hooks=[stop])
+    assert sorted(whole.metrics) == [7, 14, 21]
+
+
+class Better(BaseMetric):
+    """Each validation beats the one before."""
+
+    def process(self, data_batch, data_samples):
+        self.results.extend(data_samples)
+
+    def compute_metrics(self, results):
+        return dict(mean=MessageHub.get_current_instance().get_info('epoch'))
+
+
+def test_a_better_validation_rewrites_the_last_checkpoint(tmp_path):
+    """Also when it was written before the interruption, as in the uninterrupted run."""
+    save = dict(interval=2, save_best='mean', rule='greater', save_last=False)
+    changes = dict(val={}, val_evaluator=dict(type=Better), save=save)
+    _train(tmp_path, **changes)
+    (tmp_path / 'epoch_3.pth').unlink()
+    _train(tmp_path, resume=True, **changes)
+    assert (tmp_path / 'epoch_3.pth').exists()
+
+
+class Dropping(Net):
+    """With a layer of mmdet that counts by itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.drop = DropBlock(drop_prob=0.9, block_size=1, warmup_iters=20)
+
+    def forward(self, inputs, mode='tensor'):
+        dropped = self.drop(torch.stack(inputs)[:, :, None, None])[..., 0, 0]
+        return super().forward(list(dropped), mode)
+
+
+def test_what_modules_count_by_themselves(chain):
+    chain('iter_5.pth', 'iter_9.pth', save=by_iter, model=dict(type=Dropping))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,54 @@
+"""Weights that are numbers: NaN and infinity are found before anything is trained on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from mmkd.checkpoint.errors import CheckpointError
+
+
+def not_finite(state: Mapping[str, Any], strict: bool = False) -> list[str]:
+    """Names of the tensors that hold NaN or infinity.
+
+    Unless ``strict``, infinity is no fault in what training does not change: a mask, made of zeros
+    and infinities alone, and a single number, such as a minimum of which nothing has been seen.
+    """
+    return [
+        key
+        for key, value in state.items()
+        if isinstance(value, Tensor)
+        and value.is_floating_point()
+        and not bool(value.isfinite().all())
+        and (strict or not _is_meant(value))
+    ]
+
+
+def _is_meant(tensor: Tensor) -> bool:
+    finite = tensor[tensor.isfinite()]
+    if bool(tensor.isnan().any()) or bool(finite.any()):
+        return False
+    return tensor.numel() == 1 or finite.numel() > 0
+
+
+def refuse_not_finite(state: Mapping[str, Any], source: str) -> None:
+    """Stop at weights that no training can go on from.
+
+    Raises:
+        CheckpointError: a tensor of ``state`` holds NaN or infinity.
+    """
+    bad = not_finite(state)
+    if bad:
+        raise CheckpointError(
+            f'{source} holds NaN or infinity in {some(bad)}: the training that wrote it had '
+            'failed. Take an earlier checkpoint.'
+        )
+
+
+def some(names: Iterable[str], shown: int = 3) -> str:
+    """The first names, and how many more there are."""
+    names = list(names)
+    more = f' and {len(names) - shown} more' if len(names) > shown else ''
+    return ', '.join(names[:shown]) + more

@@ -1,0 +1,53 @@
+"""What modules of OpenMMLab learn about the run but keep out of their state_dict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+#: by class, attributes that change from step to step and that later steps depend on
+KEPT = {
+    'BatchSyncRandomResize': ('_input_size',),
+    'DropBlock': ('iter_cnt',),
+    'DynamicRoIHead': (
+        'iou_history',
+        'beta_history',
+        'bbox_assigner.pos_iou_thr',
+        'bbox_assigner.neg_iou_thr',
+        'bbox_assigner.min_pos_iou',
+        'bbox_head.loss_bbox.beta',
+    ),
+}
+
+
+def get_module_state(model: nn.Module) -> dict[str, Any]:
+    """Plain values by address, such as ``backbone.drop.iter_cnt``."""
+    return {
+        f'{name}.{path}': _plain(attrgetter(path)(owner)) for name, owner, path in _kept(model)
+    }
+
+
+def set_module_state(model: nn.Module, state: Mapping[str, Any]) -> None:
+    """Undo of :func:`get_module_state`; of what the model does not keep, nothing is set."""
+    for name, owner, path in _kept(model):
+        if f'{name}.{path}' in state:
+            *way, last = path.split('.')
+            holder = attrgetter('.'.join(way))(owner) if way else owner
+            setattr(holder, last, state[f'{name}.{path}'])
+
+
+def _kept(model: nn.Module) -> Iterator[tuple[str, Any, str]]:
+    for name, module in model.named_modules():
+        for kind in type(module).__mro__:
+            for path in KEPT.get(kind.__name__, ()):
+                yield name, module, path
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return type(value)(_plain(item) for item in value)
+    return value.item() if isinstance(value, np.generic) else value
