@@ -10,15 +10,16 @@ from torch import Tensor
 from mmkd.checkpoint.errors import CheckpointError
 
 
-def not_finite(state: Mapping[str, Any], strict: bool = False) -> list[str]:
-    """Names of the tensors that hold NaN or infinity.
+def not_finite(state: Any, strict: bool = False) -> list[str]:
+    """Names of the tensors of a state_dict that hold NaN or infinity.
 
     Unless ``strict``, infinity is no fault in what training does not change: a mask, made of zeros
     and infinities alone, and a single number, such as a minimum of which nothing has been seen.
     """
+    named = state.items() if isinstance(state, Mapping) else ()
     return [
         key
-        for key, value in state.items()
+        for key, value in named
         if isinstance(value, Tensor)
         and value.is_floating_point()
         and not bool(value.isfinite().all())
@@ -33,7 +34,7 @@ def _is_meant(tensor: Tensor) -> bool:
     return tensor.numel() == 1 or finite.numel() > 0
 
 
-def refuse_not_finite(state: Mapping[str, Any], source: str) -> None:
+def refuse_not_finite(state: Any, source: str) -> None:
     """Stop at weights that no training can go on from.
 
     Raises:

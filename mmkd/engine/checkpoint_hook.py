@@ -78,7 +78,7 @@ class CheckpointHook(MMCheckpointHook):
                     part.unlink(missing_ok=True)
 
     def _adopt_last(self, path: Any) -> None:
-        """A better validation rewrites the last checkpoint, if there is one; so say that there is."""
+        """The last checkpoint, which a better validation rewrites, may be of the time before."""
         own = self.file_backend.join_path(self.out_dir, os.path.basename(str(path or '')))
         if path and self._owns(own):
             self.last_ckpt = own

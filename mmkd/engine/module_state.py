@@ -26,9 +26,7 @@ KEPT = {
 
 def get_module_state(model: nn.Module) -> dict[str, Any]:
     """Plain values by address, such as ``backbone.drop.iter_cnt``."""
-    return {
-        f'{name}.{path}': _plain(attrgetter(path)(owner)) for name, owner, path in _kept(model)
-    }
+    return {f'{name}.{path}': _plain(attrgetter(path)(owner)) for name, owner, path in _kept(model)}
 
 
 def set_module_state(model: nn.Module, state: Mapping[str, Any]) -> None:

@@ -260,7 +260,9 @@ def chain(tmp_path):
 
 
 def test_resumed_three_times(chain):
-    chain('iter_2.pth', 'iter_9.pth', 'iter_12.pth', save=by_iter, train=dict(num_workers=2), val={})
+    chain(
+        'iter_2.pth', 'iter_9.pth', 'iter_12.pth', save=by_iter, train=dict(num_workers=2), val={}
+    )
 
 
 def test_resumed_twice_between_validations(chain):

@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from mmkd.checkpoint import CheckpointError, atomic_file, not_finite
+from mmkd.checkpoint import CheckpointError, atomic_file
 from mmkd.engine.resuming import check_resumable, newest_checkpoint
 
 
@@ -37,7 +37,15 @@ def found(folder):
 
 @pytest.mark.parametrize(
     'content',
-    [b'', b'\xff\xfe\x00\x01garbage', b'a\0b', b'no such file', b'/etc/passwd\n', b'x' * 9000, b'.'],
+    [
+        b'',
+        b'\xff\xfe\x00\x01garbage',
+        b'a\0b',
+        b'no such file',
+        b'/etc/passwd\n',
+        b'x' * 9000,
+        b'.',
+    ],
 )
 def test_garbage_in_last_checkpoint(run, content):
     (run / 'last_checkpoint').write_bytes(content)
@@ -121,18 +129,3 @@ def test_weights_that_are_no_numbers_are_stepped_over(run, value):
     ]
     with pytest.raises(CheckpointError, match=r'NaN or infinity in conv\.weight'):
         check_resumable(path, torch.load(path))
-
-
-def test_infinity_that_is_meant():
-    inf, nan = float('inf'), float('nan')
-    state = dict(
-        mask=torch.tensor([[0, -inf], [0, 0]]),
-        lowest=torch.tensor(inf),
-        count=torch.tensor(3),
-        diverged=torch.tensor([inf, inf]),
-        mixed=torch.tensor([inf, 1.0]),
-        spoilt=torch.tensor([nan, 0.0]),
-        single=torch.tensor(nan),
-    )
-    assert not_finite(state) == ['diverged', 'mixed', 'spoilt', 'single']
-    assert not_finite(state, strict=True) == ['mask', 'lowest', *not_finite(state)]
