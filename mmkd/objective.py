@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mmkd.adapters import build_adapter
 from mmkd.functional import check_choice, check_number, weight_or
+from mmkd.functional.resize import resize
 from mmkd.levels import Level, pair_levels
 from mmkd.names import options_of
 from mmkd.schedule import Schedule
@@ -54,6 +54,8 @@ class Objective(nn.Module):
     own_losses: ClassVar[tuple[str, ...]] = ()
     #: config of an optimiser of its own for what it learns; None leaves that to the student's
     optimizer: Mapping[str, Any] | None = None
+    #: buffers that only a resumed run needs: left out of checkpoints without an optimiser
+    resume_only: ClassVar[tuple[str, ...]] = ()
     #: under DDP, averaged gradients of k ranks equal those of one process with the whole batch
     rank_invariant: ClassVar[bool] = False
     #: works where the teacher sees larger images than the student, see mmkd.scales
@@ -126,7 +128,8 @@ class PairObjective(Objective):
             unequal widths.
         resize (str | None): maps of one pair must agree within one cell (then the student's is
             resized); ``'student'`` or ``'teacher'`` names whose size both take when they do not;
-            ``'label'`` takes the input's size.
+            ``'label'`` takes the input's size. Maps are enlarged by bilinear interpolation; a side
+            that shrinks to less than half is averaged.
         level_map (str | list[tuple[int, int]] | None): ``None`` asks for a partner of equal stride
             for every level; ``'common'`` drops levels without; pairs of list positions override.
         in_channels, out_channels (int | None): student and teacher width for taps whose shapes
@@ -223,16 +226,14 @@ class PairObjective(Objective):
             raise ValueError(
                 f'{type(self).__name__}: maps differ in size, student {tuple(student.shape)} and '
                 f"teacher {tuple(teacher.shape)}. Set resize='student' or resize='teacher' if "
-                'comparing them after bilinear resizing is meant.'
+                'comparing them at one size is meant.'
             )
         sizes = {'student': student.shape[2:], 'label': trace.inputs.shape[2:]}
         size = sizes.get(self.resize or '', teacher.shape[2:])
         return self._resize(student, size), self._resize(teacher, size)
 
     def _resize(self, tensor: Tensor, size: Any) -> Tensor:
-        if tensor.shape[2:] == size:
-            return tensor
-        return F.interpolate(tensor, size, mode='bilinear', align_corners=self.align_corners)
+        return resize(tensor, size, self.align_corners)
 
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Loss of one pair of equal shape, e.g. (N, C, H, W); a scalar."""

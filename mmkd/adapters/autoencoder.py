@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from mmkd.functional.resize import resize
 
 
 class AutoEncoder(nn.Module):
@@ -32,11 +33,4 @@ class AutoEncoder(nn.Module):
     def reconstruct(self, x: Tensor, code: Tensor) -> Tensor:
         """The map that a code stands for, at the size of x."""
         found = self.decoder(code)
-        return found if found.shape == x.shape else resized(found, x)
-
-
-def resized(x: Tensor, to: Tensor) -> Tensor:
-    """(N, C, H, W) at the height and width of another map (bilinear)."""
-    if x.shape[2:] == to.shape[2:]:
-        return x
-    return F.interpolate(x, to.shape[2:], mode='bilinear', align_corners=False)
+        return resize(found, x.shape[2:])

@@ -12,6 +12,7 @@ from typing import Any
 from mmengine.dist import is_main_process
 from mmengine.fileio.backends import LocalBackend
 from mmengine.hooks import CheckpointHook as MMCheckpointHook
+from mmengine.model import is_model_wrapper
 
 from mmkd.checkpoint import atomic_file
 from mmkd.registry import HOOKS
@@ -54,6 +55,15 @@ class CheckpointHook(MMCheckpointHook):
     ``last_checkpoint`` is replaced at once, and the random states of all ranks go into the
     checkpoint. Arguments are those of :class:`mmengine.hooks.CheckpointHook`.
     """
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """Leave out of the best checkpoint, from which no run resumes, what only resuming needs."""
+        if 'optimizer' in checkpoint:
+            return
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        for name, objective in dict(getattr(model, 'objectives', {})).items():
+            for buffer in objective.resume_only:
+                checkpoint['state_dict'].pop(f'objectives.{name}.{buffer}', None)
 
     def before_train(self, runner: Any) -> None:
         """Find the folder and the run's own files, and remove what a killed run left half-written.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mmkd.families import DETECTORS, classifier, family_of, segmentor
 from mmkd.families.agreement import named
-from mmkd.families.dense import ground_truth_rois
+from mmkd.families.dense import ground_truth, ground_truth_rois
 from mmkd.families.embeddings import check_partners, row_pairs, vectors
 from mmkd.functional import check_choice
 from mmkd.functional.areas import areas_of_interest, region_means
@@ -132,6 +132,28 @@ class Instances:
         pairs = zip(*find(trace, objective), strict=True)
         return [(self._together(s), self._together(t.detach())) for s, t in pairs]
 
+    def together(self, *rows: Tensor) -> tuple[Tensor, ...]:
+        """The rows (B, D) of all ranks, where those are compared."""
+        return tuple(all_gather_rows(x) if self.gather else x for x in rows)
+
+    def labels(self, trace: Trace, objective: Objective) -> Tensor:
+        """Class of each row, (R,) long, in the order of :meth:`pairs`; -1 of a row of 0."""
+        device = trace.inputs.device
+        if self.rows == 'boxes':
+            found = ground_truth(trace.samples, device)[1]
+        elif self.rows == 'regions':
+            labels = segmentor.known_labels(
+                objective, trace.samples, self.classes, self.ignore_index
+            )
+            size = trace.student[objective.student_taps[0]][0].shape[2:]
+            found = self._areas(labels, size).sum((2, 3)).nonzero()[:, 1]
+        else:
+            found = classifier.labels(trace.samples, device)
+        found = all_gather_rows(found) if self.gather else found
+        if not len(found):
+            return found.new_full((1,), -1)
+        return at_most(found, MOST) if self.rows != 'images' else found
+
     def _together(self, rows: Tensor) -> Tensor:
         rows = all_gather_rows(rows) if self.gather else rows
         if not len(rows):
@@ -160,8 +182,11 @@ class Instances:
         return [[self._region_rows(x, labels) for x in side] for side in (student, teacher)]
 
     def _region_rows(self, x: Tensor, labels: Tensor) -> Tensor:
-        areas = areas_of_interest(labels, self.classes, x.shape[2:], kernel=1, binary=False)
+        areas = self._areas(labels, x.shape[2:])
         return region_means(x, areas)[areas.sum((2, 3)) > 0]
+
+    def _areas(self, labels: Tensor, size: tuple[int, int]) -> Tensor:
+        return areas_of_interest(labels, self.classes, size, kernel=1, binary=False)
 
     def describe(self) -> list[str]:
         """For tools/plan.py."""

@@ -21,9 +21,15 @@ VARIANTS = ('code', 'sum', 'paper')
 WEIGHTS = {'segmentor': 10000.0, 'classifier': 1000.0}
 
 
-def attention(x: Tensor, p: float = 2, valid: Tensor | None = None) -> Tensor:
-    """(N, C, H, W) -> (N, H * W): ``sum_c |x_c|^p`` over its Euclidean length; 0 stays 0."""
-    energy = (x.square() if p == 2 else x.abs().pow(p)).mean(1)
+def attention(
+    x: Tensor, p: float = 2, valid: Tensor | None = None, channels: str = 'sum'
+) -> Tensor:
+    """(N, C, H, W) -> (N, H * W): ``sum_c |x_c|^p`` over its Euclidean length; 0 stays 0.
+
+    With ``channels='max'`` it is ``max_c |x_c|^p``.
+    """
+    energy = x.square() if p == 2 else x.abs().pow(p)
+    energy = energy.amax(1) if channels == 'max' else energy.mean(1)
     if valid is not None:
         energy = energy * valid
     return F.normalize(energy.flatten(1), dim=1)
@@ -35,6 +41,7 @@ def attention_distance(
     p: float = 2,
     variant: str = 'code',
     valid: Tensor | None = None,
+    channels: str = 'sum',
 ) -> Tensor:
     """How far the attention of (N, C_s, H, W) is from that of (N, C_t, H, W).
 
@@ -44,8 +51,9 @@ def attention_distance(
         variant (str): of q_s - q_t, the mean square over N and places (``'code'``), the squared
             length (``'sum'``) or the length (``'paper'``), mean over N.
         valid (Tensor | None): (N, H, W) bool; other places have no energy and are not counted.
+        channels (str): ``'sum'`` or ``'max'``, see :func:`attention`.
     """
-    difference = attention(student, p, valid) - attention(teacher, p, valid)
+    difference = attention(student, p, valid, channels) - attention(teacher, p, valid, channels)
     if variant == 'paper':
         return difference.norm(dim=1).mean()
     squared = difference.square()
@@ -72,6 +80,8 @@ class AT(PairObjective):
         variant (str | None): ``'code'``, ``'sum'`` (squared length), ``'paper'`` (length). ``None``
             is ``'code'`` for segmentors and classifiers and ``'sum'`` for detectors.
         p (float): exponent of the activations, at least 1.
+        channels (str): a place is as active as the ``'sum'`` over channels (the paper's
+            ``F_sum^p``, used in all its experiments) or the ``'max'`` (``F_max^p``).
         mask_ignore (bool): leave out cells of a segmentor whose label is to be ignored. No
             published code does.
         ignore_index (int): that label.
@@ -92,6 +102,7 @@ class AT(PairObjective):
         teacher_name: str | None = None,
         variant: str | None = None,
         p: float = 2,
+        channels: str = 'sum',
         mask_ignore: bool = False,
         ignore_index: int = 255,
         resize: str | None = None,
@@ -102,6 +113,7 @@ class AT(PairObjective):
         self.asked_weight = weight
         self.variant = check_choice('AT', 'variant', variant, (None, *VARIANTS))
         self.p = check_number('AT', 'the exponent p', p, 1)
+        self.channels = check_choice('AT', 'channels', channels, ('sum', 'max'))
         self.mask_ignore = mask_ignore
         self.ignore_index = check_number('AT', 'ignore_index', ignore_index, whole=True)
 
@@ -135,7 +147,7 @@ class AT(PairObjective):
             valid = None
             if self.mask_ignore:
                 valid = segmentor.valid_pixels(trace.samples, s.shape[2:], self.ignore_index)
-            losses.append(attention_distance(s, t, self.p, self.variant, valid))
+            losses.append(attention_distance(s, t, self.p, self.variant, valid, self.channels))
         return {'loss': sum(losses)}
 
     def views(self, trace: Trace) -> list[View]:
@@ -143,7 +155,7 @@ class AT(PairObjective):
         views = []
         for pair in self.maps(trace):
             for side, x in zip(('student', 'teacher'), pair, strict=True):
-                q = attention(x, self.p).view(len(x), *x.shape[2:])
+                q = attention(x, self.p, channels=self.channels).view(len(x), *x.shape[2:])
                 shown = q / q.mean((1, 2), keepdim=True).clamp(min=1e-12)
                 views.append(View('attention', shown, side=side, unit='× mean', scale=2))
         return views

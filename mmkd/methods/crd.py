@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from mmkd.families import classifier, family_of
 from mmkd.families.agreement import named
 from mmkd.families.embeddings import linear_layers, row_pairs
-from mmkd.functional import check_number, check_temperature
+from mmkd.functional import check_choice, check_number, check_temperature
 from mmkd.functional.gather import all_gather_rows
 from mmkd.functional.relations import unit
 from mmkd.levels import Level
@@ -52,10 +52,10 @@ class CRD(Objective):
     seen, on all ranks alike.
 
     Images of the same class are recognised once they have been seen; before, an entry is a random
-    vector, of no class. A step needs B * N products, and memory for B * N numbers and a copy of
-    the memories. Memories, Z and classes are in the checkpoint. Together with KD the weight is 1.
-    Without taps the embeddings of two classifiers; with taps a vector, or a map averaged over
-    places, of any model.
+    vector, of no class. A step needs B * N products, and memory for B * N numbers. Memories, Z and
+    classes are in checkpoints that a run can resume from, not in the best one. Together with KD
+    the weight is 1. Without taps the embeddings of two classifiers; with taps a vector, or a map
+    averaged over places, of classifiers.
 
     Args:
         size (int): N, images of the training set; 50,000 is CIFAR's.
@@ -63,6 +63,9 @@ class CRD(Objective):
         dim (int): outputs of the linear layers.
         tau (float): temperature; 0.1 in other implementations.
         momentum (float): share of a memory that stays when its image is seen.
+        positive (str): entry of the memory that an image is to resemble: that of the ``'image'``
+            itself, or of any image of its ``'class'`` seen so far (``'exact'`` and ``'relax'`` of
+            the authors' code).
         seed (int): of the choice of negatives, which depends on it, on the iteration and on the
             image only.
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.
@@ -77,6 +80,7 @@ class CRD(Objective):
     zero_at_equality = False
     own_losses = ('loss_teacher',)
     rank_invariant = True
+    resume_only = ('memory', 'classes', 'log_z')
     families = ('classifier',)
 
     def __init__(
@@ -90,6 +94,7 @@ class CRD(Objective):
         dim: int = 128,
         tau: float = 0.07,
         momentum: float = 0.5,
+        positive: str = 'image',
         seed: int = 0,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
@@ -98,7 +103,12 @@ class CRD(Objective):
         self.dim = check_number('CRD', 'dim', dim, 1, whole=True)
         self.tau = check_temperature('CRD', tau)
         self.momentum = check_number('CRD', 'momentum', momentum, 0, 1)
+        self.positive = check_choice('CRD', 'positive', positive, ('image', 'class'))
         self.seed = check_number('CRD', 'seed', seed, 0, whole=True)
+        #: the newest batch of all ranks, which the memory has not taken in yet
+        for name in ('new_index', 'new_labels', 'new_views'):
+            self.register_buffer(name, None, persistent=False)
+        self.register_state_dict_pre_hook(_settle_first)
         bound = (3 / self.dim) ** 0.5
         #: what the student, then the teacher, said of each image
         self.register_buffer('memory', torch.empty(2, self.size, self.dim).uniform_(-bound, bound))
@@ -126,6 +136,10 @@ class CRD(Objective):
                 f'size={found}.'
             )
 
+    def describe(self) -> list[str]:
+        megabytes = 2 * self.size * self.dim * 4 / 2**20
+        return [f'remembers {self.size} images by both networks: {megabytes:.0f} MiB']
+
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         ((student, teacher),) = row_pairs(trace, self, gather=False)
         index = classifier.sample_indices(trace.samples)
@@ -137,16 +151,19 @@ class CRD(Objective):
         chosen = self.draw(index, trace.progress.iteration).to(student.device)
         index, labels = index.to(student.device), classifier.labels(trace.samples, student.device)
         views = unit(self.embed(student)), unit(self.embed_target(teacher))
-        # Backwards needs the memory as it was; below it changes.
-        student_memory, teacher_memory = self.memory.clone() if self.training else self.memory
+        self._settle()
+        student_memory, teacher_memory = self.memory
+        anchor = self._positives(index, labels, trace.progress.iteration)
         scores = [
-            (view @ memory.T / self.tau).gather(1, torch.cat((index[:, None], chosen), 1))
+            (view @ memory.T / self.tau).gather(1, torch.cat((anchor[:, None], chosen), 1))
             for view, memory in zip(views, (teacher_memory, student_memory), strict=True)
         ]
         log_z = self._normaliser(scores)
         valid = (self.classes[chosen] != labels[:, None]) & (chosen != index[:, None])
         if self.training:
-            self._remember(index, labels, views)
+            # Backwards needs the memory as it was: it changes before the next step.
+            self.new_index, self.new_labels = all_gather_rows(index), all_gather_rows(labels)
+            self.new_views = torch.stack([all_gather_rows(view.detach()) for view in views])
         keys = 'loss_student', 'loss_teacher'
         return {
             key: contrastive_error(s[:, 0] - z, s[:, 1:] - z, valid, self.size)
@@ -157,10 +174,13 @@ class CRD(Objective):
         """K entries of the memory for each image, (B, K), the same whatever rank has the image."""
         rows = []
         for image in index.tolist():
-            seed = (self.seed * 1_000_003 + iteration) * 1_000_003 + image
-            generator = torch.Generator().manual_seed(seed % 2**63)
+            generator = self._generator(image, iteration)
             rows.append(torch.randint(self.size, (self.count,), generator=generator))
         return torch.stack(rows)
+
+    def _generator(self, image: int, iteration: int) -> torch.Generator:
+        seed = (self.seed * 1_000_003 + iteration) * 1_000_003 + image
+        return torch.Generator().manual_seed(seed % 2**63)
 
     @torch.no_grad()
     def _normaliser(self, scores: list[Tensor]) -> Tensor:
@@ -175,15 +195,35 @@ class CRD(Objective):
         return found
 
     @torch.no_grad()
-    def _remember(self, index: Tensor, labels: Tensor, views: tuple[Tensor, Tensor]) -> None:
+    def _positives(self, index: Tensor, labels: Tensor, iteration: int) -> Tensor:
+        """Entry of the memory that each image is to resemble, (B,)."""
+        if self.positive == 'image':
+            return index
+        same = self.classes == labels[:, None]
+        same[torch.arange(len(index), device=index.device), index] = True
+        draws = [self._generator(image, iteration + 1) for image in index.tolist()]
+        share = torch.stack([torch.rand((), generator=g) for g in draws]).to(index.device)
+        wanted = (share * same.sum(1)).long()
+        return (same.cumsum(1) > wanted[:, None]).int().argmax(1)
+
+    @torch.no_grad()
+    def _settle(self) -> None:
         """Move the memories towards what all ranks saw; an image seen twice counts by its mean."""
-        index, labels = all_gather_rows(index), all_gather_rows(labels)
+        if self.new_index is None:
+            return
+        index, labels, views = self.new_index, self.new_labels, self.new_views
+        self.new_index = self.new_labels = self.new_views = None
         own, place = index.unique(return_inverse=True)
         times = place.bincount()[:, None]
         for memory, view in zip(self.memory, views, strict=True):
-            seen = memory.new_zeros(len(own), self.dim).index_add_(0, place, all_gather_rows(view))
+            seen = memory.new_zeros(len(own), self.dim).index_add_(0, place, view.to(memory))
             memory[own] = unit(self.momentum * memory[own] + (1 - self.momentum) * seen / times)
         self.classes[index] = labels
+
+
+def _settle_first(objective: CRD, *_: Any) -> None:
+    """A checkpoint holds the memory with the newest batch in it."""
+    objective._settle()
 
 
 def _images(dataset: Any) -> Any:

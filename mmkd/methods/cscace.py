@@ -13,6 +13,7 @@ from mmkd.families import segmentor
 from mmkd.functional import check_choice, check_number, check_temperature
 from mmkd.functional.mixed_target import mixed_cross_entropy, trust
 from mmkd.functional.pooling import pool_nodes
+from mmkd.functional.resize import resize
 from mmkd.objective import Objective, Taps
 from mmkd.registry import MODELS
 from mmkd.tap import Tap, Trace, parse_taps
@@ -171,9 +172,7 @@ class CSCACE(Objective):
         keep = labels >= 0
         size = labels.shape[1:]
         student, teacher = (
-            F.interpolate(z, size, mode='bilinear', align_corners=self.align_corners).permute(
-                0, 2, 3, 1
-            )[keep]
+            resize(z, size, self.align_corners).permute(0, 2, 3, 1)[keep]
             for z in (student, teacher)
         )
         if not len(student):

@@ -24,8 +24,10 @@ _LONGEST = 6
 
 def log_likelihood(scores: Tensor) -> Tensor:
     """Log probability of the order given, ``sum_i s_i - log sum_(k >= i) exp s_k``, (..., L)."""
-    rest = scores.flip(-1).logcumsumexp(-1).flip(-1)
-    return (scores - rest).sum(-1)
+    # In float64: the gradient of a cumulative sum subtracts numbers of very unequal size.
+    wide = scores.double()
+    rest = wide.flip(-1).logcumsumexp(-1).flip(-1)
+    return (wide - rest).sum(-1).to(scores.dtype)
 
 
 def ranking_error(
@@ -76,6 +78,7 @@ class DarkRank(Objective):
             6. ``None``, for ``'hard'``, ranks the whole batch.
         instances (str | None): what a row is: ``'images'``, ``'boxes'`` of the ground truth, or
             ``'regions'``, the mean of each class in each image; ``None`` suits the student.
+        normalize (bool): embeddings of length 1, as published; ``False`` ranks them as they are.
         gather (bool): rank the instances of all ranks, not only of one's own.
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.
 
@@ -101,6 +104,7 @@ class DarkRank(Objective):
         beta: float = 3.0,
         length: int | None = 4,
         instances: str | None = None,
+        normalize: bool = True,
         gather: bool = True,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
@@ -112,6 +116,7 @@ class DarkRank(Objective):
         )
         self.alpha = check_number('DarkRank', 'alpha', alpha, 0)
         self.beta = check_number('DarkRank', 'beta', beta, 1)
+        self.normalize = normalize
         self.instances = Instances('DarkRank', instances, gather)
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
@@ -126,7 +131,7 @@ class DarkRank(Objective):
             if len(student) < 3:
                 errors.append(student.sum() * 0.0)
                 continue
-            s, t = distances(unit(student)), distances(unit(teacher))
+            s, t = (distances(unit(x) if self.normalize else x) for x in (student, teacher))
             errors.append(ranking_error(s, t, self.variant, self.alpha, self.beta, self.length))
         return {'loss': sum(errors)}
 

@@ -19,28 +19,29 @@ from mmkd.tap import Tap, Trace, parse_taps
 from mmkd.visualization.view import View
 
 _EPS = 1e-8
-#: a deviation of probabilities that is nothing but rounding
-_FLAT = 1e-7
 
 
-def pearson(student: Tensor, teacher: Tensor, dim: int) -> Tensor:
+def pearson(student: Tensor, teacher: Tensor, dim: int, flat: float = 1e-7) -> Tensor:
     """Correlation along one dimension, which is gone from the result.
 
-    It is 0, without a gradient, where the student does not vary: that of a constant would be huge.
+    It is 0, without a gradient, where the student's standard deviation is below ``flat``: the
+    gradient of a constant would be huge.
     """
     s, t = (x - x.mean(dim, keepdim=True) for x in (student, teacher))
     correlation = (s * t).sum(dim) / (s.norm(dim=dim) * t.norm(dim=dim) + _EPS)
-    return torch.where(s.detach().square().mean(dim).sqrt() < _FLAT, 0.0, correlation)
+    return torch.where(s.detach().square().mean(dim).sqrt() < flat, 0.0, correlation)
 
 
-def inter_class(student: Tensor, teacher: Tensor) -> Tensor:
+def inter_class(student: Tensor, teacher: Tensor, flat: float = 1e-7) -> Tensor:
     """``1 - mean over rows of the correlation over classes``; probabilities (B, K)."""
     if not len(student):
         return student.sum() * 0.0
-    return 1 - pearson(student, teacher, 1).mean()
+    return 1 - pearson(student, teacher, 1, flat).mean()
 
 
-def intra_class(student: Tensor, teacher: Tensor, min_std: float = 1e-6) -> Tensor:
+def intra_class(
+    student: Tensor, teacher: Tensor, min_std: float = 1e-6, flat: float = 1e-7
+) -> Tensor:
     """``1 - mean over classes of the correlation over rows``; probabilities (B, K).
 
     Classes in which the teacher varies less than ``min_std`` take no part: there is nothing to
@@ -50,7 +51,7 @@ def intra_class(student: Tensor, teacher: Tensor, min_std: float = 1e-6) -> Tens
     if len(student) < 3:
         return student.sum() * 0.0
     varies = teacher.std(0, correction=0) >= min_std
-    correlation = torch.where(varies, pearson(student, teacher, 0), 1.0)
+    correlation = torch.where(varies, pearson(student, teacher, 0, flat), 1.0)
     return (1 - correlation).sum() / varies.sum().clamp(min=1)
 
 
@@ -75,6 +76,8 @@ class DIST(PairObjective):
         inter, intra (float): weights beta and gamma of the terms; 0 leaves one out.
         auxiliary (float): weight of the auxiliary heads' logits; 0 does not run the teacher's.
         min_std (float): see :func:`intra_class`; the code has no such limit (0).
+        flat (float): rows and classes in which the student's probabilities have a smaller standard
+            deviation get no gradient, see :func:`pearson`; the code has no such limit (0).
         mask_ignore (bool): leave out pixels whose label is to be ignored. The code does not.
         ignore_index (int): that label.
         student, teacher, teacher_name, resize: see PairObjective.
@@ -97,6 +100,7 @@ class DIST(PairObjective):
         intra: float = 1.0,
         auxiliary: float = 0.4,
         min_std: float = 1e-6,
+        flat: float = 1e-7,
         mask_ignore: bool = False,
         ignore_index: int = 255,
         resize: str | None = None,
@@ -113,6 +117,7 @@ class DIST(PairObjective):
             raise ValueError('DIST: inter and intra are both 0, which leaves nothing.')
         self.auxiliary = check_number('DIST', 'auxiliary', auxiliary, 0)
         self.tau_square, self.min_std = tau_square, check_number('DIST', 'min_std', min_std, 0)
+        self.flat = check_number('DIST', 'flat', flat, 0)
         self.mask_ignore = mask_ignore
         self.ignore_index = check_number('DIST', 'ignore_index', ignore_index, whole=True)
         self.auxiliary_tap: Tap | None = None
@@ -187,9 +192,11 @@ class DIST(PairObjective):
         scale = self.tau**2 if self.tau_square else 1.0
         losses = {}
         if self.terms['inter']:
-            losses['inter'] = scale * self.terms['inter'] * inter_class(s, t)
+            losses['inter'] = scale * self.terms['inter'] * inter_class(s, t, self.flat)
         if self.terms['intra']:
-            losses['intra'] = scale * self.terms['intra'] * intra_class(s, t, self.min_std)
+            losses['intra'] = (
+                scale * self.terms['intra'] * intra_class(s, t, self.min_std, self.flat)
+            )
         return losses
 
     def views(self, trace: Trace) -> list[View]:

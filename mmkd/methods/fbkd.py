@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -52,12 +53,11 @@ def attention_masks(
 class Connectors(nn.Module):
     """What one level learns: four adapters C_s -> C_t and a non-local block for each side."""
 
-    def __init__(self, student: int, teacher: int, rank: int) -> None:
+    def __init__(self, student: int, teacher: int, shrink: int, pool: int) -> None:
         super().__init__()
         self.feature, self.relation = (nn.Conv2d(student, teacher, 1) for _ in range(2))
         self.channel = nn.Linear(student, teacher)
         self.spatial = nn.Conv2d(1, 1, 3, padding=1)
-        shrink, pool = {0: (4, 8), 1: (4, 4)}.get(rank, (2, 2))
         self.student = NonLocal(student, max(student // shrink, 1), pool)
         self.target = NonLocal(teacher, max(teacher // shrink, 1), pool)
 
@@ -84,6 +84,10 @@ class FBKD(PairObjective):
             two networks need not correspond.
         signed_mean (bool | None): L_AT compares means, as the code does, or means of absolute
             values, as the paper writes.
+        pools (tuple[int, ...]): windows of the non-local blocks' max-pooling, from the finest level
+            on; the last is that of all further levels.
+        shrinks (tuple[int, ...]): the width of a non-local block is that of its input over this,
+            by levels likewise.
         per_image (bool): average norms of single images. No published code does.
         student, teacher, weight, teacher_name, resize, level_map, in_channels, out_channels: see
             :class:`~mmkd.objective.PairObjective`.
@@ -108,6 +112,8 @@ class FBKD(PairObjective):
         tau: float | None = None,
         use_channel_mask: bool | None = None,
         signed_mean: bool | None = None,
+        pools: Sequence[int] = (8, 4, 2),
+        shrinks: Sequence[int] = (4, 4, 2),
         per_image: bool = False,
         resize: str | None = None,
         level_map: str | list | None = None,
@@ -122,6 +128,10 @@ class FBKD(PairObjective):
         tau = check_temperature('FBKD', tau, optional=True)
         given = (alpha, beta, gamma, tau, use_channel_mask, signed_mean)
         self.given = {k: v for k, v in zip(_NAMES, given, strict=True) if v is not None}
+        self.pools, self.shrinks = (
+            tuple(check_number('FBKD', f'each of {name}', value, 1, whole=True) for value in values)
+            for name, values in (('pools', pools), ('shrinks', shrinks))
+        )
         self.per_image = per_image
         self.connectors = nn.ModuleDict()
 
@@ -145,7 +155,8 @@ class FBKD(PairObjective):
         finest = sorted({student[i].stride or 0 for i, _ in self.pairs})
         for k, (i, j) in enumerate(self.pairs):
             rank = finest.index(student[i].stride or 0)
-            self.connectors[f'{k}'] = Connectors(student[i].channels, teacher[j].channels, rank)
+            own = [values[min(rank, len(values) - 1)] for values in (self.shrinks, self.pools)]
+            self.connectors[f'{k}'] = Connectors(student[i].channels, teacher[j].channels, *own)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         levels = [

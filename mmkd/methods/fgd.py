@@ -57,7 +57,8 @@ def foreground_mask(
         size (tuple[int, int]): height and width of the map.
     """
     h, w = size
-    cells = boxes * (boxes.new_tensor([w, h]) / reference)[images].repeat(1, 2)
+    # Multiplied first: 150 * (20 / 150) is 20.000002, and its ceiling 21.
+    cells = boxes * boxes.new_tensor([w, h, w, h]) / reference[images].repeat(1, 2)
     edges = torch.cat((cells[:, :2].floor(), cells[:, 2:].ceil()), 1)
     counts = images.bincount(minlength=len(reference)).tolist()
     # Side by side for all images; what is filled in lies outside every map.

@@ -32,6 +32,9 @@ class FitNet(PairObjective):
         tools/train.py configs/fitnet_hint_….py           # task_weight=0
         tools/train.py configs/kd_after_fitnet_hint_….py  # load_from: the result
 
+    The weight of 100 is RepDistiller's, for its regressor (a convolution that changes the size) and
+    for classifiers; it is kept here for a 1x1 convolution and any taps, uncalibrated.
+
     Args:
         variant (str): ``'mse'``, to which the default weight of 100 belongs (RepDistiller), or
             ``'paper'``, which is C * H * W / 2 times that.

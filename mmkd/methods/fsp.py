@@ -51,6 +51,9 @@ class FSP(Objective):
         tools/train.py configs/cls_r8w8_after_fsp_init_cifar10.py # load_from: the result
 
     RepDistiller's first phase has the weight 1, whatever its option says; that is 50 by default.
+    The defaults mix the paper's max-pooling with RepDistiller's mean and factor of 50: no published
+    result belongs to that mixture. ``pool='avg', weight=1`` is RepDistiller's first phase, and
+    ``reduction='frobenius'`` the paper's loss.
 
     Args:
         pool (str): ``'max'`` (paper) or ``'avg'`` (RepDistiller), where two maps differ in size.

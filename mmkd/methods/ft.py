@@ -65,7 +65,9 @@ class FT(Objective):
         tools/train.py configs/ft_paraphraser_….py  # phase='paraphraser'
         tools/train.py configs/ft_….py              # load_from: the result
 
-    Without taps: the last stages of two classifiers; of unequal maps the larger is averaged.
+    Without taps: the last stages of two classifiers; of unequal maps the larger is averaged. The
+    weight of 500 belongs to the authors' 8 x 8 maps: a mean over all factors shrinks with the size
+    of the map. For other maps and taps it is kept, uncalibrated.
 
     Args:
         phase (str): ``'paraphraser'`` trains that and nothing else; ``'student'`` the student.

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mmkd.families import WITH_INSTANCES, classifier
 from mmkd.families.instances import Instances
-from mmkd.functional import check_number
+from mmkd.functional import check_choice, check_number
 from mmkd.functional.relations import cosines, without_diagonal
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
@@ -41,19 +42,30 @@ def nearest(graph: Tensor, neighbors: int) -> Tensor:
 
 
 def graph_error(
-    student: Tensor, teacher: Tensor, power: int = 1, neighbors: int | None = None
+    student: Tensor,
+    teacher: Tensor,
+    power: int = 1,
+    neighbors: int | None = None,
+    edges: Tensor | None = None,
+    error: str = 'frobenius',
 ) -> Tensor:
-    """``|A_t^p - A_s^p|_F^2`` of rows (B, D_s) and (B, D_t).
+    """``|A_t^p - A_s^p|_F^2`` of rows (B, D_s) and (B, D_t), or the sum of Huber errors (delta 1).
 
     Args:
         power (int): p, how many steps on the graph.
         neighbors (int | None): k of the teacher's graph whose edges are kept; all where ``None``.
+        edges (Tensor | None): (B, B), 1 where an edge is kept and 0 elsewhere, in front of
+            ``neighbors``.
     """
     s, t = adjacency(student), adjacency(teacher)
+    if edges is not None:
+        s, t = s * edges, t * edges
     if neighbors is not None:
         mask = nearest(t, neighbors)
         s, t = s * mask, t * mask
     s, t = (torch.linalg.matrix_power(x, power) for x in (s, t))
+    if error == 'huber':
+        return F.huber_loss(s, t, reduction='sum')
     return (t - s).square().sum()
 
 
@@ -73,6 +85,10 @@ class GKD(Objective):
         power (int): p, how many steps on the graph, at least 1.
         neighbors (int | None): keep the edges to the k strongest neighbours in the teacher's graph;
             ``None`` keeps all.
+        classes (str | None): keep the edges between instances of the ``'same'`` class or of
+            ``'other'`` classes, options of the authors' code; ``None`` keeps all.
+        error (str): ``'frobenius'``, the authors' code, or ``'huber'`` (delta 1), which surveys
+            name; below 1 it is half the square.
         instances (str | None): what a row is: ``'images'``, ``'boxes'`` of the ground truth, or
             ``'regions'``, the mean of each class in each image; ``None`` suits the student.
         gather (bool): compare the instances of all ranks, not only of one's own.
@@ -96,12 +112,16 @@ class GKD(Objective):
         teacher_name: str | None = None,
         power: int = 1,
         neighbors: int | None = None,
+        classes: str | None = None,
+        error: str = 'frobenius',
         instances: str | None = None,
         gather: bool = True,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
         self.power = check_number('GKD', 'power', power, 1, whole=True)
         self.neighbors = check_number('GKD', 'neighbors', neighbors, 1, whole=True, optional=True)
+        self.classes = check_choice('GKD', 'classes', classes, (None, 'same', 'other'))
+        self.error = check_choice('GKD', 'error', error, ('frobenius', 'huber'))
         self.instances = Instances('GKD', instances, gather, pooled=False)
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
@@ -112,8 +132,17 @@ class GKD(Objective):
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         pairs = self.instances.pairs(trace, self)
-        errors = [graph_error(s, t, self.power, self.neighbors) for s, t in pairs]
+        options = self.power, self.neighbors, self._edges(trace), self.error
+        errors = [graph_error(s, t, *options) for s, t in pairs]
         return {'loss': sum(errors) / len(errors)}
+
+    def _edges(self, trace: Trace) -> Tensor | None:
+        """(R, R), 1 for pairs of rows of the same class, or of other classes."""
+        if self.classes is None:
+            return None
+        labels = self.instances.labels(trace, self)
+        same = labels[:, None] == labels
+        return (same if self.classes == 'same' else ~same).float()
 
     def describe(self) -> list[str]:
         return self.instances.describe()

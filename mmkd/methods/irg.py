@@ -12,6 +12,7 @@ from mmkd.families import DETECTORS, classifier, family_of
 from mmkd.families.agreement import both
 from mmkd.families.instances import Instances
 from mmkd.functional import check_choice, check_number
+from mmkd.functional.pooling import pool_to_smaller
 from mmkd.functional.relations import distances
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
@@ -39,6 +40,23 @@ def transform(first: Tensor, second: Tensor) -> Tensor:
     return square / square.detach().amax().clamp(min=_EPS)
 
 
+def same_shape(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Two layers (B, C, H, W), or (B, C), as vectors of one length, (B, D) each.
+
+    The larger map is averaged to the smaller one's size, the wider one's channels in groups.
+    """
+    if first.dim() == second.dim() == 4:
+        first, second = pool_to_smaller(first, second)
+    first, second = (x if x.dim() == 4 else x.flatten(1)[..., None, None] for x in (first, second))
+    width = min(first.shape[1], second.shape[1])
+    pooled = (
+        F.adaptive_avg_pool3d(x, (width, *x.shape[2:])) if x.shape[1] != width else x
+        for x in (first, second)
+    )
+    a, b = (x.flatten(1) for x in pooled)
+    return a, b
+
+
 def relation_error(student: Tensor, teacher: Tensor, reduction: str = 'mean') -> Tensor:
     """Of two relations, the mean square; or ``'sum'``: the sum over 2 B for edges, 2 otherwise."""
     square = (student - teacher).square()
@@ -51,11 +69,12 @@ def relation_error(student: Tensor, teacher: Tensor, reduction: str = 'mean') ->
 class IRG(Objective):
     """Knowledge distillation via instance relationship graph.
 
-    Liu et al., CVPR 2019, without the transformation of edges, which the authors leave out
-    for its cost. Vertices are logits, edges squared distances within a layer, and the
+    Liu et al., CVPR 2019. Vertices are logits, edges squared distances within a layer, and the
     transformation of vertices squared distances between two layers; both are divided by the
-    largest. Layers are vectors, or maps averaged over places. The default weights are those of
-    Knowledge-Distillation-Zoo, which flattens maps and transforms only between the first two.
+    largest. The transformation of edges, how much they change between two layers, is an option: the
+    authors leave it out for its cost. Layers are vectors, or maps averaged over places, as the
+    authors' code has them. The default weights are those of Knowledge-Distillation-Zoo, which
+    flattens maps (``form='zoo'``); they are kept for averaged maps, uncalibrated.
 
     Without taps: of two classifiers the second and third last stage, the embedding and the logits.
     With taps (the logits are added) layers of any classifier, or with ``vertex=0`` of any model: of
@@ -65,6 +84,10 @@ class IRG(Objective):
         vertex (float): weight of the logits; 0 leaves them out.
         edge (float): weight of the distances between images; 0 leaves them out.
         transform (float): weight of the distances between layers; 0 leaves them out.
+        edge_transform (float): weight of the squared change of each edge between layers; 0, as
+            published, leaves it out.
+        form (str): ``'pooled'``, or ``'zoo'``: maps are flattened, and transformed only between the
+            first two layers, the larger map averaged and channels of the wider one in groups.
         reduction (str): ``'mean'`` over all numbers (the weights above), or ``'sum'``: over 2 B for
             edges and 2 for transformations, as the authors' code does with weights 0, 0.005 and
             0.005.
@@ -94,6 +117,8 @@ class IRG(Objective):
         vertex: float = 0.1,
         edge: float = 5.0,
         transform: float = 5.0,
+        edge_transform: float = 0.0,
+        form: str = 'pooled',
         reduction: str = 'mean',
         edge_layers: int = 3,
         one_to_many: bool = False,
@@ -104,11 +129,16 @@ class IRG(Objective):
         self.vertex = check_number('IRG', 'vertex', vertex, 0)
         self.edge = check_number('IRG', 'edge', edge, 0)
         self.transform = check_number('IRG', 'transform', transform, 0)
-        if not vertex + edge + transform:
-            raise ValueError('IRG: vertex, edge and transform are all 0: nothing is left to teach.')
+        self.edge_transform = check_number('IRG', 'edge_transform', edge_transform, 0)
+        if not vertex + edge + transform + edge_transform:
+            raise ValueError(
+                'IRG: vertex, edge, transform and edge_transform are 0: nothing is left to teach.'
+            )
+        self.form = check_choice('IRG', 'form', form, ('pooled', 'zoo'))
         self.reduction = check_choice('IRG', 'reduction', reduction, REDUCTIONS)
         self.edge_layers = check_number('IRG', 'edge_layers', edge_layers, 1, whole=True)
-        self.one_to_many, self.instances = one_to_many, Instances('IRG', instances, gather)
+        self.one_to_many = one_to_many
+        self.instances = Instances('IRG', instances, gather, pooled=form == 'pooled')
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         self.instances.bind(self, _last_layers, student, teacher)
@@ -124,7 +154,9 @@ class IRG(Objective):
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
         judged = bool(self.vertex)
-        self.instances.setup(student, teacher, judged + (2 if self.transform else 1))
+        self.instances.setup(
+            student, teacher, judged + (2 if self.transform or self.edge_transform else 1)
+        )
         if student and teacher and judged and student[-1].shape != teacher[-1].shape:
             raise ValueError(
                 f'IRG: the student has {student[-1]} logits and the teacher {teacher[-1]}; '
@@ -140,18 +172,36 @@ class IRG(Objective):
         if self.edge:
             losses['loss_edge'] = self.edge * self._edge_error(student, teacher)
         if self.transform:
-            moves = [[transform(*pair) for pair in pairwise(side)] for side in (student, teacher)]
-            errors = [relation_error(s, t, self.reduction) for s, t in zip(*moves, strict=True)]
-            losses['loss_transform'] = self.transform * sum(errors) / len(errors)
+            losses['loss_transform'] = self.transform * self._moves(trace, student, teacher)
+        if self.edge_transform:
+            graphs = [[edges(x) for x in side] for side in (student, teacher)]
+            changes = [[(a - b).square() for a, b in pairwise(side)] for side in graphs]
+            losses['loss_edge_transform'] = self.edge_transform * self._mean_error(*changes)
         return losses
+
+    def _moves(self, trace: Trace, student: tuple, teacher: tuple) -> Tensor:
+        """How differently the rows move from layer to layer."""
+        if self.form == 'zoo' and self.instances.rows not in ('boxes', 'regions'):
+            sides = (trace.student, self.student_taps), (trace.teacher, self.teacher_taps)
+            maps = [[x for tap in taps for x in side[tap]][:2] for side, taps in sides]
+            flat = [self.instances.together(*same_shape(*pair)) for pair in maps]
+            return self._mean_error(*([transform(*pair)] for pair in flat))
+        count = 2 if self.form == 'zoo' else len(student)
+        moves = [[transform(*p) for p in pairwise(side[:count])] for side in (student, teacher)]
+        return self._mean_error(*moves)
+
+    def _mean_error(self, student: list[Tensor], teacher: list[Tensor]) -> Tensor:
+        errors = [
+            relation_error(s, t, self.reduction) for s, t in zip(student, teacher, strict=True)
+        ]
+        return sum(errors) / len(errors)
 
     def _edge_error(self, student: tuple, teacher: tuple) -> Tensor:
         own = [edges(x) for x in student[-self.edge_layers :]]
         wanted = [edges(x) for x in teacher[-self.edge_layers :]]
         if self.one_to_many:
             wanted = wanted[-1:] * len(own)
-        errors = [relation_error(s, t, self.reduction) for s, t in zip(own, wanted, strict=True)]
-        return sum(errors) / len(errors)
+        return self._mean_error(own, wanted)
 
     def describe(self) -> list[str]:
         return self.instances.describe()

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmkd.adapters.autoencoder import AutoEncoder, resized
+from mmkd.adapters.autoencoder import AutoEncoder
 from mmkd.families import segmentor
 from mmkd.functional import check_choice, check_number
 from mmkd.functional.affinity import row_gaps
+from mmkd.functional.resize import resize
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
 from mmkd.registry import MODELS
@@ -176,12 +177,12 @@ class KA(Objective):
     def _adapt(self, student: Tensor, code: Tensor) -> dict[str, Tensor]:
         result = {}
         if self.factors[0]:
-            found = resized(self.adapter(student), code)
+            found = resize(self.adapter(student), code.shape[2:])
             distance = adaptation(found, code, self.p, self.q, self.scope)
             result['loss_adapt'] = self.factors[0] * distance
         if self.factors[1]:
             adapter = self.adapter if self.share else self.affinity_adapter
-            error = affinity_error(resized(adapter(student), code), code, self.reduction)
+            error = affinity_error(resize(adapter(student), code.shape[2:]), code, self.reduction)
             result['loss_affinity'] = self.factors[1] * error
         return result
 

@@ -7,12 +7,12 @@ from math import log
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mmkd.families import family_of, is_two_stage, segmentor, two_stage
 from mmkd.families.agreement import both
 from mmkd.functional import check_choice, check_number, check_temperature
 from mmkd.functional.logits import soft_kl
+from mmkd.functional.resize import resize
 from mmkd.objective import Objective, Taps, crop_padding
 from mmkd.registry import MODELS
 from mmkd.tap import Trace, parse_taps
@@ -176,10 +176,7 @@ class KD(Objective):
             )
         sizes = {'student': student, 'teacher': teacher, 'label': trace.inputs}
         size = sizes[self.resize].shape[2:]
-        return tuple(
-            F.interpolate(x, size, mode='bilinear', align_corners=self.align_corners)
-            for x in (student, teacher)
-        )
+        return tuple(resize(x, size, self.align_corners) for x in (student, teacher))
 
 
 def _check_equal(student: int, teacher: int) -> None:

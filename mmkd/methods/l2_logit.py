@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
 from mmkd.families import logits
@@ -26,9 +28,16 @@ class L2Logit(Objective):
     KD, whose limit at high temperature this is once rows are centred. On a two-stage detector's
     sampled RoIs, a segmentor's labelled pixels or images, R rows of K classes.
 
+    The paper standardises targets by the mean and deviation that each logit has over the training
+    set. Here the student keeps the teacher's scale, so that its own classes stay comparable, and
+    the difference is divided by the deviation, which is the same loss. The paper's linear layer
+    behind the input is part of a student's architecture, not of the loss.
+
     Args:
         variant (str): ``'mse'`` is the mean over R * K, to which the default weight of 0.1 belongs
             (Knowledge-Distillation-Zoo); ``'paper'`` is K / 2 times that.
+        standardise (bool): divide each logit's difference by the standard deviation of the
+            teacher's over all rows of training seen so far.
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`; no taps on
             two-stage detectors.
 
@@ -46,17 +55,41 @@ class L2Logit(Objective):
         weight: Any = None,
         teacher_name: str | None = None,
         variant: str = 'mse',
+        standardise: bool = False,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
         self.variant = check_choice('L2Logit', 'variant', variant, ('mse', 'paper'))
+        self.standardise = standardise
         self.kind = ''
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         self.kind = logits.bind_rows(self, student, teacher)
+        if self.standardise:
+            count = logits.class_count(student, self.kind)
+            #: rows, sums and sums of squares of the teacher's logits
+            self.register_buffer('moments', torch.zeros(3, count, dtype=torch.float64))
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         rows = logits.rows(trace, self, self.kind)
         if not len(rows.student):
             return {'loss': rows.student.sum() * 0.0}
-        loss = half_squared_error(rows.student, rows.teacher)
+        student, teacher = rows.student, rows.teacher
+        if self.standardise:
+            deviation = self._deviation(teacher)
+            student, teacher = student / deviation, teacher / deviation
+        loss = half_squared_error(student, teacher)
         return {'loss': loss if self.variant == 'paper' else loss * 2 / rows.student.shape[1]}
+
+    @torch.no_grad()
+    def _deviation(self, logits: Tensor) -> Tensor:
+        """Standard deviation of each logit (K,) over all rows so far, those of all ranks."""
+        wide = logits.double()
+        seen = torch.stack((torch.ones_like(wide).sum(0), wide.sum(0), wide.square().sum(0)))
+        all_reduce(seen)
+        moments = self.moments + seen
+        if self.training:
+            self.moments.copy_(moments)
+        mean, square = moments[1:] / moments[0]
+        deviation = (square - mean.square()).clamp(min=0).sqrt()
+        # A logit that has not varied yet has no scale of its own.
+        return torch.where(deviation > 1e-6, deviation, 1.0).to(logits.dtype)

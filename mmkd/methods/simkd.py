@@ -24,7 +24,9 @@ class SimKD(Objective):
 
         model.student.projector = dict(type='mmkd.BottleneckProjector', out_channels=256)
 
-    Of unequal maps the larger is averaged. At weight 0 the student keeps a linear layer of its
+    Of unequal maps the larger is averaged: the teacher's in the loss, the student's in front of the
+    projector, as in DefangChen/SimKD, so at inference too: ``projector=dict(…, pool=2)`` where the
+    student's maps are twice as large. At weight 0 the student keeps a linear layer of its
     own, so the plain one trains by the same command with ``task_weight=1``.
 
     Args:
@@ -38,6 +40,8 @@ class SimKD(Objective):
 
     compares_classes = True  # the student takes over the teacher's classifier
     families = ('classifier',)
+    #: the student has a projector, which would have to average first
+    projected = False
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         classifier.choose_taps(self, _pooled_tap, student, teacher)
@@ -54,6 +58,7 @@ class SimKD(Objective):
                 f'{wanted[1]}. Let the student have projector='
                 f"dict(type='mmkd.BottleneckProjector', out_channels={wanted[1]})."
             )
+        self.projected = getattr(student, 'projector', None) is not None
         if not self.weight.is_zero:
             heads[0].requires_grad_(False)
 
@@ -64,6 +69,14 @@ class SimKD(Objective):
             raise ValueError(
                 f'SimKD: the maps have {student[0].channels} and {teacher[0].channels} channels; '
                 'tap what is pooled in both networks.'
+            )
+        strides = [levels[0].stride if levels else None for levels in (student, teacher)]
+        if self.projected and None not in strides and strides[0] < strides[1]:
+            pool = round(strides[1] / strides[0])
+            raise ValueError(
+                f"SimKD: the student's map has stride {strides[0]} and the teacher's "
+                f'{strides[1]}. The student averages its map in front of the projector, also when '
+                f'it is deployed: projector=dict(…, pool={pool}).'
             )
 
     @torch.no_grad()

@@ -1,13 +1,16 @@
 """What a checkpoint says of files is not believed: a run deletes nothing but its own."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.runner import runner as mm_runner
 from runner_toys import log_of, make
+from torch import nn
 
 from mmkd.engine.checkpoint_hook import CheckpointHook
+from mmkd.methods.crd import CRD
 
 BEST = 'best_score_epoch_1.pth'
 
@@ -154,3 +157,14 @@ def test_only_half_written_files_are_swept_away(folders):
     (b / 'z.part').write_text('half')
     run(b, 1, resume=True)
     assert sorted(p.name for p in b.glob('*.part')) == ['x.part', 'y.part']
+
+
+def test_what_only_resuming_needs_is_not_in_the_best_checkpoint():
+    """CRD's memory of the training set: in checkpoints with an optimiser, not in others."""
+    model = nn.Module()
+    model.objectives = nn.ModuleDict({'crd': CRD('x', size=10, negatives=4, dim=2)})
+    runner = SimpleNamespace(model=model)
+    for keys, kept in (({'optimizer': {}}, True), ({}, False)):
+        checkpoint = dict(keys, state_dict=model.state_dict())
+        CheckpointHook().before_save_checkpoint(runner, checkpoint)
+        assert ('objectives.crd.memory' in checkpoint['state_dict']) is kept

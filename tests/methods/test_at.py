@@ -143,3 +143,16 @@ def test_mask_leaves_cells_out(variant):
 def test_bad_input(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_maximum_over_channels():
+    """F_max^p: a place is as active as its strongest channel."""
+    x = torch.tensor([[[[1.0, -3.0]], [[2.0, 0.0]]]])
+    torch.testing.assert_close(attention(x, channels='max')[0], torch.tensor([4.0, 9.0]) / 97**0.5)
+    y = torch.rand(1, 2, 1, 2)
+    largest = attention_distance(x, y, channels='max')
+    wanted = (attention(x, channels='max') - attention(y, channels='max')).square().mean()
+    torch.testing.assert_close(largest, wanted)
+    assert largest != attention_distance(x, y)
+    with pytest.raises(ValueError, match='AT: channels must be one of'):
+        AT(channels='mean')

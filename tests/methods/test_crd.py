@@ -90,10 +90,9 @@ def test_a_step_is_what_loops_give():
         assert float(losses[key].detach()) == pytest.approx(total / 4, rel=1e-4)
         assert float(objective.log_z[side]) == pytest.approx(math.log(z), rel=1e-5)
         moved = 0.5 * before['memory'][side][:4] + 0.5 * view.float()
-        torch.testing.assert_close(
-            objective.memory[side][:4], moved / moved.norm(dim=1, keepdim=True)
-        )
-    assert torch.equal(objective.memory[:, 4:], before['memory'][:, 4:])
+        remembered = objective.state_dict()['memory']
+        torch.testing.assert_close(remembered[side][:4], moved / moved.norm(dim=1, keepdim=True))
+    assert torch.equal(remembered[:, 4:], before['memory'][:, 4:])
     assert objective.classes.tolist() == [0, 1, 0, 2, 0, -1, -1, -1, -1, -1]
 
 
@@ -102,8 +101,9 @@ def test_what_is_learnt():
     objective = objective_of(trace)
     before = objective.memory.clone()
     losses = objective(trace)
-    sum(losses.values()).backward()  # although the memory has moved
-    assert not torch.equal(objective.memory, before)
+    sum(losses.values()).backward()
+    assert torch.equal(objective.memory, before)  # no copy: it moves before the next step
+    assert not torch.equal(objective.state_dict()['memory'], before)
     assert objective.embed.weight.grad.any() and objective.embed_target.weight.grad.any()
     assert trace.student['x'][0].grad.any()
 
@@ -177,11 +177,11 @@ def test_an_image_seen_twice_counts_by_its_mean():
     objective(trace)
     views = torch.nn.functional.normalize(objective.embed(trace.student['x'][0])).detach()
     wanted = torch.nn.functional.normalize(views.mean(0), dim=0)
-    torch.testing.assert_close(objective.memory[0, 2], wanted)
+    torch.testing.assert_close(objective.state_dict()['memory'][0, 2], wanted)
     keep = objective_of(trace, momentum=1.0)
     direction = torch.nn.functional.normalize(keep.memory[0, 2].clone(), dim=0)
     keep(trace)
-    torch.testing.assert_close(keep.memory[0, 2], direction)
+    torch.testing.assert_close(keep.state_dict()['memory'][0, 2], direction)
 
 
 class Images(BaseDataset):
@@ -250,3 +250,24 @@ def test_samples_must_have_numbers_and_labels():
 def test_options_out_of_range(options, message):
     with pytest.raises(ValueError, match=message):
         CRD('x', **{**dict(size=10, dim=2), **options})
+
+
+def test_the_positive_may_be_any_image_of_the_class():
+    """``positive='class'``: the score of the image drawn takes the place of the image's own."""
+    trace = trace_of()
+    objective = objective_of(trace, positive='class')
+    objective.classes[:] = torch.tensor([0, 1, 0, 2, 0, 0, 1, 2, 0, -1])
+    index, labels = torch.arange(4), torch.as_tensor(LABELS)
+    drawn = torch.stack([objective._positives(index, labels, step) for step in range(60)])
+    for image in range(4):
+        same = set((objective.classes == labels[image]).nonzero()[:, 0].tolist()) | {image}
+        assert set(drawn[:, image].tolist()) == same
+    assert torch.equal(drawn[7], objective._positives(index, labels, 7))
+    losses = objective(trace)
+    plain = objective_of(trace)
+    plain.load_state_dict(objective.state_dict() | {'log_z': torch.full((2,), float('-inf'))})
+    assert float(losses['loss_student'].detach()) > 0
+
+
+def test_the_plan_states_the_memory():
+    assert '49 MiB' in CRD('x').describe()[0]  # 2 * 50,000 * 128 * 4 bytes

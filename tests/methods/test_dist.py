@@ -7,7 +7,7 @@ import pytest
 import torch
 from segmentation_toys import ToyClassifier, ToySegmentor, make_step, prepare, probe_tensors
 
-from mmkd.methods.dist import DIST, inter_class, intra_class
+from mmkd.methods.dist import DIST, inter_class, intra_class, pearson
 
 S, T, Y = probe_tensors()
 ZS = torch.tensor([[1, 2, 3], [0.5, -0.5, 0], [0, 1, -1]], dtype=torch.float64)
@@ -176,3 +176,15 @@ def test_two_classes_leave_out_inter():
 def test_bad_input(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_flat_is_an_option():
+    """A student that hardly varies: no gradient above the limit, the code's without one."""
+    student = (torch.full((4, 3), 1 / 3) + 1e-6 * torch.rand(4, 3)).requires_grad_()
+    teacher = torch.rand(4, 3).softmax(1)
+    pearson(student, teacher, 1, flat=1e-5).sum().backward()
+    assert not student.grad.any()
+    pearson(student, teacher, 1, flat=0.0).sum().backward()
+    assert student.grad.any()
+    with pytest.raises(ValueError, match='DIST: flat must be'):
+        DIST(flat=-1.0)

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from mmkd.adapters.context import NonLocal
 from mmkd.functional.attention import attention
+from mmkd.levels import Level
 from mmkd.methods.fbkd import FBKD, PRESETS, Connectors, attention_masks, norm
 
 T = torch.tensor([[[[1.0, 3.0]], [[1.0, 1.0]]]], dtype=torch.float64)
@@ -34,7 +35,7 @@ def bound(**options):
 
 
 def terms_of(s, t, **options):
-    connect = make_identity(Connectors(s.shape[1], t.shape[1], 0)).to(s.dtype)
+    connect = make_identity(Connectors(s.shape[1], t.shape[1], 4, 8)).to(s.dtype)
     return bound(**options).level_terms(s, t, connect)
 
 
@@ -74,13 +75,13 @@ def test_mask_sums():  # FBKD-4
 def test_equality():  # FBKD-6, GEN-1
     for maps in (torch.randn(2, 4, 8, 8), torch.zeros(2, 4, 8, 8)):
         s = maps.clone().requires_grad_()
-        connect = make_identity(Connectors(4, 4, 0))
+        connect = make_identity(Connectors(4, 4, 4, 8))
         terms = bound(use_channel_mask=True).level_terms(s, maps, connect)
         assert all(float(term.detach()) == 0 for term in terms)
         sum(terms).backward()
         assert (s.grad == 0).all()
         assert all(p.grad.isfinite().all() for p in connect.parameters())
-    assert sum(bound().level_terms(s, maps + 1, Connectors(4, 4, 0))) > 0
+    assert sum(bound().level_terms(s, maps + 1, Connectors(4, 4, 4, 8))) > 0
 
 
 def test_batch_size():  # FBKD-7
@@ -260,3 +261,21 @@ def test_bad_input():
     objective.bind(toy(), toy())
     objective.setup(None, None)
     assert objective.connectors['0'].feature.weight.shape == (4, 3, 1, 1)
+
+
+def test_pools_and_widths_of_the_non_local_blocks():
+    """By levels, the last for all further ones; the defaults are the published code's."""
+
+    def blocks(**options):
+        objective = FBKD(['a', 'b', 'c'], **options)
+        levels = [
+            Level((16, 16 // k, 16 // k), 8 * k, tap) for k, tap in ((1, 'a'), (2, 'b'), (4, 'c'))
+        ]
+        objective.setup(levels, levels)
+        found = [connect.student for connect in objective.connectors.values()]
+        return [(block.pool, block.out.in_channels) for block in found]
+
+    assert blocks() == [(8, 4), (4, 4), (2, 8)]
+    assert blocks(pools=(4, 2), shrinks=(2,)) == [(4, 8), (2, 8), (2, 8)]
+    with pytest.raises(ValueError, match='FBKD: each of pools must be'):
+        FBKD(pools=(8, 0))

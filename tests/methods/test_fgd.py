@@ -261,3 +261,10 @@ def test_bad_input():
         FGD(preset='retinanet')
     with pytest.raises(ValueError, match='FGD works for .*the student is Module .segmentor.'):
         FGD().bind(toy('segmentor'), toy())
+
+
+def test_cells_are_exact_where_a_box_ends_at_the_border():
+    """150 * 20 / 150 is 20; with the division first it is 20.000002, and its ceiling 21."""
+    box = torch.tensor([[30.0, 30.0, 150.0, 150.0]])
+    found = foreground_mask(box, torch.tensor([0]), torch.tensor([[150.0, 150.0]]), (20, 20))
+    assert float(found.max()) == pytest.approx(1 / 17**2)

@@ -261,3 +261,9 @@ def other_unit():
 def test_bad_input(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_smooth_l1_of_boxes():
+    assert GID(beta=0.1).beta == 0.1 and GID().beta == 0
+    with pytest.raises(ValueError, match='GID: beta must be'):
+        GID(beta=-0.1)

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from mmkd.distiller import Distiller
+from mmkd.levels import Level
 from mmkd.methods.simkd import SimKD
 from mmkd.models import BottleneckProjector
 from mmkd.teacher import Teacher, build_model
@@ -90,3 +91,23 @@ def test_what_is_refused():
         ready(objective, make_trace(maps, maps))
     with pytest.raises(ValueError, match='have 4 and 6 channels'):
         ready(SimKD('a'), make_trace({'a': maps['a']}, {'a': torch.randn(2, 6, 3, 3)}))
+
+
+def test_the_larger_map_is_averaged_in_front_of_the_projector():
+    """At training and at inference, so the student says how much."""
+    torch.manual_seed(0)
+    model = BottleneckProjector(4, 8, pool=2).eval()
+    plain = BottleneckProjector(4, 8).eval()
+    plain.load_state_dict(model.state_dict())
+    x = torch.rand(2, 4, 8, 6)
+    wanted = plain(torch.nn.functional.avg_pool2d(x, 2))
+    assert torch.equal(model(x), wanted) and not torch.equal(
+        wanted.mean((2, 3)), plain(x).mean((2, 3))
+    )
+    assert model(torch.rand(2, 4, 1, 1)).shape == (2, 8, 1, 1)
+    objective = SimKD('a')
+    objective.projected = True
+    with pytest.raises(ValueError, match=r'stride 4 and the teacher.s 8.*pool=2'):
+        objective.setup([Level((8, 8, 8), 4, 'a')], [Level((8, 4, 4), 8, 'a')])
+    with pytest.raises(ValueError, match='pool must be'):
+        BottleneckProjector(4, 8, pool=0)

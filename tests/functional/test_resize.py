@@ -1,0 +1,51 @@
+"""Resizing looks at every cell of the larger map."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from mmkd.functional.resize import resize
+from mmkd.methods.at import AT, attention_distance
+from mmkd.testing import make_trace, ready
+
+
+def test_a_map_that_shrinks_is_averaged():
+    x = torch.rand(2, 3, 32, 24)
+    torch.testing.assert_close(resize(x, (8, 6)), F.avg_pool2d(x, 4))
+    torch.testing.assert_close(resize(x, (8, 6), align_corners=True), F.avg_pool2d(x, 4))
+    spike = torch.zeros(1, 1, 32, 32)
+    spike[..., 0, 0] = 16.0  # bilinear interpolation to 8 x 8 does not see it
+    assert F.interpolate(spike, (8, 8), mode='bilinear')[..., 0, 0] == 0
+    assert resize(spike, (8, 8))[..., 0, 0] == 1
+
+
+def test_what_bilinear_interpolation_sees_in_full_is_left_to_it():
+    x = torch.rand(1, 2, 16, 16)
+    assert resize(x, (16, 16)) is x
+    for size in ((8, 8), (15, 17), (40, 9)):
+        assert torch.equal(resize(x, size), F.interpolate(x, size, mode='bilinear'))
+    corners = F.interpolate(x, (30, 30), mode='bilinear', align_corners=True)
+    assert torch.equal(resize(x, (30, 30), align_corners=True), corners)
+
+
+def test_one_side_may_shrink_and_the_other_grow():
+    x = torch.rand(1, 2, 32, 4)
+    wanted = F.interpolate(F.adaptive_avg_pool2d(x, (8, 4)), (8, 9), mode='bilinear')
+    assert torch.equal(resize(x, (8, 9)), wanted)
+
+
+@pytest.mark.parametrize('side', ['student', 'teacher'])
+def test_attention_of_a_map_four_times_as_large(side):
+    """AT compares the average over the cells, not one cell in four a direction."""
+    torch.manual_seed(0)
+    large, small = torch.randn(2, 4, 32, 32), torch.randn(2, 4, 8, 8)
+    maps = {'student': small, 'teacher': large} if side == 'teacher' else {}
+    maps = maps or {'student': large, 'teacher': small}
+    smaller = 'teacher' if side == 'student' else 'student'
+    objective = AT('x', resize=smaller, variant='code', weight=1)
+    trace = make_trace({'x': maps['student']}, {'x': maps['teacher']})
+    found = ready(objective, trace)(trace)['loss']
+    averaged = attention_distance(F.avg_pool2d(large, 4), small)
+    torch.testing.assert_close(found, averaged)
+    thinned = F.interpolate(large, (8, 8), mode='bilinear')
+    assert abs(attention_distance(thinned, small) / averaged - 1) > 0.05

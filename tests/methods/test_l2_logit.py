@@ -1,0 +1,40 @@
+"""L2Logit: targets on the scale that each logit has over the training set."""
+
+import pytest
+import torch
+
+from mmkd.methods.l2_logit import L2Logit, half_squared_error
+from mmkd.testing import class_labels, make_trace
+
+
+def step(objective, student, teacher):
+    labels = class_labels(torch.zeros(len(student)).long())
+    trace = make_trace({'head.fc': student}, {'head.fc': teacher}, samples=labels)
+    return objective(trace)['loss']
+
+
+def prepared(**options):
+    objective = L2Logit('head.fc', variant='paper', **options)
+    objective.kind = 'images'
+    objective.register_buffer('moments', torch.zeros(3, 3, dtype=torch.float64))
+    return objective
+
+
+def test_differences_count_in_standard_deviations():
+    torch.manual_seed(0)
+    objective, scale = prepared(standardise=True), torch.tensor([1.0, 10.0, 100.0])
+    batches = [torch.randn(6, 3) * scale + 5 for _ in range(3)]
+    for teacher in batches:
+        student = teacher + 0.1 * scale
+        found = step(objective, student, teacher)
+    deviation = torch.cat(batches).std(0, correction=0)
+    wanted = half_squared_error(student / deviation, teacher / deviation)
+    assert float(found) == pytest.approx(float(wanted), rel=1e-5)
+    assert objective.moments[0].tolist() == [18] * 3
+
+
+def test_evaluation_learns_nothing_and_a_constant_logit_divides_by_one():
+    objective = prepared(standardise=True).eval()
+    teacher = torch.ones(4, 3)
+    found = step(objective, teacher + 2, teacher)
+    assert float(found) == pytest.approx(6.0) and not objective.moments.any()
