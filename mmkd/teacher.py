@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,7 +13,8 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
-from mmkd.checkpoint import dataset_meta_of, read_checkpoint, refuse_not_finite, state_dict_of
+from mmkd.checkpoint import dataset_meta_of, read_checkpoint, refuse_not_finite
+from mmkd.checkpoint.fitting import COUNTER, Fit, load_weights, weights_for
 from mmkd.config import load_config
 from mmkd.operators import respect_strides
 from mmkd.pixels import Pixels
@@ -171,60 +171,30 @@ def load_strictly(
     """Load every weight or raise ValueError that lists what does not fit; returns the key count.
 
     Weights that hold NaN or infinity are refused, too (CheckpointError, which is a ValueError).
-    ``num_batches_tracked`` may be absent: old files lack it and no eval-mode network reads it.
+    ``num_batches_tracked`` may be absent: old files lack it and no eval-mode network reads it. What
+    else may differ in wrapping or age: see :mod:`mmkd.checkpoint.fitting`.
     """
     checkpoint = read_checkpoint(source)
-    state = state_dict_of(checkpoint)
     model.dataset_meta = dataset_meta_of(checkpoint)
-    wanted = {k: v.shape for k, v in model.state_dict().items()}
-    shapes = {
-        k: (tuple(v.shape), tuple(wanted[k]))
-        for k, v in state.items()
-        if k in wanted and v.shape != wanted[k]
-    }
-    # load_state_dict runs the modules' own version upgrades, which may rename keys.
-    fitting = {k: v for k, v in state.items() if k not in shapes}
-    if hasattr(state, '_metadata'):
-        fitting = copy.copy(state)
-        for key in shapes:
-            fitting.pop(key)
-    result = model.load_state_dict(fitting, strict=False)
-    patterns = [re.compile(p) for p in (*ignore_keys, r'num_batches_tracked$')]
-
-    def counts(keys: Iterable[str]) -> list[str]:
-        return [k for k in keys if not any(p.search(k) for p in patterns)]
-
-    missing = counts(k for k in result.missing_keys if k not in shapes)
-    unexpected = counts(result.unexpected_keys)
-    wrong = [f'{k} (file {a}, model {b})' for k, (a, b) in shapes.items() if counts([k])]
-    if missing or unexpected or wrong:
-        raise ValueError(_mismatch_message(model, source, missing, unexpected, wrong, who))
+    state, prefix = weights_for(model, checkpoint, source)
+    fit = load_weights(model, state, prefix)
+    lines = fit.without((*ignore_keys, COUNTER)).lines(10)
+    if lines:
+        raise ValueError(_mismatch_message(fit, source, lines, who))
     refuse_not_finite(model.state_dict(), f'{who}: {source}')
-    return len(wanted) - len(result.missing_keys)
+    return fit.loaded
 
 
-def _mismatch_message(
-    model: nn.Module,
-    source: str,
-    missing: list[str],
-    unexpected: list[str],
-    wrong: list[str],
-    who: str,
-) -> str:
-    lines = [f'{who}: {source} does not fit {type(model).__name__}.']
-    for title, keys in (
-        ('missing in the file', missing),
-        ('not in the model', unexpected),
-        ('of another shape', wrong),
-    ):
-        if keys:
-            more = f' … and {len(keys) - 10} more' if len(keys) > 10 else ''
-            lines.append(f'  {len(keys)} {title}: {", ".join(keys[:10])}{more}')
+def _mismatch_message(fit: Fit, source: str, lines: list[str], who: str) -> str:
+    under = f" (its weights under '{fit.prefix}')" if fit.prefix else ''
     hint = 'Is it the checkpoint of this very config (depth, widths, number of classes, deep_stem)?'
-    if who == 'teacher':
-        hint += ' Single keys that may differ can be named in teacher.ignore_keys.'
-    lines.append(hint)
-    return '\n'.join(lines)
+    if fit.part:
+        hint = f'It looks like the weights of a {fit.part} alone.'
+    options = dict(teacher='teacher.ignore_keys', test='--ignore-keys')
+    if who in options:
+        hint += f' Single keys that may differ can be named in {options[who]}.'
+    head = f'{who}: {source}{under} does not fit {fit.model}.'
+    return '\n'.join([head, *(f'  {line}' for line in lines), hint])
 
 
 def shortest_route(model: nn.Module, taps: Iterable[Tap]) -> str:

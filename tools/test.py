@@ -12,6 +12,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config')
     parser.add_argument('checkpoint')
     parser.add_argument('--work-dir')
+    parser.add_argument(
+        '--ignore-keys',
+        nargs='+',
+        default=[],
+        metavar='REGEX',
+        help='weights that may differ, as teacher.ignore_keys',
+    )
     add_common(parser)
     return parser.parse_args()
 
@@ -19,7 +26,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     config = apply_common(args, load_config(args.config))
-    test(config, args.checkpoint, work_dir=args.work_dir)
+    test(config, args.checkpoint, work_dir=args.work_dir, ignore_keys=args.ignore_keys)
 
 
 if __name__ == '__main__':

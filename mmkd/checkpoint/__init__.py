@@ -5,7 +5,7 @@ from mmkd.checkpoint.finite import not_finite, refuse_not_finite
 from mmkd.checkpoint.inspecting import check_file, find_damage
 from mmkd.checkpoint.reading import read_checkpoint, read_file, trust_checkpoints
 from mmkd.checkpoint.stock import guard_stock_loaders
-from mmkd.checkpoint.weights import dataset_meta_of, state_dict_of
+from mmkd.checkpoint.weights import dataset_meta_of
 from mmkd.checkpoint.writing import atomic_file
 
 __all__ = [
@@ -19,6 +19,5 @@ __all__ = [
     'read_checkpoint',
     'read_file',
     'refuse_not_finite',
-    'state_dict_of',
     'trust_checkpoints',
 ]

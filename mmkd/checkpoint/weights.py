@@ -13,34 +13,41 @@ from mmkd.checkpoint.errors import CheckpointError
 OBJECTIVES = 'objectives.'
 
 
-def state_dict_of(checkpoint: Mapping) -> dict:
-    """Return the plain model weights of a checkpoint, whatever its layout.
+def weights_in(checkpoint: Mapping) -> OrderedDict:
+    """Return all weights of a checkpoint under the file's own names, whatever its layout.
 
-    Takes ``state_dict``, ``model`` or the mapping itself; strips a ``module.`` in front of every
-    key; drops what mmkd's objectives learned, so that a distilled student can be a teacher.
+    Takes ``state_dict``, ``model`` or the mapping itself; of a mapping of mappings
+    (``{'student': …, 'teacher': …}``) all, with their names in front.
 
     Raises:
         CheckpointError: there are no tensors in it.
     """
-    found = checkpoint
+    found: Mapping = checkpoint
     for key in ('state_dict', 'model'):
         if isinstance(checkpoint.get(key), Mapping):
             found = checkpoint[key]
             break
-    weights = {k: v for k, v in found.items() if isinstance(v, torch.Tensor)}
+    weights = _tensors(found)
+    for name, part in checkpoint.items() if not weights else ():
+        if isinstance(part, Mapping) and name not in ('optimizer', 'meta'):
+            weights.update((f'{name}.{key}', value) for key, value in _tensors(part).items())
     if not weights:
         names = ', '.join(map(str, list(found)[:8])) or 'nothing'
         raise CheckpointError(
             f"no weights in the checkpoint: expected tensors under 'state_dict', 'model' or at "
             f'the top, found {names}.'
         )
-    prefix = 'module.' if all(k.startswith('module.') for k in weights) else ''
-    state = OrderedDict((k[len(prefix) :], v) for k, v in weights.items())
-    state = OrderedDict((k, v) for k, v in state.items() if not k.startswith(OBJECTIVES))
-    if hasattr(found, '_metadata') and not prefix:
+    if hasattr(found, '_metadata'):
         # Module versions: old layouts are upgraded by the modules themselves.
-        state._metadata = found._metadata  # type: ignore[attr-defined]
-    return state
+        weights._metadata = found._metadata  # type: ignore[attr-defined]
+    return weights
+
+
+def _tensors(found: Mapping) -> OrderedDict:
+    pairs = ((k, v) for k, v in found.items() if isinstance(k, str))
+    return OrderedDict(
+        (k, v) for k, v in pairs if isinstance(v, torch.Tensor) or k.endswith('_extra_state')
+    )
 
 
 def dataset_meta_of(checkpoint: Mapping) -> dict[str, Any]:

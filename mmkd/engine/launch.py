@@ -111,9 +111,9 @@ def tester(
     return runner
 
 
-def test(config: Config, checkpoint: str, work_dir: str | None = None) -> dict[str, float]:
+def test(config: Config, checkpoint: str, **options: Any) -> dict[str, float]:
     """Score a student's checkpoint with the config's own test metric, see :func:`tester`."""
-    return tester(config, checkpoint, work_dir).test()
+    return tester(config, checkpoint, **options).test()
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from mmengine.fileio import get_file_backend
 from mmengine.fileio.backends import LocalBackend
 from mmengine.hooks import CheckpointHook as MMCheckpointHook
 from mmengine.hooks import EarlyStoppingHook as MMEarlyStoppingHook
+from mmengine.hooks import EMAHook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
@@ -22,14 +23,15 @@ from mmengine.runner import EpochBasedTrainLoop as MMEpochBasedTrainLoop
 from mmengine.runner import IterBasedTrainLoop as MMIterBasedTrainLoop
 from mmengine.runner import Runner as MMRunner
 from mmengine.runner.base_loop import BaseLoop
-from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from torch import distributed as torch_dist
 from torch import nn
 
 from mmkd.checkpoint import atomic_file, check_file, read_checkpoint, refuse_not_finite
+from mmkd.checkpoint.fitting import load_weights, weights_for
 from mmkd.datasets.guard import building
 from mmkd.engine.checkpoint_hook import CheckpointHook
 from mmkd.engine.early_stopping import EarlyStoppingHook
+from mmkd.engine.loading import check_complete, check_optimiser_state, load_some, revised
 from mmkd.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmkd.engine.optimizers import build_optimizers, check_same_optimizers, schedules
 from mmkd.engine.random_state import RandomStateHook
@@ -159,27 +161,41 @@ class Runner(MMRunner):
         filename: str,
         map_location: str | Callable = 'cpu',
         strict: bool = False,
-        revise_keys: list = [(r'^module\.', '')],  # noqa: B006  mmengine's signature
+        revise_keys: list = [],  # noqa: B006  mmengine's signature
     ) -> dict:
         """Load weights from a file or URL, without running code in it.
 
         Raises:
             FileNotFoundError: there is no such file.
             CheckpointError: it is no complete checkpoint, not safe to load, or holds NaN.
-            ValueError: in a resumed run, the optimisers of the checkpoint are others.
+            ValueError: no weight fits, with ``strict`` not all; in a resumed run, any does not, or
+                the optimisers of the checkpoint are others.
         """
         checkpoint = read_checkpoint(filename, map_location=map_location)
+        model = self.model.module if is_model_wrapper(self.model) else self.model
         if self._resume:
             check_resumable(filename, checkpoint)
-            if 'optimizer' in checkpoint and isinstance(self.optim_wrapper, OptimWrapper):
+            check_optimiser_state(checkpoint, filename, self.param_schedulers)
+            if isinstance(self.optim_wrapper, OptimWrapper):
                 check_same_optimizers(self.optim_wrapper, checkpoint['optimizer'])
+        checkpoint = revised(checkpoint, revise_keys)
+        checkpoint['state_dict'], prefix = weights_for(model, checkpoint, filename)
+        if self._resume:
+            check_complete(load_weights(model, checkpoint['state_dict'], prefix), filename)
         else:
-            refuse_not_finite(checkpoint.get('state_dict', checkpoint), filename)
-        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
-        model = self.model.module if is_model_wrapper(self.model) else self.model
-        checkpoint = _load_checkpoint_to_model(model, checkpoint, strict, revise_keys=revise_keys)
+            refuse_not_finite(checkpoint['state_dict'], filename)
+        averages = [] if self._resume else [h for h in self.hooks if isinstance(h, EMAHook)]
+        for hook in self.hooks:
+            if hook not in averages:
+                hook.after_load_checkpoint(self, checkpoint=checkpoint)
+        if self._resume:
+            load_weights(model, checkpoint['state_dict'])  # hooks may have exchanged some
+        else:
+            load_some(model, checkpoint['state_dict'], filename, prefix, strict)
+        for hook in averages:  # they start from the whole model, whatever the file gave
+            whole = dict(checkpoint, state_dict=model.state_dict())
+            hook.after_load_checkpoint(self, checkpoint=whole)
         self._has_loaded = True
-        self.logger.info(f'Load checkpoint from {filename}')
         return checkpoint
 
     def load_or_resume(self) -> None:
@@ -211,6 +227,7 @@ class Runner(MMRunner):
             return
         checkpoint = read_checkpoint(self._resume_from, mmap=True)
         check_resumable(self._resume_from, checkpoint)
+        check_optimiser_state(checkpoint, self._resume_from, self.param_schedulers)
         old, new = checkpoint['meta'].get('seed'), self._randomness_cfg.get('seed')
         if old is None or old == new:
             return

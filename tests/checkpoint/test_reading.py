@@ -2,7 +2,7 @@
 
 import pickle
 import warnings
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from mmkd.checkpoint import (
     find_damage,
     finding,
     read_checkpoint,
-    state_dict_of,
     trust_checkpoints,
     unpickling,
 )
@@ -282,40 +281,6 @@ def test_object_store(path, monkeypatch):
         read_checkpoint('s3://bucket/x.pth')
     monkeypatch.setattr(finding, 'get_file_backend', lambda *args, **kwargs: Store())
     assert read_checkpoint('s3://bucket/x.pth')['a'] == 1
-
-
-# ----------------------------------------------------------------------------------------- weights
-
-
-@pytest.mark.parametrize(
-    'wrap',
-    [
-        lambda state: state,
-        lambda state: dict(state_dict=state, meta={}),
-        lambda state: dict(model=state, epoch=3),
-        lambda state: dict(state_dict={f'module.{k}': v for k, v in state.items()}),
-        lambda state: dict(state, epoch=3),
-        lambda state: dict(state_dict=dict(state, **{'objectives.cwd.weight': torch.ones(1)})),
-    ],
-    ids=['bare', 'mmengine', 'model', 'ddp', 'mixed', 'distilled'],
-)
-def test_state_dict_of(wrap):
-    state = nn.Linear(2, 3).state_dict()
-    found = state_dict_of(wrap(state))
-    assert list(found) == ['weight', 'bias']
-    nn.Linear(2, 3).load_state_dict(found)
-
-
-def test_state_dict_of_keeps_versions():
-    state = nn.BatchNorm1d(2).state_dict()
-    assert state_dict_of(dict(state_dict=state))._metadata == state._metadata
-    assert isinstance(state_dict_of(state), OrderedDict)
-
-
-@pytest.mark.parametrize('empty', [{}, dict(state_dict={}), dict(meta=1, epoch=2)])
-def test_no_weights(empty):
-    with pytest.raises(CheckpointError, match='no weights'):
-        state_dict_of(empty)
 
 
 # ----------------------------------------------------------------------------------------- writing

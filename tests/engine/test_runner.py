@@ -14,7 +14,8 @@ from mmengine.runner import runner as mm_runner
 from runner_toys import Net, log_of, make
 from torch import multiprocessing, nn
 
-from mmkd.checkpoint import CheckpointError, state_dict_of
+from mmkd.checkpoint import CheckpointError
+from mmkd.checkpoint.weights import weights_in
 from mmkd.engine.checkpoint_hook import CheckpointHook
 from mmkd.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmkd.engine.random_state import RandomStateHook
@@ -138,7 +139,7 @@ def test_incomplete_ones_are_skipped_and_named(folder):
     (folder / 'epoch_3.pth').write_bytes(whole[: len(whole) // 2])
     (folder / 'epoch_4.pth').write_bytes(b'')
     torch.save(
-        state_dict_of(torch.load(folder / 'epoch_1.pth', weights_only=False)),
+        weights_in(torch.load(folder / 'epoch_1.pth', weights_only=False)),
         folder / 'epoch_10.pth',
     )
     (folder / 'last_checkpoint').write_text(str(folder / 'epoch_4.pth'))
