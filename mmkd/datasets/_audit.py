@@ -122,10 +122,10 @@ def _audit(dataset, budget: float) -> Audit:
     check_names(dataset, names)
     _compare_names(report, dataset, names)
     pictures = Pictures(loader if local else None)
-    _look_at_images(report, dataset, deadline, local, pictures)
+    readable = _look_at_images(report, dataset, deadline, local, pictures)
     report.notes += pictures.notes()
     look_at_labels(report, dataset, local, deadline)
-    _stop_or_note(report, dataset, pictures)
+    _stop_or_note(report, dataset, pictures, readable)
     print_log(
         str(report), logger='current', level=logging.INFO if report.clean else logging.WARNING
     )
@@ -153,14 +153,19 @@ def _compare_names(report: Audit, dataset, names: Names | None) -> None:
 
 def _look_at_images(
     report: Audit, dataset, deadline: float, local: bool, pictures: Pictures
-) -> None:
-    """Go through all annotations, and the files of test data; other files while time lasts."""
-    objects, seen, repeated = report.objects, set(), []
+) -> int:
+    """Go through all annotations, and the files of test data; other files while time lasts.
+
+    Returns:
+        How many images can be read.
+    """
+    objects, seen, repeated, readable = report.objects, set(), [], 0
     for index in spread(len(dataset)):
         info = dataset.get_data_info(index)
         if 'instances' in info:
             objects.add(info, index)
             report.ids.add(info.get('img_id'))
+        objects.add_label(info)
         path = info.get('img_path')
         if not isinstance(path, str):
             continue
@@ -176,7 +181,15 @@ def _look_at_images(
         if problem:
             report.missing[path] = problem
         else:
+            readable += 1
             pictures.look(info, index)
+    _enter(report, dataset, pictures, repeated)
+    return readable
+
+
+def _enter(report: Audit, dataset, pictures: Pictures, repeated: list[str]) -> None:
+    """Enter what the look at annotations and files has given."""
+    objects = report.objects
     report.longest = pictures.longest
     report.empty, report.degenerate = objects.empty, objects.degenerate
     if repeated:
@@ -192,10 +205,10 @@ def _look_at_images(
         report.degenerate += counted - objects.kept - objects.ignored
 
 
-def _stop_or_note(report: Audit, dataset, pictures: Pictures) -> None:
+def _stop_or_note(report: Audit, dataset, pictures: Pictures, readable: int) -> None:
     """Stop at images that cannot be used; what training can do without is noted."""
     broken = pictures.broken
-    if report.missing and len(report.missing) == report.looked_at:
+    if report.missing and not readable:
         path, why = next(iter(report.missing.items()))
         raise FileNotFoundError(
             f'dataset {report.name}: none of {report.looked_at} image files can be read, for '
@@ -220,6 +233,6 @@ def _stop_or_note(report: Audit, dataset, pictures: Pictures) -> None:
     objects = report.objects
     if objects.faults:
         raise DataError(
-            f'dataset {report.name}: {objects.faulty} object(s) cannot be loaded: '
+            f'dataset {report.name}: {objects.faulty} annotation(s) cannot be used: '
             f'{"; ".join(objects.faults)}'
         )

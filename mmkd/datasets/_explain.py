@@ -13,7 +13,7 @@ import mmkd
 from mmkd.datasets import _coco, _voc
 from mmkd.datasets._coco import DataError, watched
 from mmkd.datasets._files import fault, is_remote
-from mmkd.datasets._kinds import is_coco, is_voc
+from mmkd.datasets._kinds import describe, is_coco, is_voc
 
 OWN = os.path.dirname(mmkd.__file__)
 
@@ -26,16 +26,22 @@ def building() -> Iterator[None]:
 
     Raises:
         DataError: in place of an error of the loader.
+        ImportError: a package that the loader needs is not installed.
     """
     try:
         with watched():
             yield
-    except (DataError, ImportError, MemoryError):
-        raise  # these say it already
+    except (DataError, MemoryError):
+        raise
     except Exception as error:
         dataset = failed_dataset(error)
         if dataset is None or not hasattr(dataset, 'ann_file'):
             raise
+        if isinstance(error, ImportError):
+            raise ImportError(
+                f'dataset {describe(dataset)}: to load it takes a package that is not installed: '
+                f'{error}'
+            ) from error
         message = find_fault(dataset) or _cause(error)
         if not message:
             raise
@@ -62,8 +68,9 @@ def find_fault(dataset: Any) -> str:
         return f'annotation file {path} cannot be read: {fault(path)}'
     if is_voc(dataset):
         classes = dataset.metainfo.get('classes') or ()
-        for one in _voc.voc_files(dataset).values():
-            problem = _voc.find_fault(one, classes)
+        for name, one in _voc.voc_files(dataset).items():
+            image = os.path.join(dataset.sub_data_root, dataset.img_subdir, f'{name}.jpg')
+            problem = _voc.find_fault(one, classes, image)
             if problem:
                 return f'annotation file {one}: {problem}'
     elif path and path.endswith('.json'):

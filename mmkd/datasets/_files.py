@@ -32,7 +32,9 @@ def fault(path: str) -> str:
 
 
 def similar(path: str) -> str:
-    """A hint at a file of the same name with another suffix, or in other case; '' without one."""
+    """A hint at a file of the same name with another suffix or in other case; '' without one."""
+    if '\\' in path:
+        return ' (its backslashes separate no folders here)'
     folder, name = os.path.split(path)
     stem = os.path.splitext(name)[0].strip().lower()
     try:

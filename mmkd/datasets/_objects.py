@@ -71,14 +71,25 @@ class Objects:
         if bad:
             self.bad.append(index)
 
+    def add_label(self, info: dict) -> None:
+        """Look at the class of an image, where it has one."""
+        label = info.get('gt_label')
+        if self.classes and _is_number(label) and not 0 <= label < self.classes:
+            self._blame(
+                f'image {info.get("img_path")} has label {label}, but there are {self.classes} '
+                'classes'
+            )
+
+    def _blame(self, fault: str) -> None:
+        self.faulty += 1
+        if len(self.faults) < NAMED:
+            self.faults.append(fault)
+
     def _examine(self, one: dict, position: int, info: dict) -> bool:
         """Count an object that is not plain; True if training has to do without its box."""
         problem = self._fault(one)
         if problem:
-            self.faulty += 1
-            if len(self.faults) < NAMED:
-                path = info.get('img_path')
-                self.faults.append(f'object {position} (from 0) of {path} {problem}')
+            self._blame(f'object {position} (from 0) of {info.get("img_path")} {problem}')
             return False
         ignored = bool(one.get('ignore_flag'))
         self.ignored += ignored

@@ -14,6 +14,7 @@ from mmengine.registry import DATASETS
 from mmkd.datasets._files import fault, is_remote, shown
 from mmkd.datasets._kinds import is_coco, is_voc
 from mmkd.datasets._names import Names, read_names
+from mmkd.datasets._pickles import check_plain
 from mmkd.datasets._voc import check_list
 
 IMAGES = ('.bmp', '.gif', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
@@ -109,10 +110,20 @@ def check_not_empty(dataset) -> None:
         ValueError: See ``check_paths``.
     """
     path = dataset.ann_file
+    classes = dataset.metainfo.get('classes')
+    if isinstance(classes, str):
+        raise ValueError(
+            f'dataset {type(dataset).__name__}: metainfo.classes is the text {classes!r}, of which '
+            f'each letter would be a class. Write ({classes!r},), with the comma'
+        )
     owner = f'dataset {type(dataset).__name__}'
     if is_remote(path or '', vars(dataset)):
         return
     folders = hasattr(dataset, 'img_suffix') and hasattr(dataset, 'seg_map_suffix')
+    for extra in filter(None, [getattr(dataset, 'proposal_file', None)]):
+        extra = os.path.join(dataset.data_root or '', extra)
+        if os.path.exists(extra):
+            _check_annotation_file(owner, extra)
     if path and not (folders and os.path.isdir(path)):  # which mmseg takes for no list
         _check_annotation_file(owner, path)
     elif folders:
@@ -131,6 +142,7 @@ def _check_annotation_file(owner: str, path: str) -> None:
         raise OSError(f'{owner}: annotation file {path} cannot be read: {problem}')
     if path.endswith('.json') and _last_character(path) not in b'}]':
         raise ValueError(f'{owner}: annotation file {path} is cut off')
+    check_plain(path)
 
 
 def _check_suffix(owner: str, dataset) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from mmkd.datasets._files import fault, shown, similar
+from mmkd.datasets._pictures import read_header
 
 CORNERS = ('xmin', 'ymin', 'xmax', 'ymax')
 
@@ -39,8 +40,14 @@ def check_list(dataset: Any) -> None:
             )
 
 
-def find_fault(path: str, classes: Collection[str]) -> str:
-    """What in an annotation file its loader cannot work with; '' if nothing is found."""
+def find_fault(path: str, classes: Collection[str], image: str) -> str:
+    """What in an annotation file its loader cannot work with; '' if nothing is found.
+
+    Args:
+        path: The XML file.
+        classes: Names of the dataset's classes; objects of others are not read.
+        image: The image, which is opened where the file does not say its size.
+    """
     problem = fault(path)
     if problem:
         return problem
@@ -49,12 +56,21 @@ def find_fault(path: str, classes: Collection[str]) -> str:
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         return f'it is not well-formed XML: {error}'
     size = root.find('size')
-    if size is not None:
+    if size is None:
+        problem = fault(image) or ('' if _has_size(image) else 'it cannot be decoded')
+        if problem:
+            return f'it has no size, which image {image} would have to tell: {problem}'
+    else:
         for key in ('width', 'height'):
             if not _is(int, size.findtext(key)):
                 return f'size has {key} {size.findtext(key)!r}, where a whole number is needed'
     found = [(i, one, _object_fault(one, classes)) for i, one in enumerate(root.iterfind('object'))]
     return shown((f'object[{i}] ({one.findtext("name")}) {why}' for i, one, why in found if why), 3)
+
+
+def _has_size(image: str) -> bool:
+    header = read_header(image)
+    return header is not None and header.complete
 
 
 def _object_fault(one: ElementTree.Element, classes: Collection[str]) -> str:

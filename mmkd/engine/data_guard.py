@@ -9,6 +9,7 @@ from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import EpochBasedTrainLoop
+from torch.utils.data import DataLoader
 
 from mmkd.datasets.guard import Audit, DataError, check_objects, leaves, protect
 from mmkd.registry import HOOKS
@@ -39,6 +40,14 @@ class DataGuardHook(Hook):
 
 def _protect_evaluation(split: str, loader: Any, evaluator: Any) -> list[Audit]:
     check_batches(f'{split}_dataloader', loader, ends=True)
+    for one in leaves(loader.dataset):
+        if getattr(one, 'test_mode', None) is False:
+            print_log(
+                f'{split}_dataloader: {type(one).__name__} has no test_mode=True, so it leaves out '
+                'what filter_cfg says, and shows another image where one cannot be read',
+                logger='current',
+                level=WARNING,
+            )
     reports = protect(loader.dataset)
     check_metrics(f'{split}_evaluator', evaluator, loader.dataset, reports)
     return reports
@@ -49,12 +58,14 @@ def check_batches(name: str, loader: Any, ends: bool) -> None:
 
     Args:
         name: Of the dataloader, in the config.
-        loader: A ``DataLoader``.
+        loader: A ``DataLoader``; others are taken as they are.
         ends: Whether the loop waits for the end of a pass.
 
     Raises:
         ValueError: With the option to change.
     """
+    if not isinstance(loader, DataLoader):
+        return
     samplers = [loader.sampler, loader.batch_sampler]
     samplers.append(getattr(loader.batch_sampler, 'sampler', None))
     endless = [one for one in samplers if _is_endless(one)]

@@ -106,8 +106,9 @@ def tester(
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     load_strictly(model, checkpoint, ignore_keys, who='test')
     runner._has_loaded = True
-    if not any(isinstance(hook, PreflightHook) for hook in runner.hooks):
-        runner.register_hook(PreflightHook())
+    for kind in (PreflightHook, DataGuardHook):
+        if not any(isinstance(hook, kind) for hook in runner.hooks):
+            runner.register_hook(kind())
     return runner
 
 

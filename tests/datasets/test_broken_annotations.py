@@ -3,7 +3,10 @@
 import json
 import logging
 import os
+import pickle
+import re
 
+import numpy as np
 import pytest
 from mmengine.registry import DATASETS
 
@@ -194,6 +197,20 @@ def test_xml_entry_is_named(data, old, new, words):
         build(config)
 
 
+@pytest.mark.parametrize('content', [None, b'no image'])
+def test_xml_without_a_size_needs_the_image(data, content):
+    root, config = data('voc')
+    path = root / 'VOC2007/Annotations/000004.xml'
+    path.write_text(re.sub('<size>.*</size>', '', path.read_text(), flags=re.DOTALL))
+    assert build(config).get_data_info(4)['width'] == 64
+    image = root / 'VOC2007/JPEGImages/000004.jpg'
+    image.unlink()
+    if content:
+        image.write_bytes(content)
+    with pytest.raises(guard.DataError, match=f'{path}: it has no size, which image {image}'):
+        build(config)
+
+
 @pytest.mark.parametrize(
     ('line', 'words'),
     [
@@ -249,3 +266,67 @@ def test_file_without_permission(data, monkeypatch):
     monkeypatch.setattr(os, 'access', lambda path, mode: not str(path).endswith('train.json'))
     with pytest.raises(OSError, match=r'train\.json cannot be read: permission'):
         guard.check_paths(config)
+
+
+# Formats that can run a program -----------------------------------------------------------------
+
+
+class Bomb:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def write_list(path, content):
+    path.write_bytes(pickle.dumps({'metainfo': {}, 'data_list': content}))
+    return {'type': 'mmdet.BaseDetDataset', 'ann_file': str(path), 'data_prefix': {'img': ''}}
+
+
+def test_pickled_annotations_run_nothing(tmp_path):
+    config = write_list(tmp_path / 'a.pkl', [Bomb(str(tmp_path / 'marker'))])
+    with pytest.raises(guard.DataError, match=r'a\.pkl is refused: it needs posix\.mkdir'):
+        guard.check_paths(config)
+    assert not (tmp_path / 'marker').exists()
+
+
+def test_pickled_arrays_are_read(tmp_path):
+    values = [{'img': 'a.jpg', 'box': np.zeros(4, np.float32), 'n': np.int64(3), 'kind': {'x'}}]
+    guard.check_paths(write_list(tmp_path / 'a.pkl', values))
+
+
+def test_yaml_annotations_run_nothing(tmp_path):
+    path = tmp_path / 'a.yaml'
+    path.write_text(f'!!python/object/apply:os.mkdir ["{tmp_path}/marker"]')
+    with pytest.raises(guard.DataError, match=r'a\.yaml is refused: '):
+        guard.check_paths({'type': 'mmdet.BaseDetDataset', 'ann_file': str(path)})
+    assert not (tmp_path / 'marker').exists()
+
+
+def test_proposals_are_looked_through_too(data, tmp_path):
+    _, config = data('coco')
+    path = tmp_path / 'proposals.pkl'
+    path.write_bytes(pickle.dumps(Bomb(str(tmp_path / 'marker'))))
+    with pytest.raises(guard.DataError, match=r'proposals\.pkl is refused'):
+        guard.check_paths({**config, 'proposal_file': str(path)})
+
+
+def test_classes_without_the_comma(data):
+    _, config = data('coco')
+    with pytest.raises(ValueError, match=r"is the text 'disc'.*Write \('disc',\)"):
+        guard.check_paths({**config, 'metainfo': {'classes': ('disc'), 'palette': [(0, 0, 0)]}})
+
+
+def test_package_of_a_storage_is_named(data):
+    _, config = data('coco')
+    config = {**config, 'backend_args': {'backend': 'petrel'}}
+    with pytest.raises(ImportError, match=r'CocoDataset .*train\.json: to load it.*petrel_client'):
+        build(config)
+
+
+def test_backslashes_in_file_names_are_pointed_out(data):
+    root, config = data('coco')
+    edit(root, lambda c: [one.update(file_name='a\\b.jpg') for one in c['images']])
+    with pytest.raises(FileNotFoundError, match='its backslashes separate no folders here'):
+        guard.audit(build(config))

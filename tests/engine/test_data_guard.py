@@ -12,7 +12,7 @@ from torch.utils.data import BatchSampler, DataLoader
 from mmkd.datasets import guard
 from mmkd.datasets.scenes import CLASSES, PALETTE
 from mmkd.datasets.synthetic import write_coco
-from mmkd.engine.data_guard import check_batches, check_metrics
+from mmkd.engine.data_guard import DataGuardHook, check_batches, check_metrics
 from mmkd.engine.runner import Runner
 
 LOAD = [{'type': 'mmdet.LoadImageFromFile'}, {'type': 'mmdet.LoadAnnotations', 'with_bbox': True}]
@@ -159,7 +159,7 @@ def test_objects_without_the_mask_that_is_loaded(coco):
     coco.edit(lambda c: c['annotations'][5].pop('segmentation'))
     load = [LOAD[0], {**LOAD[1], 'with_mask': True}]
     with pytest.raises(
-        guard.DataError, match=r'1 object\(s\) cannot be loaded: object \d.*no mask'
+        guard.DataError, match=r'1 annotation\(s\) cannot be used: object \d.*no mask'
     ):
         guard.protect(DATASETS.build(coco.config(pipeline=load)))
 
@@ -181,6 +181,18 @@ def test_boxes_of_another_layout_are_reported(coco):
     (report,) = guard.protect(DATASETS.build(coco.config()))
     assert 'boxes reach beyond their image' in str(report)
     assert 'beyond' not in str(guard.audit(DATASETS.build(coco.config('val')))[0])
+
+
+class Labelled(BaseDataset):
+    METAINFO = {'classes': ('cat', 'dog')}  # noqa: RUF012
+
+    def load_data_list(self):
+        return [{'gt_label': 0}, {'gt_label': 2}]
+
+
+def test_labels_of_images_that_are_no_class():
+    with pytest.raises(guard.DataError, match='has label 2, but there are 2 classes'):
+        guard.audit(Labelled())
 
 
 # Metrics ----------------------------------------------------------------------------------------
@@ -224,3 +236,27 @@ def test_the_runner_names_the_entry(coco):
     }
     with pytest.raises(guard.DataError, match=rf'{path}: annotations\[2\] .*bbox \[1, 2, 3\]'):
         Runner.build_dataloader(config)
+
+
+def test_an_error_in_a_worker_is_its_sentence(coco):
+    dataset = DATASETS.build(coco.config(test_mode=True))
+    guard.tolerate(dataset)
+    path = coco.root / 'train/000002.jpg'
+    path.unlink()
+    loader = DataLoader(dataset, num_workers=1, collate_fn=list)
+    with pytest.raises(guard.DataError) as caught:
+        list(loader)
+    assert str(caught.value).startswith('dataset CocoDataset') and '\n' not in str(caught.value)
+
+
+def test_an_evaluation_without_test_mode_is_reported(coco, caplog):
+    from mmengine.logging import MMLogger
+
+    config = {'dataset': coco.config('val'), 'sampler': {'type': 'DefaultSampler'}}
+    loader = Runner.build_dataloader({**config, 'batch_size': 1, 'num_workers': 0})
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    runner = SimpleNamespace(test_dataloader=loader, test_evaluator=SimpleNamespace(metrics=[]))
+    DataGuardHook().before_test(runner)
+    logger.removeHandler(caplog.handler)
+    assert 'test_dataloader: CocoDataset has no test_mode=True' in caplog.text
