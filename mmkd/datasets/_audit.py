@@ -36,7 +36,7 @@ class Audit:
         absent: Classes that do not occur in the annotation files.
         notes: Further complaints, a sentence each.
         objects: Counts of the annotated objects.
-        ids: ``img_id`` of the images.
+        ids: ``img_id`` -> ``img_path`` of the images.
         longest: Ratio of the sides of the image of the most extreme shape, and its position.
     """
 
@@ -50,7 +50,7 @@ class Audit:
     absent: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     objects: Objects = field(default_factory=Objects, repr=False)
-    ids: set = field(default_factory=set, repr=False)
+    ids: dict = field(default_factory=dict, repr=False)
     longest: tuple[float, int] = (0.0, 0)
 
     @property
@@ -164,7 +164,7 @@ def _look_at_images(
         info = dataset.get_data_info(index)
         if 'instances' in info:
             objects.add(info, index)
-            report.ids.add(info.get('img_id'))
+            report.ids[info.get('img_id')] = info.get('img_path')
         objects.add_label(info)
         path = info.get('img_path')
         if not isinstance(path, str):

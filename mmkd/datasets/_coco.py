@@ -14,6 +14,7 @@ from mmengine.logging import print_log
 
 from mmkd.datasets._files import shown
 
+NAMED = 3  # entries that a message names
 SECTIONS = ('images', 'annotations', 'categories')
 
 
@@ -34,10 +35,10 @@ def watched() -> Iterator[None]:
     """Check every COCO file that is loaded meanwhile, with what its loader has in memory.
 
     ``CocoDataset`` drops the loaded file when it is built, and a second look would cost seconds.
-    What is compared here are ids, a few milliseconds for COCO itself.
+    Ids are compared and boxes looked at, half a second for COCO itself.
 
     Raises:
-        DataError: a section is missing, or two entries have one id.
+        DataError: See ``check_index``.
     """
     try:
         from pycocotools.coco import COCO
@@ -59,45 +60,72 @@ def watched() -> Iterator[None]:
 
 
 def check_index(coco: Any, path: str) -> None:
-    """Compare the ids of a loaded COCO file, and warn of annotations that belong to nothing.
+    """Compare the ids of a loaded COCO file, and warn of entries that its loader leaves aside.
 
     Raises:
-        DataError: a section is missing, or two entries have one id.
+        DataError: a section is missing, two entries have one id, or a flag is text.
     """
-    sections = dict(zip(SECTIONS, (coco.imgs, coco.anns, coco.cats), strict=True))
     problem = _missing_section(coco.dataset)
-    for key, index in sections.items():
+    for key, index in zip(SECTIONS, (coco.imgs, coco.anns, coco.cats), strict=True):
         entries = coco.dataset.get(key) or []
         if not problem and len(index) < len(entries):
             problem = _repeated(key, (one['id'] for one in entries))
+    annotations = coco.dataset.get('annotations') or []
+    problem = problem or _text_flag(annotations)
     if problem:
         raise DataError(f'annotation file {path}: {problem}')
-    lost = {
-        'image': _lost(coco.imgToAnns, coco.imgs),
-        'category': _lost(coco.catToImgs, coco.cats),
-    }
-    for key, (count, ids) in lost.items():
-        if count:
-            print_log(
-                f'annotation file {path}: {count} annotation(s) are not used, because no {key} has '
-                f'their {key}_id: {ids}',
-                logger='current',
-                level=logging.WARNING,
-            )
-    names = [one.get('file_name') for one in coco.imgs.values()]
-    if len(set(names)) < len(names):
-        print_log(
-            f'annotation file {path}: {_repeated("images", names, "file_name")}, so the objects of '
-            'one entry are background in the other',
-            logger='current',
-            level=logging.WARNING,
-        )
+    warnings = [
+        _unused('image', coco.imgToAnns, coco.imgs),
+        _unused('category', coco.catToImgs, coco.cats),
+        _dropped(annotations, coco.imgs),
+        _repeated('categories', (one.get('name') for one in coco.cats.values()), 'name'),
+    ]
+    shared = _repeated('images', (one.get('file_name') for one in coco.imgs.values()), 'file_name')
+    warnings.append(f'{shared}: the objects of one are background in the other' if shared else '')
+    for text in filter(None, warnings):
+        print_log(f'annotation file {path}: {text}', logger='current', level=logging.WARNING)
 
 
-def _lost(entries: dict, known: dict) -> tuple[int, str]:
-    """How many entries have an id that is not known, and the first of these ids."""
+def _text_flag(annotations: list[dict]) -> str:
+    """The first flag that is text: '0' would count as true."""
+    for key in ('iscrowd', 'ignore'):
+        if str not in {type(one.get(key)) for one in annotations}:
+            continue
+        i, one = next((i, one) for i, one in enumerate(annotations) if type(one.get(key)) is str)
+        return f'annotations[{i}]{_name(one)} has {key} {one[key]!r}, where 0 or 1 is needed'
+    return ''
+
+
+def _dropped(annotations: list[dict], images: dict) -> str:
+    """Boxes that CocoDataset leaves out because nothing of them is in the image."""
+    bad, count = [], 0
+    for i, one in enumerate(annotations):
+        try:
+            x, y, width, height = one['bbox']
+            image = images[one['image_id']]
+            inside = -width < x < image['width'] and -height < y < image['height']
+            if inside and width >= 1 and height >= 1 and one['area'] > 0:
+                continue
+        except (KeyError, TypeError, ValueError):
+            continue  # the loader will stop at it, or has no use for it
+        count += 1
+        if count <= NAMED:
+            bad.append(f'annotations[{i}]{_name(one)} {reprlib.repr(one["bbox"])}')
+    more = f', and {count - NAMED} more' if count > NAMED else ''
+    return (
+        f'boxes without a pixel in their image are left out: {", ".join(bad)}{more}' if bad else ''
+    )
+
+
+def _unused(kind: str, entries: dict, known: dict) -> str:
+    """Annotations of an image or a category that is not listed."""
     lost = [key for key in entries if key not in known]
-    return sum(len(entries[key]) for key in lost), shown(map(repr, lost), 3)
+    if not lost:
+        return ''
+    return (
+        f'{sum(len(entries[key]) for key in lost)} annotation(s) are not used, because no {kind} '
+        f'has their {kind}_id: {shown(map(repr, lost), NAMED)}'
+    )
 
 
 def _missing_section(content: Any) -> str:
@@ -142,7 +170,7 @@ def find_fault(path: str) -> str:
         found = ((i, one, _entry_fault(one, check)) for i, one in enumerate(entries))
         bad = [f'{section}[{i}]{_name(one)} {why}' for i, one, why in found if why]
         if bad:
-            return shown(bad, 3, '; ')
+            return shown(bad, NAMED, '; ')
         repeated = _repeated(section, (one['id'] for one in entries))
         if repeated:
             return repeated

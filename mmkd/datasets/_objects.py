@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -59,7 +60,7 @@ class Objects:
                 x1, y1, x2, y2 = one['bbox']
                 good = 0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height
                 good = good and 0 <= one['bbox_label'] < classes and not one['ignore_flag']
-                good = good and ('mask' in one or not self.with_mask)
+                good = good and not (self.with_mask and mask_fault(one, width, height))
             except (KeyError, TypeError, ValueError):
                 good = False
             if good:
@@ -87,7 +88,7 @@ class Objects:
 
     def _examine(self, one: dict, position: int, info: dict) -> bool:
         """Count an object that is not plain; True if training has to do without its box."""
-        problem = self._fault(one)
+        problem = self._fault(one, info)
         if problem:
             self._blame(f'object {position} (from 0) of {info.get("img_path")} {problem}')
             return False
@@ -103,15 +104,13 @@ class Objects:
             self.beyond_path = self.beyond_path or str(info.get('img_path'))
         return not usable(one, info)
 
-    def _fault(self, one: dict) -> str:
+    def _fault(self, one: dict, info: dict) -> str:
         label = one.get('bbox_label')
         if 'bbox' in one and not _four_numbers(one['bbox']):
             return box_fault(one['bbox'], 'x1, y1, x2, y2')
         if self.classes and _is_number(label) and not 0 <= label < self.classes:
             return f'has label {label}, but there are {self.classes} classes'
-        if self.with_mask and 'mask' not in one:
-            return 'has no mask (no segmentation in the file), but the pipeline loads masks'
-        return ''
+        return mask_fault(one, *size_of(info)) if self.with_mask else ''
 
     def note(self) -> str:
         """A complaint about boxes that look like those of another layout; '' without one."""
@@ -128,6 +127,21 @@ class Objects:
 def size_of(info: dict) -> tuple[float, float]:
     """Width and height as the annotations say; infinite where they do not."""
     return info.get('width') or math.inf, info.get('height') or math.inf
+
+
+def mask_fault(one: dict, width: float, height: float) -> str:
+    """What keeps ``LoadAnnotations`` from making the mask of an object; '' if nothing does."""
+    mask = one.get('mask')
+    if mask is None:
+        return 'has no mask (no segmentation in the file), but the pipeline loads masks'
+    if isinstance(mask, dict):
+        size = mask.get('size')
+        if size is None or 'counts' not in mask or list(size) == [height, width]:
+            return ''
+        return f'has a mask of size {size} (height, width), its image {[height, width]}'
+    if isinstance(mask, list) and all(isinstance(part, list) for part in mask):
+        return ''
+    return f'has the mask {reprlib.repr(mask)}, where polygons or a run-length code are needed'
 
 
 def degenerate(box) -> bool:

@@ -67,9 +67,9 @@ class Pictures:
 
     def look(self, info: dict, index: int) -> None:
         """Look at the file of an image, which exists, if there is time left."""
-        if info.get('width') and info.get('height'):
-            self._shape(info, index, (info['width'], info['height']))
         if self.loader is None or (self.opened >= AT_LEAST and self.seconds > SECONDS):
+            if info.get('width') and info.get('height'):
+                self._shape(info, index, (info['width'], info['height']))
             return
         start = time.monotonic()
         self.opened += 1
@@ -125,8 +125,7 @@ class Pictures:
             self.found[DEEP].append(path)
         if header.frames:
             self.found[FRAMES].append(path)
-        if not info.get('width'):
-            self._shape(info, index, size)
+        self._shape(info, index, size)
 
     def _shape(self, info: dict, index: int, size: tuple[int, int]) -> None:
         ratio = max(size) / min(size) if min(size) > 0 else 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from logging import WARNING
 from typing import Any
 
@@ -103,13 +104,13 @@ def check_metrics(name: str, evaluator: Any, dataset: Any, reports: list[Audit])
     Raises:
         DataError: The evaluation would end in an assertion, or score other classes.
     """
-    ids = set().union(*(one.ids for one in reports))
+    paths = {key: path for one in reports for key, path in one.ids.items()}
     for metric in evaluator.metrics:
         coco = getattr(metric, '_coco_api', None)
-        if coco is None or not ids:
+        if coco is None or not paths:
             continue
         where = f'{name}: the ann_file of {type(metric).__name__}'
-        unknown = sorted(ids - set(coco.imgs), key=str)
+        unknown = sorted(paths.keys() - coco.imgs.keys(), key=str)
         if unknown:
             raise DataError(
                 f'{where} has no image with the id {unknown[0]!r}, which {reports[0].name} has '
@@ -122,11 +123,21 @@ def check_metrics(name: str, evaluator: Any, dataset: Any, reports: list[Audit])
                     f'{where} has the category ids {expected} for the classes, {reports[0].name} '
                     f'has {one.cat_ids}. Give both the same file'
                 )
-        rest = len(coco.imgs) - len(ids)
+        notes = [_other_file(coco.imgs, paths)]
+        rest = len(coco.imgs) - len(paths)
         if rest and getattr(metric, 'img_ids', None) is None:
-            print_log(
-                f'{where} has {rest} image(s) that the data do not show, and scores them as if '
-                'nothing had been found there',
-                logger='current',
-                level=WARNING,
+            notes.append(
+                f'has {rest} image(s) that the data do not show, and scores them as if nothing had '
+                'been found there'
             )
+        for text in filter(None, notes):
+            print_log(f'{where} {text}', logger='current', level=WARNING)
+
+
+def _other_file(images: dict, paths: dict) -> str:
+    """Say so if an id means another file in the data."""
+    for key, path in paths.items():
+        said = images[key].get('file_name')
+        if said and isinstance(path, str) and os.path.basename(said) != os.path.basename(path):
+            return f'calls the image {key!r} {said}, but the data {path}: are both of one split?'
+    return ''

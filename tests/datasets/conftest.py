@@ -1,6 +1,5 @@
-"""Synthetic datasets to spoil, and the text that mmengine logs."""
+"""Synthetic datasets to spoil."""
 
-import logging
 import shutil
 
 import pytest
@@ -58,15 +57,3 @@ CONFIGS = {
         ],
     },
 }
-
-
-@pytest.fixture
-def log(caplog):
-    """Text logged through mmengine, which does not propagate to pytest by itself."""
-    from mmengine.logging import MMLogger
-
-    logger = MMLogger.get_current_instance()
-    logger.addHandler(caplog.handler)
-    caplog.set_level(logging.INFO)
-    yield caplog
-    logger.removeHandler(caplog.handler)

@@ -69,6 +69,10 @@ ENTRIES = {
     'images as mapping': (lambda c: c.update(images={}), r"'images' is a dict"),
     'image id twice': (double('images', file_name='b.jpg'), r'images\[0\] and images\[6\].*id 0'),
     'annotation id twice': (double('annotations'), r'annotations\[0\] and annotations\[\d+\].*id'),
+    'flag as text': (
+        put('annotations', 6, iscrowd='0'),
+        r"annotations\[6\].*has iscrowd '0', where",
+    ),
     'category id twice': (double('categories', name='x'), r'categories\[0\] and categories\[5\]'),
 }
 
@@ -131,12 +135,19 @@ def test_annotations_of_nothing_are_reported(data, log):
         content['annotations'][0].update(image_id=77)
         content['annotations'][1].update(category_id='disc')
         content['images'][3]['file_name'] = content['images'][2]['file_name']
+        content['annotations'][4].update(bbox=[float('nan'), 1, 2, 2])
+        content['annotations'][5].update(bbox=[9, 9, -3, 4])
+        content['annotations'][6].update(bbox=[500, 9, 3, 4])
+        content['categories'][4]['name'] = content['categories'][3]['name']
 
     path = edit(root, spoil)
     build(config)
     assert f'file {path}: 1 annotation(s) are not used, because no image has' in log.text
     assert "no category has their category_id: 'disc'" in log.text
     assert 'images[2] and images[3] have the same file_name' in log.text
+    assert "categories[3] and categories[4] have the same name 'star'" in log.text
+    for part in ('annotations[4] (id ', '[nan, 1, 2, 2]', '[9, 9, -3, 4]', '[500, 9, 3, 4]'):
+        assert part in log.text
 
 
 def test_good_files_and_other_loaders_are_left_alone(data, log):

@@ -8,7 +8,7 @@ import pytest
 from mmengine.registry import DATASETS
 from PIL import Image
 
-from mmkd.datasets import guard
+from mmkd.datasets import _labels, guard
 
 
 def label(root, index=2):
@@ -98,6 +98,21 @@ def test_nothing_but_ignored_pixels(data):
     for index in range(6):
         write(label(root, index), np.full((48, 64), 255, np.uint8))
     assert 'all pixels of the label images looked at are ignored (255)' in str(look(config))
+
+
+@pytest.mark.parametrize('index', range(6))
+@pytest.mark.parametrize('content', ['colours', 'cut off', 'text'])
+def test_the_odd_one_is_found(data, index, content, monkeypatch):
+    monkeypatch.setattr(_labels, 'OPENED', 1)
+    root, config = data('cityscapes')
+    if content == 'text':
+        label(root, index).write_text('no image')
+    elif content == 'colours':
+        write(label(root, index), np.zeros((48, 64, 3), np.uint8))
+    else:
+        write(label(root, index), np.full((48, 64), 1000, np.uint16))
+    with pytest.raises(guard.DataError, match=label(root, index).name):
+        look(config)
 
 
 @pytest.mark.parametrize('kind', ['missing', 'fifo', 'device', 'empty'])

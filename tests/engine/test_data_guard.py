@@ -61,14 +61,9 @@ def test_a_pass_that_never_ends():
         check_batches('val_dataloader', loader(InfiniteSampler), True)
 
 
-def test_images_left_out_of_an_evaluation_are_reported(caplog):
-    from mmengine.logging import MMLogger
-
-    logger = MMLogger.get_current_instance()
-    logger.addHandler(caplog.handler)
+def test_images_left_out_of_an_evaluation_are_reported(log):
     check_batches('val_dataloader', loader(DefaultSampler, batch_size=2, drop_last=True), True)
-    logger.removeHandler(caplog.handler)
-    assert 'leaves 1 image(s) out of the evaluation' in caplog.text
+    assert 'leaves 1 image(s) out of the evaluation' in log.text
 
 
 def test_a_slice_of_a_dataset_is_guarded():
@@ -164,6 +159,22 @@ def test_objects_without_the_mask_that_is_loaded(coco):
         guard.protect(DATASETS.build(coco.config(pipeline=load)))
 
 
+@pytest.mark.parametrize(
+    ('mask', 'words'),
+    [
+        ('abc', "has the mask 'abc', where polygons"),
+        ([1, 2, 3, 4, 5, 6], r'has the mask \[1, 2'),
+        ({'size': [8, 8], 'counts': [64]}, r'has a mask of size \[8, 8\].*its image \[48, 64\]'),
+    ],
+)
+def test_masks_that_cannot_be_drawn(coco, mask, words):
+    coco.edit(lambda c: c['annotations'][5].update(segmentation=mask))
+    load = [LOAD[0], {**LOAD[1], 'with_mask': True}]
+    with pytest.raises(guard.DataError, match=words):
+        guard.protect(DATASETS.build(coco.config(pipeline=load)))
+    guard.protect(DATASETS.build(coco.config()))  # without masks it does not matter
+
+
 def test_labels_that_are_no_class(coco):
     """Two categories of one name make more labels than classes."""
     coco.edit(lambda c: c['categories'][0].update(name='ring'))
@@ -215,6 +226,14 @@ def test_metric_with_the_file_of_other_images(coco):
         check_metrics('val_evaluator', evaluator(path), dataset, reports)
 
 
+def test_metric_with_the_ids_of_another_split_is_reported(coco, log):
+    dataset = DATASETS.build(coco.config('val', test_mode=True))
+    reports = guard.protect(dataset)
+    path = coco.edit(lambda c: c['images'][1].update(file_name='x.jpg'), 'val')
+    check_metrics('val_evaluator', evaluator(path), dataset, reports)
+    assert 'calls the image 1 x.jpg, but the data' in log.text
+
+
 def test_metric_with_other_category_ids(coco):
     dataset = DATASETS.build(coco.config('val', test_mode=True))
     reports = guard.protect(dataset)
@@ -249,14 +268,9 @@ def test_an_error_in_a_worker_is_its_sentence(coco):
     assert str(caught.value).startswith('dataset CocoDataset') and '\n' not in str(caught.value)
 
 
-def test_an_evaluation_without_test_mode_is_reported(coco, caplog):
-    from mmengine.logging import MMLogger
-
+def test_an_evaluation_without_test_mode_is_reported(coco, log):
     config = {'dataset': coco.config('val'), 'sampler': {'type': 'DefaultSampler'}}
     loader = Runner.build_dataloader({**config, 'batch_size': 1, 'num_workers': 0})
-    logger = MMLogger.get_current_instance()
-    logger.addHandler(caplog.handler)
     runner = SimpleNamespace(test_dataloader=loader, test_evaluator=SimpleNamespace(metrics=[]))
     DataGuardHook().before_test(runner)
-    logger.removeHandler(caplog.handler)
-    assert 'test_dataloader: CocoDataset has no test_mode=True' in caplog.text
+    assert 'test_dataloader: CocoDataset has no test_mode=True' in log.text
