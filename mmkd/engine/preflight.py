@@ -53,6 +53,9 @@ class PreflightHook(Hook):
                 objective.inherit(model.student, teacher.model if teacher else None)
             objective.check_dataset(runner.train_dataloader.dataset)
         for name, teacher in model.teachers.items():
+            used = [o for o in model.objectives.values() if model.plan.teacher_name(o) == name]
+            if runner.iter == 0 and not all(objective.weight.is_zero for objective in used):
+                check_start(name, model.student, teacher.model)
             if any(p.requires_grad for p in teacher.model.parameters()) or teacher.model.training:
                 raise RuntimeError(f"teacher '{name}' was thawed; nothing may train it.")
             if model.guard.score:
@@ -99,27 +102,45 @@ def check_optimised(objectives: nn.ModuleDict, optim_wrapper: Any) -> None:
 
 
 def check_baseline(model: Any) -> None:
-    """Say where weights of 0 do not make plain training."""
+    """Say where nothing is distilled, and where weights of 0 do not make plain training."""
+    if not model.objectives:
+        _warn('model.objectives is empty: this run trains the student without distillation')
+    used = {model.plan.teacher_name(objective) for objective in model.objectives.values()}
+    for name in model.teachers:
+        if name not in used and model.objectives:
+            _warn(f"teacher '{name}' is loaded, but no objective listens to it")
     asleep = all(objective.weight.is_zero for objective in model.objectives.values())
     factors = model.task_weight if isinstance(model.task_weight, dict) else {'': model.task_weight}
     if asleep and any(factor != 1 for factor in factors.values()):
-        print_log(
-            f'every objective has the weight 0, but task_weight={model.task_weight} still scales '
-            "the student's own losses: this is not plain training. Set task_weight=1 for that",
-            logger='current',
-            level=WARNING,
+        which = 'every objective has the weight 0' if model.objectives else 'nothing is distilled'
+        _warn(
+            f'{which}, but task_weight={model.task_weight} still scales '
+            "the student's own losses: this is not plain training. Set task_weight=1 for that"
+        )
+
+
+def check_start(name: str, student: nn.Module, teacher: nn.Module) -> None:
+    """Say where the student starts with all the weights of its teacher, which teaches nothing."""
+    own, frozen = (dict(model.named_parameters()) for model in (student, teacher))
+    alike = own.keys() == frozen.keys() and all(own[k].shape == p.shape for k, p in frozen.items())
+    if alike and all(torch.equal(own[k].to(p), p) for k, p in frozen.items()):
+        _warn(
+            f"the student starts with the very weights of teacher '{name}', so there is nothing to "
+            "learn from it at first. Is load_from, or init_cfg, the teacher's checkpoint?"
         )
 
 
 def check_schedule(name: str, weight: Schedule, total: int) -> None:
     """Say where an objective sleeps through a run of so many iterations, and was not meant to."""
     if not weight.is_zero and not weight.counts(total):
-        print_log(
+        _warn(
             f"objective '{name}' never counts: this run has {total} iterations, and its weight is "
-            f'{weight}',
-            logger='current',
-            level=WARNING,
+            f'{weight}'
         )
+
+
+def _warn(message: str) -> None:
+    print_log(message, logger='current', level=WARNING)
 
 
 @torch.no_grad()

@@ -31,6 +31,7 @@ from mmkd.checkpoint.fitting import load_weights, weights_for
 from mmkd.datasets.guard import building
 from mmkd.engine.checkpoint_hook import CheckpointHook
 from mmkd.engine.early_stopping import EarlyStoppingHook
+from mmkd.engine.in_vain import check_settings
 from mmkd.engine.loading import check_complete, check_optimiser_state, load_some, revised
 from mmkd.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmkd.engine.optimizers import build_optimizers, check_same_optimizers, schedules
@@ -59,10 +60,12 @@ class Runner(MMRunner):
 
     Raises:
         FileNotFoundError, CheckpointError: ``load_from`` is missing or no usable checkpoint.
+        ValueError: settings with which nothing would train.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        check_settings(self._train_loop, self.optim_wrapper)
         self._resume_from: str | None = None
         if self._resume:
             self._resume_from = self._load_from or self._find_newest()

@@ -1,5 +1,6 @@
 """What is proved before the first step."""
 
+import copy
 from types import SimpleNamespace
 
 import pytest
@@ -110,6 +111,36 @@ def test_a_baseline_that_is_none(log, weight, task_weight, told):
     model.task_weight = task_weight
     PreflightHook().before_train(runner_of(model, []))
     assert ('this is not plain training. Set task_weight=1' in log.text) == told
+
+
+def test_a_run_that_distils_nothing_says_so(log):
+    model = toy()
+    model.teachers['other'] = model.teachers['teacher']
+    model.objectives['cwd'].teacher_name = 'teacher'
+    PreflightHook().before_train(runner_of(model, []))
+    assert "teacher 'other' is loaded, but no objective listens to it" in log.text
+    plain = Distiller(ToyNet(), {}, task_weight=0.5)
+    PreflightHook().before_train(runner_of(plain, []))
+    assert 'model.objectives is empty: this run trains the student without dist' in log.text
+    assert 'nothing is distilled, but task_weight=0.5 still scales' in log.text
+
+
+@pytest.mark.parametrize('dtype', [None, 'bf16'])
+def test_a_student_with_its_teachers_weights_is_reported(log, dtype):
+    student, said = ToyNet(), 'starts with the very weights of teacher'
+    teacher = Teacher(copy.deepcopy(student), checkpoint='random', dtype=dtype)
+    model = Distiller(student, dict(cwd=CWD(student='neck', tau=1)), teacher)
+    runner = runner_of(model, [])
+    PreflightHook().before_train(runner)
+    assert said in log.text
+    log.clear()
+    model.objectives['cwd'].weight = Schedule.of(0)
+    PreflightHook().before_train(runner)
+    model.objectives['cwd'].weight = Schedule.of(1)
+    with torch.no_grad():
+        next(student.parameters()).add_(1)
+    PreflightHook().before_train(runner)
+    assert said not in log.text
 
 
 def test_an_adapter_outside_every_optimiser_is_named():
