@@ -121,6 +121,8 @@ class Distiller(Borrower):
     def loss(self, inputs: Tensor, samples: list | None, **more: Any) -> dict[str, Any]:
         """One student forward: its own losses under their names, plus ``kd.<objective>.<key>``."""
         self.guard.look_at(self.student, samples or [])
+        if self.guard.watch is not None:
+            self.guard.watch.begin(inputs, samples, more)
         progress = Progress.current()
         weights = {name: o.weight(progress) for name, o in self.objectives.items()}
         active = [name for name, weight in weights.items() if weight > 0]

@@ -14,7 +14,8 @@ from mmengine.registry import init_default_scope
 from torch import Tensor
 
 from mmkd.distiller import Distiller
-from mmkd.engine.guard import Guard, task_losses
+from mmkd.engine.finite import task_losses
+from mmkd.engine.guard import Guard
 from mmkd.engine.runner import Runner
 from mmkd.registry import MODELS
 from mmkd.schedule import Schedule

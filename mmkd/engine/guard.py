@@ -9,6 +9,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from mmkd.engine.finite import all_values, check_losses, check_teachers, task_losses
 from mmkd.families import family_of, segmentor
 from mmkd.functional import check_number
 from mmkd.names import did_you_mean, match_options, options_of
@@ -16,6 +17,7 @@ from mmkd.tap import Trace
 
 if TYPE_CHECKING:
     from mmkd.distiller import Distiller
+    from mmkd.engine.finite import GradientWatch
 
 
 class Guard:
@@ -37,6 +39,7 @@ class Guard:
         self.steps = check_number('preflight', 'steps', steps, 0, whole=True)
         self.ratio = check_number('preflight', 'ratio', ratio, above=0)
         self.score = check_number('preflight', 'score', score, 0, whole=True)
+        self.watch: GradientWatch | None = None
         self.seen: dict[str, int] = {}
         self.batches = 0
         self.alive: set[str] = set()
@@ -74,11 +77,17 @@ class Guard:
         """Check one step.
 
         Raises:
-            FloatingPointError: a non-finite loss or teacher tensor, by name.
+            FloatingPointError: pixels, a teacher or a loss that is not finite, by name.
             RuntimeError: a term without effect on the student, or with one that it must not have.
             ValueError: a factor for losses that the student does not have.
         """
-        _check_finite(task, terms)
+        named = all_values(task, terms)
+        guarded = {k: trace for k, trace in traces.items() if self.seen.get(k, 0) < self.steps}
+        if self.watch is None or guarded:
+            check_teachers(distiller, guarded)
+            check_losses(distiller, named, traces)
+        else:
+            self.watch.expect(named)
         if self.steps and self.batches == 1:
             check_task_weight(distiller.task_weight, task)
         for name, trace in traces.items():
@@ -87,9 +96,8 @@ class Guard:
             own = {k: v for k, v in losses.items() if k.rpartition('.')[2] in objective.own_losses}
             students = {k: v for k, v in losses.items() if k not in own}
             self._check_ratio(students, task)
-            if self.seen.get(name, 0) >= self.steps:
+            if name not in guarded:
                 continue
-            _check_teacher(name, objective, trace)
             self._check_gradient(name, students, trace, distiller)
             self._check_own(name, own, trace, objective)
             if not objective.needs_ground_truth or has_ground_truth(trace.samples):
@@ -179,49 +187,10 @@ def check_task_weight(weight: Any, task: Mapping[str, Any]) -> None:
         )
 
 
-def task_losses(task: Mapping[str, Any]) -> list[tuple[str, Tensor]]:
-    """(key, tensor) for every tensor of the student's own losses, lists spread out."""
-    pairs = []
-    for key, value in task.items():
-        values = value if isinstance(value, (list, tuple)) else [value]
-        pairs += [(key, v) for v in values if isinstance(v, Tensor)]
-    return pairs
-
-
 def has_ground_truth(samples: list) -> bool:
     """Whether any image of the batch has a box; True where samples hold no boxes at all."""
     boxes = [sample.gt_instances for sample in samples if 'gt_instances' in sample]
     return not boxes or any(len(instances) for instances in boxes)
-
-
-def _check_finite(task: Mapping[str, Any], terms: Mapping[str, Mapping[str, Tensor]]) -> None:
-    named = task_losses(task) + [pair for term in terms.values() for pair in term.items()]
-    if not named:
-        return
-    # One comparison, and so one wait for the device, a step.
-    finite = torch.stack([value.detach().float().sum().isfinite() for _, value in named])
-    if bool(finite.all()):
-        return
-    bad = [
-        f'{key} = {float(value.detach().float().sum())}'
-        for (key, value), ok in zip(named, finite.tolist(), strict=True)
-        if not ok
-    ]
-    raise FloatingPointError(
-        f'training stopped before the update: {", ".join(bad)}. The weights are those of the step '
-        'before. Lower the learning rate or the weight of the term, clip gradients, or train '
-        'without AMP.'
-    )
-
-
-def _check_teacher(name: str, objective: Any, trace: Trace) -> None:
-    for tap in objective.teacher_taps:
-        for tensor in trace.teacher[tap] if trace.teacher else []:
-            if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-                raise FloatingPointError(
-                    f"objective '{name}': the teacher's '{tap}' holds NaN or infinity on a real "
-                    'batch. Is its checkpoint sound? With dtype fp16 try bf16 or None.'
-                )
 
 
 def _leaves(trace: Trace, tap: Any) -> list[Tensor]:

@@ -26,7 +26,8 @@ class JointOptimWrapper(OptimWrapperDict):
 
     The student's wrapper decides about precision, gradient accumulation and when to step; it clips
     its own gradients only. The others are plain and in float32: what its loss scaling did to their
-    gradients is undone. While its objective rests, nothing moves what an optimiser trains.
+    gradients is undone, and where it made them overflow the step is left out. While its objective
+    rests, nothing moves what an optimiser trains.
 
     In logs, checkpoints and ``param_scheduler`` they are called ``student`` and
     ``kd.<objective>``.
@@ -50,21 +51,18 @@ class JointOptimWrapper(OptimWrapperDict):
         self.student.backward(self.student.scale_loss(loss) + probe)
         if not self.student.should_update():
             return
+        for name, objective in self.objectives.items():
+            if objective.weight(Progress.current()) == 0:
+                # Parameters without gradients get neither decay nor momentum.
+                self[key_of(name)].zero_grad()
+        others = [self[key_of(name)] for name in self.objectives]
+        scaler = getattr(self.student, 'loss_scaler', None)
+        if scaler is not None:  # before the student's step, which ends with a new scale
+            _step_scaled(scaler, others)
         self.student.step(**(step_kwargs or {}))
         self.student.zero_grad(**(zero_kwargs or {}))
-        for name, objective in self.objectives.items():
-            self._step(self[key_of(name)], objective, probe.grad)
-
-    @staticmethod
-    def _step(wrapper: OptimWrapper, objective: Objective, scale: Tensor) -> None:
-        if objective.weight(Progress.current()) == 0:
-            wrapper.zero_grad()  # parameters without gradients get neither decay nor momentum
-        for group in wrapper.optimizer.param_groups:
-            for parameter in group['params']:
-                if parameter.grad is not None:
-                    parameter.grad.div_(scale)
-        wrapper.step()
-        wrapper.zero_grad()
+        if scaler is None:
+            _step_plainly(others, probe.grad)
 
     def optim_context(self, model: nn.Module) -> Any:
         """The student's: autocast, and no synchronisation between accumulated gradients."""
@@ -86,6 +84,25 @@ class JointOptimWrapper(OptimWrapperDict):
         """
         check_same_optimizers(self, state_dict)
         super().load_state_dict(state_dict)
+
+
+def _step_scaled(scaler: Any, wrappers: list[OptimWrapper]) -> None:
+    """Let the scaler undo its scaling, and leave out the steps of gradients that overflow."""
+    for wrapper in wrappers:
+        if any(p.grad is not None for group in wrapper.param_groups for p in group['params']):
+            scaler.step(wrapper.optimizer)
+        wrapper.zero_grad()
+
+
+def _step_plainly(wrappers: list[OptimWrapper], scale: Tensor) -> None:
+    """Step with gradients that are ``scale`` times too large."""
+    for wrapper in wrappers:
+        for group in wrapper.param_groups:
+            for parameter in group['params']:
+                if parameter.grad is not None:
+                    parameter.grad.div_(scale)
+        wrapper.step()
+        wrapper.zero_grad()
 
 
 def key_of(name: str) -> str:

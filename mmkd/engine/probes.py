@@ -18,7 +18,8 @@ from mmengine.runner import set_random_seed
 
 from mmkd.checkpoint import atomic_file
 from mmkd.distiller import Distiller
-from mmkd.engine.guard import Guard, task_losses
+from mmkd.engine.finite import task_losses
+from mmkd.engine.guard import Guard
 from mmkd.engine.launch import build_runner, prepare
 from mmkd.engine.runner import Runner
 from mmkd.schedule import Progress, Schedule

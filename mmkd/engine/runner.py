@@ -31,6 +31,7 @@ from mmkd.checkpoint.fitting import load_weights, weights_for
 from mmkd.datasets.guard import building
 from mmkd.engine.checkpoint_hook import CheckpointHook
 from mmkd.engine.early_stopping import EarlyStoppingHook
+from mmkd.engine.finite_hook import FiniteHook
 from mmkd.engine.in_vain import check_settings
 from mmkd.engine.loading import check_complete, check_optimiser_state, load_some, revised
 from mmkd.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
@@ -106,10 +107,11 @@ class Runner(MMRunner):
     def register_hooks(
         self, default_hooks: dict | None = None, custom_hooks: list | None = None
     ) -> None:
-        """Register default and custom hooks, and the one that saves random states."""
+        """Register default and custom hooks, and mmkd's own two."""
         super().register_hooks(default_hooks, custom_hooks)
-        if not any(isinstance(hook, RandomStateHook) for hook in self.hooks):
-            self.register_hook(RandomStateHook())
+        for kind in (RandomStateHook, FiniteHook):
+            if not any(isinstance(hook, kind) for hook in self.hooks):
+                self.register_hook(kind())
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """Build a training loop; the two stock ones in a config become mmkd's."""

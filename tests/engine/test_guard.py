@@ -130,9 +130,19 @@ def test_a_teacher_that_is_not_finite_is_named():
     with pytest.raises(FloatingPointError, match='nan|infinity'):
         run(toy(It(lambda x: x.nan_to_num()), teacher=teacher), 1)
     with pytest.raises(
-        FloatingPointError, match=r"the teacher's 'neck\[0\]' holds NaN or infinity"
+        FloatingPointError, match=r"teacher 'teacher': its 'neck\[0\]', .* holds NaN or infinity"
     ):
         run(toy(It(lambda x: x.nan_to_num(posinf=1.0)), teacher=teacher), 1)
+    with pytest.raises(FloatingPointError, match="^teacher 'teacher': its"):
+        run(toy(It(), teacher=teacher, preflight=False), 1)
+
+
+def test_pixels_that_are_not_finite_are_no_fault_of_the_teacher():
+    distiller = toy(It(), preflight=False)
+    samples = class_labels(torch.arange(2))
+    samples[0].set_metainfo(dict(img_path='black.png'))
+    with pytest.raises(FloatingPointError, match=r'pixels of a batch .*\(black.png, without'):
+        distiller.loss(pixels() * float('nan'), samples)
 
 
 def test_a_term_that_drowns_the_task_is_reported_once(log):
