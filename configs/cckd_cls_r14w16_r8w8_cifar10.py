@@ -6,7 +6,7 @@ model = dict(
     student=_base_.model,
     teacher=dict(
         config='mmkd::cls_r14w16_cifar10.py',
-        checkpoint='work_dirs/cls_r14w16_cifar10/epoch_30.pth',
+        checkpoint='last',
     ),
     objectives=dict(kd=dict(type='mmkd.KD', weight=0.9), cckd=dict(type='mmkd.CCKD')),
     task_weight=0.1,

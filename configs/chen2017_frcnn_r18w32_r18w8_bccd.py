@@ -4,9 +4,7 @@ model = dict(
     _delete_=True,
     type='mmkd.Distiller',
     student=_base_.model,
-    teacher=dict(
-        config='mmkd::frcnn_r18w32_bccd.py', checkpoint='work_dirs/frcnn_r18w32_bccd/epoch_12.pth'
-    ),
+    teacher=dict(config='mmkd::frcnn_r18w32_bccd.py', checkpoint='last'),
     task_weight=dict(loss_cls=0.5, loss_rpn_cls=0.5),
     objectives=dict(chen2017=dict(type='mmkd.Chen2017')),
 )

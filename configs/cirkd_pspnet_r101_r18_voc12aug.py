@@ -9,8 +9,7 @@ model = dict(
     student=_base_.model,
     teacher=dict(
         config='mmseg::pspnet/pspnet_r101-d8_4xb4-40k_voc12aug-512x512.py',
-        checkpoint='https://download.openmmlab.com/mmsegmentation/v0.5/pspnet/pspnet_r101-d8_512x512_40k_voc12aug/'
-        'pspnet_r101-d8_512x512_40k_voc12aug_20200613_161222-bc933b18.pth',
+        checkpoint='released',
     ),
     objectives=dict(
         skd_pixel=dict(type='mmkd.SKDPixel'),

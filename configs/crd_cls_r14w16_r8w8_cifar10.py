@@ -6,7 +6,7 @@ model = dict(
     student=_base_.model,
     teacher=dict(
         config='mmkd::cls_r14w16_cifar10.py',
-        checkpoint='work_dirs/cls_r14w16_cifar10/epoch_30.pth',
+        checkpoint='last',
     ),
     objectives=dict(crd=dict(type='mmkd.CRD', size=10_000, negatives=4096)),
 )

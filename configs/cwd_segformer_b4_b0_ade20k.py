@@ -6,10 +6,7 @@ model = dict(
     student=_base_.model,
     teacher=dict(
         config='mmseg::segformer/segformer_mit-b4_8xb2-160k_ade20k-512x512.py',
-        checkpoint=(
-            'https://download.openmmlab.com/mmsegmentation/v0.5/segformer/segformer_mit-b4_512x512_160k_ade20k/'
-            'segformer_mit-b4_512x512_160k_ade20k_20210728_183055-7f509d7d.pth'
-        ),
+        checkpoint='released',
     ),
     objectives=dict(cwd=dict(type='mmkd.CWD')),
 )

@@ -6,7 +6,7 @@ model = dict(
     student=_base_.model,
     teacher=dict(
         config='mmkd::demo_teacher.py',
-        checkpoint='work_dirs/demo/teacher/epoch_8.pth',
+        checkpoint='work_dirs/demo/teacher',
     ),
     objectives=dict(fgfi=dict(type='mmkd.FGFI', weight=0.02)),
 )

@@ -6,7 +6,7 @@ model = dict(
     student=_base_.model,
     teacher=dict(
         config='mmkd::cls_r18w32_cifar10.py',
-        checkpoint='work_dirs/cls_r18w32_cifar10/epoch_10.pth',
+        checkpoint='last',
     ),
     objectives=dict(dkd=dict(type='mmkd.DKD')),
 )

@@ -6,10 +6,7 @@ model = dict(
     student=_base_.model,
     teacher=dict(
         config='mmdet::mask_rcnn/mask-rcnn_r101_fpn_1x_coco.py',
-        checkpoint=(
-            'https://download.openmmlab.com/mmdetection/v2.0/mask_rcnn/mask_rcnn_r101_fpn_1x_coco/'
-            'mask_rcnn_r101_fpn_1x_coco_20200204-1efe0ed5.pth'
-        ),
+        checkpoint='released',
     ),
     objectives=dict(fbkd=dict(type='mmkd.FBKD')),
 )

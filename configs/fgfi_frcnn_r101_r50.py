@@ -6,10 +6,7 @@ model = dict(
     student=_base_.model,
     teacher=dict(
         config='mmdet::faster_rcnn/faster-rcnn_r101_fpn_1x_coco.py',
-        checkpoint=(
-            'https://download.openmmlab.com/mmdetection/v2.0/faster_rcnn/faster_rcnn_r101_fpn_1x_coco/'
-            'faster_rcnn_r101_fpn_1x_coco_20200130-f513f705.pth'
-        ),
+        checkpoint='released',
     ),
     objectives=dict(fgfi=dict(type='mmkd.FGFI', weight=dict(start=400))),
 )

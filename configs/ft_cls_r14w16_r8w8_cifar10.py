@@ -7,8 +7,8 @@ model = dict(
     student=_base_.model,
     teacher=dict(
         config='mmkd::cls_r14w16_cifar10.py',
-        checkpoint='work_dirs/cls_r14w16_cifar10/epoch_30.pth',
+        checkpoint='last',
     ),
     objectives=dict(ft=dict(type='mmkd.FT')),
 )
-load_from = 'work_dirs/ft_paraphraser_cls_r14w16_r8w8_cifar10/epoch_30.pth'
+load_from = 'work_dirs/ft_paraphraser_cls_r14w16_r8w8_cifar10'

@@ -7,7 +7,7 @@ model = dict(
     student=_base_.model,
     teacher=dict(
         config='mmkd::cls_r14w16_cifar10.py',
-        checkpoint='work_dirs/cls_r14w16_cifar10/epoch_30.pth',
+        checkpoint='last',
     ),
     objectives=dict(
         guidance=dict(type='mmkd.GuidanceRoute', weight=dict(decay='linear')),

@@ -6,10 +6,7 @@ model = dict(
     student=_base_.model,
     teacher=dict(
         config='mmdet::retinanet/retinanet_r101_fpn_1x_coco.py',
-        checkpoint=(
-            'https://download.openmmlab.com/mmdetection/v2.0/retinanet/retinanet_r101_fpn_1x_coco/'
-            'retinanet_r101_fpn_1x_coco_20200130-7a93545f.pth'
-        ),
+        checkpoint='released',
     ),
     objectives=dict(hdkd=dict(type='mmkd.HDKD')),
 )

@@ -7,7 +7,7 @@ model = dict(
     student=_base_.model,
     teacher=dict(
         config='mmkd::cls_r8w16_cifar10.py',
-        checkpoint='work_dirs/information_flow_auxiliary_cls_r14w16_r8w16_cifar10/epoch_30.pth',
+        checkpoint='work_dirs/information_flow_auxiliary_cls_r14w16_r8w16_cifar10',
     ),
     objectives=dict(flow=dict(type='mmkd.InformationFlow')),
 )

@@ -6,7 +6,7 @@ model = dict(
     student=_base_.model,
     teacher=dict(
         config='mmkd::pspnet_r18w32_camvid.py',
-        checkpoint='work_dirs/pspnet_r18w32_camvid/epoch_12.pth',
+        checkpoint='last',
     ),
     objectives=dict(intrakd=dict(type='mmkd.IntRAKD')),
 )

@@ -7,8 +7,8 @@ model = dict(
     student=_base_.model,
     teacher=dict(
         config='mmkd::pspnet_r18w32_camvid.py',
-        checkpoint='work_dirs/pspnet_r18w32_camvid/epoch_12.pth',
+        checkpoint='last',
     ),
     objectives=dict(ka=dict(type='mmkd.KA')),
 )
-load_from = 'work_dirs/ka_autoencoder_pspnet_r18w32_r18w8_camvid/epoch_12.pth'
+load_from = 'work_dirs/ka_autoencoder_pspnet_r18w32_r18w8_camvid'

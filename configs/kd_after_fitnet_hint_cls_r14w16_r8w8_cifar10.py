@@ -7,9 +7,9 @@ model = dict(
     student=_base_.model,
     teacher=dict(
         config='mmkd::cls_r14w16_cifar10.py',
-        checkpoint='work_dirs/cls_r14w16_cifar10/epoch_30.pth',
+        checkpoint='last',
     ),
     objectives=dict(kd=dict(type='mmkd.KD', weight=0.9)),
     task_weight=0.1,
 )
-load_from = 'work_dirs/fitnet_hint_cls_r14w16_r8w8_cifar10/epoch_30.pth'
+load_from = 'work_dirs/fitnet_hint_cls_r14w16_r8w8_cifar10'

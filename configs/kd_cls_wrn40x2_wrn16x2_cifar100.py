@@ -6,7 +6,7 @@ model = dict(
     student=_base_.model,
     teacher=dict(
         config='mmkd::cls_wrn40x2_cifar100.py',
-        checkpoint='work_dirs/cls_wrn40x2_cifar100/epoch_240.pth',
+        checkpoint='last',
     ),
     objectives=dict(kd=dict(type='mmkd.KD', weight=0.9)),
     task_weight=0.1,

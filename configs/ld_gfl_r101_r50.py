@@ -6,10 +6,7 @@ model = dict(
     student=_base_.model,
     teacher=dict(
         config='mmdet::gfl/gfl_r101_fpn_ms-2x_coco.py',
-        checkpoint=(
-            'https://download.openmmlab.com/mmdetection/v2.0/gfl/gfl_r101_fpn_mstrain_2x_coco/'
-            'gfl_r101_fpn_mstrain_2x_coco_20200629_200126-dd12f847.pth'
-        ),
+        checkpoint='released',
     ),
     objectives=dict(ld=dict(type='mmkd.LD')),
 )

@@ -7,9 +7,9 @@ model = dict(
     student=_base_.model,
     teacher=dict(
         config='mmkd::cls_r14w16_cifar10.py',
-        checkpoint='work_dirs/cls_r14w16_cifar10/epoch_30.pth',
+        checkpoint='last',
     ),
     objectives=dict(mhgd=dict(type='mmkd.MHGD')),
 )
 optim_wrapper = dict(clip_grad=dict(max_norm=5))
-load_from = 'work_dirs/mhgd_attention_cls_r14w16_r8w8_cifar10/epoch_30.pth'
+load_from = 'work_dirs/mhgd_attention_cls_r14w16_r8w8_cifar10'

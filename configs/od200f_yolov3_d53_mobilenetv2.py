@@ -6,10 +6,7 @@ model = dict(
     student=_base_.model,
     teacher=dict(
         config='mmdet::yolo/yolov3_d53_8xb8-ms-416-273e_coco.py',
-        checkpoint=(
-            'https://download.openmmlab.com/mmdetection/v2.0/yolo/yolov3_d53_mstrain-416_273e_coco/'
-            'yolov3_d53_mstrain-416_273e_coco-2b60fcd9.pth'
-        ),
+        checkpoint='released',
     ),
     # The paper weighs both parts alike, and mmdet sums its own over 24 images.
     objectives=dict(od200f=dict(type='mmkd.OD200F', weight=24.0)),

@@ -4,8 +4,6 @@ model = dict(
     _delete_=True,
     type='mmkd.Distiller',
     student=_base_.model,
-    teacher=dict(
-        config='mmkd::frcnn_r18w32_bccd.py', checkpoint='work_dirs/frcnn_r18w32_bccd/epoch_12.pth'
-    ),
+    teacher=dict(config='mmkd::frcnn_r18w32_bccd.py', checkpoint='last'),
     objectives=dict(pkd=dict(type='mmkd.PKD')),
 )

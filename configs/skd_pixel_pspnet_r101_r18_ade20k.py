@@ -9,8 +9,7 @@ model = dict(
     student=_base_.model,
     teacher=dict(
         config='mmseg::pspnet/pspnet_r101-d8_4xb4-160k_ade20k-512x512.py',
-        checkpoint='https://download.openmmlab.com/mmsegmentation/v0.5/pspnet/pspnet_r101-d8_512x512_160k_ade20k/'
-        'pspnet_r101-d8_512x512_160k_ade20k_20200615_100650-967c316f.pth',
+        checkpoint='released',
     ),
     objectives=dict(skd_pixel=dict(type='mmkd.SKDPixel')),
 )

@@ -6,7 +6,7 @@ model = dict(
     student=_base_.model,
     teacher=dict(
         config='mmkd::pspnet_r18w32_camvid.py',
-        checkpoint='work_dirs/pspnet_r18w32_camvid/epoch_12.pth',
+        checkpoint='last',
     ),
     # A tenth of a trained student's task loss: the term grows with the fourth power of the logits.
     objectives=dict(tsl=dict(type='mmkd.TSL', consistency_weight=1e-5)),

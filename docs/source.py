@@ -364,8 +364,8 @@ def _read_recipe(path: Path) -> Recipe:
     teachers = [teacher] if 'config' in teacher else [_entries_of(t) for t in teacher.values()]
     objectives = [_entries_of(entry) for entry in _entries_of(model.get('objectives')).values()]
     try:
-        types = [ast.literal_eval(entry['type']) for entry in objectives]
-        configs = [ast.literal_eval(entry['config']) for entry in teachers]
+        types = [_literal(entry['type'], values) for entry in objectives]
+        configs = [_literal(entry['config'], values) for entry in teachers]
     except (KeyError, ValueError):
         raise UndocumentedError(
             f'configs/{path.name}: write the type of each objective and the config of each '
@@ -379,6 +379,13 @@ def _read_recipe(path: Path) -> Recipe:
         teacher=', '.join(configs),
         objectives=tuple(kind.removeprefix('mmkd.') for kind in types),
     )
+
+
+def _literal(node: ast.expr, values: dict[str, ast.expr]) -> str:
+    """A string, written here or in a variable of the file."""
+    if isinstance(node, ast.Name) and node.id in values:
+        node = values[node.id]
+    return ast.literal_eval(node)
 
 
 def _entries_of(node: ast.expr | None) -> dict[str, ast.expr]:

@@ -71,6 +71,11 @@ def load_config(path: str) -> Config:
     return Config.fromfile(resolve(path))
 
 
+def default_work_dir(path: str | None) -> str:
+    """``work_dirs/<config name>``, where a run goes whose config names no ``work_dir``."""
+    return osp.join('work_dirs', osp.splitext(osp.basename(path or 'run').rpartition('::')[2])[0])
+
+
 def wrap_stock(path: str, teacher: str, checkpoint: str, method: str) -> tuple[Config, str]:
     """Distillation config for a stock config, without any config of ours.
 
@@ -112,7 +117,8 @@ def wrap_stock(path: str, teacher: str, checkpoint: str, method: str) -> tuple[C
 
 
 def _portable(path: str) -> str:
-    return path if '::' in path or '://' in path or path == 'random' else osp.abspath(path)
+    known = '::' in path or '://' in path or path in ('random', 'released', 'last', 'best')
+    return path if known else osp.abspath(path)
 
 
 def _short_text(path: str, model: Any) -> str:

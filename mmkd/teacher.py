@@ -13,7 +13,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
-from mmkd.checkpoint import dataset_meta_of, read_checkpoint, refuse_not_finite
+from mmkd.checkpoint import dataset_meta_of, read_checkpoint, refuse_not_finite, weights_of
 from mmkd.checkpoint.fitting import COUNTER, Fit, load_weights, weights_for
 from mmkd.config import load_config
 from mmkd.operators import respect_strides
@@ -34,7 +34,9 @@ class Teacher:
     Args:
         config (str | dict | nn.Module): path of a config, ``'mmdet::…'``, a model mapping, or a
             built model.
-        checkpoint (str): local file or URL. ``'random'`` is the only way to run untrained.
+        checkpoint (str): local file, the folder of a run (its newest checkpoint), or URL;
+            ``'released'``, ``'last'`` or ``'best'``, see :func:`~mmkd.checkpoint.weights_of`;
+            ``'random'`` is the only way to run untrained.
         dtype (str | None): ``'bf16'`` or ``'fp16'`` runs the network in that precision.
         memory_format (str | None): ``'channels_last'``.
         fuse_conv_bn (bool): fold BatchNorms into their convolutions; refused by the plan if the
@@ -69,7 +71,7 @@ class Teacher:
                 "an untrained teacher must be asked for with checkpoint='random'."
             )
         respect_strides()
-        self.source = checkpoint
+        self.source = checkpoint = weights_of(checkpoint, config)
         self.model = build_model(config, cfg_options)
         self.loaded_keys = 0
         if checkpoint != 'random':

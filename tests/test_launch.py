@@ -6,10 +6,10 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from mmkd.config import default_work_dir
 from mmkd.engine.launch import (
     add_common,
     apply_common,
-    default_work_dir,
     enable_amp,
     move_data,
     plain_errors,

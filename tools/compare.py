@@ -10,8 +10,8 @@ from pathlib import Path
 from mmengine.dist import is_main_process
 
 import mmkd  # noqa: F401  (registers the scope)
-from mmkd.config import load_config
-from mmkd.engine.launch import add_common, apply_common, default_work_dir, plain_errors
+from mmkd.config import default_work_dir, load_config
+from mmkd.engine.launch import add_common, apply_common, plain_errors
 from mmkd.evaluation.comparison import compare, form_of, parse_students
 
 

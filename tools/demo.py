@@ -158,7 +158,7 @@ class Demo:
         for split in ('val', 'test'):
             config[f'{split}_evaluator'].ann_file = f'{data}annotations/val.json'
         if run != 'teacher':
-            config.model.teacher.checkpoint = str(self.checkpoint('teacher'))
+            config.model.teacher.checkpoint = str(self.checkpoint('teacher').parent)
         config.randomness.seed = self.seed
         if self.quick:
             config.train_cfg.update(max_epochs=2, val_interval=1)

@@ -4,8 +4,8 @@ import argparse
 import os
 
 import mmkd  # noqa: F401  (registers the scope)
-from mmkd.config import load_config, wrap_stock
-from mmkd.engine.launch import add_common, apply_common, default_work_dir, plain_errors, train
+from mmkd.config import default_work_dir, load_config, wrap_stock
+from mmkd.engine.launch import add_common, apply_common, plain_errors, train
 
 
 def parse_args() -> argparse.Namespace:

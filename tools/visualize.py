@@ -7,8 +7,8 @@ level, teacher and student side by side. A plain config gives its images and ann
 import argparse
 
 import mmkd  # noqa: F401  (registers the scope)
-from mmkd.config import load_config
-from mmkd.engine.launch import add_common, apply_common, check_data, default_work_dir, plain_errors
+from mmkd.config import default_work_dir, load_config
+from mmkd.engine.launch import add_common, apply_common, check_data, plain_errors
 from mmkd.visualization.audit import SPLITS, Audit
 
 

@@ -1,6 +1,8 @@
 """Checkpoints as data: found, judged and read without running them, and written at once."""
 
+from mmkd.checkpoint.choosing import newest_in, weights_of
 from mmkd.checkpoint.errors import CheckpointError
+from mmkd.checkpoint.finding import local_file
 from mmkd.checkpoint.finite import not_finite, refuse_not_finite
 from mmkd.checkpoint.inspecting import check_file, find_damage
 from mmkd.checkpoint.reading import read_checkpoint, read_file, trust_checkpoints
@@ -15,9 +17,12 @@ __all__ = [
     'dataset_meta_of',
     'find_damage',
     'guard_stock_loaders',
+    'local_file',
+    'newest_in',
     'not_finite',
     'read_checkpoint',
     'read_file',
     'refuse_not_finite',
     'trust_checkpoints',
+    'weights_of',
 ]

@@ -16,7 +16,9 @@ from mmengine.logging import print_log
 from mmengine.runner import checkpoint as mm
 from torch.hub import download_url_to_file
 
+from mmkd.checkpoint.choosing import newest_in
 from mmkd.checkpoint.errors import CheckpointError, first_line
+from mmkd.checkpoint.released import released_weights
 
 SCHEMES = (
     'http://',
@@ -26,6 +28,7 @@ SCHEMES = (
     'torchvision://',
     'modelzoo://',
     'mmcls://',
+    'released://',
 )
 _OBJECT_STORE = re.compile(r'(\S+:)?(s3|petrel)://')
 
@@ -55,7 +58,8 @@ def _local_path(source: str) -> str:
         raise CheckpointError(
             f'cannot read {source}: expected a local file or one of {", ".join(SCHEMES)}, s3://.'
         )
-    return os.path.expanduser(source)
+    path = os.path.expanduser(source)
+    return newest_in(path) if os.path.isdir(path) else path
 
 
 def _resolve_alias(source: str) -> str:
@@ -63,6 +67,8 @@ def _resolve_alias(source: str) -> str:
     scheme, name = source.split('://', 1)
     if scheme in ('http', 'https'):
         return source
+    if scheme == 'released':
+        return released_weights(name)
     tables: dict[str, Callable[[], dict]] = {
         'torchvision': mm.get_torchvision_models,
         'modelzoo': mm.get_torchvision_models,

@@ -32,9 +32,7 @@ def check_file(path: str) -> None:
         hint = f' Beside it: {", ".join(near)}.' if near else ''
         raise FileNotFoundError(f'checkpoint {path} does not exist.{hint}')
     if os.path.isdir(path):
-        files = sorted(p.name for p in Path(path).glob('*.pth'))[:6]
-        hint = f' Try one of {", ".join(files)} in it.' if files else ''
-        raise CheckpointError(f'checkpoint {path} is a directory; a file is needed.{hint}')
+        raise CheckpointError(f'checkpoint {path} is a directory; a file is needed.')
     with open(path, 'rb') as file:
         head = file.read(512)
     if not head:

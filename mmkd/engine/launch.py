@@ -15,6 +15,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner as StockRunner
 
 from mmkd.checkpoint import trust_checkpoints
+from mmkd.config import default_work_dir
 from mmkd.datasets.guard import check_evaluator, check_paths
 from mmkd.engine.data_guard import DataGuardHook
 from mmkd.engine.overhead import OverheadHook
@@ -50,11 +51,6 @@ def check_data(config: Config, *splits: str) -> None:
             dataset = config[f'{split}_dataloader']['dataset']
             check_paths(dataset, scope=config.get('default_scope'))
             check_evaluator(config.get(f'{split}_evaluator') or [], dataset.get('data_root'))
-
-
-def default_work_dir(filename: str | None) -> str:
-    """``work_dirs/<config name>``."""
-    return osp.join('work_dirs', osp.splitext(osp.basename(filename or 'run'))[0])
 
 
 def enable_amp(config: Config) -> None:

@@ -26,8 +26,9 @@ from mmengine.runner.base_loop import BaseLoop
 from torch import distributed as torch_dist
 from torch import nn
 
-from mmkd.checkpoint import atomic_file, check_file, read_checkpoint, refuse_not_finite
+from mmkd.checkpoint import atomic_file, check_file, local_file, read_checkpoint, refuse_not_finite
 from mmkd.checkpoint.fitting import load_weights, weights_for
+from mmkd.checkpoint.newest import check_resumable, newest_checkpoint
 from mmkd.datasets.guard import building
 from mmkd.engine.checkpoint_hook import CheckpointHook
 from mmkd.engine.early_stopping import EarlyStoppingHook
@@ -37,7 +38,6 @@ from mmkd.engine.loading import check_complete, check_optimiser_state, load_some
 from mmkd.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmkd.engine.optimizers import build_optimizers, check_same_optimizers, schedules
 from mmkd.engine.random_state import RandomStateHook
-from mmkd.engine.resuming import check_resumable, newest_checkpoint
 from mmkd.registry import RUNNERS
 
 # What stock configs ask for, and what they get.
@@ -72,7 +72,8 @@ class Runner(MMRunner):
             self._resume_from = self._load_from or self._find_newest()
             self._adopt_seed()
         elif self._load_from and '://' not in self._load_from:
-            check_file(self._load_from)
+            with local_file(self._load_from) as path:  # the newest of a folder
+                check_file(path)
 
     # ------------------------------------------------------------------------------ environment
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from mmengine.registry import init_default_scope
 
+from mmkd.checkpoint.released import released_weights
 from mmkd.config import load_config
 from mmkd.methods import names
 from mmkd.plan import Plan
@@ -55,8 +56,10 @@ def test_builds_and_its_name_is_true(path):
 
 def prepare(model):
     """Random weights, and small networks, in place of the teacher's checkpoint."""
-    assert model.teacher.checkpoint.endswith('.pth')
-    assert re.match(r'https://|work_dirs/', model.teacher.checkpoint)
+    checkpoint = model.teacher.checkpoint
+    if checkpoint == 'released':
+        checkpoint = released_weights(model.teacher.config)
+    assert re.match(r'https://.*\.pth$|last$|released://|work_dirs/\w+(/teacher)?$', checkpoint)
     model.teacher.checkpoint = 'random'
     if not model.teacher.config.startswith('mmkd::'):  # ours are small as they are
         model.student = shrink(model.student)

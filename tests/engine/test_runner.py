@@ -15,11 +15,12 @@ from runner_toys import Net, log_of, make
 from torch import multiprocessing, nn
 
 from mmkd.checkpoint import CheckpointError
+from mmkd.checkpoint.newest import newest_checkpoint
 from mmkd.checkpoint.weights import weights_in
 from mmkd.engine.checkpoint_hook import CheckpointHook
 from mmkd.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmkd.engine.random_state import RandomStateHook
-from mmkd.engine.runner import Runner, newest_checkpoint
+from mmkd.engine.runner import Runner
 from mmkd.registry import RUNNERS
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmkd.checkpoint import CheckpointError, atomic_file
-from mmkd.engine.resuming import check_resumable, newest_checkpoint
+from mmkd.checkpoint.newest import check_resumable, newest_checkpoint
 
 
 def write(folder, name, iteration, weight=1.0, **changes):
