@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from logging import WARNING
 from typing import Any
@@ -41,19 +41,44 @@ class Plan:
         Raises:
             ValueError, TapError: whatever cannot work, before any data is read.
         """
+        self.bind()
+        found = probe_all(self.requests())
+        for one in found:
+            if one.reason:
+                text = f'{type(one.model).__name__} could not be probed: {one.reason}'
+                print_log(text, 'current', WARNING)
+        self.set_up(found)
+        for one, teacher in zip(found[1:], self.teachers.values(), strict=True):
+            again = Request(one.who, teacher.model, self.teacher_taps(one.who))
+            apply_options(one.who, teacher, lambda a=again, size=one.size: a.run(size).evaluated)
+        return self
+
+    def bind(self) -> None:
+        """Let every objective see both networks and choose its taps; raises ValueError."""
         for name, objective in self.objectives.items():
             with _naming(name):
                 teacher = self.teacher_of(objective)
                 self._check_scale(objective, teacher)
                 self._bind(objective, teacher.model if teacher else None)
-        student, *teachers = self._probe()
-        found = {one.who: one for one in teachers}
+
+    def requests(self) -> list[Request]:
+        """What is to be probed: the student, then each teacher, which listens from now on."""
+        requests = [Request('student', self.student, _watched(self.student, self.student_taps()))]
+        requests[0].trains = True
+        for name, teacher in self.teachers.items():
+            taps = self.teacher_taps(name)
+            teacher.listen(taps)
+            if taps:
+                teacher.pixels.check_source(Pixels.of(self.student), f"teacher '{name}'")
+            requests.append(Request(name, teacher.model, _watched(teacher.model, taps)))
+        return requests
+
+    def set_up(self, found: Sequence[Found]) -> None:
+        """Show every objective the shapes at its taps; raises ValueError, TapError."""
+        student, *teachers = found
+        by_name = {one.who: one for one in teachers}
         for name, objective in self.objectives.items():
-            self._set_up(name, objective, student, found.get(self.teacher_name(objective) or ''))
-        for one, teacher in zip(teachers, self.teachers.values(), strict=True):
-            again = Request(one.who, teacher.model, self.teacher_taps(one.who))
-            apply_options(one.who, teacher, lambda a=again, size=one.size: a.run(size).evaluated)
-        return self
+            self._set_up(name, objective, student, by_name.get(self.teacher_name(objective) or ''))
 
     def _bind(self, objective: Objective, teacher: nn.Module | None) -> None:
         """Bind; where the method has no taps of its own for this student, say so."""
@@ -166,23 +191,6 @@ class Plan:
             if self.teacher_name(objective) == teacher
             for tap in objective.teacher_taps
         ]
-
-    def _probe(self) -> list[Found]:
-        """The student's probe, then each teacher's."""
-        requests = [Request('student', self.student, _watched(self.student, self.student_taps()))]
-        requests[0].trains = True
-        for name, teacher in self.teachers.items():
-            taps = self.teacher_taps(name)
-            teacher.listen(taps)
-            if taps:
-                teacher.pixels.check_source(Pixels.of(self.student), f"teacher '{name}'")
-            requests.append(Request(name, teacher.model, _watched(teacher.model, taps)))
-        found = probe_all(requests)
-        for one in found:
-            if one.reason:
-                text = f'{type(one.model).__name__} could not be probed: {one.reason}'
-                print_log(text, 'current', WARNING)
-        return found
 
     def __str__(self) -> str:
         lines = [f'student: {type(self.student).__name__}, {_millions(self.student)}']

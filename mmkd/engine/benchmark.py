@@ -12,15 +12,11 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from mmengine.structures import InstanceData, PixelData
 from torch import Tensor
 
 from mmkd.distiller import Distiller
-from mmkd.families import family_of, segmentor
-from mmkd.pixels import Pixels
-from mmkd.probe import dummy_samples
+from mmkd.engine.batches import random_batch
 from mmkd.schedule import Schedule
-from mmkd.structures import ClassSample
 from mmkd.teacher import Teacher, run_route
 
 
@@ -79,7 +75,7 @@ def benchmark_step(
         torch.manual_seed(0)  # equal weights: a detector has to do what it proposes
         distiller = _distiller(config, dtype).to(device)
         bare = _bare_teachers(config, distiller)
-        data = data or random_batch(distiller, size, batch, boxes, device)
+        data = data or random_batch(distiller.student, size, batch, boxes, device)
         floors[name] = f'floor ({", ".join(teacher.route for teacher in bare)})'
         steps.setdefault('plain', _plain_step(distiller, *data))
         steps.setdefault(floors[name], _floor_step(bare, steps['plain'], *data))
@@ -249,44 +245,6 @@ def _bare_teachers(config: Config, distiller: Distiller) -> list[Teacher]:
             bare.listen(distiller.plan.teacher_taps(name))
         teachers.append(bare.to(device))
     return teachers
-
-
-def random_batch(
-    model: Any, size: tuple[int, int], batch: int, boxes: int, device: str
-) -> tuple[Tensor, list]:
-    """Random pixels (N, C, H, W) and ground truth of the kind that the model trains on."""
-    generator = torch.Generator().manual_seed(0)
-    channels = Pixels.of(model.student).channels
-    inputs = torch.randn(batch, channels, *size, generator=generator).to(device)
-    samples = []
-    for index in range(batch):
-        (sample,) = dummy_samples(size[0])
-        shape = dict(img_shape=size, ori_shape=size, pad_shape=size, batch_input_shape=size)
-        sample.set_metainfo(dict(shape, img_id=index))
-        family = family_of(model.student)
-        if family == 'segmentor':
-            classes = max(segmentor.classes(model.student), 2)
-            labels = torch.randint(classes, (1, *size), generator=generator)
-            sample.set_field(PixelData(data=labels.to(device)), 'gt_sem_seg')
-        elif family == 'classifier':
-            half = max(batch // 2, 1)  # which the other half repeats, for methods on pairs
-            sample = ClassSample(metainfo=dict(shape, sample_idx=index))
-            sample.set_gt_label(index % half % model.student.num_classes)
-        else:
-            sample.gt_instances = _random_boxes(size, boxes, generator, device)
-        samples.append(sample)
-    return inputs, samples
-
-
-def _random_boxes(
-    size: tuple[int, int], count: int, generator: torch.Generator, device: str
-) -> InstanceData:
-    """Boxes between a twelfth and a half of the image, anywhere in it."""
-    extent = torch.tensor([size[1], size[0]], dtype=torch.float32)
-    wh = (torch.rand(count, 2, generator=generator) * 0.42 + 0.08) * extent
-    low = torch.rand(count, 2, generator=generator) * (extent - wh)
-    labels = torch.zeros(count, dtype=torch.long)
-    return InstanceData(bboxes=torch.cat((low, low + wh), 1).to(device), labels=labels.to(device))
 
 
 def report(costs: Mapping[str, Cost]) -> str:
