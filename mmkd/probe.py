@@ -297,6 +297,8 @@ def candidates(model: nn.Module, depth: int = 2) -> list[tuple[str, list[Level]]
     taps = [Tap.parse(n) for n in names if not n.startswith('data_preprocessor')]
     (found,) = probe_all([Request('model', model, taps)])
     side = found.evaluated
+    if not taps:
+        return []
     if side is None:
         raise RuntimeError(f'{type(model).__name__} could not be probed: {found.reason}.')
     fired = [tap for tap in taps if flatten(side.raw(tap))]

@@ -10,8 +10,8 @@ from pathlib import Path
 from mmengine.dist import is_main_process
 
 import mmkd  # noqa: F401  (registers the scope)
-from mmkd.config import default_work_dir, load_config
-from mmkd.engine.launch import add_common, apply_common, plain_errors
+from mmkd.config import default_work_dir
+from mmkd.engine.launch import add_common, add_teacher, plain_errors, read_config
 from mmkd.evaluation.comparison import compare, form_of, parse_students
 
 
@@ -25,6 +25,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--out', help='also write the table: a .md, .csv or .json file')
     parser.add_argument('--work-dir', help='default: work_dirs/<config name>/compare')
+    add_teacher(parser)
     add_common(parser)
     return parser.parse_args()
 
@@ -35,7 +36,7 @@ def main() -> None:
     if out:  # refuse now what could not be written after the last test
         form = form_of(args.out)
         out.parent.mkdir(parents=True, exist_ok=True)
-    config = apply_common(args, load_config(args.config))
+    config = read_config(args)
     work_dir = args.work_dir or f'{default_work_dir(config.filename)}/compare'
     found = compare(config, students, work_dir)
     if is_main_process():

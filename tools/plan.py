@@ -1,7 +1,11 @@
-"""Dry run without data: python tools/plan.py CONFIG
+"""Dry run without data: python tools/plan.py CONFIG [--teacher CONFIG FILE --method NAME]
 
 Prints where the student and the teacher can be tapped and with which shapes, then what the config
-taps, pairs, adapts and trains.
+taps, pairs, adapts and trains. With --teacher, CONFIG is a stock config, and FILE may be 'random';
+--method all answers which methods fit this pair, as they are or with which options.
+
+--step then runs one real training batch and prints each term, its gradient at each tap over that of
+the task, and what it counts.
 """
 
 import argparse
@@ -10,19 +14,33 @@ from mmengine.registry import init_default_scope
 
 import mmkd  # noqa: F401  (registers the scope)
 from mmkd.config import load_config
-from mmkd.engine.launch import add_common, apply_common, plain_errors
+from mmkd.engine.first_batch import report_step
+from mmkd.engine.fits import Pair, table
+from mmkd.engine.launch import (
+    add_common,
+    add_teacher,
+    apply_common,
+    check_data,
+    plain_errors,
+    read_config,
+)
 from mmkd.probe import candidates
 from mmkd.registry import MODELS
-from mmkd.teacher import build_model
+from mmkd.teacher import Teacher, build_model
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('config', help='a config of mmkd, or a plain one to see its taps')
     parser.add_argument('--depth', type=int, default=2, help='levels of module names to list')
     parser.add_argument(
         '--random-teacher', action='store_true', help='do not load the checkpoint, only plan'
     )
+    parser.add_argument('--step', action='store_true', help='also run one real batch')
+    parser.add_argument('--checkpoint', help='with --step: the student; untrained without')
+    add_teacher(parser, 'all', ', or all')
     add_common(parser)
     return parser.parse_args()
 
@@ -33,9 +51,23 @@ def show(title: str, model, depth: int) -> None:
         print(f'  {name:40s} {", ".join(map(str, levels))}')
 
 
+def show_fits(args: argparse.Namespace) -> None:
+    """What fits a pair, method by method."""
+    if args.step:
+        raise ValueError('--step runs one method: name it with --method.')
+    config = apply_common(args, load_config(args.config))
+    init_default_scope(config.get('default_scope', 'mmengine'))
+    path, file = args.teacher
+    teacher = Teacher(path, 'random' if args.random_teacher else file)
+    print(table(list(Pair(build_model(config), teacher).fits())))
+
+
 def main() -> None:
     args = parse_args()
-    config = apply_common(args, load_config(args.config))
+    if args.teacher and args.method == 'all':
+        show_fits(args)
+        return
+    config = read_config(args)
     init_default_scope(config.get('default_scope', 'mmengine'))
     if 'Distiller' not in str(config.model.type):
         show('model', build_model(config.model).eval(), args.depth)
@@ -49,6 +81,9 @@ def main() -> None:
     for name, teacher in distiller.teachers.items():
         show(name, teacher.model, args.depth)
     print(f'\n{distiller.plan}')
+    if args.step:
+        check_data(config, 'train')
+        print(f'\nfirst batch\n{report_step(config, args.checkpoint)}')
 
 
 if __name__ == '__main__':

@@ -5,7 +5,7 @@ import os
 
 import mmkd  # noqa: F401  (registers the scope)
 from mmkd.config import default_work_dir, load_config, wrap_stock
-from mmkd.engine.launch import add_common, apply_common, plain_errors, train
+from mmkd.engine.launch import add_common, add_teacher, apply_common, plain_errors, train
 
 
 def parse_args() -> argparse.Namespace:
@@ -20,10 +20,7 @@ def parse_args() -> argparse.Namespace:
         help='go on from the newest complete checkpoint of the work dir, or from the one named',
     )
     parser.add_argument('--amp', action='store_true', help='mixed precision')
-    parser.add_argument(
-        '--teacher', nargs=2, metavar=('CONFIG', 'CHECKPOINT'), help='wrap a stock config'
-    )
-    parser.add_argument('--method', default='FGFI', help='with --teacher: the objective')
+    add_teacher(parser)
     add_common(parser)
     return parser.parse_args()
 

@@ -7,8 +7,8 @@ level, teacher and student side by side. A plain config gives its images and ann
 import argparse
 
 import mmkd  # noqa: F401  (registers the scope)
-from mmkd.config import default_work_dir, load_config
-from mmkd.engine.launch import add_common, apply_common, check_data, plain_errors
+from mmkd.config import default_work_dir
+from mmkd.engine.launch import add_common, add_teacher, check_data, plain_errors, read_config
 from mmkd.visualization.audit import SPLITS, Audit
 
 
@@ -26,13 +26,14 @@ def parse_args() -> argparse.Namespace:
         help="a pixel of the network's input: show what is similar to it (SKDPair)",
     )
     parser.add_argument('--out', help='folder; default: work_dirs/<config name>/pages')
+    add_teacher(parser)
     add_common(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
-    config = apply_common(args, load_config(args.config))
+    config = read_config(args)
     check_data(config, args.split)
     point = tuple(args.point) if args.point else None
     audit = Audit(config, args.split, args.checkpoint, point=point)

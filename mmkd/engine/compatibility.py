@@ -9,8 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import PurePath
 from typing import Any
 
-from mmkd.version import __version__
 from mmkd.engine.fits import first_sentence, written
+from mmkd.version import __version__
 
 PACKAGES = {
     'torch': ('torch',),
@@ -55,7 +55,7 @@ def _wrong_advice(fit: dict[str, Any], verdicts: dict[str, dict]) -> Iterator[st
         if reason and not any(options.items() <= good.items() for good in worked):
             yield f'advised {written(options)}, then {first_sentence(reason)}'
     for name in named_methods(fit['reason'], verdicts):
-        if name != fit['method'] and (verdicts[name]['reason'] or verdicts[name]['crash']):
+        if name != fit['method'] and verdicts[name]['reason']:
             yield f'names {name}, which is refused: {first_sentence(verdicts[name]["reason"])}'
 
 
@@ -78,16 +78,24 @@ def _introduction(found: Sequence[dict[str, Any]], faults: list[str]) -> Iterato
         '--method all` does; where it was refused, the options that the message offers were tried. '
         f'{stepped} of {len(works)} combinations that fit were then trained for {steps} steps '
         '(two random images of the size in the table, random weights, CPU, float32), all methods '
-        'of a pair in one run, under the checks of the first steps.'
+        'of a pair in one run, under the checks of the first steps. Two-stage students sample 64 '
+        'RoIs in an image.'
+    )
+    yield ''
+    disagreed, crashed = (
+        sum(text in f for f in faults) for text in ('fits, but the step says', 'crashes the plan')
+    )
+    advice = len(faults) - disagreed - crashed
+    yield (
+        f'Plan and step disagreed {disagreed} times, the plan crashed {crashed} times, and '
+        f'{advice} pieces of advice did not work.'
     )
     yield ''
     yield (
-        f'Plan and step disagreed {sum(" fits, but the step says" in f for f in faults)} times, the '
-        f'plan crashed {sum("crashes the plan" in f for f in faults)} times, and '
-        f'{sum(": advised " in f or ": names " in f for f in faults)} pieces of advice did not work.'
+        'Versions: mmkd '
+        + ', '.join([__version__, *(f'{k} {_version(k)}' for k in PACKAGES)])
+        + '.'
     )
-    yield ''
-    yield 'Versions: mmkd ' + ', '.join([__version__, *(f'{k} {_version(k)}' for k in PACKAGES)]) + '.'
     yield ''
     yield (
         'Written by `python tools/compatibility.py`; nothing is downloaded. `●` fits as it is, `○` '

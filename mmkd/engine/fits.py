@@ -23,7 +23,7 @@ from mmkd.teacher import Teacher
 DEPTH = 3
 _WORD = re.compile(r'(\w+)=')
 _PLAIN = re.compile(r"'[^']*'|-?\d+(?:\.\d+)?|True|False|None")
-_ALTERNATIVE = re.compile(r'\s*,\s*(?=\w+=)')
+_JOINT = re.compile(r'\s*,\s*')
 
 
 @dataclass
@@ -156,7 +156,7 @@ def advised(message: str, known: Mapping[str, Any]) -> list[dict[str, Any]]:
         if not length:
             continue
         value = ast.literal_eval(message[position : position + length])
-        joined = end >= 0 and _ALTERNATIVE.fullmatch(message[end : match.start()])
+        joined = end >= 0 and _JOINT.fullmatch(message[end : match.start()])
         if joined and groups:
             groups[-1][match[1]] = value
         elif not re.search(r'(found|but|\w+ with) $', message[: match.start()]):
@@ -187,7 +187,7 @@ def written(options: Mapping[str, Any]) -> str:
 def first_sentence(message: str) -> str:
     """Without the objective's name in front."""
     text = re.sub(r"^objective '\w+': ", '', ' '.join(message.split()))
-    return re.split(r'(?<=[^.\d])\.\s+(?=[A-Z])', text)[0].rstrip('.')
+    return re.split(r'\.\s+(?=[A-Z])', text)[0].rstrip('.')
 
 
 def table(fits: Sequence[Fit]) -> str:

@@ -54,6 +54,20 @@ def measure_gradients(
         raise ValueError('gradients needs a distillation config (model.type mmkd.Distiller).')
     if batches < 1:
         raise ValueError(f'gradients needs at least one batch, found batches={batches}.')
+    model = distiller_of(config, checkpoint, seed)
+    loader = Runner.build_dataloader(config.train_dataloader, seed=seed)
+    pulls: dict[str, Pull] = {}
+    for data in islice(cycle(loader), batches):
+        for key, value, ratio, cosine in compare(model, model.data_preprocessor(data, True)):
+            pull = pulls.setdefault(key, Pull())
+            pull.values.append(value)
+            pull.ratios.append(ratio)
+            pull.cosines.append(cosine)
+    return pulls
+
+
+def distiller_of(config: Config, checkpoint: str | None, seed: int) -> Distiller:
+    """The Distiller of a config as training would have it, schedules at their full value."""
     init_default_scope(config.get('default_scope', 'mmengine'))
     torch.manual_seed(seed)
     model = MODELS.build(config.model)
@@ -67,15 +81,7 @@ def measure_gradients(
     model.guard = Guard.of(False)
     for objective in model.objectives.values():
         objective.weight = Schedule(objective.weight.value)
-    loader = Runner.build_dataloader(config.train_dataloader, seed=seed)
-    pulls: dict[str, Pull] = {}
-    for data in islice(cycle(loader), batches):
-        for key, value, ratio, cosine in compare(model, model.data_preprocessor(data, True)):
-            pull = pulls.setdefault(key, Pull())
-            pull.values.append(value)
-            pull.ratios.append(ratio)
-            pull.cosines.append(cosine)
-    return pulls
+    return model
 
 
 def compare(model: Distiller, data: dict) -> Iterator[tuple[str, float, float, float]]:

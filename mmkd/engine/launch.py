@@ -15,7 +15,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner as StockRunner
 
 from mmkd.checkpoint import trust_checkpoints
-from mmkd.config import default_work_dir
+from mmkd.config import default_work_dir, load_config, wrap_stock
 from mmkd.datasets.guard import check_evaluator, check_paths
 from mmkd.engine.data_guard import DataGuardHook
 from mmkd.engine.overhead import OverheadHook
@@ -140,6 +140,21 @@ def add_common(parser: Any) -> None:
     )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+
+
+def add_teacher(parser: Any, method: str = 'FGFI', more: str = '') -> None:
+    """Arguments that distil a stock config, without any config of ours."""
+    parser.add_argument(
+        '--teacher', nargs=2, metavar=('CONFIG', 'CHECKPOINT'), help='wrap a stock config'
+    )
+    parser.add_argument('--method', default=method, help=f'with --teacher: the objective{more}')
+
+
+def read_config(args: Any) -> Config:
+    """The config of :func:`add_teacher` and :func:`add_common`."""
+    if args.teacher:
+        return apply_common(args, wrap_stock(args.config, *args.teacher, args.method)[0])
+    return apply_common(args, load_config(args.config))
 
 
 def move_data(config: Config, root: str) -> None:
