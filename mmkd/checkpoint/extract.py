@@ -8,12 +8,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections import OrderedDict
 
 import torch
 
 from mmkd.checkpoint import CheckpointError, atomic_file, dataset_meta_of, read_checkpoint
-from mmkd.checkpoint.weights import weights_in
+from mmkd.checkpoint.weights import below, weights_in
 
 
 def extract(source: str, target: str, prefix: str) -> int:
@@ -28,13 +27,7 @@ def extract(source: str, target: str, prefix: str) -> int:
     if os.path.exists(target):
         raise FileExistsError(f'{target} exists; choose another name.')
     checkpoint = read_checkpoint(source)
-    weights = weights_in(checkpoint)
-    state = OrderedDict((k[len(prefix) :], v) for k, v in weights.items() if k.startswith(prefix))
-    if not state:
-        known = sorted({f'{key.partition(".")[0]}.' for key in weights})
-        raise CheckpointError(
-            f'{source} has no weights under {prefix!r}; it has {", ".join(known[:8])}.'
-        )
+    state = below(weights_in(checkpoint), prefix, source)
     with atomic_file(target) as part:
         torch.save(
             dict(state_dict=state, meta=dict(dataset_meta=dataset_meta_of(checkpoint))), part

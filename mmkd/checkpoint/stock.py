@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from mmengine.registry import WEIGHT_INITIALIZERS
 from mmengine.runner import checkpoint as mm
 
 from mmkd.checkpoint.finite import refuse_not_finite
+from mmkd.checkpoint.partial import Pretrained
 from mmkd.checkpoint.reading import read_file
 
 
@@ -28,7 +30,11 @@ def load_from_mmkd(filename: str, map_location: Any = None) -> Any:
 
 
 def guard_stock_loaders() -> None:
-    """Replace each of mmengine's loaders; those that other packages have added stay."""
+    """Replace each of mmengine's loaders; those that other packages have added stay.
+
+    So is what ``init_cfg=dict(type='Pretrained')`` does with the weights.
+    """
     schemes = mm.CheckpointLoader._schemes
     stock = [name for name, loader in schemes.items() if loader.__module__ == mm.__name__]
     mm.CheckpointLoader.register_scheme(stock, load_from_mmkd, force=True)
+    WEIGHT_INITIALIZERS.register_module('Pretrained', force=True, module=Pretrained)

@@ -50,6 +50,21 @@ def _tensors(found: Mapping) -> OrderedDict:
     )
 
 
+def below(weights: Mapping, prefix: str, source: str) -> OrderedDict:
+    """The weights that begin with ``prefix``, under names without it.
+
+    Raises:
+        CheckpointError: there are none.
+    """
+    found = OrderedDict((k[len(prefix) :], v) for k, v in weights.items() if k.startswith(prefix))
+    if not found:
+        known = sorted({f'{key.partition(".")[0]}.' for key in weights})
+        raise CheckpointError(
+            f'{source} has no weights under {prefix!r}; it has {", ".join(known[:8])}.'
+        )
+    return found
+
+
 def dataset_meta_of(checkpoint: Mapping) -> dict[str, Any]:
     """What the file says of the data it was trained on, such as ``classes``; {} if nothing.
 

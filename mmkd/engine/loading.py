@@ -1,4 +1,4 @@
-"""Weights of a file in a run: ``load_from`` takes what fits and says what not, ``resume`` all."""
+"""What a resumed run wants of its checkpoint: all weights, the optimiser and the schedules."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
-from logging import INFO, WARNING
+from logging import WARNING
 from typing import Any
 
 from mmengine.logging import print_log
-from torch import nn
 
 from mmkd.checkpoint import CheckpointError
-from mmkd.checkpoint.fitting import COUNTER, Fit, load_weights
-from mmkd.checkpoint.weights import OBJECTIVES
+from mmkd.checkpoint.fitting import COUNTER, Fit
 
 
 def revised(checkpoint: dict, revise_keys: list) -> dict:
@@ -30,46 +28,6 @@ def revised(checkpoint: dict, revise_keys: list) -> dict:
     if hasattr(state, '_metadata'):
         renamed._metadata = state._metadata  # type: ignore[attr-defined]
     return dict(checkpoint, state_dict=renamed)
-
-
-def load_some(
-    model: nn.Module, state: Mapping, source: str, prefix: str = '', strict: bool = False
-) -> None:
-    """Load what fits; one line if that is all, three if it is not.
-
-    Raises:
-        ValueError: nothing fits, or with ``strict`` not all.
-    """
-    fit = load_weights(model, state, prefix)
-    fit = replace(fit, missing=[k for k in fit.missing if not k.startswith(OBJECTIVES)])
-    lost, own = {*fit.missing, *fit.shapes}, [k for k in model.state_dict() if _says_much(k)]
-    if all(key in lost for key in own):
-        raise ValueError(_nothing_fits(fit, list(state), own, source))
-    lines = fit.without([COUNTER]).lines()
-    count = f'all {fit.total}' if not lost else f'{fit.loaded} of {fit.total}'
-    under = f", found under '{prefix}'" if prefix else ''
-    head = f'load_from {source}: {count} weights of {fit.model} were loaded{under}'
-    text = '\n'.join([head, *lines[:1], *(['; '.join(lines[1:])] if lines[1:] else [])])
-    if strict and lines:
-        raise ValueError(f'load_checkpoint(strict=True) wants all weights, but {text}')
-    print_log(text, logger='current', level=WARNING if lines else INFO)
-
-
-def _says_much(key: str) -> bool:
-    return not (re.search(COUNTER, key) or key.startswith(OBJECTIVES))
-
-
-def _nothing_fits(fit: Fit, keys: list[str], own: list[str], source: str) -> str:
-    hint = 'Is it the checkpoint of another model?'
-    if fit.part:
-        hint = (
-            f'They are those of its {fit.part} alone: give that '
-            f"init_cfg=dict(type='Pretrained', checkpoint='{source}') instead of load_from."
-        )
-    return (
-        f'load_from {source}: none of its {len(keys)} weights ({", ".join(keys[:2])}, …) fits '
-        f'{fit.model}, which needs {", ".join(own[:2])}, …. {hint}'
-    )
 
 
 def check_complete(fit: Fit, source: str) -> None:

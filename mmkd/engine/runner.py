@@ -26,15 +26,16 @@ from mmengine.runner.base_loop import BaseLoop
 from torch import distributed as torch_dist
 from torch import nn
 
-from mmkd.checkpoint import atomic_file, check_file, local_file, read_checkpoint, refuse_not_finite
+from mmkd.checkpoint import atomic_file, check_file, local_file, read_checkpoint
 from mmkd.checkpoint.fitting import load_weights, weights_for
 from mmkd.checkpoint.newest import check_resumable, newest_checkpoint
+from mmkd.checkpoint.partial import load_some
 from mmkd.datasets.guard import building
 from mmkd.engine.checkpoint_hook import CheckpointHook
 from mmkd.engine.early_stopping import EarlyStoppingHook
 from mmkd.engine.finite_hook import FiniteHook
 from mmkd.engine.in_vain import check_settings
-from mmkd.engine.loading import check_complete, check_optimiser_state, load_some, revised
+from mmkd.engine.loading import check_complete, check_optimiser_state, revised
 from mmkd.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmkd.engine.optimizers import build_optimizers, check_same_optimizers, schedules
 from mmkd.engine.random_state import RandomStateHook
@@ -188,8 +189,6 @@ class Runner(MMRunner):
         checkpoint['state_dict'], prefix = weights_for(model, checkpoint, filename)
         if self._resume:
             check_complete(load_weights(model, checkpoint['state_dict'], prefix), filename)
-        else:
-            refuse_not_finite(checkpoint['state_dict'], filename)
         averages = [] if self._resume else [h for h in self.hooks if isinstance(h, EMAHook)]
         for hook in self.hooks:
             if hook not in averages:
@@ -197,7 +196,7 @@ class Runner(MMRunner):
         if self._resume:
             load_weights(model, checkpoint['state_dict'])  # hooks may have exchanged some
         else:
-            load_some(model, checkpoint['state_dict'], filename, prefix, strict)
+            load_some(model, checkpoint, filename, prefix=prefix, strict=strict)
         for hook in averages:  # they start from the whole model, whatever the file gave
             whole = dict(checkpoint, state_dict=model.state_dict())
             hook.after_load_checkpoint(self, checkpoint=whole)

@@ -50,9 +50,9 @@ def class_heads(model: nn.Module) -> dict[str, nn.Module]:
     """Heads (and losses in them) that were told a number of classes, by path.
 
     Left out are RPNs, masks without classes, heads for labels of another kind (HTC's stuff,
-    depth) and open-vocabulary detectors, whose outputs belong to words.
+    depth) and open-vocabulary models, whose outputs belong to words.
     """
-    if getattr(model, 'language_model', None) is not None:
+    if any(getattr(model, part, None) is not None for part in ('language_model', 'text_encoder')):
         return {}
     return {path: m for path, m in model.named_modules() if _is_class_head(path, m)}
 

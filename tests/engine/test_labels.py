@@ -192,7 +192,8 @@ def test_a_channel_without_a_name_is_reported(log):
     assert "student's decode_head has one class more than the 2 of the training data" in log.text
 
 
-def test_what_numbers_no_classes_is_not_asked():
+@pytest.mark.parametrize('part', ['language_model', 'text_encoder'])
+def test_what_numbers_no_classes_is_not_asked(part):
     words = build_model(tiny_retinanet())
-    words.language_model = object()
+    setattr(words, part, object())
     check_labels(runner_of(NAMES[:1]), words)
