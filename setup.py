@@ -47,6 +47,7 @@ setup(
     install_requires=requirements('runtime.txt'),
     extras_require={
         'openmmlab': ['torch>=2.6', *requirements('openmmlab.txt')],
+        'safetensors': ['safetensors'],
         'tests': requirements('tests.txt'),
     },
     cmdclass={'build_py': BuildWithConfigs},

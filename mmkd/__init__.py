@@ -9,11 +9,12 @@ from mmkd.version import __version__
 
 check_environment()  # before anything that a wrong version would break with a worse message
 
-from mmkd.checkpoint import guard_stock_loaders  # noqa: E402
+from mmkd.checkpoint import guard_file_handlers, guard_stock_loaders  # noqa: E402
 from mmkd.config import install_scopes  # noqa: E402
 
 install_scopes()
 guard_stock_loaders()
+guard_file_handlers()
 
 from mmkd.distiller import Distiller  # noqa: E402
 from mmkd.objective import Objective, PairObjective  # noqa: E402

@@ -1,12 +1,14 @@
 """Checkpoints as data: found, judged and read without running them, and written at once."""
 
+from mmkd.checkpoint.annotations import guard_file_handlers
 from mmkd.checkpoint.choosing import newest_in, weights_of
 from mmkd.checkpoint.errors import CheckpointError
 from mmkd.checkpoint.finding import local_file
 from mmkd.checkpoint.finite import not_finite, refuse_not_finite
 from mmkd.checkpoint.inspecting import check_file, find_damage
-from mmkd.checkpoint.reading import read_checkpoint, read_file, trust_checkpoints
+from mmkd.checkpoint.reading import read_checkpoint, read_file
 from mmkd.checkpoint.stock import guard_stock_loaders
+from mmkd.checkpoint.trust import trust_checkpoints, trusted
 from mmkd.checkpoint.weights import dataset_meta_of
 from mmkd.checkpoint.writing import atomic_file
 
@@ -16,6 +18,7 @@ __all__ = [
     'check_file',
     'dataset_meta_of',
     'find_damage',
+    'guard_file_handlers',
     'guard_stock_loaders',
     'local_file',
     'newest_in',
@@ -25,4 +28,5 @@ __all__ = [
     'refuse_not_finite',
     'trust_checkpoints',
     'weights_of',
+    'trusted',
 ]

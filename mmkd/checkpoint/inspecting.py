@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from mmkd.checkpoint.archives import check_archive
 from mmkd.checkpoint.errors import CheckpointError, first_line
 
 _FOREIGN = (
@@ -25,23 +26,49 @@ def check_file(path: str) -> None:
 
     Raises:
         FileNotFoundError: there is no such file.
-        CheckpointError: a directory, empty, of another kind, or cut short.
+        CheckpointError: no regular file, empty, of another kind, or cut short.
     """
+    _check_regular(path)
+    head = _head_of(path)
+    if not head:
+        raise CheckpointError(f'checkpoint {path} is empty. Copy or download it again.')
+    if head.startswith(b'PK'):
+        check_archive(path)
+    elif not head.startswith(b'\x80') and not _begins_safetensors(head):
+        kind, hint = _kind_of(head)
+        raise CheckpointError(f'{path} is {kind}, not a PyTorch checkpoint. {hint}'.strip())
+
+
+def _check_regular(path: str) -> None:
+    """A pipe would be waited for, and a device read without end."""
     if not os.path.exists(path):
         near = sorted(p.name for p in Path(path).parent.glob('*.pth'))[:6]
         hint = f' Beside it: {", ".join(near)}.' if near else ''
         raise FileNotFoundError(f'checkpoint {path} does not exist.{hint}')
     if os.path.isdir(path):
         raise CheckpointError(f'checkpoint {path} is a directory; a file is needed.')
+    if not os.path.isfile(path):
+        raise CheckpointError(
+            f'checkpoint {path} is no regular file but a pipe, socket or device. Copy what it '
+            'gives to a file.'
+        )
+
+
+def _head_of(path: str) -> bytes:
+    if not os.path.getsize(path):  # also what /proc makes up
+        return b''
     with open(path, 'rb') as file:
-        head = file.read(512)
-    if not head:
-        raise CheckpointError(f'checkpoint {path} is empty. Copy or download it again.')
-    if head.startswith(b'PK'):
-        _check_archive(path)
-    elif not head.startswith(b'\x80'):
-        kind, hint = _kind_of(head)
-        raise CheckpointError(f'{path} is {kind}, not a PyTorch checkpoint. {hint}'.strip())
+        return file.read(512)
+
+
+def is_safetensors(path: str) -> bool:
+    """Whether the file begins as those of the safetensors format do."""
+    return _begins_safetensors(_head_of(path))
+
+
+def _begins_safetensors(head: bytes) -> bool:
+    """The length of a JSON mapping, in eight bytes, and the mapping."""
+    return head[8:10] in (b'{"', b'{ ', b'{}')
 
 
 def _kind_of(head: bytes) -> tuple[str, str]:
@@ -51,26 +78,9 @@ def _kind_of(head: bytes) -> tuple[str, str]:
     text = head.lstrip().lower()
     if text.startswith((b'<!doctype', b'<html', b'<?xml', b'<head')):
         return 'a web page', 'The download address probably answered with an error page.'
-    if head[8:10] == b'{"':
-        return 'a safetensors file', 'Convert it with safetensors.torch.load_file + torch.save.'
     if not any(byte < 9 for byte in head):
         return f'a text file starting with {head[:30]!r}', ''
     return f'a file of unknown kind starting with {head[:8]!r}', ''
-
-
-def _check_archive(path: str) -> None:
-    if not zipfile.is_zipfile(path):
-        raise CheckpointError(
-            f'{path} is truncated: its end is missing. Copy or download it again.'
-        )
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-    if not any(name.endswith('data.pkl') for name in names):
-        raise CheckpointError(f'{path} is a zip archive, not a PyTorch checkpoint.')
-    if any(name.endswith('constants.pkl') for name in names):
-        raise CheckpointError(
-            f'{path} is a TorchScript archive, not a checkpoint. Save model.state_dict() instead.'
-        )
 
 
 def find_damage(path: str) -> str | None:

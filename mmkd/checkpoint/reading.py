@@ -11,18 +11,14 @@ import torch
 from mmengine.logging import print_log
 from mmengine.runner import checkpoint as mm
 
-from mmkd.checkpoint.errors import CheckpointError, first_line
+from mmkd.checkpoint.archives import survey
+from mmkd.checkpoint.errors import CheckpointError, damage, first_line
 from mmkd.checkpoint.finding import local_file
-from mmkd.checkpoint.inspecting import check_file
-from mmkd.checkpoint.unpickling import load_safely, unsafe_names
-
-_trusted = False
-
-
-def trust_checkpoints(on: bool = True) -> None:
-    """Let every later :func:`read_checkpoint` run the code in a file (``--trust-checkpoint``)."""
-    global _trusted
-    _trusted = on
+from mmkd.checkpoint.inspecting import check_file, is_safetensors
+from mmkd.checkpoint.safetensors import read_safetensors
+from mmkd.checkpoint.scanning import Contents
+from mmkd.checkpoint.trust import trusted
+from mmkd.checkpoint.unpickling import Unsafe, exists_here, load_safely, misused_names, unsafe_names
 
 
 def read_checkpoint(
@@ -59,7 +55,7 @@ def read_file(
     source = os.fspath(source)
     with local_file(source) as path:
         check_file(path)
-        content = _load(path, map_location, trust or _trusted, mmap)
+        content = _load(path, map_location, trust or trusted(), mmap)
     if not isinstance(content, dict):
         return content
     if source.startswith('mmcls://'):
@@ -70,32 +66,61 @@ def read_file(
     return content
 
 
-def _load(path: str, map_location: Any, trusted: bool, mmap: bool) -> Any:
+def _load(path: str, map_location: Any, trust: bool, mmap: bool) -> Any:
     if map_location is None and not torch.cuda.is_available():
         map_location = 'cpu'
+    if is_safetensors(path):
+        return read_safetensors(path, map_location)
+    contents = _survey(path)
+    names = unsafe_names(contents)
+    if not names:
+        try:
+            return load_safely(path, map_location, mmap)
+        except Unsafe as error:
+            names = [str(error)]
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # noqa: BLE001  damaged bytes can raise anything
+            if contents.protocol == 2 or not isinstance(error, pickle.UnpicklingError):
+                raise CheckpointError(damage(path, error)) from None
+            names = [f'pickle protocol {contents.protocol}']
+    if not contents.intact:
+        wrong = pickle.UnpicklingError('its pickle does not fit its checksum')
+        raise CheckpointError(damage(path, wrong))
+    if contents.names & set(names) and not trust and not any(map(exists_here, names)):
+        raise CheckpointError(
+            f'{path} is damaged, or made for a package that is missing: it names '
+            f'{", ".join(names[:8])}, which is not installed here. Copy it again, or ask for a '
+            'file with weights only.'
+        )
+    return _load_trusted(path, map_location, names, trust)
+
+
+def _survey(path: str) -> Contents:
+    """What the file would do, if it is one whole file of torch.save."""
     try:
-        return load_safely(path, map_location, mmap)
-    except pickle.UnpicklingError as error:
-        return _load_trusted(path, map_location, error, trusted)
-    except (MemoryError, torch.OutOfMemoryError):
+        contents = survey(path)
+        odd = contents.odd + [f'{name} would be called' for name in misused_names(contents)]
+        if odd and not unsafe_names(contents):
+            raise pickle.UnpicklingError(odd[0])
+    except CheckpointError:
         raise
     except Exception as error:  # noqa: BLE001  damaged bytes can raise anything
-        raise CheckpointError(_damage(path, error)) from None
+        raise CheckpointError(damage(path, error)) from None
+    return contents
 
 
-def _load_trusted(path: str, map_location: Any, error: Exception, trusted: bool) -> Any:
+def _load_trusted(path: str, map_location: Any, names: list[str], trust: bool) -> Any:
     """Load what the safe reader refused, or say why not."""
-    names = unsafe_names(path, error)
-    if not names:
-        raise CheckpointError(_damage(path, error)) from None
-    if not trusted:
+    needed = ', '.join(names[:8])
+    if not trust:
         raise CheckpointError(
-            f'{path} is refused: loading it needs {names}, and a pickle that asks for more than '
+            f'{path} is refused: loading it needs {needed}, and a pickle that asks for more than '
             'tensors and plain values can run any program. If you trust whoever made the file, '
             'pass --trust-checkpoint.'
-        ) from None
+        )
     print_log(
-        f'{path} needs {names}; loaded all the same, because it was declared trusted.',
+        f'{path} needs {needed}; loaded all the same, because it was declared trusted.',
         logger='current',
         level=logging.WARNING,
     )
@@ -105,9 +130,3 @@ def _load_trusted(path: str, map_location: Any, error: Exception, trusted: bool)
         raise CheckpointError(
             f'{path} needs code that is not installed here: {first_line(missing)}.'
         ) from None
-
-
-def _damage(path: str, error: Exception) -> str:
-    if 'magic number' in str(error):
-        return f'{path} is a pickle, but not one written by torch.save.'
-    return f'{path} is truncated or damaged ({first_line(error)}). Copy or download it again.'

@@ -31,7 +31,7 @@ class Net(BaseModel):
         return dict(loss=(self.body(torch.stack(inputs)) ** 2).mean())
 
 
-def make(folder, **changes):
+def make(folder, kind=Runner, **changes):
     changes = dict(changes)
     save = changes.pop('save', {})
     cfg = dict(
@@ -49,7 +49,7 @@ def make(folder, **changes):
         log_level='WARNING',
         experiment_name=next(names),
     )
-    return Runner(**(cfg | changes))
+    return kind(**(cfg | changes))
 
 
 def log_of(runner):

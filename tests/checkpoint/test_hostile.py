@@ -1,0 +1,148 @@
+"""Every way into mmkd times every kind of hostile file: nothing runs, nothing outside changes."""
+
+import shutil
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from hostile_files import HARMLESS, REFUSED
+from mmengine.config import ConfigDict
+from mmengine.model import BaseModule
+from mmengine.runner import CheckpointLoader, load_checkpoint
+from mmengine.runner import Runner as MMRunner
+from mmengine.runner import runner as mm_runner
+from torch import nn
+
+from mmkd.checkpoint import CheckpointError, read_checkpoint
+from mmkd.datasets.samplers import SuperClassUniformSampler
+from mmkd.registry import MODELS
+from mmkd.teacher import Teacher, load_strictly
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'engine'))
+from runner_toys import Net, make  # noqa: E402
+
+EMA = dict(type='EMAHook')
+SAVE_BEST = dict(save_best='score', rule='greater', max_keep_ckpts=1)
+SEGMENTOR = dict(
+    type='mmseg.EncoderDecoder',
+    backbone=dict(
+        type='mmseg.ResNet', depth=18, stem_channels=2, base_channels=2, out_indices=(3,)
+    ),
+    decode_head=dict(type='mmseg.FCNHead', in_channels=16, channels=2, num_classes=2, num_convs=1),
+)
+
+
+class Part(BaseModule):
+    """A backbone, neck or head with weights of its own."""
+
+    def __init__(self, **init_cfg):
+        super().__init__(dict(type='Pretrained', **init_cfg))
+        self.body = nn.Sequential(nn.Linear(2, 2))
+
+
+def run(path, folder, **changes):
+    """Train from the file; what is saved then may replace older checkpoints."""
+    make(folder, save=SAVE_BEST, load_from=str(path), **changes).train()
+
+
+def automatic(path, folder):
+    folder.mkdir()
+    path.rename(folder / 'epoch_1.pth')
+    runner = make(folder, save=SAVE_BEST, resume=True)
+    if runner._resume_from is None:
+        raise CheckpointError('stepped over')
+    runner.train()
+
+
+def stock_run(path, folder):
+    """mmengine's own Runner, in a program that imports mmkd."""
+    runner = make(folder, kind=MMRunner, load_from=str(path), resume=True)
+    runner.load_or_resume()
+
+
+def segmentor(path, folder):
+    MODELS.build(ConfigDict(SEGMENTOR, pretrained=str(path))).init_weights()
+
+
+ENTRIES = {
+    'read_checkpoint': lambda path, folder: read_checkpoint(path),
+    'mapped into memory': lambda path, folder: read_checkpoint(path, mmap=True),
+    'teacher': lambda path, folder: Teacher(Net(), str(path)),
+    'tools/test.py': lambda path, folder: load_strictly(Net(), str(path), who='test'),
+    'load_from': run,
+    '--resume FILE': lambda path, folder: run(path, folder, resume=True),
+    '--resume': automatic,
+    'EMA': lambda path, folder: run(path, folder, resume=True, custom_hooks=[EMA]),
+    'stock Runner': stock_run,
+    'pretrained part': lambda path, folder: Part(checkpoint=str(path)).init_weights(),
+    'prefix': lambda path, folder: Part(checkpoint=str(path), prefix='body').init_weights(),
+    'pretrained segmentor': segmentor,
+    'CheckpointLoader': lambda path, folder: CheckpointLoader.load_checkpoint(str(path)),
+    'load_checkpoint': lambda path, folder: load_checkpoint(Net(), str(path)),
+    'embeddings': lambda path, folder: SuperClassUniformSampler(range(4), 2, str(path)),
+}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(mm_runner, 'collect_env', dict)
+
+
+@pytest.fixture(scope='module')
+def files(tmp_path_factory):
+    """One file of each kind, the marker of all of them, and files of somebody else."""
+    folder = tmp_path_factory.mktemp('files')
+    (folder / 'outside').mkdir()
+    (folder / 'outside' / 'best_score_epoch_1.pth').write_text('precious')
+    (folder / 'outside.pth').write_text('precious')
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # TorchScript is old
+        for kind, write in (REFUSED | HARMLESS).items():
+            write(folder / f'{kind}.pth', folder / 'marker')
+    return folder
+
+
+@pytest.fixture
+def attempt(files, tmp_path):
+    """Call with an entry and a kind of file; fails if anything ran or changed outside."""
+
+    def call(entry, kind):
+        path = tmp_path / 'file.pth'
+        shutil.copy(files / f'{kind}.pth', path)
+        before = snapshot(files)
+        try:
+            ENTRIES[entry](path, tmp_path / 'run')
+        finally:
+            assert snapshot(files) == before
+
+    return call
+
+
+def snapshot(folder):
+    return {path: path.lstat().st_mtime_ns for path in folder.rglob('*')}
+
+
+@pytest.mark.parametrize('kind', REFUSED)
+@pytest.mark.parametrize('entry', ENTRIES)
+def test_files_that_would_run_something_are_refused(attempt, entry, kind):
+    with pytest.raises(CheckpointError):
+        attempt(entry, kind)
+
+
+@pytest.mark.parametrize('kind', HARMLESS)
+@pytest.mark.parametrize('entry', [e for e in ENTRIES if e != 'embeddings'])
+def test_what_a_checkpoint_says_is_not_done(attempt, entry, kind):
+    attempt(entry, kind)
+
+
+@pytest.mark.parametrize(
+    'kind', ['zip', 'old format', 'zip, protocol 4', 'getattr', 'array of objects', 'module']
+)
+def test_these_files_do_run_something_where_nobody_looks(tmp_path, kind):
+    """Else the matrix would prove nothing."""
+    path, marker = tmp_path / 'file.pth', tmp_path / 'marker'
+    REFUSED[kind](path, marker)
+    torch.load(path, weights_only=False)
+    assert marker.exists()
