@@ -3,15 +3,22 @@
 Each function of ``REFUSED`` and ``HARMLESS`` writes one file; what it would run creates ``marker``.
 """
 
+import copy
+import functools
 import pickle
 import struct
+import tempfile
+import unittest.mock
 import zipfile
-from collections import OrderedDict
 
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.runner import runner as mm_runner
+from runner_toys import make
 from torch import nn
+
+from mmkd.checkpoint import read_checkpoint
 
 MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001
 DTYPE_STATE = (3, '|', None, None, None, -1, -1, 63)
@@ -43,12 +50,24 @@ def code(marker):
     return f'open({str(marker)!r}, "w").close()'
 
 
-def contents(extra, **hub):
-    """A checkpoint of the toy run as mmengine writes it, with something else in ``meta``."""
-    state = OrderedDict((f'body.0.{k}', v) for k, v in nn.Linear(2, 2).state_dict().items())
-    hub = dict(log_scalars={}, runtime_info=hub, resumed_keys=dict.fromkeys(hub, True))
-    meta = dict(epoch=0, iter=0, seed=0, extra=extra)
-    return dict(state_dict=state, meta=meta, message_hub=hub)
+@functools.cache
+def finished():
+    """What the toy run saves after its first epoch."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        unittest.mock.patch.object(mm_runner, 'collect_env', dict),
+    ):
+        make(folder, train_cfg=dict(by_epoch=True, max_epochs=1)).train()
+        return read_checkpoint(f'{folder}/epoch_1.pth')
+
+
+def contents(extra, **info):
+    """That checkpoint with something else in ``meta`` and in what it says of the run."""
+    checkpoint = copy.deepcopy(finished())
+    checkpoint['meta'].update(extra=extra)
+    checkpoint['message_hub']['runtime_info'].update(info)
+    checkpoint['message_hub']['resumed_keys'].update(dict.fromkeys(info, True))
+    return checkpoint
 
 
 def zipped(path, pickled):
