@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +36,17 @@ def set_state(state: dict) -> None:
     torch.set_rng_state(as_tensor(state['torch']))
     if 'cuda' in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(as_tensor(state['cuda']))
+
+
+def is_state(state: Any) -> bool:
+    """Whether :func:`get_state` may have given it; with another, NumPy reads beyond its memory."""
+    try:
+        position, has_gauss, cached = state['numpy_rest']
+        sizes = len(state['numpy']), len(state['python'])
+        given = (type(position), type(has_gauss), type(cached)) == (int, int, float)
+        return given and sizes == (4 * 624, 4 * 625) and 0 <= position <= 624
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 def torch_state() -> bytes:

@@ -14,7 +14,8 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from torch import nn
 
-from mmkd.engine.generators import get_state, set_state, warn
+from mmkd.checkpoint import CheckpointError
+from mmkd.engine.generators import get_state, is_state, set_state, warn
 from mmkd.engine.module_state import get_module_state, set_module_state
 from mmkd.registry import HOOKS
 
@@ -77,6 +78,7 @@ class RandomStateHook(Hook):
                 f'{get_world_size()}: it does not repeat the numbers of the interrupted run.'
             )
         mine = ranks[rank] if rank < len(ranks) else _stranger(ranks[0])
+        _check_sane(mine, checkpoint['meta']['iter'])
         self.pending = dict(state, **mine)
         set_module_state(_bare(runner.model), mine.get('modules') or {})
         # What this run is told it hands on: it has not seen it happen.
@@ -93,6 +95,21 @@ class RandomStateHook(Hook):
             )
             restore(runner, self.pending)
             self.pending = None
+
+
+def _check_sane(mine: dict, iterations: int) -> None:
+    """Stop at states that would crash the process or keep it counting.
+
+    Raises:
+        CheckpointError: no run has written them.
+    """
+    main, data = mine['main'], mine['data'] or dict(consumed=0, workers={})
+    states = [*data['workers'].values(), *([] if main is None else [main])]
+    if not all(map(is_state, states)) or not 0 <= data['consumed'] <= iterations:
+        raise CheckpointError(
+            'The random states in the checkpoint are damaged: no run writes such ones. Resume from '
+            'another checkpoint, or train from its weights, with load_from and without --resume.'
+        )
 
 
 def restore(runner: Any, point: dict) -> None:

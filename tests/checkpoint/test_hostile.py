@@ -1,13 +1,14 @@
 """Every way into mmkd times every kind of hostile file: nothing runs, nothing outside changes."""
 
+import copy
 import shutil
 import warnings
 
 import pytest
 import torch
-from hostile_files import HARMLESS, REFUSED
+from hostile_files import HARMLESS, REFUSED, finished
 from mmengine.config import ConfigDict
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, Sequential
 from mmengine.runner import CheckpointLoader, load_checkpoint
 from mmengine.runner import Runner as MMRunner
 from mmengine.runner import runner as mm_runner
@@ -33,9 +34,15 @@ SEGMENTOR = dict(
 class Part(BaseModule):
     """A backbone, neck or head with weights of its own."""
 
-    def __init__(self, **init_cfg):
-        super().__init__(dict(type='Pretrained', **init_cfg))
+    def __init__(self, path):
+        super().__init__(dict(type='Pretrained', checkpoint=str(path)))
         self.body = nn.Sequential(nn.Linear(2, 2))
+
+
+def with_prefix(path, folder):
+    Sequential(
+        nn.Linear(2, 2), init_cfg=dict(type='Pretrained', prefix='body', checkpoint=str(path))
+    ).init_weights()
 
 
 def run(path, folder, **changes):
@@ -72,13 +79,17 @@ ENTRIES = {
     '--resume': automatic,
     'EMA': lambda path, folder: run(path, folder, resume=True, custom_hooks=[EMA]),
     'stock Runner': stock_run,
-    'pretrained part': lambda path, folder: Part(checkpoint=str(path)).init_weights(),
-    'prefix': lambda path, folder: Part(checkpoint=str(path), prefix='body').init_weights(),
+    'pretrained part': lambda path, folder: Part(path).init_weights(),
+    'prefix': with_prefix,
     'pretrained segmentor': segmentor,
     'CheckpointLoader': lambda path, folder: CheckpointLoader.load_checkpoint(str(path)),
     'load_checkpoint': lambda path, folder: load_checkpoint(Net(), str(path)),
     'embeddings': lambda path, folder: SuperClassUniformSampler(range(4), 2, str(path)),
 }
+
+
+#: entries that want another file than a checkpoint of the toy run
+OTHER = ('embeddings', 'pretrained segmentor')
 
 
 @pytest.fixture(autouse=True)
@@ -128,9 +139,35 @@ def test_files_that_would_run_something_are_refused(attempt, entry, kind):
 
 
 @pytest.mark.parametrize('kind', HARMLESS)
-@pytest.mark.parametrize('entry', [e for e in ENTRIES if e != 'embeddings'])
+@pytest.mark.parametrize('entry', [name for name in ENTRIES if name not in OTHER])
 def test_what_a_checkpoint_says_is_not_done(attempt, entry, kind):
     attempt(entry, kind)
+
+
+def spoil(path, **changes):
+    """Change what the checkpoint says of its generators."""
+    checkpoint = finished() | dict(random_state=copy.deepcopy(finished()['random_state']))
+    mine = checkpoint['random_state']['ranks'][0]
+    for part, change in changes.items():
+        mine[part].update(change)
+    torch.save(checkpoint, path)
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        dict(main=dict(numpy_rest=(10**8, 0, 0.0))),  # NumPy would read there
+        dict(main=dict(numpy_rest=(-1, 0, 0.0))),
+        dict(main=dict(numpy_rest='text')),
+        dict(main=dict(numpy=b'')),
+        dict(data=dict(consumed=10**15)),  # which would be counted to
+        dict(data=dict(workers={0: dict(numpy_rest=(10**8, 0, 0.0))})),
+    ],
+)
+def test_generators_are_not_led_astray(tmp_path, changes):
+    spoil(tmp_path / 'file.pth', **changes)
+    with pytest.raises(CheckpointError, match='random states in the checkpoint are damaged'):
+        run(tmp_path / 'file.pth', tmp_path / 'run', resume=True)
 
 
 @pytest.mark.parametrize(
