@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from mmkd.borrowed import Borrower
 from mmkd.engine.guard import Guard
 from mmkd.engine.timing import StepTimer
-from mmkd.functional import check_number
 from mmkd.names import check_flags, did_you_mean, match_options, options_of
 from mmkd.objective import Objective
 from mmkd.operators import respect_strides
@@ -21,6 +20,7 @@ from mmkd.probe import untouched_random_state
 from mmkd.registry import MODELS
 from mmkd.schedule import Progress
 from mmkd.tap import Recorder, Side, Trace, require_gradient
+from mmkd.task_weight import check_number_or_mapping, scale_task
 from mmkd.teacher import Teacher, build_model
 
 
@@ -73,7 +73,7 @@ class Distiller(Borrower):
         for objective in named.values():
             if objective.weight.is_zero:
                 objective.requires_grad_(False)
-        self.task_weight = _check_task_weight(task_weight)
+        self.task_weight = check_number_or_mapping(task_weight)
         self.guard = Guard.of(preflight)
         self.timer = StepTimer()
         self.recorder = Recorder(built, self.plan.student_taps())
@@ -192,29 +192,6 @@ def _keep_alive(name: str, objective: nn.Module) -> dict[str, Tensor]:
     if not trained:
         return {}
     return {f'kd.{name}.loss': sum(p.sum() * 0.0 for p in trained)}
-
-
-def scale_task(losses: dict[str, Any], weight: Any) -> dict[str, Any]:
-    """Scale the student's own losses; a factor of 1 leaves the very tensors alone."""
-
-    def factor(key: str) -> float:
-        if not isinstance(weight, Mapping):
-            return weight if 'loss' in key else 1.0
-        found = [w for part, w in weight.items() if part.casefold() in key.casefold()]
-        return found[0] if found and 'loss' in key else 1.0
-
-    def scale(value: Any, by: float) -> Any:
-        return [v * by for v in value] if isinstance(value, (list, tuple)) else value * by
-
-    return {k: v if factor(k) == 1 else scale(v, factor(k)) for k, v in losses.items()}
-
-
-def _check_task_weight(weight: Any) -> Any:
-    """A number of at least 0, or a mapping to such numbers."""
-    numbers = weight if isinstance(weight, Mapping) else {'': weight}
-    for key, number in numbers.items():
-        check_number('', f'task_weight {key}'.strip(), number, 0)
-    return dict(weight) if isinstance(weight, Mapping) else weight
 
 
 def build_teachers(teacher: Any) -> dict[str, Teacher]:

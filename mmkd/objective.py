@@ -50,6 +50,8 @@ class Objective(nn.Module):
     compares_classes: ClassVar[bool | None] = None
     #: is zero when student and teacher agree and adapters are identities
     zero_at_equality: ClassVar[bool] = True
+    #: attribute that holds the factor of a loss, by the loss's key; where it is 0 nothing is judged
+    term_factors: ClassVar[Mapping[str, str]] = {}
     #: losses, by key, that train what it learns itself and must not reach the student
     own_losses: ClassVar[tuple[str, ...]] = ()
     #: config of an optimiser of its own for what it learns; None leaves that to the student's
@@ -92,6 +94,16 @@ class Objective(nn.Module):
     def inherit(self, student: nn.Module, teacher: nn.Module | None) -> None:
         """Give the student weights of the teacher; at build, and once more when training begins,
         after the student was initialised or loaded."""
+
+    def factor_of(self, key: str) -> float:
+        """The factor that the config gives the loss ``key``, 1 where it has none of its own."""
+        name, _, item = self.term_factors.get(key, '').partition('.')
+        value: Any = getattr(self, name) if name else 1.0
+        return value[item] if item else value
+
+    def check_task_weight(self, task_weight: float | Mapping[str, float]) -> None:
+        """See the factors of the student's own losses once, before the first step; raise ValueError
+        where the method's equation has others."""
 
     def check_dataset(self, dataset: Any) -> None:
         """See the training set once, before the first step; raise ValueError where it cannot do."""

@@ -9,9 +9,10 @@ from mmengine.optim import build_optim_wrapper
 from torch import nn
 
 import mmkd
-from mmkd.distiller import Distiller, scale_task
+from mmkd.distiller import Distiller
 from mmkd.objective import Objective, PairObjective
 from mmkd.registry import MODELS
+from mmkd.task_weight import scale_task
 from mmkd.teacher import Teacher, build_model
 from mmkd.testing import (
     ToyNet,

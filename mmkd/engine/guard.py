@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from logging import WARNING
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,12 +13,18 @@ from torch import Tensor, nn
 from mmkd.engine.finite import all_values, check_losses, check_teachers, task_losses
 from mmkd.families import family_of, segmentor
 from mmkd.functional import check_number
-from mmkd.names import did_you_mean, match_options, options_of
+from mmkd.names import match_options, options_of
 from mmkd.tap import Trace
+from mmkd.task_weight import check_known
 
 if TYPE_CHECKING:
     from mmkd.distiller import Distiller
     from mmkd.engine.finite import GradientWatch
+
+#: share of the total loss from which on a term is mentioned
+SHARE = 0.9
+#: batches without ground truth after which a term that needs some is no longer waited for
+PATIENCE = 200
 
 
 class Guard:
@@ -27,11 +34,14 @@ class Guard:
     In every step all losses must be finite. In the first ``steps`` steps in which an objective
     takes part, the teacher's taps must be finite and each of its losses must depend on the
     student, or, for its ``own_losses``, on what it learns itself and not on the student; after
-    them, each must have been non-zero with a non-zero gradient at least once.
+    them, each must have been non-zero with a non-zero gradient at least once. A batch without
+    ground truth says nothing about a term that was zero in it, and a term whose factor is 0 in the
+    config is not judged.
 
     Args:
         steps (int): guarded steps of each objective, 0 for none.
-        ratio (float): a term above ``ratio`` times the task loss is reported once.
+        ratio (float): a term above ``ratio`` times the task loss is reported once, as is one that
+            makes up nine tenths of the total.
         score (int): validation samples for the teacher's score, read by PreflightHook.
     """
 
@@ -44,6 +54,7 @@ class Guard:
         self.batches = 0
         self.alive: set[str] = set()
         self.reported: set[str] = set()
+        self.waited: dict[str, int] = {}
 
     @classmethod
     def of(cls, preflight: bool | Mapping[str, Any]) -> Guard:
@@ -89,37 +100,58 @@ class Guard:
         else:
             self.watch.expect(named)
         if self.steps and self.batches == 1:
-            check_task_weight(distiller.task_weight, task)
+            check_known(distiller.task_weight, task)
         for name, trace in traces.items():
             objective = distiller.objectives[name]
             losses = {k: v for k, v in terms[name].items() if k.startswith(f'kd.{name}.loss')}
             own = {k: v for k, v in losses.items() if k.rpartition('.')[2] in objective.own_losses}
             students = {k: v for k, v in losses.items() if k not in own}
-            self._check_ratio(students, task)
+            self._check_ratio(students, task, terms)
             if name not in guarded:
                 continue
             self._check_gradient(name, students, trace, distiller)
             self._check_own(name, own, trace, objective)
-            if not objective.needs_ground_truth or has_ground_truth(trace.samples):
-                self.seen[name] = self.seen.get(name, 0) + 1
+            judged = [k for k in losses if objective.factor_of(k.rpartition('.')[2])]
+            self._count(name, judged, trace, distiller.student)
             if self.seen.get(name) == self.steps:
-                self._conclude(name, losses)
+                self._conclude(name, judged, terms[name])
 
-    def _check_ratio(self, losses: Mapping[str, Tensor], task: Mapping[str, Any]) -> None:
+    def _count(self, name: str, keys: list[str], trace: Trace, student: nn.Module) -> None:
+        """Count a step that says something about every term of an objective."""
+        told = self.alive.issuperset(keys) or has_ground_truth(trace.samples, ignored(student))
+        self.waited[name] = self.waited.get(name, 0) + (not told)
+        if told or self.waited[name] > PATIENCE:
+            self.seen[name] = self.seen.get(name, 0) + 1
+
+    def _check_ratio(
+        self,
+        losses: Mapping[str, Tensor],
+        task: Mapping[str, Any],
+        terms: Mapping[str, Mapping[str, Tensor]],
+    ) -> None:
         new = [key for key in losses if key not in self.reported]
         if not new or not self.steps:
             return
-        total = sum(float(v.detach().sum()) for k, v in task_losses(task) if 'loss' in k)
+        own = sum(float(v.detach().sum()) for k, v in task_losses(task) if 'loss' in k)
+        added = [v for term in terms.values() for k, v in term.items() if '.loss' in k]
+        total = abs(own) + sum(abs(float(v.detach())) for v in added)
         for key in new:
             value = float(losses[key].detach())
-            if value > self.ratio * abs(total):
-                self.reported.add(key)
-                print_log(
+            if value > self.ratio * abs(own):
+                text = (
                     f'{key} = {value:.4g} is more than {self.ratio:g} times the task loss '
-                    f'({total:.4g}); it will drown it. Lower its weight.',
-                    logger='current',
-                    level=30,
+                    f'({own:.4g}); it will drown it. Lower its weight.'
                 )
+            elif own and value >= SHARE * total:
+                text = (
+                    f'{key} = {value:.4g} makes up {value / total:.0%} of the total loss (the task '
+                    f'loss is {own:.4g}). Whether it also pulls that hard, tools/plan.py --step '
+                    'tells.'
+                )
+            else:
+                continue
+            self.reported.add(key)
+            print_log(text, logger='current', level=WARNING)
         if self.steps and min(self.seen.values(), default=0) >= self.steps:
             self.reported.update(new)  # only the beginning is watched: it costs a sync a step
 
@@ -140,7 +172,7 @@ class Guard:
                     f'{", ".join(map(str, taps))}. Look for a detach() or a no_grad() in '
                     f"objective '{name}'."
                 )
-            felt = any(bool(g.ne(0).any()) for g in gradients if g is not None)
+            felt = _felt(key, gradients, f'the student at {", ".join(map(str, taps))}')
             if float(loss.detach()) != 0 and (felt or not leaves):
                 self.alive.add(key)
 
@@ -159,38 +191,58 @@ class Guard:
             found = [g for g in gradients[len(leaves) :] if g is not None]
             if not found:
                 raise RuntimeError(f"{key} reaches nothing that objective '{name}' learns.")
-            if any(bool(g.ne(0).any()) for g in found):
+            if _felt(key, found, f"what objective '{name}' learns"):
                 self.alive.add(key)
 
-    def _conclude(self, name: str, losses: Mapping[str, Tensor]) -> None:
-        dead = [key for key in losses if key not in self.alive]
-        if dead:
+    def _conclude(self, name: str, keys: list[str], terms: Mapping[str, Tensor]) -> None:
+        """Stop where a term never lived; that takes ``keys`` to be judged, and all ``terms``."""
+        losses = {k: v for k, v in terms.items() if k.startswith(f'kd.{name}.loss')}
+        logged = {k.rpartition('.')[2]: v for k, v in terms.items() if k not in losses}
+        dead = [key for key in keys if key not in self.alive]
+        if dead and self.waited[name] <= PATIENCE:
+            counts = ', '.join(f'{k} = {float(v.detach()):.4g}' for k, v in logged.items())
+            said = f' The last step logged {counts}.' if counts else ''
             raise RuntimeError(
                 f'{", ".join(dead)}: zero, or without a gradient, in all of the first {self.steps} '
-                'steps, so it teaches nothing. Is the student identical to the teacher, does the '
-                'mask select nothing, or is the batch too small for a loss that compares its '
-                'images? preflight=False trains all the same.'
+                f'steps, so it teaches nothing.{said} Is the student identical to the teacher, '
+                'does the mask select nothing, or is the batch too small for a loss that compares '
+                'its images? preflight=False trains all the same.'
             )
         values = ', '.join(f'{k} = {float(v.detach()):.4g}' for k, v in losses.items())
         print_log(f"preflight: objective '{name}' is live: {values}", logger='current')
 
 
-def check_task_weight(weight: Any, task: Mapping[str, Any]) -> None:
-    """Every key of a mapping must occur in the name of a loss, else ValueError."""
-    losses = [key for key in task if 'loss' in key]
-    keys = weight if isinstance(weight, Mapping) else ()
-    unused = [key for key in keys if not any(key.casefold() in n.casefold() for n in losses)]
-    if unused:
-        raise ValueError(
-            f'task_weight: no loss of the student contains {", ".join(map(repr, unused))}; it has '
-            f'{", ".join(losses)}.{did_you_mean(unused[0], losses)}'
-        )
-
-
-def has_ground_truth(samples: list) -> bool:
-    """Whether any image of the batch has a box; True where samples hold no boxes at all."""
+def has_ground_truth(samples: list, ignore_index: int = 255) -> bool:
+    """Whether any image of the batch has a box or a labelled pixel; True where samples hold
+    neither boxes nor label maps."""
     boxes = [sample.gt_instances for sample in samples if 'gt_instances' in sample]
-    return not boxes or any(len(instances) for instances in boxes)
+    if boxes:
+        return any(len(instances) for instances in boxes)
+    maps = [sample.gt_sem_seg.data for sample in samples if 'gt_sem_seg' in sample]
+    return not maps or any(bool((labels != ignore_index).any()) for labels in maps)
+
+
+def ignored(student: nn.Module) -> int:
+    """Label of pixels that do not count, of a segmentor's head."""
+    if family_of(student) != 'segmentor':
+        return 255
+    return getattr(segmentor.decode_head(student)[0], 'ignore_index', 255)
+
+
+def _felt(key: str, gradients: Sequence[Tensor | None], where: str) -> bool:
+    """Whether any gradient is not zero.
+
+    Raises:
+        FloatingPointError: one is not finite.
+    """
+    found = [g for g in gradients if g is not None]
+    if not all(bool(g.isfinite().all()) for g in found):
+        raise FloatingPointError(
+            f'{key} is finite, but its gradient is not: it reaches {where} as NaN or infinity. Look '
+            'for a root or a logarithm of zero in the objective; as a remedy lower its weight or '
+            'train without AMP.'
+        )
+    return any(bool(g.ne(0).any()) for g in found)
 
 
 def _leaves(trace: Trace, tap: Any) -> list[Tensor]:

@@ -17,8 +17,10 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from torch import nn
 
+from mmkd.engine.guard import has_ground_truth
 from mmkd.engine.labels import check_labels, check_tested
 from mmkd.engine.optimizers import key_of
+from mmkd.engine.unmoved import Reached
 from mmkd.probe import untouched_random_state
 from mmkd.registry import HOOKS
 from mmkd.schedule import Schedule
@@ -33,10 +35,13 @@ class PreflightHook(Hook):
 
     Raises:
         RuntimeError: a parameter of an objective that no optimiser updates, or the wrong one; a
-            teacher that changed after it was loaded.
+            teacher that changed after it was loaded; a part of the model without a gradient in the
+            first step.
+        ValueError: factors of the student's own losses that a method's equation does not have.
     """
 
     priority = 'LOW'
+    reached: Reached | None = None
 
     def before_train(self, runner: Any) -> None:
         model = _unwrapped(runner.model)
@@ -52,6 +57,8 @@ class PreflightHook(Hook):
                 teacher = model.plan.teacher_of(objective)
                 objective.inherit(model.student, teacher.model if teacher else None)
             objective.check_dataset(runner.train_dataloader.dataset)
+            if not objective.weight.is_zero:
+                objective.check_task_weight(model.task_weight)
         for name, teacher in model.teachers.items():
             used = [o for o in model.objectives.values() if model.plan.teacher_name(o) == name]
             if runner.iter == 0 and not all(objective.weight.is_zero for objective in used):
@@ -61,6 +68,16 @@ class PreflightHook(Hook):
             if model.guard.score:
                 score = score_teacher(runner, teacher, model.guard.score)
                 runner.logger.info(f"teacher '{name}' on {model.guard.score} val samples: {score}")
+
+        self.reached = Reached(model) if model.guard.steps else None
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        if self.reached is not None:
+            samples = data_batch.get('data_samples', []) if isinstance(data_batch, dict) else []
+            reached, self.reached = self.reached, None
+            reached.finish(has_ground_truth(samples))
 
     def before_test(self, runner: Any) -> None:
         check_tested(runner, _unwrapped(runner.model))

@@ -17,6 +17,7 @@ from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
+from mmkd.task_weight import factor_of
 from mmkd.visualization.view import Boxes, View
 
 
@@ -37,8 +38,8 @@ class Chen2017(PairObjective):
     weight other than 1 it is neither 0 nor at rest where both agree. RetinaNet has one head, with
     binary terms of each class over positive and negative anchors. There is no official code.
 
-    The hard loss has to count mu: set ``task_weight=dict(loss_cls=mu, loss_rpn_cls=mu)`` in the
-    model, or ``additive=True`` here.
+    The hard loss has to count mu, which is checked before the first step: set
+    ``task_weight=dict(loss_cls=mu, loss_rpn_cls=mu)`` in the model, or ``additive=True`` here.
 
     Args:
         mu (float): share of the hard class loss, in [0, 1].
@@ -63,6 +64,11 @@ class Chen2017(PairObjective):
     """
 
     zero_at_equality = False
+    term_factors = {
+        **{f'loss_{part}soft': 'factor' for part in ('', 'rpn_', 'rcn_')},
+        **{f'loss_{part}bound': 'nu' for part in ('', 'rpn_', 'rcn_')},
+        'loss_hint': 'gamma',
+    }
     families = ('two_stage', 'instance', 'anchor')
     only = {'anchor': ('RetinaNet',)}
 
@@ -99,12 +105,14 @@ class Chen2017(PairObjective):
         self.hint = check_choice('Chen2017', 'hint', hint, ('l2', 'l1'))
         self.reduction = check_choice('Chen2017', 'reduction', reduction, ('mean', 'sum_per_image'))
         self.maps_at: tuple[set[str], set[str]] = (set(), set())
+        self.hard_losses = ['loss_cls']
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         super().bind(student, teacher)
         bind_pyramid(self, student, teacher)
         own, judge = predictions.answer_taps(student, teacher)
         if is_two_stage(student):
+            self.hard_losses = ['loss_cls', 'loss_rpn_cls']
             two_stage.check_box_heads('Chen2017', student, teacher, softmax=True)
             self._check_codes(*(two_stage.box_head(model) for model in (student, teacher)))
             own += two_stage.answer_taps(student, teacher)[0]
@@ -152,10 +160,22 @@ class Chen2017(PairObjective):
         codes = [two_stage.of_class(x[positive], labels[positive]) for x in (deltas, wanted[1])]
         return self._terms('rcn_', soft, (*codes, boxes[positive]), torch.ones_like(labels).sum())
 
+    def check_task_weight(self, task_weight: Any) -> None:
+        """The class losses of the task have to count mu."""
+        keys = self.hard_losses
+        counted = [factor_of(task_weight, key) for key in keys]
+        if not self.additive and any(abs(factor - self.mu) > 1e-6 for factor in counted):
+            wanted = ', '.join(f'{key}={self.mu}' for key in keys)
+            raise ValueError(
+                f'Chen2017 mixes {self.mu} of the hard class losses with {1 - self.mu:g} of the '
+                f'soft ones: set task_weight=dict({wanted}) in the model, found {task_weight!r}, '
+                'or additive=True in the objective, which leaves the hard ones alone.'
+            )
+
     def describe(self) -> list[str]:
-        """What the model's ``task_weight`` has to be, beside the pairs."""
-        hard = 'itself' if self.additive else f'task_weight (must be {self.mu})'
-        return [f'hard class losses count {hard}, soft {self.factor}', *super().describe()]
+        """How the hard losses count, beside the pairs."""
+        hard = 'count 1' if self.additive else f'must count {self.mu}, by task_weight,'
+        return [f'hard class losses {hard} and soft ones {self.factor:g}', *super().describe()]
 
     def _soft(self, student: Tensor, teacher: Tensor, background: Tensor) -> Tensor:
         """Sum over all samples; logits (..., C), background last, and which samples are (...)."""

@@ -173,10 +173,88 @@ def test_batches_without_objects_may_be_zero_and_do_not_count():
         run(distiller, 5, boxes([[0, 0, 9, 9]], []))
 
 
+class Background(It):
+    """Needs no ground truth by itself, but one of its terms does."""
+
+    term_factors = {'loss_objects': 'alpha'}
+
+    def __init__(self, alpha=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.alpha = alpha
+
+    def forward(self, trace):
+        x = super().forward(trace)['loss']
+        count = sum(len(sample.gt_instances) for sample in trace.samples)
+        return dict(loss=x, loss_objects=self.alpha * x * count, cells=torch.tensor(float(count)))
+
+
+def test_ground_truth_is_needed_by_each_term():
+    empty, full = boxes([], []), boxes([[0, 0, 9, 9]], [])
+    distiller = toy(Background())
+    run(distiller, 12, empty)
+    run(distiller, 5, full)
+    assert distiller.guard.seen == {'it': 5}
+    # Once a term has lived, batches without objects count as well.
+    distiller = toy(Background())
+    run(distiller, 1, full)
+    run(distiller, 4, empty)
+    assert distiller.guard.seen == {'it': 5}
+
+
+def test_a_dead_term_that_is_never_told_is_no_longer_waited_for(monkeypatch):
+    monkeypatch.setattr('mmkd.engine.guard.PATIENCE', 3)
+    distiller = toy(Background())
+    run(distiller, 8, boxes([], []))
+    assert distiller.guard.seen == {'it': 5}
+
+
+def test_pixels_that_are_all_ignored_are_no_ground_truth():
+    dead = toy(It(lambda x: x * 0))
+    run(dead, 7, label_maps(torch.full((2, 64, 96), 255)))
+    assert not dead.guard.seen
+    with pytest.raises(RuntimeError, match='teaches nothing'):
+        run(dead, 5, label_maps(torch.zeros(2, 64, 96).long()))
+
+
+def test_a_term_of_factor_0_is_not_judged():
+    run(toy(Background(alpha=0.0)), 6, boxes([[0, 0, 9, 9]], []))
+    with pytest.raises(RuntimeError, match='^kd.it.loss_objects: zero'):
+        run(toy(Background(alpha=1e-60)), 6, boxes([[0, 0, 9, 9]], []))
+
+
+def test_a_dead_terms_message_prints_what_was_counted():
+    class Masked(It):
+        def forward(self, trace):
+            return dict(loss=super().forward(trace)['loss'] * 0, cells=torch.tensor(0.0))
+
+    with pytest.raises(RuntimeError, match='teaches nothing. The last step logged cells = 0. Is'):
+        run(toy(Masked()))
+
+
+def test_a_gradient_that_is_not_a_number_is_not_alive():
+    """The root of zero: the loss is 0 and finite, its gradient is not."""
+    broken = It(lambda x: (x * 0).sqrt() + 1)
+    with pytest.raises(FloatingPointError, match='kd.it.loss is finite, but its gradient is not'):
+        run(toy(broken), 1)
+
+
+def test_a_term_that_makes_up_nearly_all_is_mentioned_once(log):
+    distiller = toy(It(weight=500.0))
+    run(distiller, 6)
+    assert log.text.count('of the total loss') == 1 and 'kd.it.loss = ' in log.text
+    assert 'more than 100 times' not in log.text
+    log.clear()
+    run(toy(It()), 6)
+    assert 'of the total loss' not in log.text
+
+
 def test_ground_truth():
     assert not has_ground_truth(boxes([], []))
     assert has_ground_truth(boxes([], [[0, 0, 9, 9]]))
     assert has_ground_truth(label_maps(torch.zeros(1, 4, 4).long()))
+    assert has_ground_truth(label_maps(torch.full((1, 4, 4), 255)), ignore_index=0)
+    assert not has_ground_truth(label_maps(torch.full((1, 4, 4), 255)))
+    assert has_ground_truth(class_labels(torch.arange(2)))
 
 
 def test_a_resting_objective_is_watched_when_it_starts(running):

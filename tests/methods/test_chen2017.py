@@ -159,7 +159,27 @@ def test_hard_part_and_plain_loss():  # CHEN-7
     objective = Chen2017(mu=0.2, additive=True)
     added, _ = step(objective, copy.deepcopy(student), teacher)
     torch.testing.assert_close(added['kd.o.loss_rcn_soft'], 5 * mixed['kd.o.loss_rcn_soft'])
-    assert 'itself, soft 4' in objective.describe()[0]
+    assert 'losses count 1 and soft ones 4' in objective.describe()[0]
+
+
+@pytest.mark.parametrize(
+    ('options', 'task_weight', 'message'),
+    [
+        (dict(mu=0.2), 1.0, r'set task_weight=dict\(loss_cls=0.2, loss_rpn_cls=0.2\).*found 1.0'),
+        (dict(mu=0.2), dict(loss_cls=0.2), 'loss_rpn_cls=0.2'),
+        (dict(mu=0.2), dict(cls=0.2), None),
+        (dict(mu=0.2), 0.2, None),
+        (dict(mu=0.2, additive=True), 1.0, None),
+    ],
+)
+def test_the_hard_losses_are_checked(options, task_weight, message):
+    objective = Chen2017(**options)
+    objective.bind(detector('frcnn'), detector('frcnn', 1))
+    if message is None:
+        objective.check_task_weight(task_weight)
+        return
+    with pytest.raises(ValueError, match=message):
+        objective.check_task_weight(task_weight)
 
 
 def test_same_network_and_no_boxes():
