@@ -25,6 +25,7 @@ from mmkd.engine.fits import Pair
 from mmkd.engine.launch import plain_errors
 from mmkd.engine.trial import try_steps
 from mmkd.methods import names
+from mmkd.probe import SIZES
 from mmkd.teacher import Teacher, build_model
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -97,6 +98,7 @@ def try_pair(number: int, methods: list[str], steps: int) -> dict:
         pair = Pair(networks[0], Teacher(networks[1], 'random'))
         fits = list(pair.fits(methods))
         planned, size = time.time() - start, max(one.size for one in pair.found)
+        size //= 2 if scope == 'mmseg' and size == SIZES[0] else 1  # losses over pairs of pixels
         batch = random_batch(pair.student, (size, size), 2, 6)
         stopped = try_steps(pair, fits, batch, steps) if steps else {}
     rows = [dict(vars(fit), step=stopped.get(fit.method)) for fit in fits]

@@ -238,9 +238,9 @@ def _felt(key: str, gradients: Sequence[Tensor | None], where: str) -> bool:
     found = [g for g in gradients if g is not None]
     if not all(bool(g.isfinite().all()) for g in found):
         raise FloatingPointError(
-            f'{key} is finite, but its gradient is not: it reaches {where} as NaN or infinity. Look '
-            'for a root or a logarithm of zero in the objective; as a remedy lower its weight or '
-            'train without AMP.'
+            f'{key} is finite, but its gradient is not: it reaches {where} as NaN or infinity. '
+            'Look for a root or a logarithm of zero in the objective; as a remedy lower its weight '
+            'or train without AMP.'
         )
     return any(bool(g.ne(0).any()) for g in found)
 
