@@ -10,9 +10,10 @@ from mmkd.version import __version__
 check_environment()  # before anything that a wrong version would break with a worse message
 
 from mmkd.checkpoint import guard_file_handlers, guard_stock_loaders  # noqa: E402
-from mmkd.config import install_scopes  # noqa: E402
+from mmkd.config import install_scopes, lend_student_config  # noqa: E402
 
 install_scopes()
+lend_student_config()
 guard_stock_loaders()
 guard_file_handlers()
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import os
 import os.path as osp
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
 
 import mmengine.config.utils as mm_utils
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 
 
 def install_scopes() -> None:
@@ -31,6 +33,27 @@ def install_scopes() -> None:
 
     get_cfg_path.knows_mmkd = True  # type: ignore[attr-defined]
     Config._get_cfg_path = staticmethod(get_cfg_path)
+
+
+def lend_student_config() -> None:
+    """Let a Distiller's config answer for its student's, as the Distiller does for the student.
+
+    ``init_detector`` of mmdet, for instance, looks at ``config.model.backbone``.
+    """
+    stock = ConfigDict.__getattr__
+    if getattr(stock, 'knows_mmkd', False):
+        return
+
+    def get(self: ConfigDict, name: str) -> Any:
+        try:
+            return stock(self, name)
+        except AttributeError:
+            if name.startswith('_') or 'student' not in self or not distils(self):
+                raise
+            return getattr(self['student'], name)
+
+    get.knows_mmkd = True  # type: ignore[attr-defined]
+    ConfigDict.__getattr__ = get
 
 
 def own_config(path: str) -> str:
@@ -76,6 +99,17 @@ def default_work_dir(path: str | None) -> str:
     return osp.join('work_dirs', osp.splitext(osp.basename(path or 'run').rpartition('::')[2])[0])
 
 
+def type_name(entry: Mapping[str, Any]) -> str:
+    """``'Distiller'`` of ``type='mmkd.Distiller'``, of the class, and of its import path."""
+    kind = entry.get('type')
+    return getattr(kind, '__name__', str(kind)).rpartition('.')[2]
+
+
+def distils(model: Any) -> bool:
+    """Whether a model's config is that of a Distiller, in either style of configs."""
+    return isinstance(model, Mapping) and type_name(model) == 'Distiller'
+
+
 def wrap_stock(path: str, teacher: str, checkpoint: str, method: str) -> tuple[Config, str]:
     """Distillation config for a stock config, without any config of ours.
 
@@ -104,7 +138,7 @@ def wrap_stock(path: str, teacher: str, checkpoint: str, method: str) -> tuple[C
             f'{did_you_mean(method, names())}'
         )
     kind = f'{kind.rpartition(".")[0]}.{found.__name__}'
-    if 'Distiller' in str(config.model.get('type')):
+    if distils(config.model):
         raise ValueError(f'{path} distils already; --teacher and --method wrap a plain config.')
     objectives = {kind.rpartition('.')[2].lower(): dict(type=kind)}
     config.model = dict(
@@ -113,7 +147,7 @@ def wrap_stock(path: str, teacher: str, checkpoint: str, method: str) -> tuple[C
         teacher=dict(config=_portable(teacher), checkpoint=_portable(checkpoint)),
         objectives=objectives,
     )
-    return config, _short_text(path, config.model)
+    return config, _text(path, config)
 
 
 def _portable(path: str) -> str:
@@ -121,9 +155,23 @@ def _portable(path: str) -> str:
     return path if known else osp.abspath(path)
 
 
-def _short_text(path: str, model: Any) -> str:
+def _text(path: str, config: Config) -> str:
+    """A config file of its own: a child of the stock one, or, of one with ``read_base``, all of it.
+
+    A file in the old style cannot inherit from one in the new style.
+    """
+    imports = dict(config.get('custom_imports') or {})
+    names = imports.get('imports') or []
+    imports['imports'] = [*([names] if isinstance(names, str) else names), 'mmkd']
+    if Config._is_lazy_import(resolve(path)):
+        whole = copy.copy(config)
+        whole.custom_imports = imports
+        return whole.pretty_text
+    model = config.model
+    options = ', '.join(f'{key}={value!r}' for key, value in imports.items())
     return (
         f'_base_ = [{_portable(path)!r}]\n\n'
+        f'custom_imports = dict({options})\n\n'
         'model = dict(\n'
         '    _delete_=True,\n'
         "    type='mmkd.Distiller',\n"

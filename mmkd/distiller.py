@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mmkd.borrowed import Borrower
 from mmkd.engine.guard import Guard
 from mmkd.engine.timing import StepTimer
+from mmkd.inference import for_prediction
 from mmkd.names import check_flags, did_you_mean, match_options, options_of
 from mmkd.objective import Objective
 from mmkd.operators import respect_strides
@@ -49,6 +50,13 @@ class Distiller(Borrower):
         ValueError: anything that could not work: see Teacher, Tap and each objective.
     """
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """A Distiller, or its student where a stock function builds a model to predict."""
+        if kwargs and for_prediction():
+            student, preprocessor = kwargs['student'], kwargs.get('data_preprocessor')
+            return build_model(with_preprocessor(student, preprocessor))
+        return super().__new__(cls)
+
     def __init__(
         self,
         student: dict | nn.Module,
@@ -58,9 +66,7 @@ class Distiller(Borrower):
         preflight: bool | Mapping[str, Any] = True,
         data_preprocessor: dict | None = None,
     ) -> None:
-        if data_preprocessor and not isinstance(student, nn.Module):
-            student.setdefault('data_preprocessor', data_preprocessor)
-        built = student if isinstance(student, nn.Module) else build_model(student)
+        built = build_model(with_preprocessor(student, data_preprocessor))
         super().__init__()
         respect_strides()
         self._borrow(built)
@@ -184,6 +190,13 @@ class Distiller(Borrower):
             else:
                 terms[f'kd.{name}.{key}'] = value
         return terms
+
+
+def with_preprocessor(student: Any, preprocessor: dict | None) -> Any:
+    """A student's config with the data preprocessor of the run, if it names none itself."""
+    if preprocessor and not isinstance(student, nn.Module):
+        student.setdefault('data_preprocessor', preprocessor)
+    return student
 
 
 def _keep_alive(name: str, objective: nn.Module) -> dict[str, Tensor]:

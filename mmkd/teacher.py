@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mmkd.checkpoint import dataset_meta_of, read_checkpoint, refuse_not_finite, weights_of
 from mmkd.checkpoint.fitting import COUNTER, Fit, load_weights, weights_for
-from mmkd.config import load_config
+from mmkd.config import distils, load_config
 from mmkd.operators import respect_strides
 from mmkd.pixels import Pixels
 from mmkd.registry import MODELS
@@ -141,7 +141,7 @@ def build_model(
         config.merge_from_dict(cfg_options)
     scope = config.get('default_scope')
     model = config.get('model', config)
-    if model.get('type') == 'mmkd.Distiller':
+    if distils(model):
         model = model['student']
     if scope is None:
         scope = _guess_scope(model)
@@ -150,10 +150,12 @@ def build_model(
 
 
 def _guess_scope(model: dict) -> str | None:
-    """Scope of a bare mapping: its prefix, the Runner's, or the package that has the type."""
-    prefix = str(model.get('type')).rpartition('.')[0]
-    if prefix:
-        return prefix if prefix in ('mmdet', 'mmseg') else None
+    """Scope of a bare mapping: its type's package, the Runner's, or the one that has the type."""
+    kind = model.get('type')
+    path = f'{kind.__module__}.{kind.__name__}' if isinstance(kind, type) else str(kind)
+    package, dot, _ = path.partition('.')
+    if dot:
+        return package if package in ('mmdet', 'mmseg') else None
     if DefaultScope.get_current_instance() is not None:
         return None
     for scope in ('mmdet', 'mmseg'):

@@ -94,3 +94,22 @@ def test_models_are_built_from_files_mappings_and_distillation_configs(plain):
     assert (
         type(build_model(dict(model=distilled, default_scope='mmseg'))).__name__ == 'EncoderDecoder'
     )
+
+
+def test_what_a_distillers_config_lacks_is_looked_up_in_its_students(plain):
+    config, _ = wrap_stock(*plain, 'random', 'FGFI')
+    assert config.model.backbone is config.model.student.backbone
+    assert config.model.teacher.checkpoint == 'random' and 'backbone' not in config.model
+    with pytest.raises(AttributeError, match='banana'):
+        config.model.banana  # noqa: B018
+    with pytest.raises(AttributeError, match='student'):
+        Config(dict(model=dict(type='RetinaNet'))).model.student  # noqa: B018
+
+
+def test_modules_that_a_stock_config_imports_stay_imported(plain, tmp_path):
+    with open(plain[0], 'a') as file:
+        file.write("\ncustom_imports = dict(imports=['json'], allow_failed_imports=False)\n")
+    _, text = wrap_stock(*plain, 'random', 'FGFI')
+    (tmp_path / 'written.py').write_text(text)
+    imports = load_config(str(tmp_path / 'written.py')).custom_imports
+    assert imports == dict(imports=['json', 'mmkd'], allow_failed_imports=False)

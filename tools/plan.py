@@ -13,7 +13,7 @@ import argparse
 from mmengine.registry import init_default_scope
 
 import mmkd  # noqa: F401  (registers the scope)
-from mmkd.config import load_config
+from mmkd.config import distils, load_config
 from mmkd.engine.first_batch import report_step
 from mmkd.engine.fits import Pair, table
 from mmkd.engine.launch import (
@@ -56,7 +56,7 @@ def show_fits(args: argparse.Namespace) -> None:
     if args.step:
         raise ValueError('--step runs one method: name it with --method.')
     config = apply_common(args, load_config(args.config))
-    init_default_scope(config.get('default_scope', 'mmengine'))
+    init_default_scope(config.get('default_scope') or 'mmengine')
     path, file = args.teacher
     teacher = Teacher(path, 'random' if args.random_teacher else file)
     print(table(list(Pair(build_model(config), teacher).fits())))
@@ -68,8 +68,8 @@ def main() -> None:
         show_fits(args)
         return
     config = read_config(args)
-    init_default_scope(config.get('default_scope', 'mmengine'))
-    if 'Distiller' not in str(config.model.type):
+    init_default_scope(config.get('default_scope') or 'mmengine')
+    if not distils(config.model):
         show('model', build_model(config.model).eval(), args.depth)
         return
     if args.random_teacher:

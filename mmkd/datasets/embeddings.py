@@ -34,7 +34,7 @@ def teacher_embeddings(
         ValueError: no classifier; a config without training or validation data.
     """
     config = load_config(config) if isinstance(config, str) else config
-    init_default_scope(config.get('default_scope', 'mmengine'))
+    init_default_scope(config.get('default_scope') or 'mmengine')
     model = Teacher(config, checkpoint).model.to(device)
     taps = parse_taps(classifier.embedding_tap(model))
     dataset = DATASETS.build(_plain(config))

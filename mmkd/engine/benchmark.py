@@ -14,6 +14,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import Tensor
 
+from mmkd.config import distils
 from mmkd.distiller import Distiller
 from mmkd.engine.batches import random_batch
 from mmkd.schedule import Schedule
@@ -71,7 +72,7 @@ def benchmark_step(
     floors: dict[str, str] = {}
     data: tuple[Tensor, list] | None = None
     for name, config in configs.items():
-        init_default_scope(config.get('default_scope', 'mmengine'))
+        init_default_scope(config.get('default_scope') or 'mmengine')
         torch.manual_seed(0)  # equal weights: a detector has to do what it proposes
         distiller = _distiller(config, dtype).to(device)
         bare = _bare_teachers(config, distiller)
@@ -89,7 +90,7 @@ def _check_comparable(configs: Mapping[str, Config]) -> None:
     first: tuple[str, tuple] | None = None
     for name, config in configs.items():
         model = config.model
-        if 'Distiller' not in str(model.type):
+        if not distils(model):
             raise ValueError(
                 'benchmark step needs a distillation config (model.type mmkd.Distiller).'
             )

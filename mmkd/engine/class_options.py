@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from mmkd.config import distils
 from mmkd.families.class_heads import Misfit
 
 
@@ -17,7 +18,7 @@ def options_for(wrong: Sequence[Misfit], config: Any = None) -> list[str]:
     """
     model = (config or {}).get('model') or {}
     prefix = 'model'
-    if 'Distiller' in str(model.get('type')):
+    if distils(model):
         prefix, model = 'model.student', model['student']
     model = model if isinstance(model, Mapping) else {}
     found: dict[str, Any] = {}

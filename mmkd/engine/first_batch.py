@@ -10,6 +10,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
+from mmkd.config import distils
 from mmkd.distiller import Distiller
 from mmkd.engine.gradients import distiller_of
 from mmkd.engine.guard import Guard, task_losses
@@ -76,7 +77,7 @@ def report_step(config: Config, checkpoint: str | None = None, seed: int = 0) ->
     Raises:
         ValueError: no distillation config; whatever a first step raises.
     """
-    if 'Distiller' not in str(config.model.get('type')):
+    if not distils(config.model):
         raise ValueError('--step needs a distillation config, or --teacher and --method.')
     model = distiller_of(config, checkpoint, seed)
     model.guard = guard = _Listener()

@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import Tensor
 
+from mmkd.config import distils
 from mmkd.distiller import Distiller
 from mmkd.engine.finite import task_losses
 from mmkd.engine.guard import Guard
@@ -50,7 +51,7 @@ def measure_gradients(
     Raises:
         ValueError: no distillation config, or no batch.
     """
-    if 'Distiller' not in str(config.model.get('type')):
+    if not distils(config.model):
         raise ValueError('gradients needs a distillation config (model.type mmkd.Distiller).')
     if batches < 1:
         raise ValueError(f'gradients needs at least one batch, found batches={batches}.')
@@ -68,7 +69,7 @@ def measure_gradients(
 
 def distiller_of(config: Config, checkpoint: str | None, seed: int) -> Distiller:
     """The Distiller of a config as training would have it, schedules at their full value."""
-    init_default_scope(config.get('default_scope', 'mmengine'))
+    init_default_scope(config.get('default_scope') or 'mmengine')
     torch.manual_seed(seed)
     model = MODELS.build(config.model)
     if checkpoint:

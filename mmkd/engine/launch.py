@@ -15,15 +15,13 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner as StockRunner
 
 from mmkd.checkpoint import trust_checkpoints
-from mmkd.config import default_work_dir, load_config, wrap_stock
+from mmkd.config import default_work_dir, distils, load_config, type_name, wrap_stock
 from mmkd.datasets.guard import check_evaluator, check_paths
 from mmkd.engine.data_guard import DataGuardHook
-from mmkd.engine.overhead import OverheadHook
 from mmkd.engine.preflight import PreflightHook
 from mmkd.engine.runner import Runner
+from mmkd.engine.student_config import RUN_HOOKS
 from mmkd.teacher import load_strictly
-
-_HOOKS = (PreflightHook, DataGuardHook, OverheadHook)
 
 
 def prepare(config: Config, work_dir: str | None = None, amp: bool = False) -> Config:
@@ -34,9 +32,9 @@ def prepare(config: Config, work_dir: str | None = None, amp: bool = False) -> C
         ValueError: AMP without a GPU.
     """
     config.work_dir = work_dir or config.get('work_dir') or default_work_dir(config.filename)
-    present = {hook.get('type') for hook in config.get('custom_hooks') or []}
-    names = [f'mmkd.{hook.__name__}' for hook in _HOOKS]
-    missing = [dict(type=name) for name in names if name not in present]
+    present = {type_name(hook) for hook in config.get('custom_hooks') or []}
+    names = [hook.__name__ for hook in RUN_HOOKS]
+    missing = [dict(type=f'mmkd.{name}') for name in names if name not in present]
     config.custom_hooks = [*(config.get('custom_hooks') or []), *missing]
     if amp:
         enable_amp(config)
@@ -61,7 +59,7 @@ def enable_amp(config: Config) -> None:
             "The teacher alone may run in low precision: model.teacher.dtype='bf16'."
         )
     wrapper = config.optim_wrapper
-    if wrapper.get('type', 'OptimWrapper') not in ('OptimWrapper', 'AmpOptimWrapper'):
+    if type_name({'type': 'OptimWrapper', **wrapper}) not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise ValueError(f'--amp replaces OptimWrapper, but the config has {wrapper.type}.')
     wrapper.type = 'AmpOptimWrapper'
     wrapper.setdefault('loss_scale', 'dynamic')
@@ -93,7 +91,7 @@ def tester(
         FileNotFoundError: checkpoint or dataset path does not exist.
         ValueError: the checkpoint does not fit the student.
     """
-    if 'Distiller' in str(config.model.get('type')):
+    if distils(config.model):
         config.model = config.model.student
     config.work_dir = work_dir or config.get('work_dir') or default_work_dir(config.filename)
     config.load_from = None

@@ -165,7 +165,7 @@ def find_routes(config: Config, name: str | None = None) -> tuple[str, dict[Rout
     Raises:
         ValueError: no GuidanceRoute, or several and no name.
     """
-    init_default_scope(config.get('default_scope', 'mmengine'))
+    init_default_scope(config.get('default_scope') or 'mmengine')
     model = MODELS.build(copy.deepcopy(config.model))
     found = getattr(model, 'objectives', None) or {}
     known = {key: own for key, own in found.items() if isinstance(own, GuidanceRoute)}

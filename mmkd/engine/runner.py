@@ -39,6 +39,7 @@ from mmkd.engine.loading import check_complete, check_optimiser_state, revised
 from mmkd.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmkd.engine.optimizers import build_optimizers, check_same_optimizers, schedules
 from mmkd.engine.random_state import RandomStateHook
+from mmkd.engine.student_config import StudentConfigHook
 from mmkd.registry import RUNNERS
 
 # What stock configs ask for, and what they get.
@@ -109,9 +110,9 @@ class Runner(MMRunner):
     def register_hooks(
         self, default_hooks: dict | None = None, custom_hooks: list | None = None
     ) -> None:
-        """Register default and custom hooks, and mmkd's own two."""
+        """Register default and custom hooks, and mmkd's own."""
         super().register_hooks(default_hooks, custom_hooks)
-        for kind in (RandomStateHook, FiniteHook):
+        for kind in (RandomStateHook, StudentConfigHook, FiniteHook):
             if not any(isinstance(hook, kind) for hook in self.hooks):
                 self.register_hook(kind())
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
-from mmkd.config import load_config
+from mmkd.config import distils, load_config
 from mmkd.engine.launch import check_data, tester
 from mmkd.evaluation.per_class import report_classes
 from mmkd.teacher import build_model, load_strictly
@@ -127,7 +127,7 @@ def compare(config: Config, students: Mapping[str, str], work_dir: str) -> Compa
         raise ValueError('compare needs a student: --student NAME=CHECKPOINT.')
     if taken := sorted(set(students) & set(teachers)):
         raise ValueError(f"{taken[0]!r} is the config's own teacher; call the student otherwise.")
-    own = model.student if _distils(model) else model
+    own = model.student if distils(model) else model
     entries = {**teachers, **{name: Entry(own, path) for name, path in students.items()}}
     check_data(config, 'test')
     for name, entry in entries.items():
@@ -144,13 +144,9 @@ def compare(config: Config, students: Mapping[str, str], work_dir: str) -> Compa
     return result
 
 
-def _distils(model: Mapping[str, Any]) -> bool:
-    return 'Distiller' in str(model.get('type'))
-
-
 def _teachers(model: Mapping[str, Any]) -> Iterator[tuple[str, Entry]]:
     """What a Distiller's config says of its teachers."""
-    teachers = (model.get('teacher') if _distils(model) else None) or {}
+    teachers = (model.get('teacher') if distils(model) else None) or {}
     for name, entry in (dict(teacher=teachers) if 'config' in teachers else teachers).items():
         if entry.get('checkpoint') in (None, 'random'):
             raise ValueError(
@@ -160,7 +156,7 @@ def _teachers(model: Mapping[str, Any]) -> Iterator[tuple[str, Entry]]:
         config = load_config(config) if isinstance(config, str) else Config(copy.deepcopy(config))
         config.merge_from_dict(dict(entry.get('cfg_options') or {}))
         own = config.get('model', config._cfg_dict)
-        own = own['student'] if _distils(own) else own
+        own = own['student'] if distils(own) else own
         yield name, Entry(own, entry['checkpoint'], tuple(entry.get('ignore_keys') or ()))
 
 

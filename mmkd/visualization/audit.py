@@ -58,7 +58,7 @@ class Audit:
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
             raise ValueError(f'split must be one of {SPLITS}, found {self.split!r}.')
-        init_default_scope(self.config.get('default_scope', 'mmengine'))
+        init_default_scope(self.config.get('default_scope') or 'mmengine')
         self.dataset = build_dataset(self.config, self.split)
         self.model = MODELS.build(self.config.model).eval()  # in the step and in its pictures
         if self.checkpoint:

@@ -89,7 +89,7 @@ def test_python_runs(page, as_found, surroundings, monkeypatch):
         if file or block.startswith('_base_ ='):
             path = as_found / f'{file[1] if file else f"block_{number}"}.py'
             path.write_text(block)
-            if '_base_ =' in block:
+            if '_base_ =' in block or 'read_base' in block:
                 check(load_config(str(path)))
             else:
                 importlib.import_module(file[1])

@@ -1,0 +1,74 @@
+"""The plain config of a distilled student, and its place in every checkpoint."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.hooks import Hook
+
+from mmkd.config import distils, type_name
+from mmkd.engine.data_guard import DataGuardHook
+from mmkd.engine.overhead import OverheadHook
+from mmkd.engine.preflight import PreflightHook
+from mmkd.registry import HOOKS
+
+#: what the tools add to ``custom_hooks`` of every run
+RUN_HOOKS = (PreflightHook, DataGuardHook, OverheadHook)
+
+
+def student_config(config: Config) -> Config:
+    """A copy for the student alone, without teacher, objectives and what only mmkd's tools add.
+
+    Args:
+        config (Config): of a distillation run; another is copied as it is.
+    """
+    plain = copy.deepcopy(config)
+    if not distils(plain.get('model')):
+        return plain
+    plain.model = plain.model.student
+    ours = {hook.__name__ for hook in RUN_HOOKS}
+    hooks = plain.get('custom_hooks') or []
+    hooks = [hook for hook in hooks if isinstance(hook, Hook) or type_name(hook) not in ours]
+    _keep(plain, 'custom_hooks', hooks)
+    imports = plain.get('custom_imports') or {}
+    if isinstance(imports.get('imports'), list):
+        _keep(imports, 'imports', [name for name in imports['imports'] if name != 'mmkd'])
+        _keep(plain, 'custom_imports', imports if 'imports' in imports else [])
+    return plain
+
+
+def _keep(config: Any, key: str, rest: Any) -> None:
+    """Set what is left of an entry; if that is nothing, there is none."""
+    if rest:
+        config[key] = rest
+    elif key in config:
+        del (config._cfg_dict if isinstance(config, Config) else config)[key]
+
+
+@HOOKS.register_module()
+class StudentConfigHook(Hook):
+    """Gives checkpoints of a distillation run the student's config where stock tools look for one.
+
+    ``meta.cfg`` and ``message_hub.runtime_info.cfg`` build the plain student, so that
+    ``DetInferencer(weights=file)`` needs neither teacher nor mmkd. The run's own config is kept in
+    ``meta.distillation_cfg``.
+    """
+
+    priority = 'VERY_LOW'
+
+    def __init__(self) -> None:
+        self.texts: tuple[str, str] | None = None
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        if not distils(runner.cfg.get('model')):
+            return
+        meta = checkpoint['meta']
+        whole = meta.get('cfg')
+        if self.texts is None or self.texts[0] != whole:  # formatting takes a second
+            self.texts = whole, student_config(runner.cfg).pretty_text
+        meta.update(cfg=self.texts[1], distillation_cfg=whole)
+        info = checkpoint.get('message_hub', {}).get('runtime_info', {})
+        if 'cfg' in info:
+            info['cfg'] = self.texts[1]
