@@ -1,6 +1,6 @@
 """Checkpoints as data: found, judged and read without running them, and written at once."""
 
-from mmkd.checkpoint.annotations import guard_file_handlers
+from mmkd.checkpoint.annotations import check_plain, guard_file_handlers
 from mmkd.checkpoint.choosing import newest_in, weights_of
 from mmkd.checkpoint.errors import CheckpointError
 from mmkd.checkpoint.finding import local_file
@@ -16,6 +16,7 @@ __all__ = [
     'CheckpointError',
     'atomic_file',
     'check_file',
+    'check_plain',
     'dataset_meta_of',
     'find_damage',
     'guard_file_handlers',

@@ -7,21 +7,27 @@ them when mmkd is imported.
 from __future__ import annotations
 
 import io
+import os
 import pickle
 from typing import Any, BinaryIO, TextIO
 
+import numpy as np
 import yaml
 from mmengine.fileio.handlers import PickleHandler, YamlHandler, file_handlers
 
 from mmkd.checkpoint.errors import CheckpointError, first_line
 from mmkd.checkpoint.scanning import full_name, scan
+from mmkd.checkpoint.settling import settle
+from mmkd.checkpoint.stand_ins import Unsafe, plain_table
 from mmkd.checkpoint.trust import trusted
-from mmkd.checkpoint.unpickling import PLAIN, Unsafe, settle
 
 try:
     from yaml import CSafeLoader as SafeLoader
 except ImportError:
     from yaml import SafeLoader  # type: ignore[assignment]
+
+
+_SCANNED = 2**21  # bytes; of a larger pickle only the names are checked, as that takes no time
 
 
 class PlainPickleHandler(PickleHandler):
@@ -40,8 +46,9 @@ class PlainYamlHandler(YamlHandler):
         try:
             return super().load_from_fileobj(file, **kwargs)
         except yaml.constructor.ConstructorError as error:
+            name = getattr(file, 'name', 'a YAML file')
             raise CheckpointError(
-                f'a YAML file is refused: {error.problem}, which could run any program. If you '
+                f'{name} is refused: {error.problem}, which could run any program. If you '
                 'trust whoever made the file, pass --trust-checkpoint.'
             ) from None
 
@@ -63,6 +70,33 @@ def guard_file_handlers() -> None:
         file_handlers[ending] = PlainYamlHandler()
 
 
+def check_plain(path: str) -> None:
+    """Read a pickle or YAML file once, where its name is still known; others are not looked at.
+
+    Raises:
+        CheckpointError: it is damaged, or asks for more than plain values.
+    """
+    handler = file_handlers.get(path.rpartition('.')[2])
+    if (
+        isinstance(handler, PlainPickleHandler)
+        and os.path.getsize(path) <= _SCANNED
+        or isinstance(handler, PlainYamlHandler)
+    ):
+        handler.load_from_path(path)
+    elif path.endswith(('.npy', '.npz', '.np')) and not trusted():
+        _check_array(path)
+
+
+def _check_array(path: str) -> None:
+    try:
+        np.load(path, allow_pickle=False, mmap_mode='r')
+    except (ValueError, EOFError) as error:
+        raise CheckpointError(
+            f'{path} is refused: {first_line(error)}. Arrays of numbers are read; if you trust '
+            'whoever made the file, pass --trust-checkpoint.'
+        ) from None
+
+
 def unpickle(file: BinaryIO, **options: Any) -> Any:
     """Load a pickle of plain values and arrays, of any protocol.
 
@@ -75,18 +109,21 @@ def unpickle(file: BinaryIO, **options: Any) -> Any:
     """
     content = file.read()
     name = getattr(file, 'name', 'a pickle file')
+    table = plain_table()
+    unsafe: list[str] = []
     try:
-        found = scan(io.BytesIO(content))
-        unsafe = sorted((found.names | found.calls) - PLAIN.keys())
-        if not unsafe and not found.odd:
-            loaded = _Unpickler(io.BytesIO(content), **options).load()
+        if len(content) <= _SCANNED:
+            found = scan(io.BytesIO(content))
+            unsafe = sorted((found.names | found.calls) - table.keys())
+            if found.odd and not unsafe:
+                raise pickle.UnpicklingError(found.odd[0])
+        if not unsafe:
+            loaded = _Unpickler(table, io.BytesIO(content), **options).load()
             return settle(loaded, len(content))
     except Unsafe as error:
         unsafe = [str(error)]
     except Exception as error:  # noqa: BLE001  damaged bytes can raise anything
         raise CheckpointError(f'{name} is truncated or damaged ({first_line(error)}).') from None
-    if not unsafe:
-        raise CheckpointError(f'{name} is truncated or damaged ({found.odd[0]}).')
     raise CheckpointError(
         f'{name} is refused: loading it needs {", ".join(unsafe[:8])}, and only plain values and '
         'NumPy arrays are read from pickles, which can run any program. If you trust whoever made '
@@ -95,8 +132,12 @@ def unpickle(file: BinaryIO, **options: Any) -> Any:
 
 
 class _Unpickler(pickle.Unpickler):
+    def __init__(self, table: dict[str, Any], file: BinaryIO, **options: Any) -> None:
+        super().__init__(file, **options)
+        self.table = table
+
     def find_class(self, module: str, name: str) -> Any:
         full = full_name(module, name)
-        if full not in PLAIN:
+        if full not in self.table:
             raise Unsafe(full)
-        return PLAIN[full]
+        return self.table[full]

@@ -17,8 +17,9 @@ from mmkd.checkpoint.finding import local_file
 from mmkd.checkpoint.inspecting import check_file, is_safetensors
 from mmkd.checkpoint.safetensors import read_safetensors
 from mmkd.checkpoint.scanning import Contents
+from mmkd.checkpoint.stand_ins import Unsafe
 from mmkd.checkpoint.trust import trusted
-from mmkd.checkpoint.unpickling import Unsafe, exists_here, load_safely, misused_names, unsafe_names
+from mmkd.checkpoint.unpickling import exists_here, load_safely, misused_names, unsafe_names
 
 
 def read_checkpoint(

@@ -1,4 +1,4 @@
-"""Rebuilding what a pickle holds, from the few things that plain data need and nothing else."""
+"""Files of torch, loaded with the few things that plain data need and nothing else."""
 
 from __future__ import annotations
 
@@ -6,19 +6,17 @@ import os
 import pickle
 import sys
 import warnings
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
-from mmengine.structures import InstanceData
 
 from mmkd.checkpoint.archives import is_archive
-from mmkd.checkpoint.scanning import MAX_DEPTH, Contents
+from mmkd.checkpoint.scanning import Contents
+from mmkd.checkpoint.settling import settle
+from mmkd.checkpoint.stand_ins import STAND_INS
 
 # What torch.load(weights_only=True) rebuilds tensors with, as far as a file cannot ask for memory
 # that its data do not fill.
@@ -46,11 +44,6 @@ _TORCH_CALLS = {
         )
     ),
 }
-_SLACK = 2**28  # bytes by which an expanded tensor may be larger than the file
-
-
-class Unsafe(Exception):
-    """Something that a plain file does not need; ``str()`` is its name."""
 
 
 def load_safely(path: str, map_location: Any = 'cpu', mmap: bool = False) -> Any:
@@ -118,172 +111,3 @@ def exists_here(name: str) -> bool:
                 inside and end < len(parts) - 1 and PathFinder.find_spec(full, inside)
             )
     return len(parts) > 1 and find_spec(parts[0]) is not None
-
-
-def _history_method(owner: Any, name: str) -> Callable:
-    """``getattr``, but only for the statistics a HistoryBuffer always has."""
-    if owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current'):
-        return getattr(owner, name)
-    if owner is HistoryBuffer and not hasattr(owner, str(name)):
-        raise pickle.UnpicklingError('a HistoryBuffer has no such statistics')
-    raise Unsafe('builtins.getattr')
-
-
-def _plain_dict(*args: Any) -> dict:
-    return dict(args[0]) if args and isinstance(args[0], Mapping) else {}
-
-
-def _empty_bytes() -> bytes:
-    return b''
-
-
-class _Dtype:
-    """Stands for numpy.dtype, whose own unpickling can be abused to forge memory addresses."""
-
-    def __init__(self, code: Any = 'f8', align: bool = False, copy: bool = False) -> None:
-        self.code, self.order = code, '='
-
-    def __setstate__(self, state: tuple) -> None:
-        if isinstance(state[2], tuple) or isinstance(state[4], dict):
-            raise Unsafe('numpy.dtype of a structured array')
-        if any(state[2:5]):
-            raise pickle.UnpicklingError('a dtype of no kind')
-        self.order = state[1]
-
-    def resolve(self) -> np.dtype:
-        dtype = np.dtype(self.code if isinstance(self.code, str) else 'O')
-        if dtype.kind not in 'biufcSU':
-            raise Unsafe(f'numpy.dtype({self.code!r:.20})')
-        return dtype.newbyteorder(self.order) if self.order in '<>' else dtype  # type: ignore[arg-type]
-
-
-class _Array:
-    """Stands for numpy.ndarray while unpickling; replaced by a real array afterwards."""
-
-    value: np.ndarray | None = None
-
-    def __setstate__(self, state: tuple) -> None:
-        _, shape, dtype, fortran, raw = state
-        flat = np.frombuffer(_bytes(raw), dtype=dtype.resolve())
-        self.value = flat.reshape(shape, order='F' if fortran else 'C').copy('K')
-
-
-def _reconstruct(kind: Any, shape: Any, code: Any) -> _Array:
-    return _Array()
-
-
-def _frombuffer(raw: Any, dtype: _Dtype, shape: Any, order: str) -> _Array:
-    made = _Array()
-    made.__setstate__((1, shape, dtype, order == 'F', raw))
-    return made
-
-
-def _scalar(dtype: _Dtype, raw: Any) -> np.generic:
-    return np.frombuffer(_bytes(raw), dtype=dtype.resolve())[0]
-
-
-def _bytes(raw: Any, encoding: str = 'latin1') -> bytes:
-    if isinstance(raw, str):  # Python 2 wrote bytes as latin-1 text
-        raw = raw.encode('latin1')
-    if not isinstance(raw, (bytes, bytearray)):
-        raise Unsafe('numpy.ndarray of Python objects')
-    return bytes(raw)
-
-
-def _encode(text: str, encoding: str) -> bytes:
-    return text.encode('latin1' if encoding == 'latin1' else 'utf-8')
-
-
-STAND_INS: dict[str, Any] = {
-    'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
-    'builtins.getattr': _history_method,
-    'mmengine.config.config.ConfigDict': _plain_dict,
-    'collections.defaultdict': _plain_dict,
-    'builtins.dict': _plain_dict,
-    'builtins.bytes': _empty_bytes,
-    'builtins.list': list,
-    'builtins.int': int,
-    'numpy.dtype': _Dtype,
-    'numpy.ndarray': _Array,
-}
-for _core in ('numpy.core', 'numpy._core'):
-    STAND_INS[f'{_core}.multiarray._reconstruct'] = _reconstruct
-    STAND_INS[f'{_core}.multiarray.scalar'] = _scalar
-    STAND_INS[f'{_core}.numeric._frombuffer'] = _frombuffer
-
-
-def _new_instance(kind: Any, base: Any, state: Any) -> InstanceData:
-    if kind is not InstanceData:
-        raise Unsafe('copyreg._reconstructor')
-    return InstanceData.__new__(InstanceData)
-
-
-# The same and a few types more for files that torch has not written, all of them rebuilt here.
-PLAIN: dict[str, Any] = STAND_INS | {
-    '_codecs.encode': _encode,
-    'builtins.bytearray': _bytes,
-    'builtins.complex': complex,
-    'builtins.frozenset': frozenset,
-    'builtins.object': object,
-    'builtins.set': set,
-    'collections.OrderedDict': OrderedDict,
-    'copyreg._reconstructor': _new_instance,
-    'mmengine.structures.instance_data.InstanceData': InstanceData,
-}
-
-
-def settle(loaded: Any, size: int) -> Any:
-    """Replace the stand-ins of numpy objects by the real ones, in place where possible.
-
-    Args:
-        loaded: what an unpickler has made.
-        size (int): bytes of the file.
-
-    Raises:
-        UnpicklingError: a nesting or a tensor that only a file made to exhaust memory has.
-    """
-    return _Settler(size).settle(loaded, 0)
-
-
-class _Settler:
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.done: dict[int, tuple[Any, Any]] = {}  # with the old object, so that its id lasts
-
-    def settle(self, node: Any, depth: int) -> Any:
-        if isinstance(node, _Array):
-            return node.value
-        if isinstance(node, _Dtype):
-            return node.resolve()
-        if isinstance(node, torch.Tensor):
-            return self.checked(node)
-        if not isinstance(node, (dict, list, tuple, HistoryBuffer, InstanceData)):
-            return node
-        if id(node) in self.done:
-            return self.done[id(node)][1]
-        if depth > MAX_DEPTH:
-            raise pickle.UnpicklingError(f'containers are nested more than {MAX_DEPTH} deep')
-        made: Any = node
-        if type(node) is tuple:
-            made = tuple(self.settle(item, depth + 1) for item in node)
-        self.done[id(node)] = node, made
-        self.fill(made, depth + 1)
-        return made
-
-    def fill(self, node: Any, depth: int) -> None:
-        """Settle what a mutable object holds."""
-        if isinstance(node, OrderedDict):  # its methods stay its own
-            for key in vars(node).keys() - {'_metadata'}:
-                del vars(node)[key]
-        if isinstance(node, (HistoryBuffer, InstanceData)):
-            node = vars(node)
-        if isinstance(node, (dict, list)):
-            for key, item in list(node.items() if isinstance(node, dict) else enumerate(node)):
-                node[key] = self.settle(item, depth)
-
-    def checked(self, tensor: torch.Tensor) -> torch.Tensor:
-        """A tensor whose numbers exist; a stored one may be repeated, but not without end."""
-        wanted = tensor.numel() * tensor.element_size()
-        if tensor.layout == torch.strided and not tensor.is_meta and wanted > self.size + _SLACK:
-            raise pickle.UnpicklingError(f'a tensor of {wanted} bytes in a file of {self.size}')
-        return tensor

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 
+from mmkd.checkpoint import CheckpointError, check_plain, trusted
 from mmkd.datasets._files import fault, is_remote, shown
 from mmkd.datasets._kinds import is_coco, is_voc
 from mmkd.datasets._names import Names, read_names
-from mmkd.datasets._pickles import check_plain
 from mmkd.datasets._voc import check_list
 
 IMAGES = ('.bmp', '.gif', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
@@ -38,11 +38,26 @@ def check_paths(dataset_cfg: Mapping, scope: str | None = None) -> None:
             none of the dataset's classes.
     """
     for cfg in _leaf_configs(dataset_cfg):
+        _check_decoding(cfg)
         # A config that cannot be instantiated is for the real build to complain about.
         dataset = _build_lazily(cfg, scope)
         if dataset is not None:
             check_files(dataset, cfg)
             check_not_empty(dataset)
+
+
+def _check_decoding(cfg: Mapping) -> None:
+    """Stop at what would unpickle images, and at mmdet's tree of classes if it is a pickle."""
+    if not trusted():
+        for step in cfg.get('pipeline') or []:
+            if isinstance(step, Mapping) and step.get('decode_backend') == 'pickle':
+                raise CheckpointError(
+                    f"{step.get('type')} has decode_backend='pickle', and a pickle can run any "
+                    "program. Store arrays and say 'numpy', or pass --trust-checkpoint."
+                )
+    tree = cfg.get('hierarchy_file')
+    if isinstance(tree, str) and os.path.isfile(tree):
+        check_plain(tree)
 
 
 def check_evaluator(evaluator_cfg: Mapping | list, data_root: str | None = None) -> None:

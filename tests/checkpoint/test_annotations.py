@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import struct
 from collections import OrderedDict, defaultdict
 
 import mmengine
@@ -80,6 +81,26 @@ def test_damaged_and_exhausting_pickles(content):
     with pytest.raises(CheckpointError, match='truncated or damaged'):
         mmengine.load(io.BytesIO(content), 'pkl')
     assert not hasattr(InstanceData, 'a')
+
+
+@pytest.mark.parametrize('kind', ['run', 'change', 'plain'])
+def test_large_pickles(tmp_path, kind):
+    """Only the names are checked there, which is enough for nothing to run."""
+    marker, padding = tmp_path / 'marker', bytes(2**22)
+    change = (
+        b'\x80\x04cmmengine.structures.instance_data\nInstanceData\nN}X\x01\x00\x00\x00aK\x01s\x86b'
+    )
+    content = dict(
+        run=pickle.dumps([padding, run_by(marker)]),
+        change=change + b'B' + struct.pack('<I', len(padding)) + padding + b'\x86.',
+        plain=pickle.dumps([padding, PROPOSALS]),
+    )[kind]
+    if kind == 'run':
+        with pytest.raises(CheckpointError, match='builtins.eval'):
+            mmengine.load(io.BytesIO(content), 'pkl')
+    else:
+        mmengine.load(io.BytesIO(content), 'pkl')
+    assert not marker.exists() and not hasattr(InstanceData, 'a')
 
 
 def test_yaml(tmp_path):

@@ -19,8 +19,9 @@ from mmkd.checkpoint import (
     find_damage,
     finding,
     read_checkpoint,
+    settling,
+    stand_ins,
     trust_checkpoints,
-    unpickling,
 )
 
 
@@ -81,13 +82,13 @@ def test_both_names_of_numpy(path, old):
     text = pickle.dumps(dict(a=np.ones(2), b=np.float32(3)), protocol=2)
     text = text.replace(core.encode(), old.encode())
     with (
-        torch.serialization.safe_globals([(v, k) for k, v in unpickling.STAND_INS.items()]),
+        torch.serialization.safe_globals([(v, k) for k, v in stand_ins.STAND_INS.items()]),
         open(path, 'wb+') as file,
     ):
         file.write(text)
         file.seek(0)
         loaded = torch._weights_only_unpickler.load(file)
-    loaded = unpickling.settle(loaded, 10**6)
+    loaded = settling.settle(loaded, 10**6)
     assert loaded['a'].tolist() == [1, 1] and loaded['b'] == 3
 
 

@@ -5,11 +5,13 @@ import logging
 import os
 import pickle
 import re
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 from mmengine.registry import DATASETS
 
+from mmkd.checkpoint import CheckpointError
 from mmkd.datasets import guard
 from mmkd.datasets._coco import find_fault
 
@@ -297,7 +299,7 @@ def write_list(path, content):
 
 def test_pickled_annotations_run_nothing(tmp_path):
     config = write_list(tmp_path / 'a.pkl', [Bomb(str(tmp_path / 'marker'))])
-    with pytest.raises(guard.DataError, match=r'a\.pkl is refused: it needs posix\.mkdir'):
+    with pytest.raises(CheckpointError, match=r'a\.pkl is refused: loading it needs posix\.mkdir'):
         guard.check_paths(config)
     assert not (tmp_path / 'marker').exists()
 
@@ -310,7 +312,7 @@ def test_pickled_arrays_are_read(tmp_path):
 def test_yaml_annotations_run_nothing(tmp_path):
     path = tmp_path / 'a.yaml'
     path.write_text(f'!!python/object/apply:os.mkdir ["{tmp_path}/marker"]')
-    with pytest.raises(guard.DataError, match=r'a\.yaml is refused: '):
+    with pytest.raises(CheckpointError, match=r'a\.yaml is refused: '):
         guard.check_paths({'type': 'mmdet.BaseDetDataset', 'ann_file': str(path)})
     assert not (tmp_path / 'marker').exists()
 
@@ -319,8 +321,26 @@ def test_proposals_are_looked_through_too(data, tmp_path):
     _, config = data('coco')
     path = tmp_path / 'proposals.pkl'
     path.write_bytes(pickle.dumps(Bomb(str(tmp_path / 'marker'))))
-    with pytest.raises(guard.DataError, match=r'proposals\.pkl is refused'):
+    with pytest.raises(CheckpointError, match=r'proposals\.pkl is refused'):
         guard.check_paths({**config, 'proposal_file': str(path)})
+
+
+def test_images_are_not_unpickled(data):
+    _, config = data('cityscapes')
+    step = dict(type='LoadBiomedicalImageFromFile', decode_backend='pickle')
+    with pytest.raises(CheckpointError, match="decode_backend='pickle'.*'numpy'"):
+        guard.check_paths({**config, 'pipeline': [step]})
+
+
+def test_arrays_of_objects_are_refused(data, tmp_path):
+    _, config = data('coco')
+    path = tmp_path / 'tree.np'
+    for content, fine in (np.eye(3), True), (np.array([Bomb('x')]), False):
+        with open(path, 'wb') as file:
+            np.save(file, content, allow_pickle=True)
+        outcome = nullcontext() if fine else pytest.raises(CheckpointError, match=r'tree\.np is')
+        with outcome:
+            guard.check_paths({**config, 'hierarchy_file': str(path)})
 
 
 def test_classes_without_the_comma(data):
