@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 
 from mmengine.logging import print_log
@@ -36,7 +37,7 @@ class Audit:
         absent: Classes that do not occur in the annotation files.
         notes: Further complaints, a sentence each.
         objects: Counts of the annotated objects.
-        ids: ``img_id`` -> ``img_path`` of the images.
+        ids: ``img_id`` -> ``img_path`` and number of objects of the images.
         longest: Ratio of the sides of the image of the most extreme shape, and its position.
     """
 
@@ -164,7 +165,7 @@ def _look_at_images(
         info = dataset.get_data_info(index)
         if 'instances' in info:
             objects.add(info, index)
-            report.ids[info.get('img_id')] = info.get('img_path')
+            report.ids[info.get('img_id')] = info.get('img_path'), len(info['instances'])
         objects.add_label(info)
         path = info.get('img_path')
         if not isinstance(path, str):
@@ -200,9 +201,14 @@ def _enter(report: Audit, dataset, pictures: Pictures, repeated: list[str]) -> N
         report.notes.append(objects.note())
     if len(report.ids) == len(dataset) and hasattr(dataset, 'cat_img_map'):
         # CocoDataset leaves bad boxes out without a word; the map still counts them.
-        wanted = (key for cat in dataset.cat_ids for key in dataset.cat_img_map.get(cat, ()))
-        counted = sum(key in report.ids for key in wanted)
-        report.degenerate += counted - objects.kept - objects.ignored
+        listed = [dataset.cat_img_map.get(cat, ()) for cat in dataset.cat_ids]
+        left_out = sum(key in report.ids for images in listed for key in images)
+        left_out -= objects.kept + objects.ignored
+        report.degenerate += left_out
+        if left_out > 0:
+            counts = Counter(key for images in listed for key in images)
+            paths = (path for key, (path, kept) in report.ids.items() if counts[key] > kept)
+            report.notes.append(f'boxes left out by the loader are in {shown(paths, 3)}')
 
 
 def _stop_or_note(report: Audit, dataset, pictures: Pictures, readable: int) -> None:

@@ -104,7 +104,7 @@ def check_metrics(name: str, evaluator: Any, dataset: Any, reports: list[Audit])
     Raises:
         DataError: The evaluation would end in an assertion, or score other classes.
     """
-    paths = {key: path for one in reports for key, path in one.ids.items()}
+    paths = {key: path for one in reports for key, (path, _) in one.ids.items()}
     for metric in evaluator.metrics:
         coco = getattr(metric, '_coco_api', None)
         if coco is None or not paths:
