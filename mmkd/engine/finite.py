@@ -177,11 +177,11 @@ def _local_findings(distiller: Distiller, parameters: list[Tensor], batch: _Batc
     set_state(batch.random_state)
     try:
         distiller.loss(batch.inputs, batch.samples, **batch.more)
+        terms = [(k, v) for k, v in capture.named if 'loss' in k and v.requires_grad]
+        # First, and all of them, on every rank: a backward pass may wait for the other ranks.
+        bad = [key for key, value in terms if not _has_finite_gradient(value, parameters)]
         check_losses(distiller, capture.named, capture.traces)
         check_teachers(distiller, capture.traces)
-        terms = [(k, v) for k, v in capture.named if 'loss' in k and v.requires_grad]
-        # All of them on every rank, as a backward pass may wait for the other ranks.
-        bad = [key for key, value in terms if not _has_finite_gradient(value, parameters)]
         if not bad and not all(bool(flag) for flag in _flags(batch.named)):
             return _Findings(sentence=_losses_message(batch.named))  # not so the second time
         return _Findings(terms=list(dict.fromkeys(bad)))

@@ -17,6 +17,7 @@ from torch import nn
 from mmkd.checkpoint import CheckpointError
 from mmkd.engine.generators import get_state, is_state, set_state, warn
 from mmkd.engine.module_state import get_module_state, set_module_state
+from mmkd.engine.settings import settings_of
 from mmkd.registry import HOOKS
 
 KEY = 'random_state'
@@ -47,6 +48,7 @@ class RandomStateHook(Hook):
         """Rank 0 only; without a gather before, just its own state is known."""
         ranks, self.gathered = self.gathered or [_rank_state(runner)], None
         self.val_workers = self.val_workers or _has_val_workers(runner)
+        checkpoint['meta']['settings'] = settings_of(runner.cfg)
         checkpoint[KEY] = dict(
             ranks=ranks,
             validated=self.validated,

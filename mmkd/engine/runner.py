@@ -39,6 +39,7 @@ from mmkd.engine.loading import check_complete, check_optimiser_state, revised
 from mmkd.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmkd.engine.optimizers import build_optimizers, check_same_optimizers, schedules
 from mmkd.engine.random_state import RandomStateHook
+from mmkd.engine.settings import report_changes, settings_of
 from mmkd.engine.student_config import StudentConfigHook
 from mmkd.registry import RUNNERS
 
@@ -72,7 +73,7 @@ class Runner(MMRunner):
         self._resume_from: str | None = None
         if self._resume:
             self._resume_from = self._load_from or self._find_newest()
-            self._adopt_seed()
+            self._adopt_run()
         elif self._load_from and '://' not in self._load_from:
             with local_file(self._load_from) as path:  # the newest of a folder
                 check_file(path)
@@ -227,13 +228,15 @@ class Runner(MMRunner):
             self.logger.info(f'Resuming from {path}.')
         return path
 
-    def _adopt_seed(self) -> None:
-        """Samplers must be built with the seed of the interrupted run, even one that was drawn."""
+    def _adopt_run(self) -> None:
+        """Say what has changed since, and take over the seed, with which samplers are built."""
         if self._resume_from is None:
             return
         checkpoint = read_checkpoint(self._resume_from, mmap=True)
         check_resumable(self._resume_from, checkpoint)
         check_optimiser_state(checkpoint, self._resume_from, self.param_schedulers)
+        for line in report_changes(checkpoint['meta'].get('settings'), settings_of(self.cfg)):
+            self.logger.warning(line)
         old, new = checkpoint['meta'].get('seed'), self._randomness_cfg.get('seed')
         if old is None or old == new:
             return

@@ -1,0 +1,124 @@
+"""What decides about a run, kept in its checkpoints, so that a resumed run can say what changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+#: of a config; the rest, such as folders, logs and hooks, does not decide what is learned
+SECTIONS = (
+    'model',
+    'train_dataloader',
+    'train_cfg',
+    'optim_wrapper',
+    'param_scheduler',
+    'auto_scale_lr',
+    'val_dataloader',
+    'val_evaluator',
+)
+#: how data are loaded, and where weights came from before the run began
+IGNORED = (
+    *('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor', 'timeout'),
+    *('init_cfg', 'pretrained', 'preflight'),
+)
+#: which the state in the checkpoint overrules
+OVERRULED = ('optim_wrapper.optimizer', 'optim_wrapper.paramwise_cfg', 'param_scheduler')
+OPTIMIZER = ('optim_wrapper', 'optimizer', 'type')
+SHOWN = 6
+
+
+def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The deciding part of a config, as plain values."""
+    return {key: _plain(config[key]) for key in SECTIONS if config.get(key) is not None}
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Mapping):
+        named = {str(key): item for key, item in value.items()}
+        return {
+            key: _plain(item)
+            for key, item in named.items()
+            if key not in IGNORED and not key.startswith('_')
+        }
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    kind = value if hasattr(value, '__qualname__') else type(value)
+    return f'{kind.__module__}.{kind.__qualname__}'
+
+
+def report_changes(before: Any, now: Mapping[str, Any]) -> list[str]:
+    """One or two lines for the log; none if nothing changed or nothing is known.
+
+    Args:
+        before (dict): :func:`settings_of` the interrupted run, from a file that may say anything.
+        now (dict): that of this run.
+
+    Raises:
+        ValueError: another kind of optimiser, which cannot use the state of the old one.
+    """
+    if not isinstance(before, dict) or not before or not now:
+        return []
+    kinds = [_entry(settings, OPTIMIZER) for settings in (before, now)]
+    if all(kinds) and kinds[0] != kinds[1]:
+        raise ValueError(
+            f'cannot resume: the optimiser was {_short(kinds[0])} and is {_short(kinds[1])} now. '
+            'Resume with the same one, or take the weights alone: load_from without resume.'
+        )
+    found = dict(_changes(before, now))
+    if not found:
+        return []
+    more = f'; and {len(found) - SHOWN} more' if len(found) > SHOWN else ''
+    shown = '; '.join(f'{path} {change}' for path, change in list(found.items())[:SHOWN])
+    lines = [f'The config is not that of the interrupted run: {shown}{more}.']
+    overruled = [path for path in found if path.startswith(OVERRULED)]
+    if overruled:
+        lines.append(
+            f'Optimiser and schedules go on as in the checkpoint: {overruled[0]}'
+            f'{" and the like change" if len(overruled) > 1 else " changes"} nothing. To apply it, '
+            'take the weights alone: load_from without resume.'
+        )
+    return lines
+
+
+def _entry(settings: Mapping, path: tuple[str, ...]) -> Any:
+    for key in path:
+        settings = settings.get(key, {}) if isinstance(settings, Mapping) else {}
+    return settings
+
+
+def _changes(before: Any, now: Any, path: str = '') -> Iterator[tuple[str, str]]:
+    """(where, what) for each place in which two trees differ."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in dict.fromkeys([*before, *now]):
+            place = f'{path}.{_name(key)}'.lstrip('.')
+            if key not in now:
+                yield place, f'{_short(before[key])} is gone'
+            elif key not in before:
+                yield place, f'is new, {_short(now[key])}'
+            else:
+                yield from _changes(before[key], now[key], place)
+    elif _are_lists_of_settings(before, now):
+        for i, (a, b) in enumerate(zip(before, now, strict=True)):
+            yield from _changes(a, b, f'{path}[{i}]')
+    elif before != now:
+        yield path, f'{_short(before)} -> {_short(now)}'
+
+
+def _are_lists_of_settings(before: Any, now: Any) -> bool:
+    lists = isinstance(before, list) and isinstance(now, list) and len(before) == len(now)
+    return lists and all(isinstance(item, dict) for item in [*before, *now])
+
+
+def _name(key: Any) -> str:
+    text = str(key)
+    return text[:60] if text.isprintable() else repr(text)[:60]
+
+
+def _short(value: Any) -> str:
+    """A value in at most forty characters; of a mapping its type, or nothing but its braces."""
+    if isinstance(value, dict):
+        return str(value.get('type', '{…}'))[:40]
+    text = repr(value)
+    return text if len(text) <= 40 else f'{text[:37]}…'
