@@ -8,17 +8,20 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections import OrderedDict
 
 import torch
 
 from mmkd.checkpoint import CheckpointError, atomic_file, dataset_meta_of, read_checkpoint
+from mmkd.checkpoint.fitting import PIXELS
 from mmkd.checkpoint.weights import below, weights_in
 
 
 def extract(source: str, target: str, prefix: str) -> int:
     """Write the weights below ``prefix`` (all for ``''``) and the class names; returns how many.
 
-    The file is read without running code in it.
+    What files of 2022 say of pixels (mean and std) is left out. The file is read without running
+    code in it.
 
     Raises:
         FileExistsError: there is a file of that name.
@@ -28,6 +31,7 @@ def extract(source: str, target: str, prefix: str) -> int:
         raise FileExistsError(f'{target} exists; choose another name.')
     checkpoint = read_checkpoint(source)
     state = below(weights_in(checkpoint), prefix, source)
+    state = OrderedDict((key, value) for key, value in state.items() if not PIXELS.search(key))
     with atomic_file(target) as part:
         torch.save(
             dict(state_dict=state, meta=dict(dataset_meta=dataset_meta_of(checkpoint))), part

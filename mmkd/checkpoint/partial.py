@@ -34,7 +34,7 @@ def load_some(
         prefix (str): that was taken off already.
 
     Raises:
-        ValueError: nothing fits, or with ``strict`` not all.
+        ValueError: nothing fits, or with ``strict`` not all; trained on pixels of another mean.
     """
     state, found = weights_for(model, checkpoint, source)
     refuse_not_finite(state, source)
@@ -43,6 +43,12 @@ def load_some(
     lost, own = {*fit.missing, *fit.shapes}, [k for k in model.state_dict() if _says_much(k)]
     if all(key in lost for key in own):
         raise ValueError(_nothing_fits(fit, list(state), own, f'{who} {source}'))
+    if fit.pixels:
+        raise ValueError(
+            f'{who} {source}: {"; ".join(fit.pixels)}. Pixels look different to the network then: '
+            "set data_preprocessor to the file's, or, to learn from other pixels on purpose, take "
+            f'the weights alone: python -m mmkd.checkpoint.extract {source} weights.pth'
+        )
     lines = fit.without([COUNTER]).lines()
     count = f'all {fit.total}' if not lost else f'{fit.loaded} of {fit.total}'
     under = f", found under '{prefix or found}'" if prefix or found else ''

@@ -144,8 +144,9 @@ def _compare_names(report: Audit, dataset, names: Names | None) -> None:
         report.absent = [name for name in classes if counts.get(name, 0) == 0]
     if is_coco(dataset):
         listed = [name for name in counts if name in classes]
+        # CocoDataset numbers the classes as the file lists them, whatever the config says.
+        dataset.numbered_as = tuple(listed)
         if listed != classes:
-            # CocoDataset numbers the classes as the file lists them, whatever the config says.
             report.notes.append(
                 'the file lists other classes or another order than metainfo, so label i is class '
                 f'i of {shown(listed)}: teacher and student must agree on that'

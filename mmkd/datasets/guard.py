@@ -34,6 +34,7 @@ __all__ = [
     'check_evaluator',
     'check_objects',
     'check_paths',
+    'describe',
     'drop_degenerate_boxes',
     'leaves',
     'protect',

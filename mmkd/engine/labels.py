@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from mmengine.logging import print_log
 from torch import nn
 
-from mmkd.datasets.guard import leaves
+from mmkd.datasets.guard import describe, leaves
 from mmkd.engine.class_options import options_for
 from mmkd.families import classifier
 from mmkd.families.class_heads import (
@@ -45,6 +45,8 @@ def check_labels(runner: Any, model: nn.Module) -> None:
         others = labels_of(runner.val_dataloader.dataset, 'the validation data')
         _check_data(labels, others, 'the validation data')
         check_zero_label(runner.train_dataloader.dataset, runner.val_dataloader.dataset)
+    loaders = [runner.train_dataloader, *([runner.val_dataloader] if runner.val_loop else [])]
+    check_files(*(loader.dataset for loader in loaders))
     for name in getattr(model, 'teachers', {}):
         check_teacher(name, model, labels)
 
@@ -137,6 +139,19 @@ def check_heads(student: nn.Module, labels: Labels, config: Any = None) -> None:
         f'student is built for others: {heads}{more}. {way}, or give the data '
         'metainfo=dict(classes=(...)) if its own classes are others.'
     )
+
+
+def check_files(*splits: Any) -> None:
+    """All annotation files of a run must number the classes alike, else ValueError.
+
+    What they say was noted when the data were looked over.
+    """
+    files = [one for data in splits for one in leaves(data) if getattr(one, 'numbered_as', None)]
+    for other in files[1:]:
+        if relation(files[0].numbered_as, other.numbered_as) != 'same':
+            whose = (describe(one) for one in (files[0], other))
+            remedy = 'List "categories" alike in both: COCO data number classes in that order.'
+            _refuse(next(whose), files[0].numbered_as, other.numbered_as, next(whose), remedy)
 
 
 def check_zero_label(train: Any, val: Any) -> None:

@@ -110,6 +110,19 @@ def test_other_classes_in_the_validation_data_are_refused(make, names):
         check_labels(runner_of(NAMES, names), build_model(make()))
 
 
+@pytest.mark.parametrize('found', [SWAPPED, NAMES[:2]])
+def test_files_must_number_the_classes_alike(found):
+    one, other = (
+        data(NAMES, numbered_as=order, ann_file=f'{len(order)}.json') for order in (NAMES, found)
+    )
+    message = r'3.json and of .* [23].json do not mean .*List "categories" alike'
+    joined = data(NAMES, datasets=[one, other])
+    for runner in (runner_of(one, other), runner_of(joined)):
+        with pytest.raises(ValueError, match=message):
+            check_labels(runner, build_model(tiny_retinanet()))
+    check_labels(runner_of(one, data(NAMES)), build_model(tiny_retinanet()))
+
+
 def test_label_zero_must_be_reduced_in_both_splits_or_in_none():
     train, val = (data(NAMES, reduce_zero_label=flag) for flag in (True, False))
     with pytest.raises(ValueError, match=r'reduce_zero_label is \{True\}'):

@@ -7,6 +7,7 @@ from mmengine.runner import runner as mm_runner
 from runner_toys import Net, log_of, make
 
 from mmkd.checkpoint import CheckpointError
+from mmkd.checkpoint.extract import extract
 from mmkd.checkpoint.weights import weights_in
 
 
@@ -84,6 +85,15 @@ def test_nothing_that_fits_is_refused(finished, tmp_path):
     part = Net().body.state_dict()
     with pytest.raises(ValueError, match="those of its body alone: give that init_cfg=dict.type='"):
         start(write({}, tmp_path / 'in', state_dict=part), tmp_path)
+
+
+def test_other_pixels_are_refused_unless_the_weights_are_taken_out(finished, tmp_path):
+    old = dict(finished['state_dict'], **{'data_preprocessor.mean': torch.tensor([1.0, 2, 3])})
+    path = write(finished, tmp_path / 'in', state_dict=old)
+    with pytest.raises(ValueError, match=r'mean = .1.0, 2.0, 3.0., the config has .0.0.* weights'):
+        start(path, tmp_path)
+    extract(path, str(tmp_path / 'weights.pth'), '')
+    assert 'all 2 weights' in log_of(start(str(tmp_path / 'weights.pth'), tmp_path))
 
 
 def test_strict_asks_for_all(finished, tmp_path):
