@@ -87,14 +87,41 @@ def full_table(methods: list[Method]) -> str:
     return '\n'.join(lines)
 
 
-def recipe_table(recipes: list[Recipe]) -> str:
-    """The table of ``docs/configs.md``."""
-    lines = [_row('config', 'objectives', 'student', 'teacher'), '|---|---|---|---|']
-    for r in recipes:
-        link = f'[{r.file}](../configs/{r.file})'
-        teacher = f'`{r.teacher}`' if r.teacher else ''
-        lines.append(_row(link, ', '.join(r.objectives) or '-', f'`{r.student}`', teacher))
-    return '\n'.join(lines)
+TASKS = {
+    'Detectors (COCO, VOC)': lambda r: 'mmdet::' in r.student,
+    'Segmentors (Cityscapes, VOC, ADE20K)': lambda r: 'mmseg::' in r.student,
+    'BCCD, a small detection set': lambda r: 'bccd' in r.file,
+    'CamVid, a small segmentation set': lambda r: 'camvid' in r.file,
+    'CIFAR-10': lambda r: 'cifar10' in r.file and 'cifar100' not in r.file,
+    'Classifiers (ImageNet, CIFAR-100)': lambda r: 'cls_' in r.file,
+    'Synthetic scenes, for the demo': lambda r: True,
+}
+
+
+def recipe_page(recipes: list[Recipe]) -> str:
+    """``configs/README.md``: configs by task and method; plain recipes come first."""
+    left, parts = list(recipes), [NOTE, '# Configs', _CONFIGS]
+    for title, belongs in TASKS.items():
+        own = [r for r in left if belongs(r)]
+        left = [r for r in left if r not in own]
+        groups: dict[str, list[Recipe]] = {}
+        for r in own:
+            groups.setdefault(' + '.join(r.objectives) or 'plain', []).append(r)
+        names = sorted(groups, key=lambda name: (name != 'plain', name.lower()))
+        lines = [f'- **{name}**: {", ".join(map(_recipe_link, groups[name]))}' for name in names]
+        parts += [f'## {title}', '\n'.join(lines)] if own else []
+    return '\n\n'.join(parts) + '\n'
+
+
+_CONFIGS = (
+    "By task and method. A name says `<method>_<student's model>_<teacher>_<student>[_<data>].py`; "
+    'what the fields mean is on the page [configs](../docs/configs.md), what a method does on its '
+    '[own](../docs/methods.md).'
+)
+
+
+def _recipe_link(r: Recipe) -> str:
+    return f'[{r.file.rpartition("/")[2].removesuffix(".py")}]({r.file})'
 
 
 def page(methods: list[Method], root: Path = ROOT) -> str:
@@ -176,9 +203,9 @@ def outputs(root: Path = ROOT) -> dict[Path, str]:
     for path, marker, content in (
         (root / 'README.md', 'methods', short_table(methods, 'docs/')),
         (docs / 'methods.md', 'methods', full_table(methods)),
-        (docs / 'configs.md', 'configs', recipe_table(recipes)),
     ):
         files[path] = between(path.read_text(), marker, content)
+    files[root / 'configs' / 'README.md'] = recipe_page(recipes)
     for stem in sorted({m.page for m in methods}):
         files[docs / 'methods' / f'{stem}.md'] = page([m for m in methods if m.page == stem], root)
     return files

@@ -344,10 +344,12 @@ def _entries(section: str) -> list[str]:
 
 def read_recipes(root: Path = ROOT) -> list[Recipe]:
     """Every shipped config."""
-    return [_read_recipe(path) for path in sorted((root / 'configs').glob('*.py'))]
+    folder = root / 'configs'
+    paths = [*folder.glob('*.py'), *folder.glob('small/*.py')]
+    return [_read_recipe(path, folder) for path in sorted(paths, key=lambda path: path.name)]
 
 
-def _read_recipe(path: Path) -> Recipe:
+def _read_recipe(path: Path, folder: Path) -> Recipe:
     """One config, from its syntax tree.
 
     Raises:
@@ -368,13 +370,15 @@ def _read_recipe(path: Path) -> Recipe:
         configs = [_literal(entry['config'], values) for entry in teachers]
     except (KeyError, ValueError):
         raise UndocumentedError(
-            f'configs/{path.name}: write the type of each objective and the config of each '
-            'teacher as strings.'
+            f'configs/{path.relative_to(folder)}: write the type of each objective and the config '
+            'of each teacher as strings.'
         ) from None
     if not types and 'Distiller' in ast.unparse(model.get('type', ast.Constant(''))):
-        raise UndocumentedError(f'configs/{path.name}: a Distiller without objectives=dict(…).')
+        raise UndocumentedError(
+            f'configs/{path.relative_to(folder)}: a Distiller without objectives=dict(…).'
+        )
     return Recipe(
-        file=path.name,
+        file=path.relative_to(folder).as_posix(),
         student=', '.join(parents),
         teacher=', '.join(configs),
         objectives=tuple(kind.removeprefix('mmkd.') for kind in types),

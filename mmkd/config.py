@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-import os
 import os.path as osp
 from collections.abc import Mapping
+from glob import glob
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
 
 import mmengine.config.utils as mm_utils
 from mmengine.config import Config, ConfigDict
+
+from mmkd.names import did_you_mean
 
 
 def install_scopes() -> None:
@@ -64,8 +66,10 @@ def own_config(path: str) -> str:
     for folder in folders:
         if osp.isfile(osp.join(folder, name)):
             return osp.join(folder, name)
-    known = sorted({f for d in folders if osp.isdir(d) for f in os.listdir(d) if f.endswith('.py')})
-    raise FileNotFoundError(f'mmkd has no config {name!r}. It has: {", ".join(known)}.')
+    known = {osp.relpath(f, d) for d in folders for f in glob(f'{d}/**/*.py', recursive=True)}
+    raise FileNotFoundError(
+        f'mmkd has no config {name!r}.{did_you_mean(name, known)} All are in configs/README.md.'
+    )
 
 
 def resolve(path: str) -> str:
@@ -126,7 +130,6 @@ def wrap_stock(path: str, teacher: str, checkpoint: str, method: str) -> tuple[C
         ValueError: an unknown method, or a config that distils already.
     """
     from mmkd.methods import names
-    from mmkd.names import did_you_mean
     from mmkd.registry import MODELS
 
     config = load_config(path)  # first: its custom_imports may register the method

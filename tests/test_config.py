@@ -47,7 +47,7 @@ def test_scoped_paths():
     ('path', 'message'),
     [
         ('nowhere.py', "Config 'nowhere.py' does not exist \\(looked in /"),
-        ('mmkd::nowhere.py', "'nowhere.py'. It has: .*fgfi_frcnn_r101_r50.py"),
+        ('mmkd::nowhere.py', "'nowhere.py'. All are in configs"),
         ('mmdet::retinanet/nowhere.py', 'does not exist in mmdet'),
         ('mmbanana::a.py', "package 'mmbanana' is not installed"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from typing import Any
 
 import yaml
@@ -13,6 +14,7 @@ from mmkd.config import resolve
 _METAFILES = ('metafile.yml', 'metafile.yaml')
 
 
+@cache
 def released_weights(config: str) -> str:
     """Address of the weights that were released for a config, e.g. ``'mmdet::fcos/….py'``.
 

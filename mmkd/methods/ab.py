@@ -37,8 +37,8 @@ class AB(PairObjective):
     the default weight. Beside the task it works as a regulariser; the published way has two
     phases, boundaries alone and then KD alone::
 
-        tools/train.py configs/ab_init_….py           # task_weight=0
-        tools/train.py configs/kd_after_ab_init_….py  # load_from: the result
+        tools/train.py configs/small/ab_init_….py           # task_weight=0
+        tools/train.py configs/small/kd_after_ab_init_….py  # load_from: the result
 
     Args:
         margin (float): m.

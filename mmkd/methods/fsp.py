@@ -47,8 +47,8 @@ class FSP(Objective):
     the first stage of two classifiers, and all stages. The published way has two phases, the flow
     alone (``task_weight=0``) and then the task alone; beside the task it works as a regulariser::
 
-        tools/train.py configs/fsp_init_….py                      # task_weight=0
-        tools/train.py configs/cls_r8w8_after_fsp_init_cifar10.py # load_from: the result
+        tools/train.py configs/small/fsp_init_….py                      # task_weight=0
+        tools/train.py configs/small/cls_r8w8_after_fsp_init_cifar10.py # load_from: the result
 
     RepDistiller's first phase has the weight 1, whatever its option says; that is 50 by default.
     The defaults mix the paper's max-pooling with RepDistiller's mean and factor of 50: no published

@@ -62,8 +62,8 @@ class FT(Objective):
     behind the student's last map has to give. Settings of Jangho-Kim/Factor-Transfer-pytorch; its
     reconstruction is L1, the paper's squared, and it has no BatchNorms. Two phases::
 
-        tools/train.py configs/ft_paraphraser_….py  # phase='paraphraser'
-        tools/train.py configs/ft_….py              # load_from: the result
+        tools/train.py configs/small/ft_paraphraser_….py  # phase='paraphraser'
+        tools/train.py configs/small/ft_….py              # load_from: the result
 
     Without taps: the last stages of two classifiers; of unequal maps the larger is averaged. The
     weight of 500 belongs to the authors' 8 x 8 maps: a mean over all factors shrinks with the size

@@ -46,8 +46,8 @@ class InformationFlow(Objective):
 
     The teacher should be built like the student, and wider: an auxiliary network, trained first
     from the real teacher by its embedding alone. So there are two phases: ``tools/train.py
-    configs/information_flow_auxiliary_….py`` (with ``student='pool'``), then ``tools/train.py
-    configs/information_flow_….py``, whose teacher is the result.
+    configs/small/information_flow_auxiliary_….py`` (with ``student='pool'``), then ``tools/train.py
+    configs/small/information_flow_….py``, whose teacher is the result.
 
     Without taps: the stages and the embedding of two classifiers; with taps maps or vectors of any
     model, paired by position, the last one last.

@@ -85,8 +85,8 @@ class MHGD(Objective):
     heads; the authors' code clips its gradient to the norm of the task's: train with
     ``optim_wrapper=dict(clip_grad=dict(max_norm=5))``.
 
-    So there are two phases: ``tools/train.py configs/mhgd_attention_….py``
-    (``phase='attention'``), then ``tools/train.py configs/mhgd_….py``, which starts from the
+    So there are two phases: ``tools/train.py configs/small/mhgd_attention_….py``
+    (``phase='attention'``), then ``tools/train.py configs/small/mhgd_….py``, which starts from the
     result (``load_from``).
 
     Widths must agree; ``adapt=True`` puts a 1x1 convolution on the student's maps. Without taps:

@@ -100,6 +100,7 @@ def test_released_weights_are_those_of_the_metafile(tmp_path, name):
     with pytest.raises(CheckpointError, match=r'has no metafile\.yml beside it'):
         released_weights(str(tmp_path / 'one.py'))
     (tmp_path / name).write_text(METAFILE)
+    released_weights.cache_clear()
     assert weights_of('released', str(tmp_path / 'one.py')).endswith('/one-12345678.pth')
     for config in ('two', 'three'):
         with pytest.raises(CheckpointError, match=r'no weights were released.* for one\.py'):

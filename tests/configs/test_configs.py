@@ -15,7 +15,8 @@ from mmkd.plan import Plan
 from mmkd.registry import MODELS
 from mmkd.testing import shrink
 
-CONFIGS = sorted((Path(__file__).parents[2] / 'configs').glob('*.py'))
+FOLDER = Path(__file__).parents[2] / 'configs'
+CONFIGS = sorted([*FOLDER.glob('*.py'), *FOLDER.glob('small/*.py')])
 DISTILLED = [path for path in CONFIGS if 'mmkd.Distiller' in path.read_text()]
 
 

@@ -56,7 +56,7 @@ def world(tmp_path_factory):
         torch.save(dict(state_dict=model.state_dict()), path.with_suffix('.pth'))
     (root / 'configs').symlink_to(ROOT / 'configs')
     write_folders(root / 'data/cifar10', 5, 5, size=(32, 32))
-    classifier = build_model(load_config(str(ROOT / 'configs/cls_r14w16_cifar10.py')))
+    classifier = build_model(load_config(str(ROOT / 'configs/small/cls_r14w16_cifar10.py')))
     torch.save(classifier.state_dict(), root / 'teacher.pth')
     return root
 

@@ -51,7 +51,9 @@ def test_commands_on_the_pages_exist():
     """``tools/NAME`` and ``configs/NAME`` anywhere on a page is a file of the repository."""
     missing = set()
     for page in PAGES:
-        for name in re.findall(r'\b((?:tools|configs)/\w+\.(?:py|sh))\b', page.read_text()):
+        for name in re.findall(
+            r'\b((?:tools|configs)/(?:small/)?\w+\.(?:py|sh))\b', page.read_text()
+        ):
             if not (ROOT / name).exists():
                 missing.add(f'{page.name}: {name}')
     assert not missing

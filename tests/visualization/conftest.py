@@ -14,12 +14,12 @@ model = dict(
 """
 
 SEGMENTOR = """
-_base_ = ['mmkd::pspnet_r18w8_camvid.py']
+_base_ = ['mmkd::small/pspnet_r18w8_camvid.py']
 model = dict(
     _delete_=True,
     type='mmkd.Distiller',
     student=_base_.model,
-    teacher=dict(config='mmkd::pspnet_r18w8_camvid.py', checkpoint='random'),
+    teacher=dict(config='mmkd::small/pspnet_r18w8_camvid.py', checkpoint='random'),
     objectives=dict(cwd=dict(type='mmkd.CWD'), kd=dict(type='mmkd.KD')),
 )
 """

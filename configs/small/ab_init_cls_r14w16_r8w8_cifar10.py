@@ -1,0 +1,16 @@
+# First phase of AB: the student without its linear layer.
+_base_ = ['cls_r8w8_cifar10.py']
+
+model = dict(
+    _delete_=True,
+    type='mmkd.Distiller',
+    student=_base_.model,
+    teacher=dict(
+        config='mmkd::small/cls_r14w16_cifar10.py',
+        checkpoint='last',
+    ),
+    objectives=dict(ab=dict(type='mmkd.AB')),
+    task_weight=0,
+)
+still = dict(lr_mult=0, decay_mult=0)
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'head': still}))

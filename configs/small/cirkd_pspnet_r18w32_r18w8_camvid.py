@@ -1,0 +1,16 @@
+_base_ = ['pspnet_r18w8_camvid.py']
+
+model = dict(
+    _delete_=True,
+    type='mmkd.Distiller',
+    student=_base_.model,
+    teacher=dict(
+        config='mmkd::small/pspnet_r18w32_camvid.py',
+        checkpoint='last',
+    ),
+    objectives=dict(
+        skd_pixel=dict(type='mmkd.SKDPixel'),
+        cirkd=dict(type='mmkd.CIRKD'),
+        memory=dict(type='mmkd.CIRKDMemory'),
+    ),
+)

@@ -1,0 +1,14 @@
+# Second phase of FT.
+_base_ = ['cls_r8w8_cifar10.py']
+
+model = dict(
+    _delete_=True,
+    type='mmkd.Distiller',
+    student=_base_.model,
+    teacher=dict(
+        config='mmkd::small/cls_r14w16_cifar10.py',
+        checkpoint='last',
+    ),
+    objectives=dict(ft=dict(type='mmkd.FT')),
+)
+load_from = 'work_dirs/ft_paraphraser_cls_r14w16_r8w8_cifar10'

@@ -1,0 +1,15 @@
+# Second phase of MHGD.
+_base_ = ['cls_r8w8_cifar10.py']
+
+model = dict(
+    _delete_=True,
+    type='mmkd.Distiller',
+    student=_base_.model,
+    teacher=dict(
+        config='mmkd::small/cls_r14w16_cifar10.py',
+        checkpoint='last',
+    ),
+    objectives=dict(mhgd=dict(type='mmkd.MHGD')),
+)
+optim_wrapper = dict(clip_grad=dict(max_norm=5))
+load_from = 'work_dirs/mhgd_attention_cls_r14w16_r8w8_cifar10'
