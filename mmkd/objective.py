@@ -9,13 +9,15 @@ from torch import Tensor, nn
 
 from mmkd.adapters import build_adapter
 from mmkd.functional import check_choice, check_number, weight_or
-from mmkd.functional.resize import resize
+from mmkd.functional.resize import resize as resized
 from mmkd.levels import Level, pair_levels
 from mmkd.names import options_of
 from mmkd.schedule import Schedule
 from mmkd.tap import Tap, Trace, parse_taps
 from mmkd.visualization.view import Boxes, View
 
+#: options ``resize`` of objectives that compare maps, see :func:`equal_size`
+RESIZE = (None, 'student', 'teacher', 'label')
 Taps = str | Tap | Iterable[str | Tap] | None
 
 
@@ -83,6 +85,11 @@ class Objective(nn.Module):
         if not self.needs_teacher:
             self.teacher_taps = ()
         self.weight = Schedule.of(weight_or(self.default_weight, weight))
+        if not isinstance(teacher_name, (str, type(None))):
+            raise TypeError(
+                f'{type(self).__name__}: teacher_name must be the name of one teacher, found '
+                f'{teacher_name!r}. Add an objective for each teacher to listen to several.'
+            )
         self.teacher_name = teacher_name
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
@@ -161,8 +168,7 @@ class PairObjective(Objective):
         out_channels: int | None = None,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
-        choices = (None, 'student', 'teacher', 'label')
-        self.resize = check_choice(type(self).__name__, 'resize', resize, choices)
+        self.resize = check_choice(type(self).__name__, 'resize', resize, RESIZE)
         self.adapt, self.level_map = adapt, level_map
         owner = type(self).__name__
         self.widths = tuple(
@@ -229,23 +235,8 @@ class PairObjective(Objective):
         return [self._same_size(student[i], teacher[j], trace) for i, j in self.pairs]
 
     def _same_size(self, student: Tensor, teacher: Tensor, trace: Trace) -> tuple[Tensor, Tensor]:
-        if student.dim() != 4 or teacher.dim() != 4:
-            return student, teacher
-        assert trace.teacher is not None
-        if len(teacher) == len(trace.inputs):
-            teacher = crop_padding(teacher, trace.teacher.inputs, trace.inputs)
-        if self.resize is None and _gap(student, teacher) > 1:
-            raise ValueError(
-                f'{type(self).__name__}: maps differ in size, student {tuple(student.shape)} and '
-                f"teacher {tuple(teacher.shape)}. Set resize='student' or resize='teacher' if "
-                'comparing them at one size is meant.'
-            )
-        sizes = {'student': student.shape[2:], 'label': trace.inputs.shape[2:]}
-        size = sizes.get(self.resize or '', teacher.shape[2:])
-        return self._resize(student, size), self._resize(teacher, size)
-
-    def _resize(self, tensor: Tensor, size: Any) -> Tensor:
-        return resize(tensor, size, self.align_corners)
+        owner = type(self).__name__
+        return equal_size(owner, student, teacher, trace, self.resize, self.align_corners)
 
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Loss of one pair of equal shape, e.g. (N, C, H, W); a scalar."""
@@ -267,6 +258,46 @@ def _what(adapter: nn.Module | None) -> str:
     return ', '.join(
         type(module).__name__ for module in adapter.modules() if not [*module.children()]
     )
+
+
+def equal_size(
+    owner: str,
+    student: Tensor,
+    teacher: Tensor,
+    trace: Trace,
+    resize: str | None = None,
+    align_corners: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Maps (N, C, h, w) of both sides brought to one size; anything else as it is.
+
+    What covers padding of the teacher's alone is cut off. Maps that differ by one cell become as
+    large as the teacher's.
+
+    Args:
+        owner (str): name of the objective, for messages.
+        resize (str | None): ``'student'``, ``'teacher'`` or ``'label'`` (the input) names whose
+            size both take.
+
+    Raises:
+        ValueError: maps that differ by more, without ``resize``.
+    """
+    if student.dim() != 4 or teacher.dim() != 4:
+        return student, teacher
+    assert trace.teacher is not None
+    if len(teacher) == len(trace.inputs):
+        teacher = crop_padding(teacher, trace.teacher.inputs, trace.inputs)
+    if resize is None and _gap(student, teacher) > 1:
+        raise ValueError(
+            f'{owner}: maps differ in size, student {tuple(student.shape)} and '
+            f"teacher {tuple(teacher.shape)}. Set resize='student' or resize='teacher' if "
+            'comparing them after bilinear resizing is meant.'
+        )
+    sizes = {'student': student.shape[2:], 'label': trace.inputs.shape[2:]}
+    size = sizes.get(resize or '', teacher.shape[2:])
+    student, teacher = (
+        resized(x, size, align_corners) if x.shape[2:] != size else x for x in (student, teacher)
+    )
+    return student, teacher
 
 
 def crop_padding(teacher: Tensor, seen: Tensor, student_seen: Tensor) -> Tensor:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from logging import WARNING
 from typing import Any
@@ -12,7 +14,7 @@ from mmengine.logging import print_log
 from torch import nn
 
 from mmkd.engine.optimizers import own_optimizer
-from mmkd.families import family_of
+from mmkd.families.alternatives import offered
 from mmkd.first_step import first_step_differs
 from mmkd.levels import Level
 from mmkd.objective import Objective
@@ -34,6 +36,8 @@ class Plan:
     seen: dict[str, list[Level] | None] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=dict)
     checked: set[str] = field(default_factory=set)
+    #: refusals end with what suits the two networks
+    advises: bool = True
 
     def prepare(self) -> Plan:
         """Bind every objective, probe both networks, create adapters.
@@ -59,7 +63,8 @@ class Plan:
             with _naming(name):
                 teacher = self.teacher_of(objective)
                 self._check_scale(objective, teacher)
-                self._bind(objective, teacher.model if teacher else None)
+                with self._advising(objective):
+                    objective.bind(self.student, teacher.model if teacher else None)
 
     def requests(self) -> list[Request]:
         """What is to be probed: the student, then each teacher, which listens from now on."""
@@ -80,19 +85,25 @@ class Plan:
         for name, objective in self.objectives.items():
             self._set_up(name, objective, student, by_name.get(self.teacher_name(objective) or ''))
 
-    def _bind(self, objective: Objective, teacher: nn.Module | None) -> None:
-        """Bind; where the method has no taps of its own for this student, say so."""
-        named = bool(objective.student_taps)
-        try:
-            objective.bind(self.student, teacher)
-        except ValueError as error:
-            message = str(error)
-            if named or 'tap' in message or family_of(self.student) not in objective.named_taps:
-                raise
-            example = 'neck[1]' if hasattr(self.student, 'neck') else 'backbone[1]'
-            raise ValueError(
-                f'{message.rstrip(".")}; or name taps, for instance student={example!r}.'
-            ) from None
+    def _advising(self, objective: Objective) -> AbstractContextManager:
+        """Let a refusal end with what suits the two networks."""
+        if not self.advises:
+            return contextlib.nullcontext()
+        name = self.teacher_name(objective) or next(iter(self.teachers), None)
+        probes: dict[tuple, list[Found]] = {}
+
+        def trial(other: Objective) -> None:
+            teachers = {} if name is None else {name: copy.copy(self.teachers[name])}
+            plan = Plan(self.student, teachers, {'it': other}, advises=False)
+            plan.bind()
+            requests = plan.requests()
+            key = tuple(tuple(map(str, request.taps)) for request in requests)
+            if key not in probes:
+                probes[key] = probe_all(requests)
+            plan.set_up(probes[key])
+
+        teacher = None if name is None else self.teachers[name].model
+        return offered(type(objective), self.student, teacher, trial)
 
     def _set_up(
         self, name: str, objective: Objective, student: Found, teacher: Found | None
@@ -107,7 +118,8 @@ class Plan:
         with _naming(name, notes), untouched_random_state():
             levels = student.levels(taps[0]), teacher.levels(taps[1]) if teacher else None
             self.seen[f'{name}.student'], self.seen[f'{name}.teacher'] = levels
-            objective.setup(levels[0] or None, levels[1] or None)
+            with self._advising(objective):
+                objective.setup(levels[0] or None, levels[1] or None)
             if objective.optimizer:
                 own_optimizer(objective)  # complains now, not when training starts
             source = self.teacher_of(objective)

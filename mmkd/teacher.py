@@ -12,10 +12,12 @@ from mmengine.config import Config, ConfigDict
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mmkd.checkpoint import dataset_meta_of, read_checkpoint, refuse_not_finite, weights_of
 from mmkd.checkpoint.fitting import COUNTER, Fit, load_weights, weights_for
 from mmkd.config import distils, load_config
+from mmkd.families.segmentor import gives_logits
 from mmkd.operators import respect_strides
 from mmkd.pixels import Pixels
 from mmkd.registry import MODELS
@@ -217,10 +219,33 @@ def run_route(model: nn.Module, route: str, inputs: Tensor, samples: list) -> No
         model.backbone(inputs)
     elif route == 'extract_feat':
         model.extract_feat(inputs)
+    elif hasattr(getattr(model, 'decode_head', None), 'side_adapter_network'):
+        _run_side_adapter(model, inputs)
+    elif isinstance(getattr(model, 'decode_head', None), nn.ModuleList):
+        _run_cascade(model, inputs)
     elif _head_wants_samples(model):
         model.decode_head(model.extract_feat(inputs), samples)
     else:
         model(inputs, samples, mode='tensor')
+
+
+def _run_side_adapter(model: nn.Module, inputs: Tensor) -> None:
+    """SAN as far as its mask proposals: its own ``mode='tensor'`` fails, and what follows are the
+    scores of queries and a text encoder that takes minutes on a CPU."""
+    seen = inputs
+    if model.asymetric_input:
+        seen = F.interpolate(inputs, scale_factor=model.encoder_resolution, mode='bilinear')
+    model.decode_head.side_adapter_network(inputs, model.image_encoder(seen), [])
+
+
+def _run_cascade(model: nn.Module, inputs: Tensor) -> None:
+    """Decode heads that judge every pixel, one after the other, since mmseg's ``mode='tensor'``
+    does not know of several. PointRend's second head judges points of its own choice."""
+    feats = model.extract_feat(inputs)
+    first, *others = model.decode_head
+    logits = first.forward(feats)
+    for head in filter(gives_logits, others):
+        logits = head.forward(feats, logits)
 
 
 def _head_wants_samples(model: nn.Module) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,9 +11,19 @@ from torch import nn
 from mmkd.families.dense import dense_head
 
 
+class Misfit(ValueError):
+    """These two networks do not suit the method; the plan adds which methods they suit."""
+
+
 def both(student: nn.Module, teacher: nn.Module) -> str:
     """For messages: what the two are."""
     return f'the student is {named(student)} and the teacher {named(teacher)}'
+
+
+def listed(words: Sequence[str], conjunction: str = 'and') -> str:
+    """``'a, b and c'``."""
+    *first, last = words
+    return f'{", ".join(first)} {conjunction} {last}' if first else last
 
 
 def named(model: nn.Module) -> str:
@@ -21,42 +32,51 @@ def named(model: nn.Module) -> str:
     return type(model).__name__ + (f' with {type(head).__name__}' if head is not None else '')
 
 
-def check_same(owner: str, what: str, student: Any, teacher: Any, instead: str) -> None:
-    """Refuse two unequal properties in one sentence that ends with what would work."""
+def check_same(owner: str, what: str, student: Any, teacher: Any, way: str = '') -> None:
+    """Refuse two unequal properties of heads in one sentence.
+
+    Args:
+        way (str): an option under which they may differ, if there is one.
+
+    Raises:
+        Misfit: they are unequal.
+    """
     if student != teacher:
-        raise ValueError(
+        raise Misfit(
             f"{owner} needs equal {what}: the student's head has {student} and the teacher's "
-            f'{teacher}; {instead}.'
+            f'{teacher}{"; " * bool(way)}{way}.'
         )
 
 
 def check_classes(owner: str, student: nn.Module, teacher: nn.Module) -> None:
     """Equal classes, scored by the same function (softmax or sigmoid)."""
-    instead = 'Mimic and CWD compare features, whatever the classes'
     counts = [int(head.num_classes) for head in (student, teacher)]
-    check_same(owner, 'class counts', *counts, instead)
+    check_same(owner, 'class counts', *counts)
     kinds = ['sigmoid' if uses_sigmoid(head) else 'softmax' for head in (student, teacher)]
-    check_same(owner, 'class scores', *kinds, instead)
+    check_same(owner, 'class scores', *kinds)
 
 
 def uses_sigmoid(head: nn.Module) -> bool:
     """Whether the head scores each class on its own."""
     found = getattr(head, 'use_sigmoid_cls', None)
-    return bool(getattr(head.loss_cls, 'use_sigmoid', False) if found is None else found)
+    if found is None:
+        found = getattr(getattr(head, 'loss_cls', None), 'use_sigmoid', False)
+    return bool(found)
 
 
 def check_coders(
-    owner: str, student: nn.Module, teacher: nn.Module, instead: str, per_class: bool = True
+    owner: str, student: nn.Module, teacher: nn.Module, per_class: bool = True, way: str = ''
 ) -> None:
     """Equal box coders (type, means, stds), on deltas or on boxes alike.
 
     Args:
         per_class (bool): also alike in having one box a class or one for all.
+        way (str): see :func:`check_same`.
     """
     coders = [_coder(head) for head in (student, teacher)]
-    check_same(owner, 'box coders', *coders, instead)
+    check_same(owner, 'box coders', *coders, way)
     for name in ('reg_class_agnostic',) * per_class + ('reg_decoded_bbox', 'norm_on_bbox'):
-        check_same(owner, name, *(getattr(h, name, None) for h in (student, teacher)), instead)
+        check_same(owner, name, *(getattr(h, name, None) for h in (student, teacher)), way)
 
 
 def _coder(head: nn.Module) -> str:
@@ -68,13 +88,12 @@ def _coder(head: nn.Module) -> str:
 def check_priors(owner: str, student: nn.Module, teacher: nn.Module) -> None:
     """Equal anchors or points: strides, number a cell, sizes and places."""
     generators = [getattr(head, 'prior_generator', None) for head in (student, teacher)]
-    instead = 'Mimic and CWD compare the features of different detectors'
-    check_same(owner, 'kinds of priors', *(type(g).__name__ for g in generators), instead)
-    check_same(owner, 'strides', *([s[0] for s in g.strides] for g in generators), instead)
-    check_same(owner, 'priors a cell', *(list(g.num_base_priors) for g in generators), instead)
+    check_same(owner, 'kinds of priors', *(type(g).__name__ for g in generators))
+    check_same(owner, 'strides', *([s[0] for s in g.strides] for g in generators))
+    check_same(owner, 'priors a cell', *(list(g.num_base_priors) for g in generators))
     grids = [g.grid_priors([(1, 2)] * g.num_levels, device='cpu') for g in generators]
     if not all(torch.equal(s, t) for s, t in zip(*grids, strict=True)):
-        raise ValueError(
+        raise Misfit(
             f"{owner} needs equal priors: those of the student's {type(student).__name__} and of "
-            f"the teacher's {type(teacher).__name__} differ in size or place; {instead}."
+            f"the teacher's {type(teacher).__name__} differ in size or place."
         )

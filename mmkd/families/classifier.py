@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmkd.families.agreement import Misfit, named
 from mmkd.tap import parse_taps
 
 LOGITS = 'head.fc'
@@ -115,9 +116,9 @@ def choose_taps(
         if model is None or getattr(objective, f'{side}_taps'):
             continue
         if not hasattr(getattr(model, 'head', None), 'fc'):
-            raise ValueError(
-                f'{type(objective).__name__} knows where to listen in classifiers, but the {side} '
-                f"is a {type(model).__name__}: name taps, e.g. {side}='backbone'."
+            raise Misfit(
+                f'{type(objective).__name__} has taps of its own for classifiers only, but the '
+                f'{side} is {named(model)}.'
             )
         setattr(objective, f'{side}_taps', parse_taps(find(model)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import log2
 from typing import Any
 
 import torch
@@ -24,10 +25,25 @@ def anchor_generator(model: nn.Module) -> Any:
     return generator if hasattr(generator, 'base_anchors') else None
 
 
-def anchor_strides(model: nn.Module) -> list[int] | None:
+def anchor_strides(model: nn.Module) -> list[float] | None:
     """Horizontal stride of each level of the anchor generator, None for heads without anchors."""
     generator = anchor_generator(model)
-    return None if generator is None else [int(stride[0]) for stride in generator.strides]
+    return None if generator is None else [stride[0] for stride in generator.strides]
+
+
+def nearest_levels(own: list[float], strides: list[int]) -> list[int] | None:
+    """For maps of these strides, which of the anchors' levels judges each; None where none does.
+
+    Heads state strides of their own, 7.97 of YOLACT, and a picture whose side is no multiple of
+    the stride shows another, 30 for SSD's 32. So it is the nearest one, less than half an octave
+    away.
+    """
+    if not all(strides):
+        return None
+    apart = [[abs(log2(level / stride)) for level in own] for stride in strides]
+    found = [row.index(min(row)) for row in apart]
+    unique = len(set(found)) == len(set(strides))
+    return found if unique and all(min(row) < 0.5 for row in apart) else None
 
 
 def anchors(
@@ -37,13 +53,12 @@ def anchors(
 
     Heads without anchors get one square of side ``8 * stride`` a cell.
     """
-    own = anchor_strides(model)
+    own, generator = anchor_strides(model), anchor_generator(model)
     if own is None:
         return [square_anchors(s, stride, device) for s, stride in zip(sizes, strides, strict=True)]
-    generator = anchor_generator(model)
-    levels = []
-    for size, stride in zip(sizes, strides, strict=True):
-        index = own.index(stride)
+    levels, places = [], nearest_levels(own, strides)
+    assert places is not None, f'no anchors at {strides}'
+    for size, index in zip(sizes, places, strict=True):
         flat = generator.single_level_grid_priors(size, index, device=device)
         levels.append(flat.view(size[0] * size[1], -1, 4))
     return levels

@@ -5,11 +5,13 @@ from __future__ import annotations
 from torch import nn
 
 from mmkd.families.agreement import (
+    Misfit,
     both,
     check_classes,
     check_coders,
     check_priors,
     check_same,
+    named,
     uses_sigmoid,
 )
 from mmkd.families.dense import dense_head
@@ -59,16 +61,21 @@ def definer(head: nn.Module | None, method: str) -> str:
     return getattr(function, '__qualname__', '').partition('.')[0]
 
 
+def judges_objects_only(model: nn.Module) -> bool:
+    """Whether the dense head is an RPN, which tells objects from background and no classes."""
+    return definer(dense_head(model), '_predict_by_feat_single') == 'RPNHead'
+
+
 def check_decodable(
     owner: str, student: nn.Module, teacher: nn.Module, side: str | None = None
 ) -> None:
     """Refuse models whose dense heads' boxes cannot be decoded; ``side`` names one of the two."""
     models = dict(student=student, teacher=teacher)
     if any(kind_of(model) is None for name, model in models.items() if side in (None, name)):
-        raise ValueError(
+        raise Misfit(
             f'{owner} decodes boxes{f" of the {side}" if side else ""}, which have to come from an '
-            f'RPN, RetinaNet, ATSS, GFL or FCOS head, but {both(student, teacher)}; Mimic with '
-            "proposal_source='gt', FGD and CWD need no boxes of a network."
+            f'RPN, RetinaNet, ATSS, GFL or FCOS head with sigmoid scores, but '
+            f'{both(student, teacher)}.'
         )
 
 
@@ -76,29 +83,41 @@ def check_assigner(owner: str, student: nn.Module) -> None:
     """Refuse heads that give anchors to boxes by looking at predictions."""
     assigner = type(getattr(dense_head(student), 'assigner', None)).__name__
     if kind_of(student) != 'distance' and assigner not in ('MaxIoUAssigner', 'ATSSAssigner'):
-        raise ValueError(
+        raise Misfit(
             f'{owner} asks the assigner which anchors belong to a box, but the {assigner} of '
-            f'{type(student).__name__} looks at predictions; Mimic and FGD need no assigner.'
+            f'the student {type(student).__name__} looks at predictions.'
+        )
+
+
+def check_stages(owner: str, student: nn.Module, teacher: nn.Module) -> None:
+    """Refuse an RPN beside a head that tells classes, before their class counts are compared."""
+    sides = dict(student=student, teacher=teacher)
+    rpn = [name for name, model in sides.items() if judges_objects_only(model)]
+    if len(rpn) == 1:
+        (other,) = set(sides) - set(rpn)
+        raise Misfit(
+            f'{owner} compares what the dense heads predict: that of the {rpn[0]} '
+            f'{type(sides[rpn[0]]).__name__} is an RPN, which tells objects from background, and '
+            f'that of the {other} {named(sides[other])} tells classes.'
         )
 
 
 def check_anchor_heads(owner: str, student: nn.Module, teacher: nn.Module) -> None:
-    """Both must have RPN or RetinaNet heads of equal classes and anchors, else ValueError."""
+    """Both must have RPN or RetinaNet heads of equal classes and anchors, else Misfit."""
     if not (has_anchor_targets(student) and has_anchor_targets(teacher)):
-        raise ValueError(
-            f'{owner} works with RPN and RetinaNet heads, but {both(student, teacher)}; LD is for '
-            'GFL heads, Mimic for any.'
-        )
+        raise Misfit(f'{owner} works with RPN and RetinaNet heads, but {both(student, teacher)}.')
+    check_stages(owner, student, teacher)
     check_classes(owner, dense_head(student), dense_head(teacher))
     check_priors(owner, dense_head(student), dense_head(teacher))
 
 
 def check_comparable(owner: str, student: nn.Module, teacher: nn.Module) -> None:
-    """Both heads must code boxes alike, for equal classes and priors, else ValueError."""
+    """Both heads must code boxes alike, for equal classes and priors, else Misfit."""
     check_decodable(owner, student, teacher)
+    check_stages(owner, student, teacher)
     kinds = [kind_of(model) for model in (student, teacher)]
-    check_same(owner, 'kinds of box codes', *kinds, 'Mimic compares features')
+    check_same(owner, 'kinds of box codes', *kinds)
     heads = [dense_head(model) for model in (student, teacher)]
     check_classes(owner, *heads)
     check_priors(owner, *heads)
-    check_coders(owner, *heads, 'Mimic compares features', per_class=False)
+    check_coders(owner, *heads, per_class=False)

@@ -7,12 +7,17 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from mmkd.families import classifier, family_of, is_two_stage, segmentor, two_stage
-from mmkd.families.agreement import both, check_same
-from mmkd.objective import Objective
+from mmkd.families.agreement import Misfit, check_same, listed, named, uses_sigmoid
+from mmkd.families.dense import anchor_generator, dense_head
+from mmkd.levels import Level, pair_levels
+from mmkd.objective import Objective, equal_size
 from mmkd.tap import Trace, parse_taps
 
 #: families whose logits these functions find
 KINDS = ('two_stage', 'instance', 'segmentor', 'classifier')
+
+
+_NAMES = {'rois': 'RoIs', 'pixels': 'pixels', 'images': 'images'}
 
 
 class Rows(NamedTuple):
@@ -35,13 +40,7 @@ def bind_rows(objective: Objective, student: nn.Module, teacher: nn.Module | Non
             taps for RoIs.
     """
     owner = type(objective).__name__
-    kinds = [_kind(model) for model in (student, teacher) if model is not None]
-    if None in kinds or len(set(kinds)) > 1:
-        raise ValueError(
-            f'{owner} needs softmax class logits of one kind, of RoIs, pixels or images, but '
-            f'{both(student, teacher or student)}; CWD and AT take the features of any model.'
-        )
-    kind = str(kinds[0])
+    kind = check_kinds(owner, student, teacher)
     if kind == 'rois':
         _bind_rois(objective, student, teacher)
     elif kind == 'pixels':
@@ -49,7 +48,7 @@ def bind_rows(objective: Objective, student: nn.Module, teacher: nn.Module | Non
         _choose(objective, segmentor.logits_tap(student), teacher and segmentor.logits_tap(teacher))
     else:
         counts = [model.head.fc.out_features for model in (student, teacher or student)]
-        check_same(owner, 'class counts', *counts, 'AT and SP compare features of any classes')
+        check_same(owner, 'class counts', *counts)
         if counts[0] == 1:
             raise ValueError(f'{owner}: a softmax over one class is always 1; use two outputs.')
         _choose(objective, classifier.LOGITS, teacher and classifier.LOGITS)
@@ -59,16 +58,53 @@ def bind_rows(objective: Objective, student: nn.Module, teacher: nn.Module | Non
 def bind_images(objective: Objective, student: nn.Module, teacher: nn.Module | None) -> None:
     """:func:`bind_rows` for methods that work for classifiers alone; raises ValueError."""
     if _kind(student) != 'images':
-        raise ValueError(
-            f'{type(objective).__name__} is for classifiers of images, but the student is a '
-            f'{type(student).__name__}; CWD and AT take the features of any model.'
+        raise Misfit(
+            f'{type(objective).__name__} is for classifiers of images, but the student is '
+            f'{named(student)}.'
         )
     bind_rows(objective, student, teacher)
+
+
+def check_kinds(
+    owner: str,
+    student: nn.Module,
+    teacher: nn.Module | None,
+    kinds: tuple[str, ...] = ('rois', 'pixels', 'images'),
+) -> str:
+    """What both judge, one of ``kinds``.
+
+    Raises:
+        Misfit: anything else, or two different ones; the message says what each judges and how.
+    """
+    models = dict(student=student) if teacher is None else dict(student=student, teacher=teacher)
+    found = {_kind(model) for model in models.values()}
+    if len(found) == 1 and found <= set(kinds):
+        return str(found.pop())
+    wanted = listed([_NAMES[kind] for kind in kinds], 'or')
+    judged = [f'the {side} is {named(m)}, which judges {_judged(m)}' for side, m in models.items()]
+    if len({(named(m), _judged(m)) for m in models.values()}) == 1 < len(models):
+        judged = [f'both are {named(student)}, which judges {_judged(student)}']
+    raise Misfit(
+        f'{owner} needs softmax class scores of one kind, of {wanted}, but {", and ".join(judged)}.'
+    )
 
 
 def _kind(model: nn.Module) -> str | None:
     names = {'segmentor': 'pixels', 'classifier': 'images'}
     return 'rois' if is_two_stage(model) else names.get(family_of(model))
+
+
+def _judged(model: nn.Module) -> str:
+    """What the class scores of a model are of, and how they are made."""
+    kind, head = _kind(model), dense_head(model)
+    if kind is not None:
+        return _NAMES[kind]
+    if head is None:
+        return 'something else'
+    if family_of(model) == 'detr':
+        return 'queries, which each network orders in its own way'
+    what = 'anchors' if anchor_generator(model) else 'points'
+    return f'{what}, each class by a sigmoid' if uses_sigmoid(head) else what
 
 
 def _bind_rois(objective: Objective, student: nn.Module, teacher: nn.Module | None) -> None:
@@ -96,6 +132,19 @@ def class_count(model: nn.Module, kind: str) -> int:
     return segmentor.classes(model) if kind == 'pixels' else int(model.head.fc.out_features)
 
 
+def check_strides(
+    objective: Objective, kind: str, student: list[Level] | None, teacher: list[Level] | None
+) -> None:
+    """Logit maps of pixels must have equal strides, unless ``resize`` says whose size both take.
+
+    Raises:
+        ValueError: unequal strides; the message names the option.
+    """
+    if kind == 'pixels' and student and teacher:
+        any_stride, owner = objective.resize is not None, type(objective).__name__
+        pair_levels(student[:1], teacher[:1], None, any_stride, owner, ('resize',))
+
+
 def rows(trace: Trace, objective: Objective, kind: str, ignore_index: int = 255) -> Rows:
     """The rows of one step; there may be none.
 
@@ -114,13 +163,11 @@ def rows(trace: Trace, objective: Objective, kind: str, ignore_index: int = 255)
     wanted = own.detach()
     if trace.teacher is not None and objective.teacher_taps:
         wanted = trace.teacher[objective.teacher_taps[0]][0].detach()
+        align = bool(getattr(trace.student.model, 'align_corners', False))
+        resize = getattr(objective, 'resize', None)
+        own, wanted = equal_size(type(objective).__name__, own, wanted, trace, resize, align)
     if kind == 'images':
         return Rows(own, wanted, classifier.labels(trace.samples, own.device))
-    if own.shape != wanted.shape:
-        raise ValueError(
-            f'{type(objective).__name__}: logit maps differ in size, student {tuple(own.shape)} '
-            f'and teacher {tuple(wanted.shape)}; use models of equal stride, or KD with resize=.'
-        )
     classes, size = own.shape[1], own.shape[2:]
     labels = segmentor.known_labels(objective, trace.samples, classes, ignore_index, size)
     keep = labels >= 0

@@ -2,42 +2,102 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmkd.tap import parse_taps
+from mmkd.families.agreement import Misfit, named
+from mmkd.families.head_kinds import definer
+from mmkd.tap import Tap, parse_taps
 
 
 def decode_head(model: nn.Module) -> tuple[nn.Module, str]:
-    """The (last) decode head and its path."""
+    """The decode head and its path; of a cascade the last that judges every pixel."""
     head = model.decode_head
-    if isinstance(head, nn.ModuleList):
-        return head[-1], f'decode_head.{len(head) - 1}'
-    return head, 'decode_head'
+    if not isinstance(head, nn.ModuleList):
+        return head, 'decode_head'
+    whole = [i for i, stage in enumerate(head) if gives_logits(stage)]
+    last = whole[-1] if whole else len(head) - 1
+    return head[last], f'decode_head.{last}'
+
+
+def _first_call(model: nn.Module) -> str:
+    """Index of a tap on the decode head: training runs all but the last of a cascade twice."""
+    head = model.decode_head
+    twice = isinstance(head, nn.ModuleList) and decode_head(model)[0] is not head[-1]
+    return '[0]' if twice else ''
+
+
+def judges_pixels(model: nn.Module) -> bool:
+    """Whether a segmentor has logits of pixels, see :func:`logits_tap`."""
+    return gives_logits(decode_head(model)[0])
+
+
+def gives_logits(head: nn.Module) -> bool:
+    """Whether ``forward()`` gives class logits (N, K, h, w): mmseg's own ``predict`` resizes them.
+
+    Heads that judge masks or points (MaskFormer, Mask2Former, SAN, PointRend's second) predict in a
+    way of their own.
+    """
+    if isinstance(getattr(head, 'conv_seg', None), nn.Module):
+        return True
+    return {definer(head, name) for name in ('predict', 'predict_by_feat')} == {'BaseDecodeHead'}
 
 
 def logits_tap(model: nn.Module) -> str:
     """Address of the logits (N, K, h, w) before they are resized.
 
+    Of a head without ``conv_seg`` (Segmenter, K-Net) they are the last map that its ``forward()``
+    gives.
+
     Raises:
-        ValueError: a head that has no per-pixel classifier.
+        Misfit: a head that classifies masks or points.
     """
     head, path = decode_head(model)
-    if not isinstance(getattr(head, 'conv_seg', None), nn.Module):
-        raise ValueError(
-            f'{type(head).__name__} has no conv_seg, so there are no per-pixel class logits to '
-            'distil; use a feature method on its backbone or neck, such as CWD with '
-            "student='backbone[3]'."
-        )
-    return f'{path}.conv_seg'
+    if isinstance(getattr(head, 'conv_seg', None), nn.Module):
+        return f'{path}.conv_seg{_first_call(model)}'
+    if gives_logits(head):
+        return f'{path}.forward()[-1]'
+    raise Misfit(
+        f'{type(head).__name__} classifies masks and not pixels (it has no conv_seg), so there are '
+        'no per-pixel class logits to distil.'
+    )
+
+
+def on_logits(model: nn.Module, taps: Iterable[Tap]) -> bool:
+    """Whether one of the taps is at class logits."""
+    own = logits_tap(model) if judges_pixels(model) else None
+    return any(str(tap) == own or tap.path.endswith('conv_seg') for tap in taps)
 
 
 def feature_tap(model: nn.Module) -> str:
-    """Address of the features (N, C, h, w) that the per-pixel classifier sees, before dropout."""
-    path = logits_tap(model).removesuffix('.conv_seg')
-    dropped = isinstance(getattr(model.get_submodule(path), 'dropout', None), nn.Module)
-    return f'{path}.dropout@in[0]' if dropped else f'{path}.conv_seg@in[0]'
+    """Address of the features (N, C, h, w) by which pixels are told apart.
+
+    They are what the per-pixel classifier sees, before dropout; of K-Net what its kernels see; of
+    MaskFormer and Mask2Former the pixel decoder's mask features, of SAN those of its side adapter;
+    of any other head the backbone's last map.
+    """
+    head, path = decode_head(model)
+    kernels = getattr(head, 'kernel_generate_head', None)
+    if kernels is not None:
+        head, path = kernels, f'{path}.kernel_generate_head'
+    if isinstance(getattr(head, 'conv_seg', None), nn.Module):
+        dropped = isinstance(getattr(head, 'dropout', None), nn.Module)
+        part = 'dropout' if dropped else 'conv_seg'
+        return f'{path}.{part}@in[0]{_first_call(model)}'
+    if hasattr(head, 'pixel_decoder'):
+        return f'{path}.pixel_decoder[0]'
+    if hasattr(head, 'side_adapter_network'):
+        # In training earlier layers are asked, too.
+        return f'{path}.side_adapter_network.mask_decoder.pix_mlp[-1]'
+    return 'backbone[-1]'
+
+
+def encoder_tap(model: nn.Module) -> str:
+    """Address of the backbone's last map (N, C, h, w); of SAN, which has none, the features."""
+    return 'backbone[-1]' if hasattr(model, 'backbone') else feature_tap(model)
 
 
 def auxiliary_tap(model: nn.Module) -> str | None:
@@ -69,6 +129,13 @@ def bind_features(objective: nn.Module, student: nn.Module, teacher: nn.Module) 
     objective.teacher_taps = objective.teacher_taps or parse_taps(feature_tap(teacher))
 
 
+def bind_encoders(objective: nn.Module, student: nn.Module, teacher: nn.Module) -> None:
+    """Give an objective without taps the backbone's last map, of both."""
+    check_segmentors(type(objective).__name__, student, teacher)
+    objective.student_taps = objective.student_taps or parse_taps(encoder_tap(student))
+    objective.teacher_taps = objective.teacher_taps or parse_taps(encoder_tap(teacher))
+
+
 def bind_logits(objective: nn.Module, student: nn.Module, teacher: nn.Module) -> None:
     """Check the classes and give an objective without taps the logits before resizing, of both."""
     check_logits(type(objective).__name__, student, teacher)
@@ -80,25 +147,30 @@ def check_segmentors(owner: str, *models: nn.Module) -> None:
     """Student and teacher must have decode heads, else ValueError."""
     for side, model in zip(('student', 'teacher'), models, strict=False):
         if getattr(model, 'decode_head', None) is None:
-            raise ValueError(
-                f'{owner} is for segmentors, but the {side} is a {type(model).__name__} without a '
-                'decode_head; CWD and AT take the features of any model.'
+            raise Misfit(
+                f'{owner} is for segmentors, but the {side} is {named(model)} without a '
+                'decode_head.'
             )
 
 
 def check_logits(owner: str, student: nn.Module, teacher: nn.Module) -> None:
-    """Both must classify pixels into the same two or more classes, else ValueError."""
+    """Both must classify pixels into the same two or more classes, else Misfit."""
     check_segmentors(owner, student, teacher)
+    check_same_classes(owner, student, teacher)
+    if classes(student) == 1:
+        raise Misfit(
+            f'{owner}: both heads have one output channel, and a softmax over one class is always '
+            '1; use a two-channel head.'
+        )
+
+
+def check_same_classes(owner: str, student: nn.Module, teacher: nn.Module) -> None:
+    """Both must have equally many classes, else Misfit."""
     k_s, k_t = classes(student), classes(teacher)
     if k_s != k_t:
-        raise ValueError(
-            f'{owner} compares class logits: the student has {k_s} classes and the teacher {k_t}; '
-            'use a teacher of the same classes, or a feature method (CWD, SKDPair, IFVD, AT).'
-        )
-    if k_s == 1:
-        raise ValueError(
-            f'{owner}: both heads have one output channel, and a softmax over one class is always '
-            '1; use a two-channel head, or a feature method (CWD, SKDPair, IFVD, AT).'
+        raise Misfit(
+            f'{owner} compares class logits, but the student has {k_s} classes and the teacher '
+            f'{k_t}.'
         )
 
 

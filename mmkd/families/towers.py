@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.families import predictions
-from mmkd.families.agreement import both, check_same
+from mmkd.families.agreement import Misfit, both, check_same
 from mmkd.families.dense import dense_head
 from mmkd.families.head_kinds import check_comparable, definer, kind_of
 from mmkd.families.two_stage import features_tap
@@ -33,34 +33,28 @@ def widths(model: nn.Module) -> list[list[int]]:
     return [[c.out_channels for c in getattr(dense_head(model), name)] for name in TOWERS]
 
 
-def check_towers(owner: str, student: nn.Module, teacher: nn.Module, instead: str) -> None:
-    """Two heads of one kind and depth, with equal classes, priors and box codes, else ValueError.
-
-    Args:
-        instead (str): how messages end.
-    """
+def check_towers(owner: str, student: nn.Module, teacher: nn.Module) -> None:
+    """Two heads of one kind and depth, with equal classes, priors and box codes, else Misfit."""
     kinds = [tower_kind(model) for model in (student, teacher)]
     if kinds[0] is None or kinds[0] != kinds[1]:
-        raise ValueError(
+        raise Misfit(
             f"{owner} needs two heads of one kind, RetinaNet's, ATSS's, GFL's or FCOS's, but "
-            f'{both(student, teacher)}; {instead}.'
+            f'{both(student, teacher)}.'
         )
     check_comparable(owner, student, teacher)
     bins = [getattr(dense_head(model), 'reg_max', None) for model in (student, teacher)]
-    check_same(owner, 'reg_max', *bins, instead)
+    check_same(owner, 'reg_max', *bins)
     depths = [[len(tower) for tower in widths(model)] for model in (student, teacher)]
-    check_same(owner, 'depths', *depths, instead)
+    check_same(owner, 'depths', *depths)
 
 
-def check_widths(
-    owner: str, student: nn.Module, teacher: nn.Module, stop: int, instead: str
-) -> None:
+def check_widths(owner: str, student: nn.Module, teacher: nn.Module, stop: int) -> None:
     """Equal channels where convolution ``stop`` of both towers ends, else ValueError."""
     models = student, teacher
     found = [[tower[stop - 1] for tower in widths(model)] for model in models]
     if stop == 0:
         found = [[int(dense_head(model).in_channels)] for model in models]
-    check_same(owner, 'widths', *found, instead)
+    check_same(owner, 'widths', *found)
 
 
 def features_taps(model: nn.Module, stop: int, hold: str = 'before') -> list[str]:

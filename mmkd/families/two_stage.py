@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmkd.families.agreement import both, check_classes, uses_sigmoid
+from mmkd.families.agreement import Misfit, both, check_classes, uses_sigmoid
 from mmkd.functional.boxes import rank_in_group
 from mmkd.tap import Tap, Trace, parse_taps
 from mmkd.visualization.view import Boxes
@@ -61,24 +61,23 @@ def features_tap(model: nn.Module) -> str:
 
 
 def check_box_heads(owner: str, student: nn.Module, teacher: nn.Module, softmax: bool) -> None:
-    """Both must be two-stage and judge RoIs in the same classes, else ValueError.
+    """Both must be two-stage and judge RoIs in the same classes, else Misfit.
 
     Args:
         softmax (bool): scores must compete, background among them.
     """
     second = [getattr(model, 'roi_head', None) for model in (student, teacher)]
     if any(getattr(stage, 'bbox_head', None) is None for stage in second):
-        raise ValueError(
+        raise Misfit(
             f'{owner} lets the box heads of two second stages judge the same RoIs, but '
-            f'{both(student, teacher)}; FGFI, CWD and Mimic compare the features of any two '
-            'detectors.'
+            f'{both(student, teacher)}.'
         )
     heads = [box_head(model) for model in (student, teacher)]
     if softmax and any(map(uses_sigmoid, heads)):
         kinds = ['sigmoid' if uses_sigmoid(head) else 'softmax' for head in heads]
-        raise ValueError(
+        raise Misfit(
             f"{owner} needs softmax class scores, but the student's box head has {kinds[0]} and "
-            f"the teacher's {kinds[1]}; Mimic and CWD compare features."
+            f"the teacher's {kinds[1]} scores."
         )
     check_classes(owner, *heads)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from mmkd.families import FAMILIES, family_of
-from mmkd.families.agreement import named
+from mmkd.families.agreement import Misfit, named
 from mmkd.tap import Tap, parse_taps
 
 if TYPE_CHECKING:
@@ -26,22 +26,26 @@ def bind_pyramid(
         levels (int | None): only the first so many maps.
 
     Raises:
-        ValueError: a model of a family for which the objective does not work.
+        Misfit: a model of a family for which the objective does not work.
     """
     families = [family_of(model) for model in (student, teacher)]
     if not set(families) <= {*objective.families, 'other'}:
         known = ', '.join(FAMILIES[name] for name in objective.families)
         own, judge = (FAMILIES.get(name, name) for name in families)
-        raise ValueError(
+        raise Misfit(
             f'{type(objective).__name__} works for {known}, but the student is {named(student)} '
-            f'({own}) and the teacher {named(teacher)} ({judge}); CWD and AT take the features of '
-            'any model.'
+            f'({own}) and the teacher {named(teacher)} ({judge}).'
         )
-    necks = [getattr(model, 'neck', None) for model in (student, teacher)]
-    part = 'backbone' if None in necks else 'neck'
+    part = pyramid_of(student, teacher)
     taps = parse_taps(part if levels is None else f'{part}[0:{levels}]')
     objective.student_taps = objective.student_taps or taps
     objective.teacher_taps = objective.teacher_taps or taps
+
+
+def pyramid_of(student: nn.Module, teacher: nn.Module) -> str:
+    """``'neck'``, or ``'backbone'`` where one of the two has no neck."""
+    necks = [getattr(model, 'neck', None) for model in (student, teacher)]
+    return 'backbone' if None in necks else 'neck'
 
 
 def check_maps(owner: str, *sides: list[Level] | None) -> None:

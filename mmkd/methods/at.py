@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from mmkd.families import DETECTORS, family_of, segmentor
 from mmkd.functional import check_choice, check_number, weight_or
 from mmkd.functional.channel_free import channel_free
+from mmkd.functional.pyramid import pyramid_of
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
 from mmkd.registry import MODELS
@@ -125,9 +126,8 @@ class AT(PairObjective):
         self.weight = Schedule.of(weight_or(default, self.asked_weight))
         if family == 'segmentor' and family_of(teacher) == 'segmentor':
             segmentor.bind_features(self, student, teacher)
-        necks = [getattr(model, 'neck', None) for model in (student, teacher)]
-        plain = family == 'classifier' or None in necks
-        default_taps = parse_taps('backbone' if plain else 'neck')
+        part = 'backbone' if family == 'classifier' else pyramid_of(student, teacher)
+        default_taps = parse_taps(part)
         self.student_taps = self.student_taps or default_taps
         self.teacher_taps = self.teacher_taps or default_taps
 

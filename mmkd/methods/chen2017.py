@@ -123,8 +123,8 @@ class Chen2017(PairObjective):
     def _check_codes(self, student: nn.Module, teacher: nn.Module) -> None:
         if not self.nu:
             return  # no box codes are compared
-        instead = 'nu=0 compares no boxes and Mimic features'
-        check_coders('Chen2017', student, teacher, instead, per_class=False)
+        way = 'nu=0 compares no boxes'
+        check_coders('Chen2017', student, teacher, per_class=False, way=way)
         if student.reg_decoded_bbox:
             raise ValueError(
                 f'Chen2017 bounds errors of encoded boxes, but {type(student).__name__} regresses '

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.families import classifier, family_of
-from mmkd.families.agreement import named
+from mmkd.families.agreement import Misfit, named
 from mmkd.families.embeddings import linear_layers, row_pairs
 from mmkd.functional import check_choice, check_number, check_temperature
 from mmkd.functional.gather import all_gather_rows
@@ -118,10 +118,9 @@ class CRD(Objective):
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         if family_of(student) != 'classifier':
-            raise ValueError(
+            raise Misfit(
                 'CRD tells images of one class from those of others, but the student is '
-                f'{named(student)}, whose images have no class; CWD and AT take the features of '
-                'any model.'
+                f'{named(student)}, whose images have no class.'
             )
         classifier.choose_taps(self, classifier.embedding_tap, student, teacher)
 

@@ -112,9 +112,9 @@ class CrossKD(Objective):
         self.kind, self.stop, self.factors = '', 0, dict[str, float]()
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
-        towers.check_towers('CrossKD', student, teacher, 'PKD and FGD compare features')
+        towers.check_towers('CrossKD', student, teacher)
         self._choose(towers.tower_kind(teacher), len(towers.widths(teacher)[0]))
-        towers.check_widths('CrossKD', student, teacher, self.stop, 'PKD and FGD compare features')
+        towers.check_widths('CrossKD', student, teacher, self.stop)
         ends = [towers.features_taps(model, self.stop, self.hold) for model in (student, teacher)]
         self.student_taps = parse_taps([*ends[0], predictions.targets_tap(student)])
         self.teacher_taps = parse_taps([*ends[1], predictions.outputs_tap(teacher)])

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmkd.families import segmentor
+from mmkd.families import logits, segmentor
 from mmkd.functional import check_choice, check_number, check_temperature
 from mmkd.functional.mixed_target import mixed_cross_entropy, trust
 from mmkd.functional.pooling import pool_nodes
 from mmkd.functional.resize import resize
-from mmkd.objective import Objective, Taps
+from mmkd.levels import Level
+from mmkd.objective import RESIZE, Objective, Taps, equal_size
 from mmkd.registry import MODELS
 from mmkd.tap import Tap, Trace, parse_taps
 
@@ -77,6 +78,7 @@ class CSCACE(Objective):
         csc, ace (float): factors of the two terms; 0 leaves one out.
         tau (float): temperature of the teacher's probabilities.
         ignore_index (int): label of pixels that ACE leaves out.
+        resize (str | None): of the features, see :class:`~mmkd.objective.PairObjective`.
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`; the taps are
             features, then logits.
 
@@ -105,8 +107,10 @@ class CSCACE(Objective):
         ace: float = 1.0,
         tau: float = 1.0,
         ignore_index: int = 255,
+        resize: str | None = None,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
+        self.resize = check_choice('CSCACE', 'resize', resize, RESIZE)
         name = 'CSCACE'
         self.normalize = check_choice(name, 'normalize', normalize, ('frobenius', 'row', 'none'))
         self.pool = check_choice(name, 'pool', pool, (None, 'max', 'avg'))
@@ -139,23 +143,24 @@ class CSCACE(Objective):
                     f'{", ".join(map(str, taps))}.'
                 )
 
+    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
+        if self.csc:
+            logits.check_strides(self, 'pixels', student, teacher)
+
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         assert trace.teacher is not None
         own, own_z = (trace.student[tap][0] for tap in self.student_taps)
         wanted, wanted_z = (trace.teacher[tap][0] for tap in self.teacher_taps)
         result = {}
         if self.csc:
-            result['loss_csc'] = self.csc * self._correlate(own, wanted.detach())
+            align = self.align_corners
+            pair = equal_size('CSCACE', own, wanted.detach(), trace, self.resize, align)
+            result['loss_csc'] = self.csc * self._correlate(*pair)
         if self.ace:
             result['loss_ace'] = self.ace * self._adaptive(own_z, wanted_z.detach(), trace)
         return result
 
     def _correlate(self, student: Tensor, teacher: Tensor) -> Tensor:
-        if student.shape[2:] != teacher.shape[2:]:
-            raise ValueError(
-                f'CSCACE: maps differ in size, student {tuple(student.shape)} and teacher '
-                f'{tuple(teacher.shape)}; use models of equal stride.'
-            )
         pair = [pool_nodes(x, self.pool, self.pool_size) for x in (student, teacher)]
         n, nodes = len(student), pair[0][0, 0].numel()
         excess = n * nodes**2 / MOST_SIMILARITIES

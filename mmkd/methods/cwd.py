@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from mmkd.families import DETECTORS, family_of, segmentor
 from mmkd.functional import check_number, check_temperature, weight_or
+from mmkd.functional.pyramid import pyramid_of
 from mmkd.objective import PairObjective, Taps
 from mmkd.registry import MODELS
 from mmkd.schedule import Schedule
@@ -93,24 +94,25 @@ class CWD(PairObjective):
         tau, weight = (4.0, 50.0) if family_of(student) == 'segmentor' else (1.0, 10.0)
         if not self.student_taps:
             tau, weight = self._choose_taps(student, teacher)
-        if self._on_logits(student):
+        segmentors = family_of(student) == family_of(teacher) == 'segmentor'
+        if segmentors and segmentor.on_logits(student, self.student_taps):
             tau, weight = 4.0, 3.0
-            _check_classes(student, teacher)
+            segmentor.check_same_classes('CWD', student, teacher)
         self.tau = self.tau or tau
         self.weight = Schedule.of(weight_or(weight, self.asked_weight))
 
     def _choose_taps(self, student: nn.Module, teacher: nn.Module) -> tuple[float, float]:
         if family_of(student) == 'segmentor' and family_of(teacher) == 'segmentor':
+            if not all(map(segmentor.judges_pixels, (student, teacher))):
+                segmentor.bind_features(self, student, teacher)
+                return 4.0, 50.0
             self.student_taps = parse_taps(segmentor.logits_tap(student))
             self.teacher_taps = self.teacher_taps or parse_taps(segmentor.logits_tap(teacher))
             return 4.0, 3.0
-        part = 'neck' if all(hasattr(m, 'neck') for m in (student, teacher)) else 'backbone'
+        part = pyramid_of(student, teacher)
         self.student_taps = parse_taps(part)
         self.teacher_taps = self.teacher_taps or parse_taps(part)
         return 1.0, 10.0
-
-    def _on_logits(self, student: nn.Module) -> bool:
-        return any(tap.path.endswith('conv_seg') for tap in self.student_taps)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         if not self.mask_ignore:
@@ -137,12 +139,3 @@ class CWD(PairObjective):
                     shown = maps[:, channels].mean(1) * maps[0, 0].numel()
                     views.append(View(title, shown, side=side, unit='× uniform', scale=2))
         return views
-
-
-def _check_classes(student: nn.Module, teacher: nn.Module) -> None:
-    k_s, k_t = segmentor.classes(student), segmentor.classes(teacher)
-    if k_s != k_t:
-        raise ValueError(
-            f'CWD on logits: the student has {k_s} classes and the teacher {k_t}; use features '
-            "instead, e.g. student='decode_head.bottleneck'."
-        )

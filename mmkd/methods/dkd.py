@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmkd.families import classifier, family_of, is_two_stage, two_stage
-from mmkd.families.agreement import both, check_same
+from mmkd.families import classifier, is_two_stage, logits, two_stage
+from mmkd.families.agreement import check_same
 from mmkd.functional import check_number, check_temperature
 from mmkd.functional.logits import decoupled_kl, log_parts
 from mmkd.objective import Objective, Taps
@@ -68,13 +68,9 @@ class DKD(Objective):
             two_stage.check_box_heads('DKD', student, teacher, softmax=True)
             self.student_taps, self.teacher_taps = two_stage.answer_taps(student, teacher)
             return
-        if not family_of(student) == family_of(teacher) == 'classifier':
-            raise ValueError(
-                f'DKD compares softmax class scores of RoIs or images, but {both(student, teacher)}'
-                '; CWD takes the features of any model, KD segmentors.'
-            )
+        logits.check_kinds('DKD', student, teacher, ('rois', 'images'))
         counts = [model.head.fc.out_features for model in (student, teacher)]
-        check_same('DKD', 'class counts', *counts, 'CWD compares features, whatever the classes')
+        check_same('DKD', 'class counts', *counts)
         if counts[0] == 1:
             raise ValueError('DKD: a softmax over one class is always 1. Use a two-class head.')
         self.student_taps = self.student_taps or parse_taps(classifier.LOGITS)

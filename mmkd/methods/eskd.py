@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from mmkd.families import logits
 from mmkd.functional import check_choice, check_temperature
 from mmkd.functional.logits import soft_kl
-from mmkd.objective import Objective, Taps
+from mmkd.levels import Level
+from mmkd.objective import RESIZE, Objective, Taps
 from mmkd.registry import MODELS
 from mmkd.schedule import Schedule
 from mmkd.tap import Trace
@@ -30,6 +31,7 @@ class ESKD(Objective):
             paper tunes it; 0.625 is the first drop of the learning rate in the usual 240 epochs.
         ramp (str | None): ``None`` stops at once; ``'linear'`` or ``'cosine'`` fade out until then.
         tau (float): temperature.
+        resize (str | None): for pixels, see :class:`~mmkd.objective.PairObjective`.
         student, teacher, teacher_name: see :class:`~mmkd.objective.Objective`; no taps on two-stage
             detectors.
 
@@ -48,8 +50,10 @@ class ESKD(Objective):
         stop: float = 0.625,
         ramp: str | None = None,
         tau: float = 4.0,
+        resize: str | None = None,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
+        self.resize = check_choice('ESKD', 'resize', resize, RESIZE)
         ramp = check_choice('ESKD', 'ramp', ramp, (None, 'linear', 'cosine'))
         if self.weight != Schedule.of(self.weight.value):
             raise ValueError(
@@ -61,6 +65,9 @@ class ESKD(Objective):
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         self.kind = logits.bind_rows(self, student, teacher)
+
+    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
+        logits.check_strides(self, self.kind, student, teacher)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         rows = logits.rows(trace, self, self.kind)

@@ -8,9 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.families import DETECTORS, dense
+from mmkd.families.agreement import Misfit
+from mmkd.families.two_stage import features_tap
 from mmkd.functional import check_choice, check_number
 from mmkd.functional.boxes import iou_matrix
 from mmkd.functional.masked import masked_distance
+from mmkd.functional.pyramid import bind_pyramid
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
 from mmkd.registry import MODELS
@@ -90,7 +93,6 @@ class FGFI(PairObjective):
             the head has no anchors; ``'assigner'`` with an assigner that needs predictions.
     """
 
-    taps = 'neck'
     default_weight = 0.01
     needs_ground_truth = True
     families = DETECTORS
@@ -118,17 +120,20 @@ class FGFI(PairObjective):
         self.offset = float(check_choice('FGFI', 'pixel_offset', pixel_offset, (0, 1)))
         self.adapter_relu = adapter_relu
         self.strides: list[int] = []
-        self.own_strides: list[int] | None = None
+        self.own_strides: list[float] | None = None
+        self.seen = ''
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         super().bind(student, teacher)
-        if getattr(student, 'bbox_head', None) is None and dense.dense_head(student) is None:
-            raise ValueError(
+        assert teacher is not None
+        if dense.dense_head(student) is None:
+            raise Misfit(
                 'FGFI needs boxes and a dense detection head, but the student '
-                f'{type(student).__name__} has neither rpn_head nor bbox_head; CWD works on any '
-                'feature map.'
+                f'{type(student).__name__} has neither rpn_head nor bbox_head.'
             )
+        bind_pyramid(self, student, teacher)
         self.own_strides = dense.anchor_strides(student)
+        self.seen = features_tap(student)
         assigner = type(getattr(dense.dense_head(student), 'assigner', None)).__name__
         if self.level_rule == 'assigner' and assigner not in ('MaxIoUAssigner', 'ATSSAssigner'):
             raise ValueError(
@@ -140,10 +145,11 @@ class FGFI(PairObjective):
         super().setup(student, teacher)
         self.strides = [student[i].stride or 0 for i, _ in self.pairs] if student else []
         own = self.own_strides
-        if 0 in self.strides or (own is not None and not set(self.strides) <= set(own)):
+        if 0 in self.strides or (own and dense.nearest_levels(own, self.strides) is None):
+            anchors = f', the head has anchors at {[round(s, 2) for s in own]}' if own else ''
             raise ValueError(
-                f'FGFI: the taps have strides {self.strides}, the head has anchors at {own}. '
-                "Tap the pyramid that the head sees, usually 'neck'."
+                f'FGFI: the taps have strides {self.strides}{anchors}. Tap what the head sees, '
+                f"'{self.seen}', or choose among its maps."
             )
         on_backbone = any(tap.path.startswith('backbone') for tap in self.student_taps)
         for adapter in self.adapters.values():

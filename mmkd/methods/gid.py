@@ -133,7 +133,7 @@ class GID(PairObjective):
         if self.second_stage:
             two_stage.check_box_heads('GID', student, teacher, softmax=True)
             heads = [two_stage.box_head(model) for model in (student, teacher)]
-            check_coders('GID', *heads, 'second_stage=0 leaves box heads out')
+            check_coders('GID', *heads, way='second_stage=0 leaves box heads out')
             own += parse_taps(two_stage.features_tap(student))
         self.maps_at = tap_beside(self, (own, judge))
 

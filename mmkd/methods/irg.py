@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.families import DETECTORS, classifier, family_of
-from mmkd.families.agreement import both
+from mmkd.families.agreement import Misfit, both
 from mmkd.families.instances import Instances
 from mmkd.functional import check_choice, check_number
 from mmkd.functional.pooling import pool_to_smaller
@@ -145,7 +145,7 @@ class IRG(Objective):
         if not self.vertex:
             return
         if [family_of(model) for model in (student, teacher)] != ['classifier'] * 2:
-            raise ValueError(
+            raise Misfit(
                 f'IRG compares logits where vertex is above 0, but {both(student, teacher)}; '
                 'vertex=0 compares layers of any models.'
             )

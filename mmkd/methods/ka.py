@@ -126,7 +126,7 @@ class KA(Objective):
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         assert teacher is not None
         segmentor.check_segmentors('KA', student, teacher)
-        self.student_taps = self.student_taps or parse_taps('backbone[-1]')
+        self.student_taps = self.student_taps or parse_taps(segmentor.encoder_tap(student))
         self.teacher_taps = self.teacher_taps or parse_taps(segmentor.feature_tap(teacher))
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:

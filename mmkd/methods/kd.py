@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmkd.families import family_of, is_two_stage, segmentor, two_stage
-from mmkd.families.agreement import both
+from mmkd.families import logits, segmentor, two_stage
+from mmkd.families.agreement import Misfit
 from mmkd.functional import check_choice, check_number, check_temperature
 from mmkd.functional.logits import soft_kl
-from mmkd.functional.resize import resize
-from mmkd.objective import Objective, Taps, crop_padding
+from mmkd.levels import Level, pair_levels
+from mmkd.objective import RESIZE, Objective, Taps, equal_size
 from mmkd.registry import MODELS
 from mmkd.tap import Trace, parse_taps
 from mmkd.visualization.view import Boxes, View
@@ -64,8 +64,7 @@ class KD(Objective):
         super().__init__(student, teacher, weight, teacher_name)
         self.tau = check_temperature('KD', tau, optional=True)
         self.reduction = check_choice('KD', 'reduction', reduction, REDUCTIONS)
-        choices = (None, 'student', 'teacher', 'label')
-        self.resize = check_choice('KD', 'resize', resize, choices)
+        self.resize = check_choice('KD', 'resize', resize, RESIZE)
         self.mask_ignore = mask_ignore
         self.ignore_index = check_number('KD', 'ignore_index', ignore_index, whole=True)
         self.kind = ''
@@ -73,19 +72,12 @@ class KD(Objective):
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         assert teacher is not None
-        self.kind, other = (
-            'two_stage' if is_two_stage(model) else family_of(model) for model in (student, teacher)
-        )
         self.align_corners = bool(getattr(student, 'align_corners', False))
-        self.tau = self.tau or (4.0 if self.kind == 'classifier' else 1.0)
-        if self.kind not in self.families or other != self.kind:
-            raise ValueError(
-                'KD compares softmax class logits of one kind, of RoIs, pixels or images, but '
-                f'{both(student, teacher)}; CWD and FGFI compare the features of any two detectors.'
-            )
+        self.kind = logits.check_kinds('KD', student, teacher)
+        self.tau = self.tau or (4.0 if self.kind == 'images' else 1.0)
         getattr(self, f'_bind_{self.kind}')(student, teacher)
 
-    def _bind_two_stage(self, student: nn.Module, teacher: nn.Module) -> None:
+    def _bind_rois(self, student: nn.Module, teacher: nn.Module) -> None:
         if self.student_taps or self.teacher_taps:
             raise ValueError(
                 "KD on a two-stage detector listens to the student's box head on its own RoIs; it "
@@ -95,25 +87,29 @@ class KD(Objective):
         self.student_taps = parse_taps(
             [two_stage.box_head_tap(student) + '[0]', two_stage.rois_tap(student)]
         )
-        self.teacher_taps = parse_taps('neck' if hasattr(teacher, 'neck') else 'backbone')
+        self.teacher_taps = parse_taps(two_stage.features_tap(teacher))
 
-    def _bind_segmentor(self, student: nn.Module, teacher: nn.Module) -> None:
+    def _bind_pixels(self, student: nn.Module, teacher: nn.Module) -> None:
         self.student_taps = self.student_taps or parse_taps(segmentor.logits_tap(student))
         self.teacher_taps = self.teacher_taps or parse_taps(segmentor.logits_tap(teacher))
         _check_equal(segmentor.classes(student), segmentor.classes(teacher))
 
-    def _bind_classifier(self, student: nn.Module, teacher: nn.Module) -> None:
+    def _bind_images(self, student: nn.Module, teacher: nn.Module) -> None:
         self.student_taps = self.student_taps or parse_taps('head.fc')
         self.teacher_taps = self.teacher_taps or parse_taps('head.fc')
         _check_equal(student.head.fc.out_features, teacher.head.fc.out_features)
 
+    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
+        if self.kind == 'pixels' and student and teacher:
+            pair_levels(student, teacher, None, self.resize is not None, 'KD', ('resize',))
+
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         assert trace.teacher is not None
-        if self.kind == 'two_stage':
+        if self.kind == 'rois':
             return {'loss': self._rois(trace)}
         student = trace.student[self.student_taps[0]][0]
         teacher = trace.teacher[self.teacher_taps[0]][0].detach()
-        if self.kind == 'classifier':
+        if self.kind == 'images':
             return {'loss': soft_kl(student, teacher, self.tau).mean()}
         return {'loss': self._pixels(student, teacher, trace)}
 
@@ -128,30 +124,30 @@ class KD(Objective):
     def views(self, trace: Trace) -> Sequence[View | Boxes]:
         """Classes and entropy of pixels, or what both sides say of some RoIs."""
         assert trace.teacher is not None
-        if self.kind == 'segmentor':
+        if self.kind == 'pixels':
             return self._pixel_views(trace)
-        return self._roi_views(trace) if self.kind == 'two_stage' else []
+        return self._roi_views(trace) if self.kind == 'rois' else []
 
     def _pixel_views(self, trace: Trace) -> Sequence[View | Boxes]:
         assert trace.teacher is not None
-        logits = self._same_size(
+        maps = self._same_size(
             trace.student[self.student_taps[0]][0], trace.teacher[self.teacher_taps[0]][0], trace
         )
-        sides = list(zip(('student', 'teacher'), logits, strict=True))
+        sides = list(zip(('student', 'teacher'), maps, strict=True))
         views = [View('predicted class', z.argmax(1), kind='classes', side=s) for s, z in sides]
         for side, z in sides:
             p = (z / self.tau).softmax(1)
             entropy = -(p * p.clamp(min=1e-12).log()).sum(1)
             views.append(View('entropy', entropy, side=side, unit='nats', scale=log(z.shape[1])))
-        kl = soft_kl(*(z.permute(0, 2, 3, 1) for z in logits), self.tau)
+        kl = soft_kl(*(z.permute(0, 2, 3, 1) for z in maps), self.tau)
         return [*views, View('KL of student from teacher', kl, unit='nats')]
 
     def _roi_views(self, trace: Trace) -> Sequence[View | Boxes]:
         assert trace.teacher is not None
-        logits, rois = (trace.student[tap][0] for tap in self.student_taps)
+        own, rois = (trace.student[tap][0] for tap in self.student_taps)
         feats = trace.teacher[self.teacher_taps[0]]
         wanted = two_stage.roi_outputs(trace.teacher.model, feats, rois)[0]
-        scores = [(z / self.tau).softmax(-1) for z in (logits, wanted)]
+        scores = [(z / self.tau).softmax(-1) for z in (own, wanted)]
         return two_stage.judged('classes of RoIs', rois, scores, 1 - wanted.softmax(-1)[:, -1])
 
     def _pixels(self, student: Tensor, teacher: Tensor, trace: Trace) -> Tensor:
@@ -166,27 +162,17 @@ class KD(Objective):
         return kl.sum() / divisor[self.reduction]
 
     def _same_size(self, student: Tensor, teacher: Tensor, trace: Trace) -> tuple[Tensor, Tensor]:
-        teacher = crop_padding(teacher, trace.teacher.inputs, trace.inputs)
-        if student.shape[2:] == teacher.shape[2:] and self.resize != 'label':
-            return student, teacher
-        if self.resize is None:
-            raise ValueError(
-                f'KD: logit maps differ in size, student {tuple(student.shape)} and teacher '
-                f"{tuple(teacher.shape)}. Set resize='student', 'teacher' or 'label'."
-            )
-        sizes = {'student': student, 'teacher': teacher, 'label': trace.inputs}
-        size = sizes[self.resize].shape[2:]
-        return tuple(resize(x, size, self.align_corners) for x in (student, teacher))
+        return equal_size('KD', student, teacher, trace, self.resize, self.align_corners)
 
 
 def _check_equal(student: int, teacher: int) -> None:
     if student != teacher:
-        raise ValueError(
-            f'KD compares class logits: the student has {student} classes and the teacher '
-            f'{teacher}; use a teacher of the same classes, or a feature method (CWD, FGFI).'
+        raise Misfit(
+            f'KD compares class logits, but the student has {student} classes and the teacher '
+            f'{teacher}.'
         )
     if student == 1:
-        raise ValueError(
+        raise Misfit(
             'KD: a softmax over one class is always 1, so the loss would be 0 for ever; use a '
-            'two-channel head, or a feature method such as CWD.'
+            'two-channel head.'
         )

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from mmkd.families import logits
 from mmkd.functional import check_choice
-from mmkd.objective import Objective, Taps
+from mmkd.levels import Level
+from mmkd.objective import RESIZE, Objective, Taps
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
 
@@ -38,6 +39,7 @@ class L2Logit(Objective):
             (Knowledge-Distillation-Zoo); ``'paper'`` is K / 2 times that.
         standardise (bool): divide each logit's difference by the standard deviation of the
             teacher's over all rows of training seen so far.
+        resize (str | None): for pixels, see :class:`~mmkd.objective.PairObjective`.
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`; no taps on
             two-stage detectors.
 
@@ -56,8 +58,10 @@ class L2Logit(Objective):
         teacher_name: str | None = None,
         variant: str = 'mse',
         standardise: bool = False,
+        resize: str | None = None,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
+        self.resize = check_choice('L2Logit', 'resize', resize, RESIZE)
         self.variant = check_choice('L2Logit', 'variant', variant, ('mse', 'paper'))
         self.standardise = standardise
         self.kind = ''
@@ -68,6 +72,9 @@ class L2Logit(Objective):
             count = logits.class_count(student, self.kind)
             #: rows, sums and sums of squares of the teacher's logits
             self.register_buffer('moments', torch.zeros(3, count, dtype=torch.float64))
+
+    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
+        logits.check_strides(self, self.kind, student, teacher)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         rows = logits.rows(trace, self, self.kind)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.families import dense, predictions
-from mmkd.families.agreement import both, check_classes, check_priors, check_same
+from mmkd.families.agreement import Misfit, both, check_classes, check_priors, check_same
 from mmkd.families.head_kinds import is_gfl
 from mmkd.functional import check_choice, check_number, check_temperature
 from mmkd.objective import Objective, Taps
@@ -146,15 +146,14 @@ class LD(Objective):
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         if not (is_gfl(student) and is_gfl(teacher)):
-            raise ValueError(
-                f'LD needs GFL heads, whose boxes are distributions, but {both(student, teacher)}; '
-                'Chen2017 is for RPN and RetinaNet heads, FGD and Mimic for any.'
+            raise Misfit(
+                f'LD needs GFL heads, whose boxes are distributions, but {both(student, teacher)}.'
             )
         heads = [dense.dense_head(model) for model in (student, teacher)]
         check_classes('LD', *heads)
         check_priors('LD', *heads)
         bins = [head.reg_max for head in heads]
-        check_same('LD', 'reg_max', *bins, 'Mimic and FGD compare features')
+        check_same('LD', 'reg_max', *bins)
         self.student_taps, self.teacher_taps = predictions.answer_taps(student, teacher)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:

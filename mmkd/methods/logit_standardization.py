@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from mmkd.families import logits
 from mmkd.functional import check_choice, check_number, check_temperature
 from mmkd.functional.logits import decoupled_kl, soft_kl
-from mmkd.objective import Objective, Taps
+from mmkd.levels import Level
+from mmkd.objective import RESIZE, Objective, Taps
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
 
@@ -43,6 +44,7 @@ class LogitStandardization(Objective):
         loss (str): ``'kd'`` gives ``loss``, ``'dkd'`` gives ``loss_target`` and ``loss_others``.
         tau (float): base temperature.
         alpha, beta (float): weights of DKD's terms.
+        resize (str | None): for pixels, see :class:`~mmkd.objective.PairObjective`.
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`; no taps on
             two-stage detectors.
 
@@ -63,8 +65,10 @@ class LogitStandardization(Objective):
         tau: float = 2.0,
         alpha: float = 1.0,
         beta: float = 8.0,
+        resize: str | None = None,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
+        self.resize = check_choice('LogitStandardization', 'resize', resize, RESIZE)
         owner = 'LogitStandardization'
         self.loss = check_choice(owner, 'loss', loss, ('kd', 'dkd'))
         self.tau = check_temperature(owner, tau)
@@ -74,6 +78,9 @@ class LogitStandardization(Objective):
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         self.kind = logits.bind_rows(self, student, teacher)
+
+    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
+        logits.check_strides(self, self.kind, student, teacher)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         rows = logits.rows(trace, self, self.kind)

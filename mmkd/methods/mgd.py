@@ -15,7 +15,7 @@ from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
 from mmkd.registry import MODELS
 from mmkd.schedule import Schedule
-from mmkd.tap import Trace, parse_taps
+from mmkd.tap import Trace
 from mmkd.visualization.view import View
 
 #: weight (alpha) and share of hidden cells (lambda) by family of the student
@@ -100,8 +100,7 @@ class MGD(PairObjective):
         assert teacher is not None
         family = 'two_stage' if is_two_stage(student) else family_of(student)
         if family == 'segmentor':
-            self.student_taps = self.student_taps or parse_taps('backbone[-1]')
-            self.teacher_taps = self.teacher_taps or parse_taps('backbone[-1]')
+            segmentor.bind_encoders(self, student, teacher)
         bind_pyramid(self, student, teacher, levels=4 if family == 'two_stage' else None)
         weight, ratio = DEFAULTS.get(family, ONE_STAGE)
         self.weight = Schedule.of(weight_or(weight, self.asked_weight))

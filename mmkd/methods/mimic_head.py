@@ -57,7 +57,7 @@ class MimicHead(Objective):
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         two_stage.check_box_heads('MimicHead', student, teacher, softmax=False)
         heads = [two_stage.box_head(model) for model in (student, teacher)]
-        check_coders('MimicHead', *heads, 'DKD compares the classes only')
+        check_coders('MimicHead', *heads)
         self.student_taps, self.teacher_taps = two_stage.answer_taps(student, teacher)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:

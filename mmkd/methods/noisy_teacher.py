@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from mmkd.families import logits
 from mmkd.functional import check_choice, check_number
+from mmkd.levels import Level
 from mmkd.methods.l2_logit import half_squared_error
-from mmkd.objective import Objective, Taps
+from mmkd.objective import RESIZE, Objective, Taps
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
 
@@ -36,6 +37,7 @@ class NoisyTeacher(Objective):
         noise (str): xi is one number a row (``'sample'``) or one a logit (``'logit'``); the paper
             can be read both ways.
         seed (int): of the noise, which depends on it, on the iteration and on the rank only.
+        resize (str | None): for pixels, see :class:`~mmkd.objective.PairObjective`.
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`; no taps on
             two-stage detectors.
 
@@ -57,8 +59,10 @@ class NoisyTeacher(Objective):
         sigma: float = 0.5,
         noise: str = 'sample',
         seed: int = 0,
+        resize: str | None = None,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
+        self.resize = check_choice('NoisyTeacher', 'resize', resize, RESIZE)
         self.alpha = check_number('NoisyTeacher', 'the share alpha', alpha, 0, 1)
         self.sigma = check_number('NoisyTeacher', 'sigma', sigma, 0)
         self.noise = check_choice('NoisyTeacher', 'noise', noise, ('sample', 'logit'))
@@ -66,6 +70,9 @@ class NoisyTeacher(Objective):
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         self.kind = logits.bind_rows(self, student, teacher)
+
+    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
+        logits.check_strides(self, self.kind, student, teacher)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         rows = logits.rows(trace, self, self.kind)

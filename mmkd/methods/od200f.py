@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.families import predictions
-from mmkd.families.agreement import both, check_classes, check_coders, check_priors
+from mmkd.families.agreement import Misfit, both, check_classes, check_coders, check_priors
 from mmkd.families.dense import dense_head
 from mmkd.families.head_kinds import is_yolov3
 from mmkd.functional import check_choice, check_number
@@ -130,14 +130,13 @@ class OD200F(Objective):
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         if not (is_yolov3(student) and is_yolov3(teacher)):
-            raise ValueError(
-                f"OD200F needs the objectness of YOLOv3's heads, but {both(student, teacher)}; "
-                'CrossKD is for GFL, RetinaNet, ATSS and FCOS heads, FGD for any detector.'
+            raise Misfit(
+                f"OD200F needs the objectness of YOLOv3's heads, but {both(student, teacher)}."
             )
         heads = [dense_head(model) for model in (student, teacher)]
         check_classes('OD200F', *heads)
         check_priors('OD200F', *heads)
-        check_coders('OD200F', *heads, 'FGD and CWD compare features', per_class=False)
+        check_coders('OD200F', *heads, per_class=False)
         taps = [parse_taps(predictions.outputs_tap(model)) for model in (student, teacher)]
         self.student_taps, self.teacher_taps = taps
 

@@ -7,9 +7,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmkd.families import logits
-from mmkd.functional import check_number, check_temperature
+from mmkd.functional import check_choice, check_number, check_temperature
 from mmkd.functional.logits import decoupled_kl
-from mmkd.objective import Objective, Taps
+from mmkd.levels import Level
+from mmkd.objective import RESIZE, Objective, Taps
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
 
@@ -49,6 +50,7 @@ class PRDKD(Objective):
         tau_square (bool): multiply by tau^2.
         unbiased, detach_stats (bool): see :func:`reconstruct`.
         eps (float): see :func:`reconstruct`.
+        resize (str | None): for pixels, see :class:`~mmkd.objective.PairObjective`.
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`; no taps on
             two-stage detectors.
 
@@ -72,8 +74,10 @@ class PRDKD(Objective):
         unbiased: bool = False,
         detach_stats: bool = False,
         eps: float = 1e-6,
+        resize: str | None = None,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
+        self.resize = check_choice('PRDKD', 'resize', resize, RESIZE)
         self.alpha = check_number('PRDKD', 'alpha', alpha, 0)
         self.beta = check_number('PRDKD', 'beta', beta, 0)
         self.tau = check_temperature('PRDKD', tau)
@@ -83,6 +87,9 @@ class PRDKD(Objective):
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         self.kind = logits.bind_rows(self, student, teacher)
+
+    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
+        logits.check_strides(self, self.kind, student, teacher)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         rows = logits.rows(trace, self, self.kind)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from mmkd.adapters.critic import LEAST_SIDE, Critic, gradient_penalty
 from mmkd.families import segmentor
 from mmkd.functional import check_choice, check_number
+from mmkd.functional.resize import resize
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
 from mmkd.registry import MODELS
@@ -170,7 +171,7 @@ class SKDHolistic(PairObjective):
         if self.input == 'softmax':
             maps = [x.softmax(1) for x in maps]
         if self.condition_on_image:
-            image = self._resize(trace.inputs.float(), maps[0].shape[2:])
+            image = resize(trace.inputs.float(), maps[0].shape[2:], self.align_corners)
             maps = [torch.cat((x, image), 1) for x in maps]
         return maps
 
@@ -189,7 +190,7 @@ class SKDHolistic(PairObjective):
             self.told = True
             grown = f'{h} x {w} to {size[0]} x {size[1]}'
             print_log(f'SKDHolistic enlarges logits of {grown}.', 'current')
-        return [self._resize(x, size) for x in maps]
+        return [resize(x, size, self.align_corners) for x in maps]
 
     def describe(self) -> list[str]:
         image = ' and the image' * self.condition_on_image

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.families import DETECTORS, classifier, family_of
+from mmkd.families.agreement import Misfit, named
 from mmkd.families.embeddings import row_pairs
 from mmkd.functional import check_number
 from mmkd.functional.gather import all_gather_rows
@@ -92,9 +93,9 @@ class TripletDistillation(Objective):
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         if family_of(student) in (*DETECTORS, 'segmentor'):
-            raise ValueError(
-                f'TripletDistillation needs one class an image, which the data of a '
-                f'{type(student).__name__} do not have; CWD and AT take the features of any model.'
+            raise Misfit(
+                f'TripletDistillation needs one class an image, which the data of '
+                f'{named(student)} do not have.'
             )
         classifier.choose_taps(self, classifier.embedding_tap, student, teacher)
 

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmkd.families import logits
-from mmkd.families.agreement import named
+from mmkd.families.agreement import Misfit, named
 from mmkd.functional import check_number
 from mmkd.objective import Objective, Taps
 from mmkd.registry import MODELS
@@ -56,9 +56,8 @@ class TSD(Objective):
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         self.kind = logits.bind_rows(self, student, None)
         if self.kind == 'pixels':
-            raise ValueError(
-                f'TSD regularises classifiers and box heads, but {named(student)} judges pixels; '
-                'ConfidencePenalty does for those.'
+            raise Misfit(
+                f'TSD regularises classifiers and box heads, but {named(student)} judges pixels.'
             )
         self.classes = logits.class_count(student, self.kind) - (self.kind == 'rois')
         self.k = min(5, self.classes) if self.k is None else self.k

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.families import logits
-from mmkd.functional import check_temperature
-from mmkd.objective import Objective, Taps
+from mmkd.functional import check_choice, check_temperature
+from mmkd.levels import Level
+from mmkd.objective import RESIZE, Objective, Taps
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
 
@@ -39,6 +40,7 @@ class WSLD(Objective):
 
     Args:
         tau (float): temperature.
+        resize (str | None): for pixels, see :class:`~mmkd.objective.PairObjective`.
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`; no taps on
             two-stage detectors.
 
@@ -57,13 +59,18 @@ class WSLD(Objective):
         weight: Any = None,
         teacher_name: str | None = None,
         tau: float = 2.0,
+        resize: str | None = None,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
+        self.resize = check_choice('WSLD', 'resize', resize, RESIZE)
         self.tau = check_temperature('WSLD', tau)
         self.kind = ''
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         self.kind = logits.bind_rows(self, student, teacher)
+
+    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
+        logits.check_strides(self, self.kind, student, teacher)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         rows = logits.rows(trace, self, self.kind)

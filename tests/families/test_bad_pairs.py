@@ -11,8 +11,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / 'methods'))
 
 from detection_toys import detector  # noqa: E402
 
+from mmkd.distiller import Distiller  # noqa: E402
 from mmkd.methods import names  # noqa: E402
 from mmkd.registry import MODELS  # noqa: E402
+from mmkd.teacher import Teacher  # noqa: E402
 
 CLASSES, SIGMOID = dict(num_classes=4), dict(loss_cls=dict(type='FocalLoss', use_sigmoid=True))
 CODER = dict(bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_stds=[0.5, 0.5, 0.3, 0.3]))
@@ -70,17 +72,29 @@ CASES = [
 ]
 
 
+def refusal(name: str, student: nn.Module, teacher: nn.Module) -> str:
+    with pytest.raises(ValueError) as error:
+        Distiller(student, dict(it=method(name)()), Teacher(teacher, 'random'))
+    return str(error.value)
+
+
+def method(name: str) -> type:
+    return MODELS.get(f'mmkd.{name}')
+
+
 @pytest.mark.parametrize(('name', 'student', 'teacher', 'changes', 'said'), CASES)
 def test_unequal_heads(name, student, teacher, changes, said):
-    """One sentence that names both sides and another method."""
+    """One sentence that names both sides, and other methods that can be built for the pair."""
     own, judge = detector(student), detector(teacher, **changes)
-    with pytest.raises(ValueError) as error:
-        MODELS.get(f'mmkd.{name}')().bind(own, judge)
-    message = str(error.value)
-    assert re.search(said, message) and message.startswith(name), message
+    message = refusal(name, own, judge)
+    assert re.search(said, message) and message.startswith(f"objective 'it': {name}"), message
     assert 'student' in message and 'teacher' in message and message.endswith('.')
     assert not re.search(r'[.!?] +[A-Z]', message), message
-    assert [n for n in names() if n != name and re.search(rf'\b{n}\b', message)], message
+    others = [n for n in names() if n != name and re.search(rf'\b{n}\b', message)]
+    assert others, message
+    options = dict(level_map='common') if "level_map='common'" in message else {}
+    for other in others:
+        Distiller(own, dict(it=method(other)(**options)), Teacher(judge, 'random'))
 
 
 class OwnHead(nn.Module):
@@ -94,7 +108,6 @@ class OwnHead(nn.Module):
 def test_heads_that_are_not_known(name, toy, side):
     models = [detector(toy), detector(toy, 1)]
     models[side].bbox_head = OwnHead()
-    found = r'\bwith OwnHead\b'
-    with pytest.raises(ValueError, match=found) as error:
-        MODELS.get(f'mmkd.{name}')().bind(*models)
-    assert [n for n in names() if n != name and re.search(rf'\b{n}\b', str(error.value))]
+    message = refusal(name, *models)
+    assert re.search(r'\bwith OwnHead\b', message), message
+    assert [n for n in names() if n != name and re.search(rf'\b{n}\b', message)]

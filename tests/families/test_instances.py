@@ -205,7 +205,7 @@ def test_boxes_need_maps_of_one_width(levels, message):
         ('boxes', tiny_classifier, "instances='boxes' does not suit Classifier; use 'images'"),
         ('boxes', tiny_pspnet, "use 'regions'"),
         ('regions', tiny_retinanet, "does not suit RetinaNet with RetinaHead; use 'boxes'"),
-        ('images', tiny_retinanet, 'knows where to listen in classifiers'),
+        ('images', tiny_retinanet, 'has taps of its own for classifiers only'),
         (None, tiny_yolov3, 'RKD works for two-stage'),
     ],
 )

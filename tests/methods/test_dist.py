@@ -163,7 +163,7 @@ def test_two_classes_leave_out_inter():
         (lambda: DIST(tau=-1), 'tau must be a finite number above 0'),
         (lambda: DIST(inter=0, intra=0), 'inter and intra are both 0'),
         (lambda: DIST(auxiliary=-1), 'auxiliary must be a finite number of at least 0'),
-        (lambda: DIST().bind(ToySegmentor(), ToyClassifier()), 'softmax class logits of one kind'),
+        (lambda: DIST().bind(ToySegmentor(), ToyClassifier()), 'softmax class scores of one kind'),
         (lambda: DIST().bind(ToySegmentor(), ToySegmentor(num_classes=5)), '3 .*teacher 5'),
         (lambda: DIST().bind(ToyClassifier(), ToyClassifier(5)), "has 3 and the teacher's 5"),
         (lambda: DIST().bind(*(ToyClassifier(1),) * 2), 'softmax over one class'),

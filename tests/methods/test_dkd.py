@@ -122,7 +122,7 @@ def test_classifiers():
     [
         (lambda: DKD(tau=0), 'tau must be a finite number above 0'),
         (lambda: DKD(beta=-1), 'beta must be a finite number of at least 0'),
-        (lambda: DKD().bind(ToySegmentor(), ToyClassifier()), 'of any model, KD segmentors'),
+        (lambda: DKD().bind(ToySegmentor(), ToyClassifier()), 'ToySegmentor, which judges pixels'),
         (lambda: DKD().bind(ToyClassifier(), ToyClassifier(5)), 'student.* has 3 and .* 5'),
         (lambda: DKD().bind(ToyClassifier(1), ToyClassifier(1)), 'one class is always 1'),
         (
@@ -132,7 +132,7 @@ def test_classifiers():
         (lambda: DKD().bind(detector('retinanet'), detector('frcnn')), 'RoIs or images'),
         (
             lambda: DKD().bind(detector('frcnn'), detector('frcnn', num_classes=5)),
-            "student's head has 3 and the teacher's 5; Mimic",
+            "student's head has 3 and the teacher's 5",
         ),
         (lambda: check_temperature('DKD', float('nan')), 'finite number above 0'),
     ],

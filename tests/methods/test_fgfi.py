@@ -48,7 +48,7 @@ class Scene(nn.Module):
 
 def objective(scene, student, teacher, samples, **options):
     trace = make_trace({'neck': student}, {'neck': teacher}, samples, student_model=scene)
-    fgfi = FGFI(**options)
+    fgfi = FGFI(student='neck', **options)
     fgfi.bind(scene, scene)
     return ready(fgfi, trace), trace
 
@@ -285,10 +285,10 @@ def test_adapters_are_as_the_authors_made_them():
     assert isinstance(forced.adapters['0'].relu, nn.ReLU)
     trace = make_trace({'backbone': maps[0]}, {'backbone': maps[1]}, boxes(GT))
     fgfi = FGFI(student='backbone')
-    fgfi.bind(Scene(), None)
+    fgfi.bind(Scene(), Scene())
     assert isinstance(ready(fgfi, trace).adapters['0'].relu, nn.ReLU)
     fgfi = FGFI(student='backbone', adapter_relu=False)
-    fgfi.bind(Scene(), None)
+    fgfi.bind(Scene(), Scene())
     assert isinstance(ready(fgfi, trace).adapters['0'].relu, nn.Identity)
 
 
@@ -308,7 +308,7 @@ def test_options_change_the_masks_of_a_step():
     ).items():
         trace = make_trace({'neck': feats}, {'neck': feats}, boxes(gt), student_model=model)
         fgfi = FGFI(psi=0.2, **options)
-        fgfi.bind(model, None)
+        fgfi.bind(model, model)
         cells[name] = ready(fgfi, trace).masks(trace, sizes)
     pairs = list(zip(cells['assigner'], cells['plain'], strict=True))
     assert all(not (own & ~all_).any() for own, all_ in pairs)
@@ -339,8 +339,8 @@ def test_bad_options(options, message):
 
 def test_a_model_without_dense_head_and_foreign_strides_are_refused():
     with pytest.raises(ValueError, match='needs boxes and a dense detection head'):
-        FGFI().bind(nn.Identity(), None)
+        FGFI().bind(nn.Identity(), nn.Identity())
     with pytest.raises(ValueError, match=r'strides \[8\], the head has anchors at \[16\]'):
         objective(Scene((16,)), [torch.zeros(1, 2, 4, 4)], [torch.zeros(1, 2, 4, 4)], boxes(GT))
     with pytest.raises(ValueError, match="'assigner' needs an assigner that looks at anchors only"):
-        FGFI(level_rule='assigner').bind(build_model(tiny_fcos()), None)
+        FGFI(level_rule='assigner').bind(*[build_model(tiny_fcos())] * 2)

@@ -250,7 +250,7 @@ def other_unit():
         (lambda: bound(detector('retinanet'), detector('atss')), 'equal priors a cell'),
         (
             lambda: bound(detector('fcos'), other_unit()),
-            'norm_on_bbox: .* False and .* True; Mimic',
+            'norm_on_bbox: .* False and .* True',
         ),
         (
             lambda: bound(detector('gfl'), detector('gfl', num_classes=4)),

@@ -160,7 +160,7 @@ def test_without_taps_stages_of_classifiers_with_taps_maps_of_any_model():
     reverse = bound(*networks, direction='teacher', routes=[(1, 1)])
     assert reverse.adapters['0'].describe() == '1x1 conv 16 -> 8'
     assert bound(ToyNet(4), ToyNet(6), student='neck').pairs == [(0, 0), (1, 1)]
-    with pytest.raises(ValueError, match='name taps'):
+    with pytest.raises(ValueError, match='taps of its own for classifiers only'):
         bound(*(nn.Sequential(nn.Conv2d(3, 3, 1)) for _ in range(2)))
 
 

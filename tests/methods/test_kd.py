@@ -205,11 +205,11 @@ def test_temperatures_not_above_zero_are_refused(tau):
             'one class',
         ),
         (lambda: ToyClassifier(3), lambda: ToyClassifier(4), '3 classes and the teacher 4'),
-        (lambda: ToySegmentor(), lambda: ToyClassifier(), 'logits of one kind'),
+        (lambda: ToySegmentor(), lambda: ToyClassifier(), 'scores of one kind'),
         (
             lambda: build_model(tiny_retinanet()),
             lambda: build_model(tiny_retinanet()),
-            'softmax class logits',
+            'softmax class scores',
         ),
         (
             lambda: build_model(tiny_faster_rcnn()),

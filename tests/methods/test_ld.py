@@ -145,7 +145,7 @@ def test_same_network_and_no_boxes():  # LD-2
         (lambda: LD(region='iou'), 'region must be one of'),
         (
             lambda: LD().bind(detector('gfl'), detector('atss')),
-            'the teacher ATSS with ATSSHead; Chen',
+            'the teacher ATSS with ATSSHead',
         ),
         (
             lambda: LD().bind(detector('gfl'), detector('gfl', reg_max=8)),

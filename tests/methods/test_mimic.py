@@ -214,10 +214,10 @@ class Featureless(nn.Module):
         (lambda: Mimic(proposal_source='rpn'), 'proposal_source must be one of'),
         (lambda: bound(Mimic(fg_fraction=0.5), 'retinanet'), 'a two-stage student samples'),
         (lambda: MimicHead(alpha_box=-1), 'at least 0'),
-        (lambda: bound(MimicHead(), 'retinanet'), 'second stages .* FGFI, CWD and Mimic'),
+        (lambda: bound(MimicHead(), 'retinanet'), 'second stages .* RetinaNet with RetinaHead'),
         (
             lambda: MimicHead().bind(detector('frcnn'), detector('frcnn', reg_class_agnostic=True)),
-            "reg_class_agnostic: the student's head has False and the teacher's True; DKD",
+            "reg_class_agnostic: the student's head has False and the teacher's True",
         ),
         (lambda: MimicHead().bind(detector('frcnn'), other_coder()), 'equal box coders'),
     ],

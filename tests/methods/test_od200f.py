@@ -267,13 +267,13 @@ def bound(student, teacher):
         (lambda: OD200F(f='l1'), 'f must be one of'),
         (
             lambda: bound(yolo(), detector('retinanet')),
-            'the student is YOLOV3 with YOLOV3Head and the teacher RetinaNet with RetinaHead; Cross',
+            'the student is YOLOV3 with YOLOV3Head and the teacher RetinaNet with RetinaHead',
         ),
         (lambda: bound(detector('fcos'), yolo()), "YOLOv3's heads, but the student is FCOS"),
-        (lambda: bound(yolo(), yolo(num_classes=4)), 'class counts: .* 3 and .* 4; Mimic'),
+        (lambda: bound(yolo(), yolo(num_classes=4)), 'class counts: .* 3 and .* 4'),
         (
             lambda: bound(yolo(), yolo(bbox_head=dict(anchor_generator=ANCHORS))),
-            'OD200F needs equal priors: .*; Mimic and CWD',
+            'OD200F needs equal priors: ',
         ),
     ],
 )

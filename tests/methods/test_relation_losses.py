@@ -622,8 +622,8 @@ def test_options_out_of_range(make, message):
 def test_models_and_layers_that_do_not_fit(name):
     make = objectives()[name]
     messages = dict(
-        InformationFlow='knows where to listen in classifiers',
-        TripletDistillation='needs one class an image, which the data of a RetinaNet',
+        InformationFlow='has taps of its own for classifiers only',
+        TripletDistillation='needs one class an image, which the data of RetinaNet',
     )
     if name in messages:
         detectors = [build_model(tiny_retinanet(width=4)) for _ in range(2)]

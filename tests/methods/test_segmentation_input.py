@@ -99,17 +99,6 @@ def without_pixel_classifier(request):
     return model
 
 
-@pytest.mark.parametrize('name', sorted(LOGITS | FEATURES | {'CWD'}))
-def test_heads_that_classify_masks(name, without_pixel_classifier):
-    model = without_pixel_classifier
-    model.decode_head.num_classes = model.decode_head.out_channels = 3
-    with pytest.raises(ValueError) as error:
-        method(name)().bind(model, build_model(tiny_pspnet(4)) if name != 'KA' else model)
-    message = one_sentence(error, None)
-    assert f'{type(model.decode_head).__name__} has no conv_seg' in message
-    assert "CWD with student='backbone[3]'" in message
-
-
 @pytest.mark.parametrize(
     'name', sorted({'CIRKD', 'CWD', 'MGD', 'SKDPair', 'AT', 'IFVD', 'IntRAKD'})
 )
@@ -218,8 +207,7 @@ def test_no_segmentor_at_all():
     for name in sorted(EVERY - RELATIONS - {'AT', 'CWD', 'MGD'}):
         with pytest.raises(ValueError) as error:
             method(name)().bind(nn.Identity(), nn.Identity())
-        message = one_sentence(error, name)
-        assert 'Identity' in message and re.search('CWD|AT', message), message
+        assert 'Identity' in one_sentence(error, name)
 
 
 def test_registered():

@@ -1,0 +1,121 @@
+"""mmseg's own heads without a per-pixel classifier: where methods listen, and that they learn."""
+
+import functools
+
+import pytest
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from mmkd.config import load_config
+from mmkd.distiller import Distiller
+from mmkd.families import segmentor
+from mmkd.registry import MODELS
+from mmkd.teacher import Teacher, build_model
+from mmkd.testing import segmentation_batch, shrink, tiny_pspnet
+
+STOCK = {
+    'Segmenter': 'segmenter/segmenter_vit-s_mask_8xb1-160k_ade20k-512x512.py',
+    'KNet': 'knet/knet-s3_r50-d8_fcn_8xb2-adamw-80k_ade20k-512x512.py',
+    'PointRend': 'point_rend/pointrend_r50_4xb2-80k_cityscapes-512x1024.py',
+    'MaskFormer': 'maskformer/maskformer_r50-d32_8xb2-160k_ade20k-512x512.py',
+    'Mask2Former': 'mask2former/mask2former_r50_8xb2-90k_cityscapes-512x1024.py',
+    'SAN': 'san/san-vit-b16_coco-stuff164k-640x640.py',
+}
+KERNELS = 'decode_head.kernel_generate_head.dropout@in[0]'
+#: features by which pixels are told apart, and logits of pixels
+TAPS = {
+    'Segmenter': ('backbone[-1]', 'decode_head.forward()[-1]'),
+    'KNet': (KERNELS, 'decode_head.forward()[-1]'),
+    'PointRend': ('decode_head.0.conv_seg@in[0][0]', 'decode_head.0.conv_seg[0]'),
+    'MaskFormer': ('decode_head.pixel_decoder[0]', None),
+    'Mask2Former': ('decode_head.pixel_decoder[0]', None),
+    'SAN': ('decode_head.side_adapter_network.mask_decoder.pix_mlp[-1]', None),
+}
+FEATURES = ('AT', 'IFVD', 'SKDPair', 'CIRKD', 'CWD', 'MGD', 'RKD', 'KA')
+LOGITS = ('KD', 'DIST', 'L2Logit', 'SKDPixel', 'CWD')
+
+
+class Words(nn.Module):
+    """What SAN's text encoder says of the classes, which takes minutes to compute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer('embeddings', torch.randn(172, 8))
+
+    def forward(self) -> torch.Tensor:
+        return self.embeddings
+
+
+def small_san(config: dict) -> dict:
+    encoder, head = config['image_encoder'], config['decode_head']
+    encoder.update(img_size=(64, 64), embed_dims=16, num_heads=2, num_layers=4, out_origin=True)
+    encoder['out_indices'] = (0, 1, 2)
+    head['san_cfg'].update(clip_channels=16, embed_dims=12, num_queries=5)
+    head['san_cfg']['cfg_encoder'].update(num_encode_layer=4, num_heads=2)
+    head['san_cfg']['cfg_decoder'].update(num_heads=2, embed_channels=8, mlp_channels=8)
+    head['maskgen_cfg'].update(sos_token_num=5, num_layers=1, embed_dims=16, num_heads=2)
+    head['maskgen_cfg'].update(out_dims=8)
+    head['deep_supervision_idxs'] = [3]
+    head['train_cfg']['num_points'] = 16
+    return config
+
+
+@functools.cache
+def network(name: str, seed: int = 0) -> nn.Module:
+    config = load_config(f'mmseg::{STOCK[name]}').model.to_dict()
+    config = shrink(config, 1) if name == 'SAN' else shrink(config, 8)
+    if name == 'SAN':
+        config = small_san(config)
+    torch.manual_seed(seed)
+    model = build_model(Config(dict(model=config, default_scope='mmseg')))
+    if name == 'SAN':
+        model.text_encoder = Words()
+    return model
+
+
+def losses(name: str, teacher: nn.Module, methods: tuple, **options) -> dict:
+    """One training step with these methods together."""
+    objectives = {m: MODELS.get(f'mmkd.{m}')(**options) for m in methods}
+    model = Distiller(network(name), objectives, Teacher(teacher, 'random'), preflight=False)
+    inputs, samples = segmentation_batch(2, (64, 64))
+    return model.train()(inputs, samples, mode='loss')
+
+
+@pytest.mark.parametrize('name', STOCK)
+def test_where_pixels_are_told_apart(name):
+    model, (features, logits) = network(name), TAPS[name]
+    assert segmentor.feature_tap(model) == features
+    assert segmentor.judges_pixels(model) == (logits is not None)
+    if logits is not None:
+        assert segmentor.logits_tap(model) == logits
+        assert segmentor.on_logits(model, MODELS.get('mmkd.KD')(student=logits).student_taps)
+
+
+@pytest.mark.parametrize('name', STOCK)
+def test_methods_learn(name):
+    methods = FEATURES if TAPS[name][1] is None else (*FEATURES, *LOGITS)
+    found = losses(name, network(name, 1), tuple(dict.fromkeys(methods)))
+    for method in methods:
+        terms = [v for k, v in found.items() if k.startswith(f'kd.{method}.loss')]
+        loss = sum(terms)
+        assert loss.isfinite() and loss.requires_grad and loss > 0, (method, loss)
+
+
+@pytest.mark.parametrize('name', [name for name, taps in TAPS.items() if taps[1] is None])
+@pytest.mark.parametrize('method', ['KD', 'DIST', 'SKDPixel'])
+def test_mask_scores_are_no_pixel_logits(name, method):
+    """The reason is named, and with it methods that were tried on this pair."""
+    with pytest.raises(ValueError, match='classifies masks and not pixels') as error:
+        losses(name, network(name, 1), (method,))
+    message = str(error.value)
+    assert type(network(name).decode_head).__name__ in message and 'backbone' not in message
+    assert message.endswith('for this pair CWD and SKDPair compare features.')
+
+
+@pytest.mark.parametrize('name', ['Segmenter', 'Mask2Former'])
+def test_unequal_strides_are_told_at_build_and_resize_helps(name):
+    teacher = build_model(tiny_pspnet(4, num_classes=network(name).num_classes))
+    with pytest.raises(ValueError, match="stride .* set resize='student'"):
+        losses(name, teacher, ('AT',))
+    assert losses(name, teacher, ('AT', 'SKDPair'), resize='student')['kd.AT.loss'] > 0
