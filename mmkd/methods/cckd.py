@@ -106,7 +106,7 @@ class CCKD(Objective):
         super().__init__(student, teacher, weight_or(published, weight), teacher_name)
         self.kernel = kernel
         self.dim = check_number('CCKD', 'dim', dim, 1, whole=True)
-        self.gamma = check_number('CCKD', 'gamma', gamma, 0)
+        self.gamma = check_number('CCKD', 'gamma', gamma, above=0)
         self.order = check_number('CCKD', 'order', order, 1, whole=True)
         self.train_both, self.instances = train_both, Instances('CCKD', instances, gather)
 

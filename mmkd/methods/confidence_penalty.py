@@ -48,7 +48,7 @@ class ConfidencePenalty(Objective):
     ) -> None:
         super().__init__(student, weight=weight)
         owner = 'ConfidencePenalty'
-        self.threshold = check_number(owner, 'threshold', threshold, 0, optional=True)
+        self.threshold = check_number(owner, 'threshold', threshold, above=0, optional=True)
         self.kind = ''
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:

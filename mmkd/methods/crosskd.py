@@ -89,6 +89,11 @@ class CrossKD(Objective):
     """
 
     compares_classes = False  # both predictions come from the teacher's head
+    term_factors = {
+        'loss_classes': 'factors.classes',
+        'loss_boxes': 'factors.boxes',
+        'loss_centerness': 'factors.boxes',
+    }
     families = ('anchor', 'anchor_free')
     only = {'anchor_free': ('FCOS',)}
 

@@ -114,7 +114,7 @@ class DarkRank(Objective):
         self.length = check_number(
             'DarkRank', 'length', length, 2, longest, whole=True, optional=optional
         )
-        self.alpha = check_number('DarkRank', 'alpha', alpha, 0)
+        self.alpha = check_number('DarkRank', 'alpha', alpha, above=0)
         self.beta = check_number('DarkRank', 'beta', beta, 1)
         self.normalize = normalize
         self.instances = Instances('DarkRank', instances, gather)

@@ -40,6 +40,7 @@ class DKD(Objective):
     """
 
     rank_invariant = True
+    term_factors = {'loss_target': 'alpha', 'loss_others': 'beta'}
     families = ('two_stage', 'instance', 'classifier')
 
     def __init__(

@@ -96,6 +96,12 @@ class FBKD(PairObjective):
         ValueError: options out of range; a model that is no detector.
     """
 
+    term_factors = {
+        'loss_feature': 'alpha',
+        'loss_channel_attention': 'beta',
+        'loss_spatial_attention': 'beta',
+        'loss_relation': 'gamma',
+    }
     families = DETECTORS
     zero_at_equality = False
 

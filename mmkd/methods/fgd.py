@@ -112,6 +112,7 @@ class FGD(PairObjective):
         ValueError: options out of range; a model that is no detector.
     """
 
+    term_factors = {f'loss_{term}': f'factors.{term}' for term in TERMS}
     families = DETECTORS
     rank_invariant = True
 

@@ -84,6 +84,11 @@ class GID(PairObjective):
     """
 
     zero_at_equality = False
+    term_factors = {
+        f'loss_{stage}{name}': f'factors.{name}'
+        for stage in ('', 'second_')
+        for name in ('feature', 'relation', 'classes', 'boxes')
+    }
     families = ('two_stage', 'instance', 'anchor', 'anchor_free')
     only = {'anchor_free': ('FCOS',)}
 

@@ -118,6 +118,11 @@ class LD(Objective):
     """
 
     needs_ground_truth = True
+    term_factors = {
+        'loss_main': 'factors.main',
+        'loss_valuable': 'factors.valuable',
+        'loss_class': 'factors.classes',
+    }
     families = ('anchor',)
     only = {'anchor': ('GFL',)}
 

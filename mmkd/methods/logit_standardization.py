@@ -53,6 +53,7 @@ class LogitStandardization(Objective):
     """
 
     default_weight = 9.0
+    term_factors = {'loss_target': 'alpha', 'loss_others': 'beta'}
     families = logits.KINDS
 
     def __init__(

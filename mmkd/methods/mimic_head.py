@@ -36,6 +36,7 @@ class MimicHead(Objective):
         ValueError: a model without a box head; unequal classes or box coders.
     """
 
+    term_factors = {'loss_class': 'alpha_class', 'loss_box': 'alpha_box'}
     families = ('two_stage', 'instance')
     rank_invariant = True
 
@@ -49,10 +50,8 @@ class MimicHead(Objective):
         alpha_box: float = 1.0,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
-        self.alphas = (
-            check_number('MimicHead', 'alpha_class', alpha_class, 0),
-            check_number('MimicHead', 'alpha_box', alpha_box, 0),
-        )
+        self.alpha_class = check_number('MimicHead', 'alpha_class', alpha_class, 0)
+        self.alpha_box = check_number('MimicHead', 'alpha_box', alpha_box, 0)
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         two_stage.check_box_heads('MimicHead', student, teacher, softmax=False)
@@ -62,7 +61,8 @@ class MimicHead(Objective):
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         keys = 'loss_class', 'loss_box'
-        answers = zip(keys, self.alphas, *two_stage.answers(trace), strict=True)
+        alphas = self.alpha_class, self.alpha_box
+        answers = zip(keys, alphas, *two_stage.answers(trace), strict=True)
         return {
             key: alpha * (s - t).square().sum() / max(s.numel(), 1) for key, alpha, s, t in answers
         }

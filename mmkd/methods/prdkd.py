@@ -59,6 +59,7 @@ class PRDKD(Objective):
             than four rows gives 0: there is nothing to standardise with.
     """
 
+    term_factors = {'loss_target': 'alpha', 'loss_others': 'beta'}
     families = logits.KINDS
 
     def __init__(

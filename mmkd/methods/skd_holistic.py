@@ -102,6 +102,7 @@ class SKDHolistic(PairObjective):
     default_weight = 0.1
     zero_at_equality = False
     own_losses = ('loss_critic',)
+    term_factors = {'loss_fool': 'student_factor'}
     families = ('segmentor',)
 
     def __init__(
