@@ -125,6 +125,15 @@ def _choose(objective: Objective, student: str, teacher: str | None) -> None:
         objective.teacher_taps = objective.teacher_taps or parse_taps(teacher)
 
 
+def check_more_than_two(owner: str, model: nn.Module, kind: str, beta: float) -> None:
+    """Refuse a term on the classes besides the target where there is only one, else ValueError."""
+    if beta and class_count(model, kind) == 2:
+        raise ValueError(
+            f'{owner}: of two outputs only one is left besides the target, whose share among the '
+            'others is always 1, so that beta has nothing to weigh; set beta=0.'
+        )
+
+
 def class_count(model: nn.Module, kind: str) -> int:
     """Columns of the rows, the background of RoIs among them."""
     if kind == 'rois':

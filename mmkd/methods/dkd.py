@@ -67,6 +67,7 @@ class DKD(Objective):
         self.tau = self.tau or tau
         if self.on_rois:
             two_stage.check_box_heads('DKD', student, teacher, softmax=True)
+            logits.check_more_than_two('DKD', student, 'rois', self.beta)
             self.student_taps, self.teacher_taps = two_stage.answer_taps(student, teacher)
             return
         logits.check_kinds('DKD', student, teacher, ('rois', 'images'))
@@ -74,6 +75,7 @@ class DKD(Objective):
         check_same('DKD', 'class counts', *counts)
         if counts[0] == 1:
             raise ValueError('DKD: a softmax over one class is always 1. Use a two-class head.')
+        logits.check_more_than_two('DKD', student, 'images', self.beta)
         self.student_taps = self.student_taps or parse_taps(classifier.LOGITS)
         self.teacher_taps = self.teacher_taps or parse_taps(classifier.LOGITS)
 

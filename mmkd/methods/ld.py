@@ -156,6 +156,11 @@ class LD(Objective):
             )
         heads = [dense.dense_head(model) for model in (student, teacher)]
         check_classes('LD', *heads)
+        if self.factors['classes'] and heads[0].cls_out_channels == 1:
+            raise ValueError(
+                'LD: the heads have one class, and a softmax over one is always 1; set classes=0, '
+                'which leaves the boxes.'
+            )
         check_priors('LD', *heads)
         bins = [head.reg_max for head in heads]
         check_same('LD', 'reg_max', *bins)

@@ -35,7 +35,7 @@ class LogitStandardization(Objective):
     Sun et al., CVPR 2024, eq. 11 and algorithm 1. Compared with
     sunshangquan/logit-standardization-KD: ``tau = 2``, weight 9, ``task_weight=0.1`` on CIFAR and 1
     on ImageNet. Scale and offset of a row do not matter. On a two-stage detector's sampled RoIs, a
-    segmentor's labelled pixels, or images; two classes leave only a sign.
+    segmentor's labelled pixels, or images, of three or more outputs.
 
     Its gradient grows as the student's logits shrink: one that begins with small ones needs
     ``optim_wrapper=dict(clip_grad=dict(max_norm=5))``.
@@ -79,6 +79,11 @@ class LogitStandardization(Objective):
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         self.kind = logits.bind_rows(self, student, teacher)
+        if logits.class_count(student, self.kind) == 2:
+            raise ValueError(
+                'LogitStandardization: two logits without their mean and spread are a sign and no '
+                'more, which has no gradient. KD compares two classes.'
+            )
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
         logits.check_strides(self, self.kind, student, teacher)

@@ -88,6 +88,7 @@ class PRDKD(Objective):
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         self.kind = logits.bind_rows(self, student, teacher)
+        logits.check_more_than_two('PRDKD', student, self.kind, self.beta)
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
         logits.check_strides(self, self.kind, student, teacher)

@@ -60,6 +60,11 @@ class TSD(Objective):
                 f'TSD regularises classifiers and box heads, but {named(student)} judges pixels.'
             )
         self.classes = logits.class_count(student, self.kind) - (self.kind == 'rois')
+        if self.classes < 2:
+            raise ValueError(
+                'TSD compares the best class with those that follow, but the student tells one '
+                'class from the background; LSR and ConfidencePenalty regularise two outputs.'
+            )
         self.k = min(5, self.classes) if self.k is None else self.k
         if not 2 <= self.k <= self.classes:
             raise ValueError(
