@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,10 @@ def _is_own_file(path: str, folder: str, backend: Any) -> bool:
     return inside and os.path.isfile(path) and not os.path.islink(path)
 
 
+def _is_score(value: Any) -> bool:
+    return isinstance(value, Real) and not math.isnan(value)
+
+
 @HOOKS.register_module()
 class CheckpointHook(MMCheckpointHook):
     """Deletes outdated checkpoints after the new one is on disk; stock deletes them before.
@@ -73,6 +79,7 @@ class CheckpointHook(MMCheckpointHook):
         """
         info = runner.message_hub.runtime_info
         keys = [k for k in info if k == 'keep_ckpt_ids' or k.startswith('best_ckpt')]
+        keys += [k for k in info if k.startswith('best_score') and not _is_score(info[k])]
         told = {key: info.pop(key) for key in keys}
         super().before_train(runner)
         self._adopt_last(info.get('last_ckpt'))
@@ -97,7 +104,7 @@ class CheckpointHook(MMCheckpointHook):
         """Go on with the best checkpoints that lie in this run's folder."""
         for key, path in told.items():
             metric = key.removeprefix('best_ckpt').removeprefix('_')
-            if key == 'keep_ckpt_ids' or not self.save_best:
+            if not key.startswith('best_ckpt') or not self.save_best:
                 continue
             name = os.path.basename(path) if isinstance(path, str) else ''
             own = self.file_backend.join_path(self.out_dir, name)

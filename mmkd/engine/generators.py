@@ -44,7 +44,8 @@ def is_state(state: Any) -> bool:
         position, has_gauss, cached = state['numpy_rest']
         sizes = len(state['numpy']), len(state['python'])
         given = (type(position), type(has_gauss), type(cached)) == (int, int, float)
-        return given and sizes == (4 * 624, 4 * 625) and 0 <= position <= 624
+        whole = isinstance(state['torch'], bytes) and 'python_gauss' in state
+        return given and whole and sizes == (4 * 624, 4 * 625) and 0 <= position <= 624
     except (KeyError, TypeError, ValueError):
         return False
 

@@ -26,7 +26,14 @@ from mmengine.runner.base_loop import BaseLoop
 from torch import distributed as torch_dist
 from torch import nn
 
-from mmkd.checkpoint import atomic_file, check_file, local_file, read_checkpoint
+from mmkd.checkpoint import (
+    CheckpointError,
+    atomic_file,
+    check_file,
+    local_file,
+    read_checkpoint,
+)
+from mmkd.checkpoint.errors import first_line
 from mmkd.checkpoint.fitting import load_weights, weights_for
 from mmkd.checkpoint.newest import check_resumable, newest_checkpoint
 from mmkd.checkpoint.partial import load_some
@@ -204,6 +211,21 @@ class Runner(MMRunner):
             hook.after_load_checkpoint(self, checkpoint=whole)
         self._has_loaded = True
         return checkpoint
+
+    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
+        """As mmengine's; a checkpoint of odd contents is an error of its own.
+
+        Raises:
+            CheckpointError: what it says of the run is of another kind than training writes.
+        """
+        try:
+            super().resume(filename, *args, **kwargs)
+        except (AssertionError, AttributeError, IndexError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f'cannot resume from {filename}: what it says of the run is not what training '
+                f'writes ({type(error).__name__}: {first_line(error)}). Resume from another '
+                'checkpoint, or train from its weights, with load_from and without --resume.'
+            ) from error
 
     def load_or_resume(self) -> None:
         """Load or resume a checkpoint, once."""

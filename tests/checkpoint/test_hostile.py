@@ -144,6 +144,14 @@ def test_what_a_checkpoint_says_is_not_done(attempt, entry, kind):
     attempt(entry, kind)
 
 
+@pytest.mark.parametrize('part', ['message_hub', 'optimizer', 'random_state'])
+@pytest.mark.parametrize('value', [[], 'text', {'a': 1}], ids=str)
+def test_odd_contents_are_one_sentence(tmp_path, part, value):
+    torch.save(finished() | {part: value}, tmp_path / 'file.pth')
+    with pytest.raises((CheckpointError, ValueError), match='resume|random states'):
+        run(tmp_path / 'file.pth', tmp_path / 'run', resume=True)
+
+
 def spoil(path, **changes):
     """Change what the checkpoint says of its generators."""
     checkpoint = finished() | dict(random_state=copy.deepcopy(finished()['random_state']))

@@ -142,6 +142,13 @@ def test_fewer_checkpoints_are_kept_from_now_on(folders):
     ]
 
 
+@pytest.mark.parametrize('score', ['text', float('nan'), [1]], ids=str)
+def test_a_best_score_that_is_no_number_is_forgotten(folders, score):
+    _, b = folders
+    edit(b, best_score=score)
+    assert run(b, 2, 0.1, resume=True).message_hub.get_info('best_score') == 0.1
+
+
 def test_published_files_lie_in_the_own_folder(folders):
     a, b = folders
     before = tree(a)
