@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import importlib.util
 import os.path as osp
+import sys
+import traceback
 from collections.abc import Mapping
 from glob import glob
 from importlib.metadata import PackageNotFoundError, distribution
@@ -13,6 +15,7 @@ from typing import Any
 import mmengine.config.utils as mm_utils
 from mmengine.config import Config, ConfigDict
 
+from mmkd.engine.origin import circle_of, config_files, short
 from mmkd.names import did_you_mean
 
 
@@ -31,7 +34,10 @@ def install_scopes() -> None:
 
     def get_cfg_path(path: str, filename: str) -> tuple[str, str | None]:
         # No scope: our configs say 'mmkd.' where they mean it, all else is their parent's.
-        return (own_config(path), None) if path.startswith('mmkd::') else stock(path, filename)
+        own = path.startswith('mmkd::')
+        found, scope = (own_config(path), None) if own else stock(path, filename)
+        _refuse_circle(found)
+        return found, scope
 
     get_cfg_path.knows_mmkd = True  # type: ignore[attr-defined]
     Config._get_cfg_path = staticmethod(get_cfg_path)
@@ -56,6 +62,14 @@ def lend_student_config() -> None:
 
     get.knows_mmkd = True  # type: ignore[attr-defined]
     ConfigDict.__getattr__ = get
+
+
+def _refuse_circle(path: str) -> None:
+    """Stop where a base is being read already: mmengine would go round until the stack is full."""
+    callers = [*traceback.walk_stack(sys._getframe())][::-1]
+    circle = circle_of([*config_files(callers), short(path)])
+    if circle:
+        raise ValueError(circle)
 
 
 def own_config(path: str) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mmkd.borrowed import Borrower
 from mmkd.engine.guard import Guard
+from mmkd.engine.origin import is_ours
 from mmkd.engine.timing import StepTimer
 from mmkd.inference import for_prediction
 from mmkd.names import check_flags, did_you_mean, match_options, options_of
@@ -263,6 +264,8 @@ def build_objectives(objectives: Mapping[str, Any]) -> dict[str, Objective]:
         try:
             objective = entry if isinstance(entry, Objective) else build_objective(entry)
         except (ValueError, TypeError) as error:
+            if not is_ours(error):
+                raise
             raise type(error)(f"objective '{name}': {error}") from None
         if not isinstance(objective, Objective):
             raise TypeError(f"objective '{name}' is a {type(objective).__name__}, no Objective.")

@@ -17,11 +17,17 @@ def find_name(name: Any, known: Iterable[Any]) -> str | None:
     return same.pop() if len(same) == 1 else None
 
 
-def did_you_mean(name: Any, known: Iterable[Any]) -> str:
-    """`` Did you mean …?`` for the known name that is spelt most alike, or nothing."""
+def nearest(name: Any, known: Iterable[Any]) -> str | None:
+    """The known name that is spelt most alike, if any is at all."""
     spelt = {text.casefold(): text for text in known if isinstance(text, str)}
     close = difflib.get_close_matches(str(name).casefold(), spelt, n=1, cutoff=0.6)
-    return f' Did you mean {spelt[close[0]]!r}?' if close else ''
+    return spelt[close[0]] if close else None
+
+
+def did_you_mean(name: Any, known: Iterable[Any]) -> str:
+    """`` Did you mean …?`` for the nearest name, or nothing."""
+    close = nearest(name, known)
+    return f' Did you mean {close!r}?' if close else ''
 
 
 def match_options(owner: str, options: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 from mmengine import registry as root
@@ -41,3 +42,32 @@ DATA_SAMPLERS = Registry(
     'data sampler', parent=root.DATA_SAMPLERS, scope='mmkd', locations=['mmkd.datasets.samplers']
 )
 METRICS = Registry('metric', parent=root.METRICS, scope='mmkd', locations=['mmkd.evaluation'])
+
+
+def in_any_case(registry: MMRegistry, name: str) -> str:
+    """The name under which a registry finds what is meant; as it is, where nothing fits."""
+    with registry.switch_scope_and_registry(None) as own:
+        if own.get(name) is not None:
+            return name
+    scopes = registered(registry.name, name.rpartition('.')[0] or 'mmengine')
+    found = find_name(name.rpartition('.')[2], scopes)
+    return f'{scopes[found]}.{found}' if found else name
+
+
+def registered(kind: str, scope: str) -> dict[str, str]:
+    """Names in all registries of a kind such as ``'hook'``, and whose they are.
+
+    Where several scopes have a name it is that of ``scope``, else mmengine's.
+    """
+    scopes: dict[str, str] = {}
+    for module in ('mmkd', 'mmseg', 'mmdet', 'mmengine', scope):
+        try:
+            found = vars(import_module(f'{module}.registry')).values()
+        except ImportError:
+            continue
+        for registry in found:
+            same = str(getattr(registry, 'name', '')).replace('_', ' ') == kind.replace('_', ' ')
+            if same and isinstance(registry, MMRegistry):
+                registry.import_from_location()
+                scopes |= dict.fromkeys(registry.module_dict, registry.scope)
+    return scopes

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmkd.functional import check_number
+from mmkd.names import did_you_mean
 
 TaskWeight = float | Mapping[str, float]
 
@@ -19,7 +20,11 @@ def factor_of(weight: TaskWeight, key: str) -> float:
         return 1.0
     if not isinstance(weight, Mapping):
         return weight
-    return next((w for pattern, w in weight.items() if pattern in key), 1.0)
+    return next((w for pattern, w in weight.items() if _fits(pattern, key)), 1.0)
+
+
+def _fits(pattern: str, key: str) -> bool:
+    return pattern.casefold() in key.casefold()
 
 
 def scale_task(losses: dict[str, Any], weight: TaskWeight) -> dict[str, Any]:
@@ -33,9 +38,16 @@ def scale_task(losses: dict[str, Any], weight: TaskWeight) -> dict[str, Any]:
 
 
 def check_number_or_mapping(weight: Any) -> Any:
-    """A number of at least 0, or a mapping to such numbers, else ValueError."""
+    """A number of at least 0, or a mapping from text to such numbers, else an error.
+
+    Raises:
+        TypeError: a key that is no text.
+        ValueError: what is no such number.
+    """
     numbers = weight if isinstance(weight, Mapping) else {'': weight}
     for key, number in numbers.items():
+        if not isinstance(key, str):
+            raise TypeError(f'task_weight: keys are parts of the names of losses, found {key!r}.')
         check_number('', f'task_weight {key}'.strip(), number, 0)
     return dict(weight) if isinstance(weight, Mapping) else weight
 
@@ -44,9 +56,9 @@ def check_known(weight: TaskWeight, task: Mapping[str, Any]) -> None:
     """Every key of a mapping must occur in the name of a loss, else ValueError."""
     losses = [key for key in task if 'loss' in key]
     keys = weight if isinstance(weight, Mapping) else ()
-    unused = [key for key in keys if not any(key in name for name in losses)]
+    unused = [key for key in keys if not any(_fits(key, name) for name in losses)]
     if unused:
         raise ValueError(
             f'task_weight: no loss of the student contains {", ".join(map(repr, unused))}; it has '
-            f'{", ".join(losses)}.'
+            f'{", ".join(losses)}.{did_you_mean(unused[0], losses)}'
         )

@@ -18,6 +18,7 @@ from mmkd.checkpoint import dataset_meta_of, read_checkpoint, refuse_not_finite,
 from mmkd.checkpoint.fitting import COUNTER, Fit, load_weights, weights_for
 from mmkd.config import distils, load_config
 from mmkd.families.segmentor import gives_logits
+from mmkd.functional import check_choice
 from mmkd.operators import respect_strides
 from mmkd.pixels import Pixels
 from mmkd.registry import MODELS
@@ -61,17 +62,16 @@ class Teacher:
         ignore_keys: Iterable[str] = (),
         cfg_options: dict | None = None,
     ) -> None:
-        if dtype not in DTYPES:
-            raise ValueError(f"teacher: dtype must be 'bf16', 'fp16' or None, found {dtype!r}.")
-        if memory_format not in (None, 'channels_last'):
-            raise ValueError(
-                f"teacher: memory_format must be 'channels_last' or None, found {memory_format!r}."
-            )
+        dtype = check_choice('teacher', 'dtype', dtype, DTYPES)
+        memory_format = check_choice(
+            'teacher', 'memory_format', memory_format, (None, 'channels_last')
+        )
         if checkpoint is None:
             raise ValueError(
                 f'teacher {_title(config)} has no checkpoint. Set checkpoint= to a file or URL; '
                 "an untrained teacher must be asked for with checkpoint='random'."
             )
+        ignore_keys = [ignore_keys] if isinstance(ignore_keys, str) else list(ignore_keys)
         respect_strides()
         self.source = checkpoint = weights_of(checkpoint, config)
         self.model = build_model(config, cfg_options)

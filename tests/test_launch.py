@@ -12,7 +12,6 @@ from mmkd.engine.launch import (
     apply_common,
     enable_amp,
     move_data,
-    plain_errors,
     prepare,
 )
 
@@ -88,17 +87,3 @@ def test_options_and_data_root_reach_every_place():
     args = parse('--cfg-options', 'optim_wrapper.optimizer.lr=0.5', '--launcher', 'pytorch')
     it = apply_common(args, config())
     assert it.optim_wrapper.optimizer.lr == 0.5 and it.launcher == 'pytorch'
-
-
-def test_errors_end_with_the_message_alone(capsys, monkeypatch):
-    monkeypatch.delenv('MMKD_TRACEBACK', raising=False)
-    with pytest.raises(SystemExit) as end, plain_errors():
-        raise ValueError('psi must lie in [0, 1]')
-    assert end.value.code == 1
-    assert capsys.readouterr().err.startswith('\nerror: psi must lie in [0, 1]')
-    monkeypatch.setenv('MMKD_TRACEBACK', '1')
-    with pytest.raises(ValueError), plain_errors():
-        raise ValueError('psi')
-    monkeypatch.delenv('MMKD_TRACEBACK')
-    with pytest.raises(AssertionError), plain_errors():
-        raise AssertionError('a bug is shown with its traceback')

@@ -18,7 +18,8 @@ import mmkd  # noqa: F401  (registers the scope)
 from mmkd.config import load_config
 from mmkd.engine import gradients
 from mmkd.engine.benchmark import benchmark_step, report
-from mmkd.engine.launch import add_common, apply_common, check_data, plain_errors
+from mmkd.engine.errors import plain_errors
+from mmkd.engine.launch import add_common, apply_common, check_data
 
 
 def parse_args() -> argparse.Namespace:

@@ -11,7 +11,8 @@ from mmengine.dist import is_main_process
 
 import mmkd  # noqa: F401  (registers the scope)
 from mmkd.config import default_work_dir
-from mmkd.engine.launch import add_common, add_teacher, plain_errors, read_config
+from mmkd.engine.errors import plain_errors
+from mmkd.engine.launch import add_common, add_teacher, read_config
 from mmkd.evaluation.comparison import compare, form_of, parse_students
 
 

@@ -26,7 +26,8 @@ import mmkd  # noqa: F401  (registers the scope)
 from mmkd.checkpoint import atomic_file
 from mmkd.config import load_config
 from mmkd.datasets.synthetic import MARKER, write_coco
-from mmkd.engine.launch import plain_errors, train
+from mmkd.engine.errors import plain_errors
+from mmkd.engine.launch import train
 from mmkd.engine.overhead import OverheadHook
 from mmkd.pixels import Pixels
 from mmkd.registry import HOOKS

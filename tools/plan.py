@@ -14,6 +14,7 @@ from mmengine.registry import init_default_scope
 
 import mmkd  # noqa: F401  (registers the scope)
 from mmkd.config import distils, load_config
+from mmkd.engine.errors import plain_errors
 from mmkd.engine.first_batch import report_step
 from mmkd.engine.fits import Pair, table
 from mmkd.engine.launch import (
@@ -21,7 +22,6 @@ from mmkd.engine.launch import (
     add_teacher,
     apply_common,
     check_data,
-    plain_errors,
     read_config,
 )
 from mmkd.probe import candidates

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import mmkd  # noqa: F401  (registers the scope)
 from mmkd.config import default_work_dir, load_config
-from mmkd.engine.launch import add_common, apply_common, plain_errors
+from mmkd.engine.errors import plain_errors
+from mmkd.engine.launch import add_common, apply_common
 from mmkd.engine.routes import RANKS, search_routes
 
 

@@ -4,7 +4,8 @@ import argparse
 
 import mmkd  # noqa: F401  (registers the scope)
 from mmkd.config import load_config
-from mmkd.engine.launch import add_common, apply_common, plain_errors, test
+from mmkd.engine.errors import plain_errors
+from mmkd.engine.launch import add_common, apply_common, test
 
 
 def parse_args() -> argparse.Namespace:

@@ -5,7 +5,8 @@ import os
 
 import mmkd  # noqa: F401  (registers the scope)
 from mmkd.config import default_work_dir, load_config, wrap_stock
-from mmkd.engine.launch import add_common, add_teacher, apply_common, plain_errors, train
+from mmkd.engine.errors import plain_errors
+from mmkd.engine.launch import add_common, add_teacher, apply_common, train
 
 
 def parse_args() -> argparse.Namespace:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import os.path as osp
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -18,6 +17,8 @@ from mmkd.checkpoint import trust_checkpoints
 from mmkd.config import default_work_dir, distils, load_config, type_name, wrap_stock
 from mmkd.datasets.guard import check_evaluator, check_paths
 from mmkd.engine.data_guard import DataGuardHook
+from mmkd.engine.errors import Stopped, keep_tracebacks_in, way_on
+from mmkd.engine.overrides import OverrideAction, check_overrides
 from mmkd.engine.preflight import PreflightHook
 from mmkd.engine.runner import Runner
 from mmkd.engine.student_config import RUN_HOOKS
@@ -32,9 +33,10 @@ def prepare(config: Config, work_dir: str | None = None, amp: bool = False) -> C
         ValueError: AMP without a GPU.
     """
     config.work_dir = work_dir or config.get('work_dir') or default_work_dir(config.filename)
-    present = {type_name(hook) for hook in config.get('custom_hooks') or []}
+    keep_tracebacks_in(config.work_dir)
+    present = {type_name(hook).casefold() for hook in config.get('custom_hooks') or []}
     names = [hook.__name__ for hook in RUN_HOOKS]
-    missing = [dict(type=f'mmkd.{name}') for name in names if name not in present]
+    missing = [dict(type=f'mmkd.{name}') for name in names if name.casefold() not in present]
     config.custom_hooks = [*(config.get('custom_hooks') or []), *missing]
     if amp:
         enable_amp(config)
@@ -76,9 +78,16 @@ def build_runner(config: Config) -> StockRunner:
 
 
 def train(config: Config, **options: Any) -> StockRunner:
-    """Prepare, build and train; returns the finished Runner."""
+    """Prepare, build and train; returns the finished Runner.
+
+    Raises:
+        Stopped: Ctrl-C or SIGTERM, with the command that continues.
+    """
     runner = build_runner(prepare(config, **options))
-    runner.train()
+    try:
+        runner.train()
+    except KeyboardInterrupt as stop:
+        raise Stopped(way_on(runner.work_dir, sys.argv), getattr(stop, 'status', 130)) from None
     return runner
 
 
@@ -95,6 +104,7 @@ def tester(
         config.model = config.model.student
     config.work_dir = work_dir or config.get('work_dir') or default_work_dir(config.filename)
     config.load_from = None
+    keep_tracebacks_in(config.work_dir)
     check_data(config, 'test')
     runner = build_runner(config)
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
@@ -111,26 +121,9 @@ def test(config: Config, checkpoint: str, **options: Any) -> dict[str, float]:
     return tester(config, checkpoint, **options).test()
 
 
-@contextlib.contextmanager
-def plain_errors() -> Iterator[None]:
-    """Let a command end with the message alone; ``MMKD_TRACEBACK=1`` shows where it came from."""
-    kinds = (ValueError, TypeError, KeyError, OSError, RuntimeError, FloatingPointError)
-    try:
-        yield
-    except kinds as error:
-        if os.environ.get('MMKD_TRACEBACK') or not str(error).strip():
-            raise
-        message = error.args[0] if isinstance(error, KeyError) else error  # str() would quote it
-        print(f'\nerror: {message}', file=sys.stderr)
-        print('(MMKD_TRACEBACK=1 shows the traceback)', file=sys.stderr)
-        raise SystemExit(1) from None
-
-
 def add_common(parser: Any) -> None:
     """Arguments that every tool takes."""
-    from mmengine.config import DictAction
-
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
+    parser.add_argument('--cfg-options', nargs='+', action=OverrideAction, metavar='KEY=VALUE')
     parser.add_argument(
         '--trust-checkpoint',
         action='store_true',
@@ -175,8 +168,13 @@ def move_data(config: Config, root: str) -> None:
 
 
 def apply_common(args: Any, config: Config) -> Config:
-    """Honour :func:`add_common`."""
+    """Honour :func:`add_common`.
+
+    Raises:
+        ValueError: a key of ``--cfg-options`` that is misspelt.
+    """
     options = dict(args.cfg_options or {})
+    check_overrides(options, config)
     if 'data_root' in options:
         move_data(config, options['data_root'])
     config.merge_from_dict(options)

@@ -18,7 +18,7 @@ from mmengine.hooks import EMAHook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
-from mmengine.registry import MODEL_WRAPPERS
+from mmengine.registry import HOOKS, MODEL_WRAPPERS
 from mmengine.runner import EpochBasedTrainLoop as MMEpochBasedTrainLoop
 from mmengine.runner import IterBasedTrainLoop as MMIterBasedTrainLoop
 from mmengine.runner import Runner as MMRunner
@@ -48,7 +48,7 @@ from mmkd.engine.optimizers import build_optimizers, check_same_optimizers, sche
 from mmkd.engine.random_state import RandomStateHook
 from mmkd.engine.settings import report_changes, settings_of
 from mmkd.engine.student_config import StudentConfigHook
-from mmkd.registry import RUNNERS
+from mmkd.registry import RUNNERS, in_any_case
 
 # What stock configs ask for, and what they get.
 STOCK_HOOKS: dict[Any, Any] = {
@@ -112,6 +112,8 @@ class Runner(MMRunner):
     def register_hook(self, hook: Any, priority: Any = None) -> None:
         """Register a hook; a stock one in a config becomes mmkd's where there is one."""
         if isinstance(hook, dict):
+            if isinstance(hook.get('type'), str):
+                hook = dict(hook, type=in_any_case(HOOKS, hook['type']))
             hook = _replace_type(hook, STOCK_HOOKS)
         super().register_hook(hook, priority)
 

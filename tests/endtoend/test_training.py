@@ -103,7 +103,7 @@ def test_the_tools_run_from_the_command_line(trained, tmp_path):
         tmp_path, 'train.py', 'out/distil_fgfi.py', '--cfg-options', 'model.teacher.dtype=f'
     )
     assert done.returncode == 1
-    assert 'Traceback' not in done.stderr and "dtype must be 'bf16'" in done.stderr
+    assert 'Traceback' not in done.stderr and 'dtype must be one of' in done.stderr
 
 
 def _tool(folder, name, *arguments):

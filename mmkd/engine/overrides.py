@@ -1,0 +1,93 @@
+"""``--cfg-options``: a key that is misspelt would be added to the config and change nothing."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Iterable, Mapping
+from logging import WARNING
+from typing import Any
+
+from mmengine.config import Config, DictAction
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+
+#: what may be new at the top of a config: mmengine reads it, and has a default
+_TOP = {
+    *inspect.signature(Runner.__init__).parameters,
+    *(
+        'auto_scale_lr',
+        'custom_imports',
+        'data_root',
+        'find_unused_parameters',
+        'model_wrapper_cfg',
+    ),
+    *('runner_type', 'tta_model', 'tta_pipeline'),
+}
+
+
+class OverrideAction(DictAction):
+    """mmengine's, which answers what is no ``KEY=VALUE`` with the usage instead of a traceback."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, *rest: Any) -> None:
+        for text in values:
+            key, equals, _ = text.partition('=')
+            if not key or not equals:
+                parser.error(f'{self.option_strings[0]} takes KEY=VALUE, found {text!r}')
+        try:
+            super().__call__(parser, namespace, values, *rest)
+        except (AssertionError, ValueError) as error:
+            parser.error(f'{self.option_strings[0]}: {error}')
+
+
+def check_overrides(keys: Iterable[str], config: Config) -> None:
+    """Look for each dotted key in the config.
+
+    Raises:
+        ValueError: a key that is not there, but differs by one slip from one that is.
+    """
+    for key in keys:
+        place: Any = config._cfg_dict
+        for depth, part in enumerate(key.split('.')):
+            if isinstance(place, (list, tuple)) and part.isdigit() and int(part) < len(place):
+                place = place[int(part)]
+            elif isinstance(place, Mapping) and part in place:
+                place = place[part]
+            else:
+                if isinstance(place, Mapping) and (depth or part not in _TOP):
+                    _check_new(key, part, depth, place)
+                break
+
+
+def _check_new(key: str, part: str, depth: int, place: Mapping[str, Any]) -> None:
+    parts = key.split('.')
+    known = [name for name in (*place, *(() if depth else _TOP)) if isinstance(name, str)]
+    near = next((name for name in known if one_slip(part, name)), None)
+    if near:
+        right = '.'.join([*parts[:depth], near, *parts[depth + 1 :]])
+        raise ValueError(
+            f'--cfg-options {key}: the config has no {part!r} here. Did you mean {right}? If the '
+            'key is meant to be new, write it into a config file.'
+        )
+    checked = 'type' in place or parts[:2] == ['model', 'teacher']  # whoever is built refuses it
+    if not checked:
+        where = '.'.join(parts[:depth]) or 'The config'
+        print_log(
+            f'--cfg-options {key}: {part!r} is new. {where} had no such key, so it may do nothing.',
+            logger='current',
+            level=WARNING,
+        )
+
+
+def one_slip(one: str, other: str) -> bool:
+    """Whether two names differ in case alone, or by one letter added, lost, wrong or swapped."""
+    one, other = one.casefold(), other.casefold()
+    if one == other:
+        return True
+    same = len(os.path.commonprefix([one, other]))
+    a, b = one[same:], other[same:]
+    end = len(os.path.commonprefix([a[::-1], b[::-1]]))
+    a, b = a[: len(a) - end], b[: len(b) - end]
+    numbered = (a + b).isdigit()  # stage1, stage2
+    slip = max(len(a), len(b)) == 1 or (len(a) == 2 and a == b[::-1])
+    return slip and not numbered and min(len(one), len(other)) >= 4

@@ -1,0 +1,84 @@
+"""--cfg-options: keys that would change nothing."""
+
+import argparse
+import copy
+
+import pytest
+from mmengine.config import Config
+
+from mmkd.engine import overrides
+from mmkd.engine.overrides import OverrideAction, check_overrides, one_slip
+
+CONFIG = Config(
+    dict(
+        model=dict(
+            type='mmkd.Distiller', teacher=dict(config='a.py'), test_cfg=dict(score_thr=0.1)
+        ),
+        train_dataloader=dict(batch_size=2, dataset=dict(pipeline=[dict(type='A', scale=3)])),
+        optim_wrapper=dict(type='OptimWrapper', optimizer=dict(lr=0.1)),
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ('key', 'right'),
+    [
+        ('train_dataloder.batch_size', 'train_dataloader.batch_size'),
+        ('train_dataloader.bach_size', 'train_dataloader.batch_size'),
+        ('Model.test_cfg', 'model.test_cfg'),
+        ('model.test_cfg.score_trh', 'model.test_cfg.score_thr'),
+        ('train_dataloader.dataset.pipeline.0.scael', 'train_dataloader.dataset.pipeline.0.scale'),
+        ('optim_wrapper.optimzer.lr', 'optim_wrapper.optimizer.lr'),
+        ('optim_wrapper.optimizer.LR', 'optim_wrapper.optimizer.lr'),
+        ('work_dirs', 'work_dir'),
+    ],
+)
+def test_a_slip_is_refused_with_the_key_that_is_meant(key, right):
+    with pytest.raises(ValueError, match=f'Did you mean {right}?'):
+        check_overrides([key], copy.deepcopy(CONFIG))
+
+
+@pytest.fixture
+def told(monkeypatch):
+    lines = []
+    monkeypatch.setattr(overrides, 'print_log', lambda text, **_: lines.append(text))
+    return lines
+
+
+@pytest.mark.parametrize(
+    'key',
+    [
+        *('model.test_cfg.score_thr', 'train_dataloader.dataset.pipeline.0.scale', 'work_dir'),
+        *('randomness.seed', 'test_dataloader.batch_size', 'model.task_weight'),
+        *('model.teacher.dtype', 'train_dataloader.dataset.pipeline.7.x'),
+    ],
+)
+def test_what_is_there_or_is_checked_elsewhere_passes(key, told):
+    check_overrides([key], CONFIG)
+    assert not told
+
+
+@pytest.mark.parametrize('key', ['learning_rate', 'train_dataloader.shuffle'])
+def test_what_nobody_may_read_is_told(key, told):
+    check_overrides([key], CONFIG)
+    assert len(told) == 1 and key.rpartition('.')[2] in told[0]
+
+
+def test_slips():
+    assert (
+        one_slip('weight', 'wieght') and one_slip('Weight', 'weight') and one_slip('abcd', 'abcde')
+    )
+    assert not one_slip('stage1', 'stage2') and not one_slip('kd', 'pkd')
+    assert not one_slip('min_size', 'max_size') and not one_slip('in_channels', 'out_channels')
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [('lr', 'takes KEY=VALUE'), ('=3', 'takes KEY=VALUE'), ('x=[1,', 'Imbalanced brackets')],
+)
+def test_no_key_and_value_is_answered_with_the_usage(text, message, capsys):
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=OverrideAction)
+    with pytest.raises(SystemExit) as end:
+        parser.parse_args(['--cfg-options', 'a=1', text])
+    assert end.value.code == 2 and message in capsys.readouterr().err
