@@ -28,7 +28,7 @@ CONFIG = Config(
         ('Model.test_cfg', 'model.test_cfg'),
         ('model.test_cfg.score_trh', 'model.test_cfg.score_thr'),
         ('train_dataloader.dataset.pipeline.0.scael', 'train_dataloader.dataset.pipeline.0.scale'),
-        ('optim_wrapper.optimzer.lr', 'optim_wrapper.optimizer.lr'),
+        ('optim_wrapper.optimizzer.lr', 'optim_wrapper.optimizer.lr'),
         ('optim_wrapper.optimizer.LR', 'optim_wrapper.optimizer.lr'),
         ('work_dirs', 'work_dir'),
     ],
