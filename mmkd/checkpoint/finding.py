@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlparse
 
 import torch
-from mmengine.dist import barrier, get_rank
 from mmengine.fileio import get_file_backend
 from mmengine.logging import print_log
 from mmengine.runner import checkpoint as mm
@@ -86,33 +85,46 @@ def _resolve_alias(source: str) -> str:
 
 
 def _download(url: str) -> str:
-    """Path of the cached file; the first process of each machine fetches it."""
+    """Path of the cached file; one process of each machine fetches it, the others wait."""
     if url.startswith('file://'):
         return url[len('file://') :]
     cache = Path(torch.hub.get_dir()) / 'checkpoints' / os.path.basename(urlparse(url).path)
-    if cache.exists():
-        return str(cache)
     problem = None
-    if int(os.environ.get('LOCAL_RANK', get_rank())) == 0:
-        problem = _fetch(url, cache)
-    barrier()
+    if not cache.exists():
+        try:
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            with _alone(cache):
+                if not cache.exists():
+                    _fetch(url, cache)
+        except (OSError, RuntimeError) as error:
+            problem = first_line(error)
     if problem or not cache.exists():
         raise CheckpointError(
-            f'could not download {url}: {problem or "the first process of this machine failed"}. '
-            f'Download it by hand to {cache} or set checkpoint= to a local file.'
+            f'could not download {url}: {problem or "nothing came"}. Download it by hand to '
+            f'{cache} or set checkpoint= to a local file.'
         )
     return str(cache)
 
 
-def _fetch(url: str, cache: Path) -> str | None:
-    """Download with a progress bar; returns what went wrong."""
+@contextmanager
+def _alone(cache: Path) -> Iterator[None]:
+    """One process of this machine at a time. No barrier: a rank may come when all is done."""
+    with open(f'{cache}.lock', 'w') as lock:
+        try:
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except (ImportError, OSError):  # as on Windows; a download appears under its name at once
+            pass
+        yield
+    with suppress(OSError):
+        os.remove(f'{cache}.lock')
+
+
+def _fetch(url: str, cache: Path) -> None:
+    """Download with a progress bar."""
     # OpenMMLab and torchvision end a name with the sha256; converted third-party files do not.
     tail = re.search(r'-([0-9a-f]{8,})\.\w+$', cache.name)
     sha = tail.group(1) if tail and 'third_party' not in url else None
-    try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        print_log(f'Downloading {url} to {cache}', logger='current')
-        download_url_to_file(url, str(cache), sha, progress=True)
-    except (OSError, RuntimeError) as error:
-        return first_line(error)
-    return None
+    print_log(f'Downloading {url} to {cache}', logger='current')
+    download_url_to_file(url, str(cache), sha, progress=True)

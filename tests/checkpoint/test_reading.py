@@ -1,8 +1,11 @@
 """Checkpoints are read without running code in them, and every refusal is one clear sentence."""
 
 import pickle
+import threading
+import time
 import warnings
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -259,6 +262,26 @@ def test_download_once_and_check(hub, monkeypatch, url, sha):
     for _ in range(2):
         assert read_checkpoint(url)['a'] == 1
     assert calls == [(url, sha)]
+
+
+def test_processes_of_a_machine_wait_for_the_first(hub, monkeypatch):
+    """Whichever comes first fetches; the others may come at any time."""
+    calls, begun = [], threading.Event()
+
+    def download(source, target, *args, **kwargs):
+        calls.append(source)
+        begun.set()
+        time.sleep(0.2)
+        torch.save(dict(a=torch.ones(1)), target)
+
+    monkeypatch.setattr(finding, 'download_url_to_file', download)
+    with ThreadPoolExecutor(2) as pool:
+        url = 'https://example.org/net.pth'
+        first = pool.submit(read_checkpoint, url)
+        begun.wait(10)
+        second = pool.submit(read_checkpoint, url)
+        assert first.result()['a'] == second.result()['a'] == 1
+    assert len(calls) == 1 and [p.name for p in hub.iterdir()] == ['net.pth']
 
 
 def test_model_names(hub, monkeypatch):
