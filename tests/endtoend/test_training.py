@@ -110,3 +110,12 @@ def _tool(folder, name, *arguments):
     environment = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1')
     command = [sys.executable, str(ROOT / 'tools' / name), *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_activation_checkpointing_that_loses_the_backbones_gradient_stops_the_run(tmp_path):
+    model = distilled('retinanet')
+    config = recipe('retinanet', tmp_path / 'data', tmp_path / 'kd', model, iterations=1)
+    config.activation_checkpointing = ['backbone']
+    message = "no gradient reached any of the .* trained parameters of 'backbone'"
+    with pytest.raises(RuntimeError, match=message):
+        run(build_runner(prepare(config)))
