@@ -42,10 +42,14 @@ def building() -> Iterator[None]:
                 f'dataset {describe(dataset)}: to load it takes a package that is not installed: '
                 f'{error}'
             ) from error
-        message = find_fault(dataset) or _cause(error)
-        if not message:
+        message = find_fault(dataset)
+        if message:
+            raise DataError(f'dataset {type(dataset).__name__}: {message}') from error
+        if not _cause(error):
             raise
-        raise DataError(f'dataset {type(dataset).__name__}: {message}') from error
+        raise DataError(
+            f'dataset {describe(dataset)}: it cannot be loaded: {_cause(error)}'
+        ) from error
 
 
 def failed_dataset(error: Exception) -> Any:
@@ -114,4 +118,4 @@ def _cause(error: Exception) -> str:
     if frame.filename.startswith(OWN):
         return ''
     place = '/'.join(Path(frame.filename).parts[-3:])
-    return f'it cannot be loaded: {type(error).__name__}: {error} (at {place}:{frame.lineno})'
+    return f'{type(error).__name__}: {error} (at {place}:{frame.lineno})'

@@ -72,7 +72,8 @@ class Failure:
 
     def __init__(self, path: str, kind: str, error: Exception | None) -> None:
         self.path, self.kind = path, kind
-        detail = '' if path in str(error) else f' ({type(error).__name__}: {error})'
+        said = error is not None and path not in str(error) and 'BytesIO' not in str(error)
+        detail = f' ({type(error).__name__}: {error})' if said else ''
         problem = '' if '://' in path else fault(path)
         # A key of a database looks like a path, too.
         if problem and (problem != 'no such file' or isinstance(error, (OSError, type(None)))):

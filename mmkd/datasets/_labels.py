@@ -11,6 +11,7 @@ import numpy as np
 from mmengine import fileio
 
 from mmkd.datasets._coco import DataError
+from mmkd.datasets._failure import Failure
 from mmkd.datasets._files import fault, shown, similar
 from mmkd.datasets._kinds import spread
 from mmkd.datasets._pictures import read_header
@@ -91,7 +92,7 @@ def _count_values(name: str, loader: Any, info: dict) -> np.ndarray:
         stored = _stored(loader, path)
         labels = loader(dict(info, instances=[], seg_fields=[]))['gt_seg_map']
     except Exception as error:
-        raise DataError(f'{where} cannot be decoded: {type(error).__name__}: {error}') from error
+        raise DataError(f'{where}: {Failure(path, "label image", error).reason}') from error
     if labels.ndim != 2:
         palette = f'; {_PALETTE}' if getattr(loader, 'imdecode_backend', '') == 'cv2' else ''
         raise DataError(

@@ -109,7 +109,8 @@ class Pictures:
         # OpenCV and Pillow turn pictures in these two modes only.
         turns = header.turned and color in ('color', 'grayscale')
         size = header.size[::-1] if turns else header.size
-        said = (info.get('width') or size[0], info.get('height') or size[1])
+        keys = zip(('width', 'height'), size, strict=True)
+        said = tuple(own if info.get(key) is None else info[key] for key, own in keys)
         path = info['img_path']
         if size != said:
             sizes = f'{path} (loads as {size[0]} x {size[1]}, annotations {said[0]} x {said[1]})'

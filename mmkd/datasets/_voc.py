@@ -8,6 +8,7 @@ from collections.abc import Collection
 from typing import Any
 from xml.etree import ElementTree
 
+from mmkd.datasets._coco import DataError
 from mmkd.datasets._files import fault, shown, similar
 from mmkd.datasets._pictures import read_header
 
@@ -15,10 +16,19 @@ CORNERS = ('xmin', 'ymin', 'xmax', 'ymax')
 
 
 def voc_files(dataset: Any) -> dict[str, str]:
-    """Entry of the list -> annotation file, in their order; reads the list."""
+    """Entry of the list -> annotation file, in their order; reads the list.
+
+    Raises:
+        DataError: The list is no text.
+    """
     # As mmengine reads it: Windows line ends go, spaces stay part of the name.
-    with open(dataset.ann_file, encoding='utf-8') as stream:
-        names = [line.rstrip('\r\n') for line in stream]
+    try:
+        with open(dataset.ann_file, encoding='utf-8') as stream:
+            names = [line.rstrip('\r\n') for line in stream]
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f'annotation file {dataset.ann_file}: it is no text in UTF-8 (byte {error.start})'
+        ) from None
     folder = os.path.join(dataset.sub_data_root, dataset.ann_subdir)
     return {name: os.path.join(folder, f'{name}.xml') for name in names}
 
@@ -33,10 +43,11 @@ def check_list(dataset: Any) -> None:
         problem = fault(path)
         if problem:
             line = 'an empty line' if not name.strip() else f'the entry {name!r}'
-            columns = '; a list has one name a line' if len(name.split()) > 1 else ''
+            hint = '; a list has one name a line' if len(name.split()) > 1 else similar(path)
+            hint = '; save the list without a byte order mark' if name[:1] == '\ufeff' else hint
             raise FileNotFoundError(
                 f'dataset {type(dataset).__name__}: {dataset.ann_file} has {line}, whose '
-                f'annotation file {path} cannot be read: {problem}{similar(path)}{columns}'
+                f'annotation file {path} cannot be read: {problem}{hint}'
             )
 
 

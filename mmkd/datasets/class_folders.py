@@ -29,7 +29,7 @@ class ClassFolders(BaseDataset):
 
     Raises:
         FileNotFoundError: the folder, or that of a class asked for, does not exist.
-        ValueError: no class folders, or one without images.
+        ValueError: no class folders, one without images, or one that a link leads out of.
     """
 
     def __init__(self, data_prefix: dict | None = None, **kwargs: Any) -> None:
@@ -81,9 +81,20 @@ def _images(root: Path, name: str) -> list[str]:
     found = []
     for folder, subfolders, files in os.walk(root / name, followlinks=True):
         subfolders[:] = [sub for sub in subfolders if not sub.startswith('.')]
+        for sub in subfolders:
+            _check_link(os.path.join(folder, sub))
         found += [
             os.path.join(folder, file)
             for file in files
             if file.lower().endswith(SUFFIXES) and not file.startswith('.')
         ]
     return sorted(found)
+
+
+def _check_link(folder: str) -> None:
+    """Stop at a link to a folder above it, below which images of all classes lie again."""
+    target = os.path.realpath(folder)
+    if os.path.islink(folder) and os.path.realpath(os.path.dirname(folder)).startswith(target):
+        raise ValueError(
+            f'ClassFolders: {folder} is a link to {target}, the folder that it lies in. Remove it.'
+        )

@@ -29,9 +29,9 @@ class DataGuardHook(Hook):
     priority = 'VERY_HIGH'
 
     def before_train(self, runner: Any) -> None:
+        check_objects(protect(runner.train_dataloader.dataset))
         by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
         check_batches('train_dataloader', runner.train_dataloader, ends=by_epoch)
-        check_objects(protect(runner.train_dataloader.dataset))
         if runner.val_loop is not None:
             check_objects(_protect_evaluation('val', runner.val_dataloader, runner.val_evaluator))
 
@@ -40,7 +40,6 @@ class DataGuardHook(Hook):
 
 
 def _protect_evaluation(split: str, loader: Any, evaluator: Any) -> list[Audit]:
-    check_batches(f'{split}_dataloader', loader, ends=True)
     for one in leaves(loader.dataset):
         if getattr(one, 'test_mode', None) is False:
             print_log(
@@ -50,6 +49,7 @@ def _protect_evaluation(split: str, loader: Any, evaluator: Any) -> list[Audit]:
                 level=WARNING,
             )
     reports = protect(loader.dataset)
+    check_batches(f'{split}_dataloader', loader, ends=True)
     check_metrics(f'{split}_evaluator', evaluator, loader.dataset, reports)
     return reports
 
@@ -77,7 +77,9 @@ def check_batches(name: str, loader: Any, ends: bool) -> None:
             "(train_cfg=dict(type='IterBasedTrainLoop', …))"
         )
     images = len(loader.sampler)
-    if endless or not images:  # a dataset without images is for protect() to name
+    if not images:
+        raise ValueError(f'{name}: the dataset has no image; is it repeated 0 times?')
+    if endless:
         return
     size = loader.batch_size or getattr(loader.batch_sampler, 'batch_size', 1)
     if len(loader) == 0:

@@ -237,6 +237,7 @@ def test_xml_without_a_size_needs_the_image(data, content):
         ('', 'has an empty line, whose annotation file'),
         ('000009', "the entry '000009'.*no such file"),
         ('000001 ', r"the entry '000001 '.*\(there is 000001.xml\)"),
+        ('\ufeff000001', 'without a byte order mark'),
         ('000001 -1', "the entry '000001 -1'.*one name a line"),
     ],
 )
@@ -245,6 +246,13 @@ def test_list_entry_without_a_file(data, line, words):
     path = root / 'VOC2007/ImageSets/Main/train.txt'
     path.write_text(path.read_text() + f'{line}\n')
     with pytest.raises(FileNotFoundError, match=words):
+        guard.check_paths(config)
+
+
+def test_a_list_that_is_no_text(data):
+    root, config = data('voc')
+    (root / 'VOC2007/ImageSets/Main/train.txt').write_bytes(b'0001\xff')
+    with pytest.raises(guard.DataError, match=r'train\.txt: it is no text in UTF-8 \(byte 4\)'):
         guard.check_paths(config)
 
 

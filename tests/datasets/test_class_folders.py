@@ -56,6 +56,14 @@ def test_the_generator_writes_what_it_reads(tmp_path):
         assert len(data) == 5 and len(data.metainfo['classes']) == 5
 
 
+def test_a_link_back_is_refused(root):
+    (root / 'train/cat/more/again').symlink_to(root / 'train')
+    with pytest.raises(
+        ValueError, match=f'cat/more/again is a link to {root / "train"}, the folder'
+    ):
+        ClassFolders(data_root=str(root))
+
+
 def test_a_class_without_images_is_refused(root):
     (root / 'train' / 'bee').mkdir()
     (root / 'train' / 'bee' / 'readme.txt').write_text('none yet')

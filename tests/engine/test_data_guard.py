@@ -56,6 +56,13 @@ def test_a_small_set_that_makes_batches(sampler, drop_last, ends):
     assert len(next(iter(DataLoader(range(3), sampler=small.sampler, batch_size=8))))
 
 
+def test_a_set_repeated_no_times():
+    data = RepeatDataset(Images(), 0)
+    small = DataLoader(data, sampler=DefaultSampler(data, seed=0), batch_size=2)
+    with pytest.raises(ValueError, match='train_dataloader: the dataset has no image'):
+        check_batches('train_dataloader', small, True)
+
+
 def test_a_pass_that_never_ends():
     with pytest.raises(ValueError, match='val_dataloader: InfiniteSampler never ends'):
         check_batches('val_dataloader', loader(InfiniteSampler), True)
