@@ -26,9 +26,10 @@ class EarlyStoppingHook(MMEarlyStoppingHook):
     def before_train(self, runner: Any) -> None:
         """Go on counting where the interrupted run was."""
         state = runner.message_hub.runtime_info.get(self._key) if runner._resume else None
-        if state is not None:
-            self.wait_count, self.best_score = state['wait_count'], state['best_score']
-            runner.train_loop.stop_training |= state['stop']
+        if isinstance(state, dict):
+            self.wait_count = int(state.get('wait_count', 0))
+            self.best_score = float(state.get('best_score', self.best_score))
+            runner.train_loop.stop_training |= bool(state.get('stop'))
 
     def after_val_epoch(self, runner: Any, metrics: dict | None = None) -> None:
         """Count, decide, and remember both."""

@@ -12,7 +12,7 @@ from mmengine.dist import all_gather_object, get_world_size
 from torch import Tensor
 from torch.optim import Optimizer
 
-from mmkd.engine.generators import get_state, set_state
+from mmkd.engine.generators import rewind, snapshot
 from mmkd.tap import Trace
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class GradientWatch:
     def begin(self, inputs: Tensor, samples: list | None, more: dict) -> None:
         """Call with every batch before the student sees it."""
         if torch.is_grad_enabled():
-            self.batches.append(_Batch(inputs, samples, more, get_state(cuda=True)))
+            self.batches.append(_Batch(inputs, samples, more, snapshot()))
 
     def expect(self, named: Named) -> None:
         """Call with what the batch gave, to be looked at before the next update."""
@@ -120,11 +120,14 @@ class GradientWatch:
         """
         batches, named = list(self.batches), [pair for b in self.batches for pair in b.named]
         self.batches.clear()
-        norms = _largest(p.grad for p in self._parameters())
+        gradients = _dense(p.grad for p in self._parameters())
+        norms = torch._foreach_norm(gradients) if gradients else ()
         flags = _flags(named) + [norm.isfinite() for norm in norms]
         if not flags or bool(torch.stack([flag.to(flags[0].device) for flag in flags]).all()):
             return
-        if all(bool(norm.isfinite()) for norm in norms):
+        if all(map(_is_finite, gradients)):
+            if all(map(bool, _flags(named))):
+                return  # of large numbers the squares alone are infinite
             raise FloatingPointError(_losses_message(named))
         # Gradients are the same on all ranks, so all of them come here, and run the same again.
         found = [_local_findings(self.distiller, self._parameters(), batch) for batch in batches]
@@ -143,7 +146,7 @@ class _Batch:
     inputs: Tensor
     samples: list | None
     more: dict
-    random_state: dict
+    random_state: tuple
     named: Named = field(default_factory=list)
 
 
@@ -174,7 +177,7 @@ def _local_findings(distiller: Distiller, parameters: list[Tensor], batch: _Batc
         parameter.grad = None  # makes room; the run ends here
     guard, capture = distiller.guard, _Capture()
     distiller.guard = cast('Guard', capture)
-    set_state(batch.random_state)
+    rewind(batch.random_state)
     try:
         distiller.loss(batch.inputs, batch.samples, **batch.more)
         terms = [(k, v) for k, v in capture.named if 'loss' in k and v.requires_grad]
@@ -194,7 +197,7 @@ def _local_findings(distiller: Distiller, parameters: list[Tensor], batch: _Batc
 def _has_finite_gradient(value: Tensor, parameters: list[Tensor]) -> bool:
     wanted = [p for p in parameters if p.requires_grad]
     found = torch.autograd.grad(value.mean(), wanted, retain_graph=True, allow_unused=True)
-    return all(bool(norm.isfinite()) for norm in _largest(found))
+    return all(map(_is_finite, _dense(found)))
 
 
 def _message(found: list[_Findings]) -> str:
@@ -232,11 +235,9 @@ def _flags(named: Named) -> list[Tensor]:
     return [value.detach().float().sum().isfinite() for _, value in named]
 
 
-def _largest(tensors: Iterable[Tensor | None]) -> list[Tensor]:
-    """Largest absolute value of each gradient; unlike a sum of squares it does not overflow."""
-    dense = [t._values() if t.is_sparse else t for t in tensors if t is not None]
-    dense = [t.detach() for t in dense if t.numel()]
-    return list(torch._foreach_norm(dense, float('inf'))) if dense else []
+def _dense(gradients: Iterable[Tensor | None]) -> list[Tensor]:
+    found = [g for g in gradients if g is not None]
+    return [(g._values() if g.is_sparse else g).detach() for g in found]
 
 
 def _is_finite(tensor: Tensor) -> bool:

@@ -29,8 +29,10 @@ def get_module_state(model: nn.Module) -> dict[str, Any]:
     return {f'{name}.{path}': _plain(attrgetter(path)(owner)) for name, owner, path in _kept(model)}
 
 
-def set_module_state(model: nn.Module, state: Mapping[str, Any]) -> None:
+def set_module_state(model: nn.Module, state: Any) -> None:
     """Undo of :func:`get_module_state`; of what the model does not keep, nothing is set."""
+    if not isinstance(state, Mapping):
+        return
     for name, owner, path in _kept(model):
         if f'{name}.{path}' in state:
             *way, last = path.split('.')

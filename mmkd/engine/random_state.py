@@ -82,7 +82,7 @@ class RandomStateHook(Hook):
         mine = ranks[rank] if rank < len(ranks) else _stranger(ranks[0])
         _check_sane(mine, checkpoint['meta']['iter'])
         self.pending = dict(state, **mine)
-        set_module_state(_bare(runner.model), mine.get('modules') or {})
+        set_module_state(_bare(runner.model), mine.get('modules'))
         # What this run is told it hands on: it has not seen it happen.
         self.validated, self.val_workers = state['validated'], state['val_workers']
         _alive(runner).update(state.get('alive', ()))

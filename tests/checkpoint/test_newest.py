@@ -95,6 +95,7 @@ def _directory(path):
     'spoil',
     [
         _directory,
+        lambda path: os.mkfifo(path),
         lambda path: path.symlink_to('nowhere'),
         lambda path: path.symlink_to(path.name),
         lambda path: path.write_bytes(b'PK\x03\x04' + b'\0' * 50),

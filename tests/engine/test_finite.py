@@ -152,6 +152,15 @@ class Steep(Term):
         return trace.student['neck[0]'][0].flatten()[0] * 3e38
 
 
+def test_large_gradients_are_no_fault():
+    """Their squares overflow, they themselves do not."""
+    run = Run(dict(a=Steep(fine))).start()
+    for conv, bias in ((run.model.backbone[0], 0.0), (run.model.neck.conv, 1e-3)):
+        conv.weight.data[:], conv.bias.data[:] = 0, bias
+    run.step()
+    assert run.model.neck.conv.bias.abs().max() > 1e30
+
+
 def test_no_term_alone():
     """The gradient of each is a number, their sum is none."""
     run = Run(dict(a=Steep(fine), b=Steep(fine))).start()
@@ -217,6 +226,11 @@ def test_nothing_is_kept_and_nothing_is_left():
     assert run.model.guard.watch is None
     run.model.objectives['it'].changes = [broken]
     run.step()  # as any Runner but ours
+
+
+def test_a_step_without_gradients():
+    run = Run(dict(it=Term(fine))).start()
+    run.optim_wrapper.optimizer.step()
 
 
 # ------------------------------------------------------------------------------ several optimisers
