@@ -21,8 +21,8 @@ from mmkd.checkpoint import atomic_file
 from mmkd.config import load_config
 from mmkd.engine.batches import random_batch
 from mmkd.engine.compatibility import page
+from mmkd.engine.errors import plain_errors
 from mmkd.engine.fits import Pair
-from mmkd.engine.launch import plain_errors
 from mmkd.engine.trial import try_steps
 from mmkd.methods import names
 from mmkd.probe import SIZES
@@ -98,7 +98,7 @@ def try_pair(number: int, methods: list[str], steps: int) -> dict:
         pair = Pair(networks[0], Teacher(networks[1], 'random'))
         fits = list(pair.fits(methods))
         planned, size = time.time() - start, max(one.size for one in pair.found)
-        size //= 2 if size == SIZES[0] else 1  # what runs on that runs on a quarter of it, faster
+        size //= 2 if size == SIZES[0] else 1  # a quarter of the pixels: faster
         batch = random_batch(pair.student, (size, size), 2, 6)
         stopped = try_steps(pair, fits, batch, steps) if steps else {}
     rows = [dict(vars(fit), step=stopped.get(fit.method)) for fit in fits]
