@@ -9,10 +9,12 @@ from mmengine.config import Config
 from mmkd.config import default_work_dir
 from mmkd.engine.launch import (
     add_common,
+    add_teacher,
     apply_common,
     enable_amp,
     move_data,
     prepare,
+    read_config,
 )
 
 
@@ -87,3 +89,17 @@ def test_options_and_data_root_reach_every_place():
     args = parse('--cfg-options', 'optim_wrapper.optimizer.lr=0.5', '--launcher', 'pytorch')
     it = apply_common(args, config())
     assert it.optim_wrapper.optimizer.lr == 0.5 and it.launcher == 'pytorch'
+
+
+def test_every_tool_reads_a_stock_config_with_a_teacher():
+    parser = argparse.ArgumentParser()
+    parser.add_argument('config')
+    add_teacher(parser)
+    add_common(parser)
+    path = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'
+    plain = read_config(parser.parse_args([path]))
+    assert plain.model.type == 'RetinaNet'
+    options = ['--teacher', path, 'random', '--method', 'CWD']
+    taught = read_config(parser.parse_args([path, *options]))
+    assert taught.model.type == 'mmkd.Distiller'
+    assert taught.model.objectives == dict(cwd=dict(type='mmkd.CWD'))
