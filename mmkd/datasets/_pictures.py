@@ -106,8 +106,9 @@ class Pictures:
     def _compare(self, info: dict, index: int, header: Header) -> None:
         """Enter what does not agree with the annotations."""
         color = str(getattr(self.loader, 'color_type', 'color'))
-        # OpenCV and Pillow turn pictures in these two modes only.
-        turns = header.turned and color in ('color', 'grayscale')
+        # OpenCV and Pillow turn pictures in these two modes only, other decoders never.
+        decoder = getattr(self.loader, 'imdecode_backend', 'cv2')
+        turns = color in ('color', 'grayscale') and decoder in ('cv2', 'pillow') and header.turned
         size = header.size[::-1] if turns else header.size
         keys = zip(('width', 'height'), size, strict=True)
         said = tuple(own if info.get(key) is None else info[key] for key, own in keys)
