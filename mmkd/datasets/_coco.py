@@ -20,15 +20,7 @@ SECTIONS = ('images', 'annotations', 'categories')
 
 
 class DataError(ValueError):
-    """A fault of a dataset; the message names the file and the entry.
-
-    From a worker of a data loader it comes as a traceback in text, of which the message is kept.
-    """
-
-    def __init__(self, message: str) -> None:
-        if 'Original Traceback' in message:
-            message = message.rpartition('DataError: ')[2].strip()
-        super().__init__(message)
+    """A fault of a dataset; the message names the file and the entry."""
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from mmkd.datasets import guard
 from mmkd.datasets.scenes import CLASSES, PALETTE
 from mmkd.datasets.synthetic import write_coco
 from mmkd.engine.data_guard import DataGuardHook, check_batches, check_metrics
+from mmkd.engine.errors import describe
 from mmkd.engine.runner import Runner
 
 LOAD = [{'type': 'mmdet.LoadImageFromFile'}, {'type': 'mmdet.LoadAnnotations', 'with_bbox': True}]
@@ -272,7 +273,9 @@ def test_an_error_in_a_worker_is_its_sentence(coco):
     loader = DataLoader(dataset, num_workers=1, collate_fn=list)
     with pytest.raises(guard.DataError) as caught:
         list(loader)
-    assert str(caught.value).startswith('dataset CocoDataset') and '\n' not in str(caught.value)
+    text = describe(caught.value)
+    assert text.startswith('dataset CocoDataset') and '000002.jpg: no such file' in text
+    assert 'Caught' not in text
 
 
 def test_an_evaluation_without_test_mode_is_reported(coco, log):
