@@ -22,6 +22,21 @@ _EXTENSIONS = ('EXT1', 'EXT2', 'EXT4')
 _NOTHING = ('FRAME', 'NEXT_BUFFER', 'READONLY_BUFFER')
 
 
+#: what looks at every item of its argument, of which a tensor may have any number
+_COLLECTS = {
+    'builtins.bytearray',
+    'builtins.dict',
+    'builtins.frozenset',
+    'builtins.list',
+    'builtins.set',
+    'collections.Counter',
+    'collections.OrderedDict',
+    'mmengine.logging.history_buffer.HistoryBuffer',
+    'torch.Size',
+}
+_ENCODINGS = ('latin1', 'latin-1', 'utf-8', 'ascii')  # others may take quadratic time
+
+
 class Name(str):
     """Something that the pickle imports: ``module.name``."""
 
@@ -136,7 +151,7 @@ class _Scanner:
             self._import('copyreg', f'extension_{argument}')
         elif name in ('PERSID', 'BINPERSID'):
             self.found.storages.append(parts[0].what if parts else argument)
-            self.stack.append(_Value())
+            self.stack.append(_Value(Made('storage')))
         elif name in ('REDUCE', 'NEWOBJ', 'NEWOBJ_EX', 'OBJ', 'INST'):
             self._call(name, argument, parts)
         else:
@@ -160,6 +175,10 @@ class _Scanner:
             self.found.calls.add(str(called))
             if kind == 'INST':
                 self.found.names.add(called)
+            given = _arguments(kind, parts)
+            made = called in _COLLECTS and any(isinstance(one, Made) for one in given)
+            if made or (called == '_codecs.encode' and given[-1] not in _ENCODINGS):
+                self.found.odd.append(f'{called} would be called with something else than data')
         else:
             self.found.odd.append(f'{called} would be called')
         self.stack.append(_Value(Made(f'{called}()'), parts))
@@ -179,6 +198,14 @@ def full_name(module: str, attribute: str) -> Name:
     """``module.attribute``, by the names of Python 3."""
     module, attribute = NAME_MAPPING.get((module, attribute), (module, attribute))
     return Name(f'{IMPORT_MAPPING.get(module, module)}.{attribute}')
+
+
+def _arguments(kind: str, parts: list[_Value]) -> list[Any]:
+    """What a call is given, as far as it is known."""
+    if kind in ('OBJ', 'INST'):
+        return [part.what for part in parts[kind == 'OBJ' :]]
+    packed = parts[1].what
+    return [part.what for part in packed] if isinstance(packed, list) else [packed]
 
 
 def _tuple(parts: list[_Value]) -> _Value:

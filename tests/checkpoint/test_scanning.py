@@ -7,12 +7,13 @@ import socket
 import struct
 import tracemalloc
 import zipfile
+from collections import Counter, OrderedDict
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
-from hostile_files import contents, legacy, zipped
+from hostile_files import Call, contents, legacy, zipped
 from mmengine.logging import HistoryBuffer
 
 from mmkd.checkpoint import CheckpointError, find_damage, read_checkpoint
@@ -51,6 +52,7 @@ BOMBS = {
     'changed function': b'\x80\x02ctorch._utils\n_rebuild_tensor_v2\n}b.',
     'extension': b'\x80\x02\x82\x01.',
     'tensor of a size': b'\x80\x02ctorch\nFloatTensor\nJ\x00\x00\x00\x40\x85R.',
+    'slow codec': b'\x80\x02c_codecs\nencode\nX\x02\x00\x00\x00abX\x08\x00\x00\x00punycode\x86R.',
     'type called': b'\x80\x02ctorch\nFloatStorage\nJ\x00\x00\x00\x40\x85R.',
 }
 
@@ -121,6 +123,14 @@ def test_a_repeated_number_is_no_endless_tensor(path):
     assert read_checkpoint(path)['a'].shape == (1000, 1000)
     torch.save(dict(a=torch.zeros(1).expand(2**20, 2**20)), path)
     with pytest.raises(CheckpointError, match='a tensor of 4398046511104 bytes in a file of'):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize('collect', [list, set, Counter, OrderedDict, HistoryBuffer])
+def test_tensors_are_not_looked_through(path, collect):
+    """One stored number, repeated without end, would be made into as many objects."""
+    torch.save(dict(a=Call(collect, torch.zeros(1).expand(2**40))), path)
+    with pytest.raises(CheckpointError, match='with something else than data'):
         read_checkpoint(path)
 
 
