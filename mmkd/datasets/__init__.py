@@ -37,5 +37,6 @@ if find_spec('mmdet'):
     __all__ += ['BCCDDataset']
 if find_spec('mmseg'):
     from mmkd.datasets.camvid import CamVidDataset
+    from mmkd.datasets.label_maps import LoadLabelMap
 
-    __all__ += ['CamVidDataset']
+    __all__ += ['CamVidDataset', 'LoadLabelMap']

@@ -103,7 +103,8 @@ def _count_values(name: str, loader: Any, info: dict) -> np.ndarray:
     if len(lost):
         raise DataError(
             f'{where} holds values above {np.iinfo(labels.dtype).max} ({shown(lost, 3)}), of which '
-            f'{type(loader).__name__} keeps only the low bits. Map them to class numbers below it'
+            f'{type(loader).__name__} keeps only the low bits. Load them with '
+            "type='mmkd.LoadLabelMap', or map them to class numbers below it"
         )
     labels = labels.reshape(-1).astype(np.int64)
     if labels.min() < 0:
