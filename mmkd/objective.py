@@ -79,6 +79,8 @@ class Objective(nn.Module):
         teacher_name: str | None = None,
     ) -> None:
         super().__init__()
+        #: those that the config names, for which the method does not answer
+        self.asked_taps = {*parse_taps(student), *parse_taps(teacher)}
         student = self.taps if student is None else student
         self.student_taps = parse_taps(student)
         self.teacher_taps = parse_taps(student if teacher is None else teacher)

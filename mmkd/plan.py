@@ -19,6 +19,7 @@ from mmkd.first_step import first_step_differs
 from mmkd.levels import Level
 from mmkd.objective import Objective
 from mmkd.pixels import Pixels
+from mmkd.places import check_places
 from mmkd.probe import BODY, Found, Request, probe_all, untouched_random_state
 from mmkd.scales import teacher_scale
 from mmkd.tap import Tap, Trace
@@ -119,6 +120,7 @@ class Plan:
             levels = student.levels(taps[0]), teacher.levels(taps[1]) if teacher else None
             self.seen[f'{name}.student'], self.seen[f'{name}.teacher'] = levels
             with self._advising(objective):
+                check_places(objective, student, teacher)
                 objective.setup(levels[0] or None, levels[1] or None)
             if objective.optimizer:
                 own_optimizer(objective)  # complains now, not when training starts

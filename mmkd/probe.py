@@ -289,17 +289,3 @@ def _sides(size: Any) -> list[int]:
     if isinstance(size, (list, tuple)) and size:
         size = max(size)
     return [int(size)] if isinstance(size, (int, float)) and size > 0 else []
-
-
-def candidates(model: nn.Module, depth: int = 2) -> list[tuple[str, list[Level]]]:
-    """Taps down to ``depth`` dots that fire in a probe, with their shapes."""
-    names = [n for n, _ in model.named_modules() if n and n.count('.') < depth]
-    taps = [Tap.parse(n) for n in names if not n.startswith('data_preprocessor')]
-    (found,) = probe_all([Request('model', model, taps)])
-    side = found.evaluated
-    if not taps:
-        return []
-    if side is None:
-        raise RuntimeError(f'{type(model).__name__} could not be probed: {found.reason}.')
-    fired = [tap for tap in taps if flatten(side.raw(tap))]
-    return [(str(tap), levels_at(side, [tap]) or []) for tap in fired]

@@ -4,7 +4,7 @@ Grammar (``path`` is a dotted module path of the unmodified model)::
 
     neck                                output of a module; a pyramid is a list, a map a list of one
     neck[0:4], neck[2]                  some entries of that list
-    roi_head.bbox_roi_extractor@in[1]   an argument of the call, by position
+    decode_head.conv_seg@in[0]          an argument of the call, by position
     bbox_head@in[x]                     an argument of the call, by name
     rpn_head.get_targets()              what a method of that instance returned
     bbox_head.loss_by_feat()@in[0]      an argument of a method call
@@ -54,7 +54,7 @@ class Tap:
         if match is None:
             raise TapError(
                 f"Tap {text!r} is not an address. Examples: 'neck', 'neck[0:4]', "
-                "'backbone.layer3', 'roi_head.bbox_roi_extractor@in[1]', "
+                "'backbone.layer3', 'decode_head.conv_seg@in[0]', "
                 "'rpn_head.get_targets()'."
             )
         return cls(

@@ -6,7 +6,8 @@ from mmengine.registry import DefaultScope
 
 from mmkd.config import load_config
 from mmkd.distiller import Distiller
-from mmkd.probe import candidates, evaluation, probe
+from mmkd.places import candidates
+from mmkd.probe import evaluation, probe
 from mmkd.tap import parse_taps
 from mmkd.teacher import build_model
 from mmkd.testing import (

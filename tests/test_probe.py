@@ -6,7 +6,8 @@ from torch import nn
 
 from mmkd.distiller import Distiller
 from mmkd.pixels import Pixels
-from mmkd.probe import Request, candidates, probe, probe_all
+from mmkd.places import candidates
+from mmkd.probe import Request, probe, probe_all
 from mmkd.tap import TapError, parse_taps
 from mmkd.teacher import build_model
 from mmkd.testing import (

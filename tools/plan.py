@@ -24,7 +24,7 @@ from mmkd.engine.launch import (
     check_data,
     read_config,
 )
-from mmkd.probe import candidates
+from mmkd.places import candidates
 from mmkd.registry import MODELS
 from mmkd.teacher import Teacher, build_model
 

@@ -12,7 +12,16 @@ from mmkd.families.dense import dense_head
 
 
 class Misfit(ValueError):
-    """These two networks do not suit the method; the plan adds which methods they suit."""
+    """These two networks do not suit the method; the plan adds which methods they suit.
+
+    Args:
+        message (str): the reason.
+        prefer (Sequence[str]): methods that come closest to what was wanted, to be tried first.
+    """
+
+    def __init__(self, message: str, prefer: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.prefer = tuple(prefer)
 
 
 def both(student: nn.Module, teacher: nn.Module) -> str:

@@ -66,11 +66,14 @@ def offered(
                 known[key] = _succeeds(trial, kind, options)
             return known[key]
 
-        advice = _advice(refused, family_of(student), teacher is not None, suits)
+        family = family_of(student)
+        advice = _advice(refused, family, teacher is not None, suits, error.prefer)
         raise ValueError('; '.join(filter(None, (str(error).rstrip('.'), advice))) + '.') from None
 
 
-def _advice(refused: type[Objective], family: str, taught: bool, suits: Suits) -> str:
+def _advice(
+    refused: type[Objective], family: str, taught: bool, suits: Suits, prefer: tuple[str, ...]
+) -> str:
     """What can be done in place of a method; empty if nothing suits."""
 
     def suiting(names: tuple[str, ...]) -> list[str]:
@@ -84,7 +87,7 @@ def _advice(refused: type[Objective], family: str, taught: bool, suits: Suits) -
                     found.append(f'{name} with {_written(options)}' if options else name)
         return found
 
-    for taps in TAPS if family in refused.named_taps else ():
+    for taps in TAPS if family in refused.named_taps and not prefer else ():
         options = _options(refused, suits, student=taps)
         if options is not None:
             return f'name taps, for instance {_written(options)}'
@@ -94,7 +97,10 @@ def _advice(refused: type[Objective], family: str, taught: bool, suits: Suits) -
         return f'{listed(alone)} {_plural(alone, "suits", "suit")} it' if alone else none
     parts = [
         f'{listed(found)} {_plural(found, "compares", "compare")} {what}'
-        for found, what in ((suiting(PREDICTIONS), 'predictions'), (suiting(FEATURES), 'features'))
+        for found, what in (
+            (suiting(PREDICTIONS), 'predictions'),
+            (suiting((*prefer, *FEATURES)), 'features'),
+        )
         if found
     ]
     return f'for this pair {", ".join(parts)}' if parts else ''
