@@ -39,7 +39,8 @@ def load_some(
     state, found = weights_for(model, checkpoint, source)
     refuse_not_finite(state, source)
     fit = load_weights(model, state)
-    fit = replace(fit, missing=[k for k in fit.missing if not k.startswith(OBJECTIVES)])
+    missing = [key for key in fit.missing if not key.startswith(OBJECTIVES)]
+    fit = replace(fit, missing=missing, total=fit.total - len(fit.missing) + len(missing))
     lost, own = {*fit.missing, *fit.shapes}, [k for k in model.state_dict() if _says_much(k)]
     if all(key in lost for key in own):
         raise ValueError(_nothing_fits(fit, list(state), own, f'{who} {source}'))

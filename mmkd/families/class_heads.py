@@ -49,10 +49,12 @@ class Misfit:
 def class_heads(model: nn.Module) -> dict[str, nn.Module]:
     """Heads (and losses in them) that were told a number of classes, by path.
 
-    Left out are RPNs, masks without classes, heads for labels of another kind (HTC's stuff,
-    depth) and open-vocabulary models, whose outputs belong to words.
+    Left out are RPNs, masks without classes, heads for labels of another kind (HTC's stuff, depth),
+    open-vocabulary models, whose outputs belong to words, and trackers, whose data name more
+    than they track.
     """
-    if any(getattr(model, part, None) is not None for part in ('language_model', 'text_encoder')):
+    others = ('language_model', 'text_encoder', 'tracker')
+    if any(getattr(model, part, None) is not None for part in others):
         return {}
     return {path: m for path, m in model.named_modules() if _is_class_head(path, m)}
 

@@ -205,7 +205,7 @@ def test_a_channel_without_a_name_is_reported(log):
     assert "student's decode_head has one class more than the 2 of the training data" in log.text
 
 
-@pytest.mark.parametrize('part', ['language_model', 'text_encoder'])
+@pytest.mark.parametrize('part', ['language_model', 'text_encoder', 'tracker'])
 def test_what_numbers_no_classes_is_not_asked(part):
     words = build_model(tiny_retinanet())
     setattr(words, part, object())

@@ -1,5 +1,7 @@
 """load_from takes what fits and says what not, in three lines; resume takes all or refuses."""
 
+from collections import OrderedDict
+
 import pytest
 import torch
 from mmengine.hooks import Hook
@@ -8,7 +10,14 @@ from runner_toys import Net, log_of, make
 
 from mmkd.checkpoint import CheckpointError
 from mmkd.checkpoint.extract import extract
+from mmkd.checkpoint.fitting import load_weights
+from mmkd.checkpoint.partial import load_some
 from mmkd.checkpoint.weights import weights_in
+from mmkd.distiller import Distiller
+from mmkd.engine.loading import check_complete
+from mmkd.methods.cwd import CWD
+from mmkd.teacher import Teacher
+from mmkd.testing import ToyNet
 
 
 @pytest.fixture(autouse=True)
@@ -94,6 +103,23 @@ def test_other_pixels_are_refused_unless_the_weights_are_taken_out(finished, tmp
         start(path, tmp_path)
     extract(path, str(tmp_path / 'weights.pth'), '')
     assert 'all 2 weights' in log_of(start(str(tmp_path / 'weights.pth'), tmp_path))
+
+
+@pytest.fixture
+def distilled():
+    """A Distiller whose objective learns."""
+    teacher = Teacher(ToyNet(6), checkpoint='random')
+    return Distiller(ToyNet(), dict(cwd=CWD(student='neck', tau=1)), teacher)
+
+
+def test_a_plain_file_is_all_that_a_distilled_student_needs(distilled, log):
+    state = ToyNet().state_dict()
+    load_some(distilled, dict(model=state), 'file.pth')
+    assert f'load_from file.pth: all {len(state)} weights of ToyNet were loaded' in log.text
+    assert all(torch.equal(distilled.state_dict()[k], v) for k, v in state.items())
+    with pytest.raises(CheckpointError, match='4 missing in the file: objectives.cwd.adapters.0'):
+        check_complete(load_weights(distilled, OrderedDict(state)), 'file.pth')
+    check_complete(load_weights(distilled, distilled.state_dict()), 'file.pth')
 
 
 def test_strict_asks_for_all(finished, tmp_path):
