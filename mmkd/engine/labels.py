@@ -180,8 +180,14 @@ def check_teacher(name: str, model: Any, labels: Labels) -> None:
     comparing = ', '.join(
         key for key in users if compares_classes(model.objectives[key], model.student, teacher)
     )
-    names = classifier.classes(teacher)
+    names, wrong = classifier.classes(teacher), misfits(teacher, labels)
     if not names or misfits(teacher, Labels(names)):  # its head was left out of the file
+        if comparing and wrong:
+            raise ValueError(
+                f'{whose} is built for {wrong[0].found} classes, the training data has '
+                f'{len(labels.names)}, and {comparing} compares classes. Take one of the same '
+                'classes, or AT or Mimic, which compare features.'
+            )
         return
     found = relation(labels.names, names)
     if comparing and found in ('order', 'names', 'count'):

@@ -6,7 +6,8 @@ import pytest
 from mmengine.config import Config
 
 from mmkd.distiller import Distiller
-from mmkd.engine.labels import check_labels, check_tested, labels_of, relation
+from mmkd.engine.labels import check_labels, check_teacher, check_tested, labels_of, relation
+from mmkd.families.class_heads import Labels
 from mmkd.methods.at import AT
 from mmkd.methods.cwd import CWD
 from mmkd.methods.fgfi import FGFI
@@ -96,6 +97,15 @@ def test_an_objective_of_weight_zero_compares_nothing():
 def test_names_in_the_file_of_a_head_that_was_left_out_say_nothing(log):
     check_labels(runner_of(NAMES), distiller_of(tuple('abcdefgh')))
     assert not log.text
+
+
+def test_a_teacher_without_names_is_counted():
+    five = Labels(tuple('abcde'))
+    with pytest.raises(
+        ValueError, match="'teacher' is built for 3 classes, the training data has 5"
+    ):
+        check_teacher('teacher', distiller_of(None), five)
+    check_teacher('teacher', distiller_of(None, at()), five)
 
 
 def test_names_of_two_vocabularies_cannot_be_compared(log):
