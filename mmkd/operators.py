@@ -3,7 +3,7 @@
 ``RoIAlign``, ``RoIPool``, deformable convolutions and others ignore strides: a feature map in
 ``channels_last`` gives wrong numbers without an error. Autograd hands them such tensors too, as
 gradients. They are all called through one extension module, so that is where they get contiguous
-tensors.
+tensors, and float32 ones where they have no kernel for bfloat16 or float16.
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+LOW = {torch.float16, torch.bfloat16}
+#: what operators say that lack a precision, or lack it beside another
+NO_KERNEL = ('not implemented for', 'expected scalar type')
 
 
 @functools.cache
@@ -34,7 +38,7 @@ def respect_strides() -> None:
 
 
 def contiguous(operator: Callable) -> Callable:
-    """The same operator for tensors of any strides.
+    """The same operator for tensors of any strides, and of precisions that it does not have.
 
     An operator that returns nothing writes into its arguments. If such an argument had to be
     copied (``torch.zeros_like`` keeps a layout), the result is copied back.
@@ -42,21 +46,40 @@ def contiguous(operator: Callable) -> Callable:
 
     @functools.wraps(operator)
     def call(*args: Any, **kwargs: Any) -> Any:
-        copies: list[tuple[Tensor, Tensor]] = []
-
-        def plain(value: Any) -> Any:
-            if not isinstance(value, Tensor) or value.is_contiguous():
-                return value
-            copies.append((value, value.contiguous()))
-            return copies[-1][1]
-
-        result = operator(*map(plain, args), **{k: plain(v) for k, v in kwargs.items()})
-        if result is None:
-            for original, copy in copies:
-                _write_back(original, copy)
-        return result
+        try:
+            return _run(operator, args, kwargs, lambda tensor: tensor.contiguous())
+        except RuntimeError as error:
+            low = {t.dtype for t in (*args, *kwargs.values()) if isinstance(t, Tensor)} & LOW
+            if len(low) != 1 or not any(text in str(error) for text in NO_KERNEL):
+                raise
+        result = _run(operator, args, kwargs, _in_float32)
+        is_float = isinstance(result, Tensor) and result.dtype == torch.float32
+        return result.to(low.pop()) if is_float else result
 
     return call
+
+
+def _run(
+    operator: Callable, args: tuple, kwargs: dict[str, Any], plain: Callable[[Tensor], Tensor]
+) -> Any:
+    """Call an operator with what ``plain`` makes of its tensors."""
+    copies: list[tuple[Tensor, Tensor]] = []
+
+    def hand_on(value: Any) -> Any:
+        if not isinstance(value, Tensor) or (copy := plain(value)) is value:
+            return value
+        copies.append((value, copy))
+        return copy
+
+    result = operator(*map(hand_on, args), **{k: hand_on(v) for k, v in kwargs.items()})
+    if result is None:
+        for original, copy in copies:
+            _write_back(original, copy)
+    return result
+
+
+def _in_float32(tensor: Tensor) -> Tensor:
+    return (tensor.float() if tensor.dtype in LOW else tensor).contiguous()
 
 
 def _write_back(original: Tensor, copy: Tensor) -> None:

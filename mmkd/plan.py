@@ -55,7 +55,7 @@ class Plan:
         self.set_up(found)
         for one, teacher in zip(found[1:], self.teachers.values(), strict=True):
             again = Request(one.who, teacher.model, self.teacher_taps(one.who))
-            apply_options(one.who, teacher, lambda a=again, size=one.size: a.run(size).evaluated)
+            apply_options(one.who, teacher, lambda a=again, size=one.size: a.run(size))
         return self
 
     def bind(self) -> None:

@@ -119,10 +119,20 @@ class Teacher:
         seen = inputs.to(dtype=self.dtype or inputs.dtype, memory_format=self.memory_format)
         with (
             self.recorder.record(inputs) as side,
-            torch.autocast(inputs.device.type, enabled=False),
+            self.precision(inputs.device.type),
         ):
             run_route(self.model, self.route, seen, samples)
         return side
+
+    def precision(self, device: str) -> torch.autocast:
+        """Its own precision, whatever the student's is.
+
+        Weights and pixels have it already; positional encodings and the like, which modules make
+        in float32 themselves, get it where the two meet.
+        """
+        if self.dtype in (torch.float16, torch.bfloat16):
+            return torch.autocast(device, dtype=self.dtype)
+        return torch.autocast(device, enabled=False)
 
 
 def _title(config: Any) -> str:

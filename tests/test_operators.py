@@ -1,5 +1,7 @@
 """Operators that read memory without looking at strides get tensors in which that is right."""
 
+import copy
+
 import mmcv.ops
 import pytest
 import torch
@@ -74,3 +76,24 @@ def test_what_is_written_into_arguments_arrives():
     column = torch.rand(2, 1)
     contiguous(fill)(column.expand(2, 3), target)  # not written back: it is one column
     assert torch.equal(target, column.expand(2, 3) + 1)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('name', ['roi_align', 'modulated_deform_conv'])
+def test_operators_without_a_kernel_for_a_precision_run_in_float32(name, dtype):
+    operator, *inputs = OPERATORS[name]
+    wanted = operator(*(x.to(dtype).float() for x in inputs))
+    low = copy.deepcopy(operator)
+    if isinstance(low, torch.nn.Module):
+        low.to(dtype)
+    found = low(*(x.to(dtype) for x in inputs))
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.float(), wanted, rtol=2e-2, atol=2e-2)
+
+
+def test_other_errors_of_an_operator_are_its_own():
+    def fail(x):
+        raise RuntimeError('boxes must be rows')
+
+    with pytest.raises(RuntimeError, match='boxes must be rows'):
+        contiguous(fail)(MAP.bfloat16())

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmkd.pixels import Pixels
-from mmkd.probe import probe
+from mmkd.probe import Request
 from mmkd.tap import parse_taps
 from mmkd.teacher import Teacher, build_model, load_strictly, shortest_route
 from mmkd.teacher_options import apply_options
@@ -191,7 +191,8 @@ def test_low_precision_is_the_teachers_own_and_shown_in_float32():
     """The student's autocast does not reach it, nor its precision the student."""
     teacher = Teacher(tiny_retinanet(4), checkpoint='random', dtype='bf16')
     teacher.listen(parse_taps('neck'))
-    apply_options('teacher', teacher, lambda: probe(teacher.model, parse_taps('neck')))
+    request = Request('teacher', teacher.model, list(parse_taps('neck')))
+    apply_options('teacher', teacher, lambda: request.run(256))
     assert teacher.model.neck.lateral_convs[0].conv.weight.dtype == torch.bfloat16
     inputs, samples = detection_batch()
     with torch.autocast('cpu', dtype=torch.float16):

@@ -60,6 +60,23 @@ def test_a_tap_between_a_fused_pair_is_refused():
         planned(lively(tiny_retinanet(4)), 'backbone.conv1', fuse_conv_bn=True)
 
 
+def test_batch_norms_in_front_of_their_convolution_are_refused():
+    """As in DDRNet and PIDNet: the neighbours by position do not even fit."""
+    model = ToyNet(4)
+    model.backbone = nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=8), nn.ReLU(), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 1)
+    )
+    planned(model)
+    model.backbone[2] = nn.Sequential(nn.BatchNorm2d(8))
+    model.backbone.insert(1, nn.Conv2d(8, 6, 1))
+    model.backbone.insert(2, nn.Sequential(nn.Conv2d(6, 8, 1)))
+    model.backbone[4] = nn.BatchNorm2d(8)
+    with pytest.raises(
+        ValueError, match='fuse_conv_bn=True cannot be applied to ToyNet .*Set fuse'
+    ):
+        planned(model, fuse_conv_bn=True)
+
+
 def test_numbers_too_large_for_fp16_are_refused():
     model = ToyNet(4)
     nn.init.constant_(model.backbone[0].bias, 1e5)
@@ -90,13 +107,13 @@ def test_what_a_box_head_says_of_given_rois_is_compared(monkeypatch):
 
 
 class Picky(ToyNet):
-    """Runs in some precisions only, as on a machine without the operators for others."""
+    """Runs in some precisions only."""
 
-    allowed = (torch.float32,)
+    allowed, reason = (torch.float32,), 'no kernel'
 
     def extract_feat(self, inputs):
         if inputs.dtype not in self.allowed:
-            raise RuntimeError('not implemented for this device')
+            raise RuntimeError(self.reason)
         return super().extract_feat(inputs)
 
 
@@ -109,9 +126,32 @@ def test_a_fusion_that_cannot_be_checked_is_refused():
         Plan(ToyNet(4), dict(teacher=teacher), dict(cwd=objective)).prepare()
 
 
+def test_a_precision_in_which_the_teacher_cannot_run_is_refused():
+    with pytest.raises(ValueError, match="dtype='bf16' its forward pass stops: RuntimeError: no k"):
+        planned(Picky(4), dtype='bf16')
+
+
 def test_a_precision_that_only_runs_elsewhere_is_said(monkeypatch):
     said = []
     monkeypatch.setattr('mmkd.teacher_options.print_log', lambda text, *_: said.append(text))
-    teacher = planned(Picky(4), dtype='bf16')
+    model = Picky(4)
+    model.reason = '"operator" not implemented for \'BFloat16\''
+    teacher = planned(model, dtype='bf16')
     assert next(teacher.model.parameters()).dtype == torch.bfloat16
     assert "what dtype='bf16' changes could not be checked" in said[0]
+
+
+@pytest.mark.parametrize('dtype', ['bf16', 'fp16'])
+def test_what_a_module_makes_in_float32_meets_low_precision(dtype):
+    """As positional encodings do in DETR and biases in Swin."""
+
+    class Encoded(ToyNet):
+        def extract_feat(self, inputs):
+            features = super().extract_feat(inputs)
+            encoding = torch.ones(1, 4, 1, 1)  # float32, and so is the sum
+            return [self.neck.down(level + encoding) for level in features]
+
+    teacher = planned(Encoded(4), 'neck', dtype=dtype)
+    teacher.route = 'extract_feat'
+    inputs, samples = detection_batch()
+    assert teacher(inputs, samples, teacher.pixels)['neck'][0].isfinite().all()
