@@ -17,6 +17,7 @@ from mmkd.engine.optimizers import own_optimizer
 from mmkd.families.alternatives import offered
 from mmkd.first_step import first_step_differs
 from mmkd.levels import Level
+from mmkd.names import did_you_mean, find_name
 from mmkd.objective import Objective
 from mmkd.pixels import Pixels
 from mmkd.places import check_places
@@ -184,11 +185,13 @@ class Plan:
         name = objective.teacher_name
         if name is None and len(self.teachers) == 1:
             return next(iter(self.teachers))
-        if name in self.teachers:
-            return name
+        found = find_name(name, self.teachers)
+        if found in self.teachers:
+            return found
         known = ', '.join(self.teachers) or 'none; add teacher=dict(config=…, checkpoint=…)'
         asked = 'names no teacher_name' if name is None else f'asks for teacher_name={name!r}'
-        raise ValueError(f'{type(objective).__name__} {asked}. Teachers: {known}.')
+        hint = did_you_mean(name, self.teachers)
+        raise ValueError(f'{type(objective).__name__} {asked}. Teachers: {known}.{hint}')
 
     def teacher_of(self, objective: Objective) -> Teacher | None:
         name = self.teacher_name(objective)

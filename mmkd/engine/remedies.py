@@ -70,7 +70,12 @@ def remedy(error: BaseException, origin: Origin) -> str:
         return _MEMORY
     if re.search(r'DataLoader worker .*(killed|exited unexpectedly)', origin.message):
         return _WORKERS
-    return _nearest_type(origin.message) or _nearest_option(origin) or _file(error, origin)
+    return (
+        _nearest_type(origin.message)
+        or _nearest_option(origin)
+        or _nearest_optimizer(origin)
+        or _file(error, origin)
+    )
 
 
 def _install(error: BaseException | None) -> str:
@@ -98,6 +103,16 @@ def _faulty_line(error: SyntaxError) -> str:
     cause = error.__context__ if isinstance(error.__context__, SyntaxError) else error
     text = (cause.text or '').strip()
     return f'The line reads: {text}' if text else ''
+
+
+def _nearest_optimizer(origin: Origin) -> str:
+    """For an optimiser that mmengine does not find: it says that None is not callable."""
+    makers = [f.f_locals.get('self') for f, _ in origin.frames]
+    config = next((m.optimizer_cfg for m in makers if hasattr(m, 'optimizer_cfg')), None)
+    if config is None or origin.message != 'None is not a callable object':
+        return ''
+    known = registered('optimizer', 'mmengine')
+    return f'There is no optimizer {config.get("type")}.{did_you_mean(config.get("type"), known)}'
 
 
 def _nearest_type(message: str) -> str:

@@ -5,6 +5,8 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, HOOKS
 
 import mmkd
@@ -148,6 +150,12 @@ def test_the_file_that_cannot_be_read():
 def test_names_that_a_registry_does_not_have(registry, entry, advice):
     text = said(registry.build, entry)
     assert text.endswith(advice) and 'Please check' not in text
+
+
+def test_an_optimiser_that_is_not_there():
+    config = dict(type='OptimWrapper', optimizer=dict(type='SDG', lr=0.1))
+    text = said(build_optim_wrapper, torch.nn.Linear(1, 1), config)
+    assert text.endswith("There is no optimizer SDG. Did you mean 'SGD'?")
 
 
 def test_of_many_processes_one_speaks(capsys, monkeypatch):
