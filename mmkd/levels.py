@@ -174,7 +174,7 @@ def _ways(student: list[Level], teacher: list[Level], options: Collection[str]) 
         if 'level_map' in options:
             ways.append(f"set level_map='common' (strides {common})")
         taps = [
-            _slice(levels, [p[k] for p in pairs]) for k, levels in enumerate((student, teacher))
+            tap_of(levels, [p[k] for p in pairs]) for k, levels in enumerate((student, teacher))
         ]
         if all(taps):
             ways.append(f"tap student='{taps[0]}', teacher='{taps[1]}'")
@@ -193,10 +193,10 @@ def _ways(student: list[Level], teacher: list[Level], options: Collection[str]) 
 
 
 def _slices(student: list[Level], teacher: list[Level], pairs: list) -> list[str]:
-    return [_slice(levels, [p[k] for p in pairs]) for k, levels in enumerate((student, teacher))]
+    return [tap_of(levels, [p[k] for p in pairs]) for k, levels in enumerate((student, teacher))]
 
 
-def _slice(levels: list[Level], positions: list[int]) -> str:
+def tap_of(levels: list[Level], positions: list[int]) -> str:
     """Tap of neighbouring levels of a single tap without an index; empty where there is none."""
     first, last = positions[0], positions[-1]
     tap = levels[0].tap

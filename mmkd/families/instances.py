@@ -16,7 +16,7 @@ from mmkd.functional.boxes import roi_features
 from mmkd.functional.gather import all_gather_rows
 from mmkd.functional.pyramid import bind_pyramid
 from mmkd.functional.relations import at_most
-from mmkd.levels import Level
+from mmkd.levels import Level, tap_of
 from mmkd.objective import Objective, crop_padding
 from mmkd.tap import Trace
 
@@ -100,14 +100,15 @@ class Instances:
             ValueError: other numbers; boxes on maps of unknown stride or of unequal widths.
         """
         if self.rows == 'boxes':
-            pyramids = [self._pyramids(levels) for levels in (student, teacher)]
+            single = _one_level(student or [], teacher or [])
+            pyramids = [self._pyramids(levels, single) for levels in (student, teacher)]
             self.strides = tuple([[x.stride or 0 for x in maps] for maps in p] for p in pyramids)
             student, teacher = ([maps[0] for maps in side] for side in pyramids)
         check_partners(self.owner, student, teacher, least)
         return student, teacher
 
-    def _pyramids(self, levels: list[Level] | None) -> list[list[Level]]:
-        """The levels of each tap."""
+    def _pyramids(self, levels: list[Level] | None, single: str) -> list[list[Level]]:
+        """The levels of each tap; messages name ``single``, taps at one level of both."""
         taps = dict.fromkeys(level.tap for level in levels or [])
         pyramids = [[level for level in levels or [] if level.tap == tap] for tap in taps]
         if not pyramids:
@@ -119,8 +120,8 @@ class Instances:
             if not all(x.stride for x in maps) or len({x.channels for x in maps}) > 1:
                 raise ValueError(
                     f"{self.owner} compares the features of boxes, but '{maps[0].tap}' gives "
-                    f'{", ".join(map(str, maps))}. Tap maps of one width, such as a neck or one '
-                    "level of it (student='neck[1]'), or set instances='images'."
+                    f'{", ".join(map(str, maps))}. Tap maps of one width{single}, or set '
+                    "instances='images'."
                 )
         return pyramids
 
@@ -192,3 +193,15 @@ class Instances:
         """For tools/plan.py."""
         what = {'boxes': 'ground-truth boxes', 'regions': 'regions of one class in one image'}
         return [f'compares {what.get(str(self.rows), "images")}']
+
+
+def _one_level(student: list[Level], teacher: list[Level]) -> str:
+    """Taps at the coarsest level that both have, in words; empty where there is none."""
+    common = [
+        (tap_of(student, [i]), tap_of(teacher, [j]))
+        for i, s in enumerate(student)
+        for j, t in enumerate(teacher)
+        if s.stride and s.stride == t.stride
+    ]
+    taps = common[-1] if common else ('', '')
+    return f", such as student='{taps[0]}', teacher='{taps[1]}'" if all(taps) else ''
