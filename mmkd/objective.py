@@ -150,7 +150,7 @@ class PairObjective(Objective):
         resize (str | None): maps of one pair must agree within one cell (then the student's is
             resized); ``'student'`` or ``'teacher'`` names whose size both take when they do not;
             ``'label'`` takes the input's size. Maps are enlarged by bilinear interpolation; a side
-            that shrinks to less than half is averaged.
+            that shrinks to half, rounded up, or less is averaged.
         level_map (str | list[tuple[int, int]] | None): ``None`` asks for a partner of equal stride
             for every level; ``'common'`` drops levels without; pairs of list positions override.
         in_channels, out_channels (int | None): student and teacher width for taps whose shapes

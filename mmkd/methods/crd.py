@@ -105,9 +105,9 @@ class CRD(Objective):
         self.momentum = check_number('CRD', 'momentum', momentum, 0, 1)
         self.positive = check_choice('CRD', 'positive', positive, ('image', 'class'))
         self.seed = check_number('CRD', 'seed', seed, 0, whole=True)
-        #: the newest batch of all ranks, which the memory has not taken in yet
-        for name in ('new_index', 'new_labels', 'new_views'):
-            self.register_buffer(name, None, persistent=False)
+        #: index, labels and views of the newest batch of all ranks, which the memory has not taken
+        #: in yet. No buffers: an average of weights (EMAHook) pairs those by their order.
+        self.newest: tuple[Tensor, Tensor, Tensor] | None = None
         self.register_state_dict_pre_hook(_settle_first)
         bound = (3 / self.dim) ** 0.5
         #: what the student, then the teacher, said of each image
@@ -161,8 +161,8 @@ class CRD(Objective):
         valid = (self.classes[chosen] != labels[:, None]) & (chosen != index[:, None])
         if self.training:
             # Backwards needs the memory as it was: it changes before the next step.
-            self.new_index, self.new_labels = all_gather_rows(index), all_gather_rows(labels)
-            self.new_views = torch.stack([all_gather_rows(view.detach()) for view in views])
+            seen = torch.stack([all_gather_rows(view.detach()) for view in views])
+            self.newest = all_gather_rows(index), all_gather_rows(labels), seen
         keys = 'loss_student', 'loss_teacher'
         return {
             key: contrastive_error(s[:, 0] - z, s[:, 1:] - z, valid, self.size)
@@ -208,10 +208,10 @@ class CRD(Objective):
     @torch.no_grad()
     def _settle(self) -> None:
         """Move the memories towards what all ranks saw; an image seen twice counts by its mean."""
-        if self.new_index is None:
+        if self.newest is None:
             return
-        index, labels, views = self.new_index, self.new_labels, self.new_views
-        self.new_index = self.new_labels = self.new_views = None
+        index, labels, views = (x.to(self.memory.device) for x in self.newest)
+        self.newest = None
         own, place = index.unique(return_inverse=True)
         times = place.bincount()[:, None]
         for memory, view in zip(self.memory, views, strict=True):

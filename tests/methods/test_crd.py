@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.dataset import BaseDataset, ConcatDataset, RepeatDataset
+from mmengine.model import ExponentialMovingAverage
 from mmengine.optim import build_optim_wrapper
 from mmengine.structures import BaseDataElement
 
@@ -14,7 +15,7 @@ from mmkd.distiller import Distiller
 from mmkd.engine.preflight import PreflightHook
 from mmkd.methods.crd import CRD, contrastive_error
 from mmkd.teacher import Teacher, build_model
-from mmkd.testing import class_labels, make_trace, ready, tiny_classifier
+from mmkd.testing import class_labels, classification_batch, make_trace, ready, tiny_classifier
 
 LABELS = torch.tensor([0, 1, 0, 2])
 
@@ -142,6 +143,19 @@ def test_resuming_goes_on_with_the_same_numbers():
     assert all(torch.equal(value, went[key]) for key, value in goes.items())
     assert all(torch.equal(v, other.state_dict()[k]) for k, v in first.state_dict().items())
     assert {'memory', 'classes', 'log_z'} <= set(state)
+
+
+def test_an_average_of_weights_keeps_the_memory():
+    torch.manual_seed(0)
+    teacher = Teacher(build_model(tiny_classifier(8)), checkpoint='random')
+    crd = CRD(size=10, negatives=6, dim=3)
+    distiller = Distiller(build_model(tiny_classifier(4)), dict(crd=crd), teacher, preflight=False)
+    average = ExponentialMovingAverage(distiller)
+    own = average.module.objectives['crd']
+    for seed in range(2):
+        distiller(*classification_batch(4, seed=seed), mode='loss')
+        average.update_parameters(distiller)
+        assert torch.equal(own.memory, crd.memory) and torch.equal(own.log_z, crd.log_z)
 
 
 def test_negatives_depend_on_seed_iteration_and_image():
