@@ -61,4 +61,5 @@ def _seen_by(teacher: Teacher, source: Pixels, inputs: Tensor, samples: list) ->
     own = teacher.pixels.translate(inputs, samples, source)
     dtype = next(teacher.model.parameters()).dtype
     height, width = inputs.shape[2:]
-    return predicted_classes(teacher.model, own.to(dtype), samples)[:, :height, :width]
+    with teacher.precision(own.device.type):
+        return predicted_classes(teacher.model, own.to(dtype), samples)[:, :height, :width]
