@@ -117,9 +117,9 @@ def default_work_dir(path: str | None) -> str:
     return osp.join('work_dirs', osp.splitext(osp.basename(path or 'run').rpartition('::')[2])[0])
 
 
-def type_name(entry: Mapping[str, Any]) -> str:
-    """``'Distiller'`` of ``type='mmkd.Distiller'``, of the class, and of its import path."""
-    kind = entry.get('type')
+def type_name(entry: Any) -> str:
+    """``'Distiller'`` of ``type='mmkd.Distiller'``, of the class, its import path and an object."""
+    kind = entry.get('type') if isinstance(entry, Mapping) else type(entry)
     return getattr(kind, '__name__', str(kind)).rpartition('.')[2]
 
 

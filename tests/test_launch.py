@@ -16,6 +16,7 @@ from mmkd.engine.launch import (
     prepare,
     read_config,
 )
+from mmkd.engine.overhead import OverheadHook
 
 
 def config(**entries):
@@ -43,6 +44,17 @@ def test_prepare_adds_our_hooks_once():
     prepared = prepare(config(custom_hooks=mine), work_dir='out')
     assert [h['type'] for h in prepared.custom_hooks] == ['EMAHook', names[2], *names[:2]]
     assert prepared.custom_hooks[1]['warmup'] == 3
+
+
+def test_hooks_may_be_objects():
+    hook = OverheadHook()
+    prepared = prepare(config(custom_hooks=[hook]), work_dir='out')
+    assert prepared.custom_hooks[0] is hook and len(prepared.custom_hooks) == 3
+
+
+def test_a_checkpoint_without_a_name_does_not_start_from_the_beginning():
+    with pytest.raises(ValueError, match='has an empty name'):
+        prepare(config(load_from='', resume=True), work_dir='out')
 
 
 def test_work_dirs():

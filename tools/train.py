@@ -34,7 +34,7 @@ def main() -> None:
     else:
         config = load_config(args.config)
     config = apply_common(args, config)
-    if args.resume:
+    if args.resume is not None:
         config.resume = True
         config.load_from = None if args.resume == 'auto' else args.resume
     work_dir = args.work_dir or config.get('work_dir') or default_work_dir(config.filename)

@@ -137,15 +137,42 @@ def _speaks_for_all() -> bool:
     return True
 
 
-def way_on(work_dir: str, argv: list[str]) -> str:
-    """After a stopped training: the command that continues it, and from where."""
-    command = os.environ.get('MMKD_COMMAND') or f'python {shlex.join(argv)}'
-    command = re.sub(r' --resume(?:[ =](?!-)\S+)?', '', command)
+def last_saved(work_dir: str) -> tuple[str, int] | None:
+    """The checkpoint that a run in this folder wrote last, and when; None if there is none."""
+    note = Path(work_dir, 'last_checkpoint')
     with contextlib.suppress(OSError, ValueError):
-        newest = Path(work_dir, 'last_checkpoint').read_text().strip()
+        newest = note.read_text().strip()
         if osp.isfile(newest):
-            return f'Stopped. To go on from {short(newest)}: {command} --resume'
-    return f'Stopped before the first checkpoint was written. To start again: {command}'
+            return newest, note.stat().st_mtime_ns
+    return None
+
+
+def way_on(work_dir: str, argv: list[str], before: tuple[str, int] | None = None) -> str:
+    """After a stopped training: the command that continues it, and from where.
+
+    Args:
+        before: :func:`last_saved` at the start of the run. What was there already is gone on from
+            only by a run that did so itself.
+    """
+    given = os.environ.get('MMKD_COMMAND')
+    words = given.split(' ') if given else ['python', *argv]
+    rest, resumed = _without_resume(words)
+    write = ' '.join if given else shlex.join
+    newest = last_saved(work_dir)
+    if newest and (newest != before or resumed == 'auto'):
+        return f'Stopped. To go on from {short(newest[0])}: {write(rest)} --resume'
+    return f'Stopped before a checkpoint was written. To start again: {write(words)}'
+
+
+def _without_resume(words: list[str]) -> tuple[list[str], str | None]:
+    """A command without ``--resume``, and what that named; ``'auto'`` if nothing."""
+    for i, word in enumerate(words):
+        option, equals, value = word.partition('=')
+        if option == '--resume':
+            named = bool(words[i + 1 : i + 2]) and not words[i + 1].startswith('-')
+            file = value if equals else words[i + 1] if named else 'auto'
+            return [*words[:i], *words[i + 1 + (named and not equals) :]], file
+    return words, None
 
 
 def _terminate(number: int, frame: Any) -> None:

@@ -17,7 +17,7 @@ from mmkd.checkpoint import trust_checkpoints
 from mmkd.config import default_work_dir, distils, load_config, type_name, wrap_stock
 from mmkd.datasets.guard import check_evaluator, check_paths
 from mmkd.engine.data_guard import DataGuardHook
-from mmkd.engine.errors import Stopped, keep_tracebacks_in, way_on
+from mmkd.engine.errors import Stopped, keep_tracebacks_in, last_saved, way_on
 from mmkd.engine.overrides import OverrideAction, check_overrides
 from mmkd.engine.preflight import PreflightHook
 from mmkd.engine.runner import Runner
@@ -30,8 +30,13 @@ def prepare(config: Config, work_dir: str | None = None, amp: bool = False) -> C
 
     Raises:
         FileNotFoundError: a dataset path that does not exist.
-        ValueError: AMP without a GPU.
+        ValueError: AMP without a GPU; a checkpoint without a name.
     """
+    if config.get('load_from') == '':
+        raise ValueError(
+            'the checkpoint to start or resume from has an empty name: was a variable of the shell '
+            'not set? Name a file, or leave out load_from and what follows --resume.'
+        )
     config.work_dir = work_dir or config.get('work_dir') or default_work_dir(config.filename)
     keep_tracebacks_in(config.work_dir)
     present = {type_name(hook).casefold() for hook in config.get('custom_hooks') or []}
@@ -84,10 +89,12 @@ def train(config: Config, **options: Any) -> StockRunner:
         Stopped: Ctrl-C or SIGTERM, with the command that continues.
     """
     runner = build_runner(prepare(config, **options))
+    before = last_saved(runner.work_dir)
     try:
         runner.train()
     except KeyboardInterrupt as stop:
-        raise Stopped(way_on(runner.work_dir, sys.argv), getattr(stop, 'status', 130)) from None
+        way = way_on(runner.work_dir, sys.argv, before)
+        raise Stopped(way, getattr(stop, 'status', 130)) from None
     return runner
 
 
@@ -103,7 +110,7 @@ def tester(
     if distils(config.model):
         config.model = config.model.student
     config.work_dir = work_dir or config.get('work_dir') or default_work_dir(config.filename)
-    config.load_from = None
+    config.load_from, config.resume = None, False
     keep_tracebacks_in(config.work_dir)
     check_data(config, 'test')
     runner = build_runner(config)

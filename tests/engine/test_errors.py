@@ -1,6 +1,7 @@
 """How a command ends."""
 
 import os
+import shlex
 import signal
 from pathlib import Path
 
@@ -12,7 +13,14 @@ from mmengine.registry import DATASETS, HOOKS
 import mmkd
 from mmkd.config import load_config
 from mmkd.engine import errors
-from mmkd.engine.errors import Stopped, describe, keep_tracebacks_in, plain_errors, way_on
+from mmkd.engine.errors import (
+    Stopped,
+    describe,
+    keep_tracebacks_in,
+    last_saved,
+    plain_errors,
+    way_on,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -179,25 +187,37 @@ def test_ctrl_c_and_sigterm_end_in_a_line(capsys):
     assert end(Stopped('Go on like this.'), capsys) == (130, '\nGo on like this.\n')
 
 
-@pytest.mark.parametrize(
-    'argv',
-    [
-        *(
-            ['train.py', 'c.py'],
-            ['train.py', 'c.py', '--resume'],
-            ['train.py', '--resume=x', 'c.py'],
-        ),
-        ['train.py', '--resume', 'old.pth', 'c.py'],
-    ],
-)
+RESUMING = [
+    ['train.py', 'c.py', '--resume'],
+    ['train.py', '--resume=x', 'c.py'],
+    ['train.py', '--resume', 'old run.pth', 'c.py'],
+]
+
+
+@pytest.mark.parametrize('argv', [['train.py', 'c.py'], *RESUMING])
 def test_the_way_on(argv):
-    assert way_on('.', argv).endswith('To start again: python train.py c.py')
+    again = way_on('.', argv)
+    assert again.endswith(f'To start again: python {shlex.join(argv)}')  # from the same file
     Path('iter_5.pth').touch()
     Path('last_checkpoint').write_text('iter_5.pth\n')
     found = way_on('.', argv)
     assert found == 'Stopped. To go on from iter_5.pth: python train.py c.py --resume'
 
 
+@pytest.mark.parametrize('argv', [['train.py', 'c.py'], *RESUMING])
+def test_the_way_on_when_the_checkpoint_is_of_the_run_before(argv):
+    Path('iter_5.pth').touch()
+    Path('last_checkpoint').write_text('iter_5.pth\n')
+    found = way_on('.', argv, last_saved('.'))
+    if argv == RESUMING[0]:
+        assert found == 'Stopped. To go on from iter_5.pth: python train.py c.py --resume'
+    else:
+        assert found.endswith(f'To start again: python {shlex.join(argv)}')
+
+
 def test_the_way_on_of_a_script_that_started_the_processes(monkeypatch):
     monkeypatch.setenv('MMKD_COMMAND', 'bash tools/dist_train.sh c.py 2 --resume --amp')
-    assert way_on('.', ['train.py']).endswith('bash tools/dist_train.sh c.py 2 --amp')
+    assert way_on('.', ['train.py']).endswith('bash tools/dist_train.sh c.py 2 --resume --amp')
+    Path('iter_5.pth').touch()
+    Path('last_checkpoint').write_text('iter_5.pth')
+    assert way_on('.', ['train.py']).endswith('bash tools/dist_train.sh c.py 2 --amp --resume')
