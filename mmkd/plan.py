@@ -21,7 +21,7 @@ from mmkd.names import did_you_mean, find_name
 from mmkd.objective import Objective
 from mmkd.pixels import Pixels
 from mmkd.places import check_places
-from mmkd.probe import BODY, Found, Request, probe_all, untouched_random_state
+from mmkd.probe import BODY, Found, Probes, Request, untouched_random_state
 from mmkd.scales import teacher_scale
 from mmkd.tap import Tap, Trace
 from mmkd.teacher import Teacher
@@ -40,6 +40,7 @@ class Plan:
     checked: set[str] = field(default_factory=set)
     #: refusals end with what suits the two networks
     advises: bool = True
+    probes: Probes = field(default_factory=Probes)
 
     def prepare(self) -> Plan:
         """Bind every objective, probe both networks, create adapters.
@@ -48,7 +49,7 @@ class Plan:
             ValueError, TapError: whatever cannot work, before any data is read.
         """
         self.bind()
-        found = probe_all(self.requests())
+        found = self.probes(self.requests())
         for one in found:
             if one.reason:
                 text = f'{type(one.model).__name__} could not be probed: {one.reason}'
@@ -57,6 +58,7 @@ class Plan:
         for one, teacher in zip(found[1:], self.teachers.values(), strict=True):
             again = Request(one.who, teacher.model, self.teacher_taps(one.who))
             apply_options(one.who, teacher, lambda a=again, size=one.size: a.run(size))
+        self.probes.known.clear()  # which hold what the networks gave
         return self
 
     def bind(self) -> None:
@@ -92,17 +94,12 @@ class Plan:
         if not self.advises:
             return contextlib.nullcontext()
         name = self.teacher_name(objective) or next(iter(self.teachers), None)
-        probes: dict[tuple, list[Found]] = {}
 
         def trial(other: Objective) -> None:
             teachers = {} if name is None else {name: copy.copy(self.teachers[name])}
-            plan = Plan(self.student, teachers, {'it': other}, advises=False)
+            plan = Plan(self.student, teachers, {'it': other}, advises=False, probes=self.probes)
             plan.bind()
-            requests = plan.requests()
-            key = tuple(tuple(map(str, request.taps)) for request in requests)
-            if key not in probes:
-                probes[key] = probe_all(requests)
-            plan.set_up(probes[key])
+            plan.set_up(self.probes(plan.requests()))
 
         teacher = None if name is None else self.teachers[name].model
         return offered(type(objective), self.student, teacher, trial)

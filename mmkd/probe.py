@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.structures import BaseDataElement
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmkd.levels import Level
@@ -96,10 +96,26 @@ def probe(
     image = (line[:, None] * line.flip(0)[None]).expand(1, channels, size, size).contiguous()
     recorder, mode = Recorder(model, taps), _training if training else evaluation
     with untouched_random_state(), mode(model), recorder.record(image) as side:
-        run_route(
-            model, shortest_route(model, taps), image.to(parameter.dtype), dummy_samples(size)
-        )
+        _run(model, taps, image.to(parameter.dtype), dummy_samples(size))
     return side
+
+
+def _run(model: nn.Module, taps: list[Tap], image: Tensor, samples: list) -> None:
+    """Run a network as far as the taps ask, a segmentor's auxiliary heads included."""
+    route = shortest_route(model, taps)
+    asked = any(tap.path.startswith('auxiliary_head') for tap in taps)
+    heads = getattr(model, 'auxiliary_head', None) if asked else None
+    if heads is None or not hasattr(model, 'extract_feat'):
+        run_route(model, route, image, samples)
+        return
+    feats = model.extract_feat(image)
+    model.__dict__['extract_feat'] = lambda _: feats  # each tap shall fire once
+    try:
+        run_route(model, route, image, samples)
+    finally:
+        del model.__dict__['extract_feat']
+    for head in heads if isinstance(heads, nn.ModuleList) else [heads]:
+        head(feats)
 
 
 def dummy_samples(size: int) -> list[BaseDataElement]:
@@ -269,6 +285,25 @@ def probe_all(requests: Sequence[Request]) -> list[Found]:
             break
         last = reasons
     return best
+
+
+class Probes:
+    """:func:`probe_all`, once for each place of each network."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[int, ...], list[Found]] = {}
+
+    def __call__(self, requests: Sequence[Request]) -> list[Found]:
+        """What is known of these networks, which are probed again for places that are new."""
+        key = tuple(id(request.model) for request in requests)
+        known = self.known.get(key, [])
+        for request, one in zip(requests, known, strict=False):
+            have = {tap.source for tap in request.taps}
+            request.taps = [*request.taps, *(t for t in one.taps if t.source not in have)]
+        places = [[{tap.source for tap in x.taps} for x in xs] for xs in (requests, known)]
+        if places[0] != places[1]:
+            self.known[key] = known = probe_all(requests)
+        return known
 
 
 def _sizes(models: Iterable[nn.Module]) -> list[int]:

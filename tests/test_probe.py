@@ -255,3 +255,23 @@ def test_a_head_that_cannot_run_does_not_hide_the_neck():
     taps = parse_taps(['neck', 'rpn_head.rpn_conv'])
     (one,) = probe_all([Request('student', broken, taps)])
     assert one.reason and len(one.levels(taps[:1])) == 5 and one.levels(taps) is None
+
+
+def test_auxiliary_heads_are_probed_too():
+    model = build_model(tiny_pspnet(4, auxiliary=True))
+    taps = parse_taps(['backbone', 'auxiliary_head.conv_seg', 'decode_head.conv_seg'])
+    for training in (False, True):
+        side = probe(model, taps, training=training)
+        assert [len(side[tap]) for tap in taps] == [4, 1, 1]
+    assert 'extract_feat' not in model.__dict__
+
+
+def test_auxiliary_heads_of_unequal_strides_are_refused_by_dist():
+    model = tiny_pspnet(4, auxiliary=True)
+    finer = tiny_pspnet(8, auxiliary=True, auxiliary_head=dict(in_index=0, in_channels=8))
+    with pytest.raises(
+        ValueError, match='auxiliary heads give maps of strides 8 and 4; set resize'
+    ):
+        distil(model, finer, 'DIST')
+    for options in (dict(auxiliary=0), dict(resize='student')):
+        assert step(distil(model, finer, 'DIST', **options), segmentation_batch())

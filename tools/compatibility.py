@@ -97,7 +97,7 @@ def try_pair(number: int, methods: list[str], steps: int) -> dict:
             network.init_weights()
         pair = Pair(networks[0], Teacher(networks[1], 'random'))
         fits = list(pair.fits(methods))
-        planned, size = time.time() - start, max(one.size for one in pair.found)
+        planned, size = time.time() - start, pair.size
         size //= 2 if size == SIZES[0] else 1  # a quarter of the pixels: faster
         batch = random_batch(pair.student, (size, size), 2, 6)
         stopped = try_steps(pair, fits, batch, steps) if steps else {}

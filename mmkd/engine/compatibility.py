@@ -130,6 +130,7 @@ def _matrix(found: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 
 def _by_method(found: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """For each method its result on each pair."""
     cells: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for one in found:
         for fit in one['fits']:

@@ -16,7 +16,7 @@ from mmkd.distiller import build_objective
 from mmkd.names import options_of
 from mmkd.objective import Objective
 from mmkd.plan import Plan
-from mmkd.probe import Found, probe_all
+from mmkd.probe import Probes
 from mmkd.teacher import Teacher
 
 #: how many pieces of advice are followed one after another
@@ -67,7 +67,7 @@ class Pair:
 
     def __init__(self, student: nn.Module, teacher: Teacher) -> None:
         self.student, self.teacher = student, teacher
-        self.found: list[Found] = []
+        self.probes = Probes()
 
     def plan(self, method: str, options: Mapping[str, Any] | None = None) -> Plan:
         """Plan one method, as the build of a Distiller would.
@@ -80,23 +80,17 @@ class Pair:
         student = self.student
         if type(objective).inherit is not Objective.inherit:
             student = copy.deepcopy(student)  # which is given weights of the teacher
-        plan = Plan(student, {'teacher': self.teacher}, {method.rpartition('.')[2]: objective})
+        name = method.rpartition('.')[2]
+        teachers = {'teacher': self.teacher}
+        plan = Plan(student, teachers, {name: objective}, probes=self.probes)
         plan.bind()
-        self._probe(plan)
-        plan.set_up(self.found)
+        plan.set_up(self.probes(plan.requests()))
         return plan
 
-    def _probe(self, plan: Plan) -> None:
-        """Probe again where the plan taps places that were not asked for yet."""
-        requests = plan.requests()
-        known = [{tap.source for tap in one.taps} for one in self.found] or [set(), set()]
-        wanted = [{tap.source for tap in request.taps} for request in requests]
-        if all(w <= k for w, k in zip(wanted, known, strict=True)):
-            return
-        for request, one in zip(requests, self.found or [None, None], strict=True):
-            if one is not None:
-                request.taps = [*one.taps, *(t for t in request.taps if t not in one.taps)]
-        self.found = probe_all(requests)
+    @property
+    def size(self) -> int:
+        """Side of the images on which the networks were probed."""
+        return max((one.size for found in self.probes.known.values() for one in found), default=0)
 
     def fit(self, method: str) -> Fit:
         """Plan a method; where it is refused, follow the advice of the message."""

@@ -108,6 +108,13 @@ def auxiliary_tap(model: nn.Module) -> str | None:
     return f'{path}.conv_seg' if isinstance(getattr(head, 'conv_seg', None), nn.Module) else None
 
 
+def auxiliary_input(model: nn.Module) -> int:
+    """Position of the feature map whose size the (last) auxiliary head's logits have."""
+    head = model.get_submodule(str(auxiliary_tap(model)).removesuffix('.conv_seg'))
+    index = getattr(head, 'in_index', -1)
+    return index if isinstance(index, int) else index[0]
+
+
 @torch.no_grad()
 def auxiliary_logits(model: nn.Module, feats: list[Tensor]) -> Tensor:
     """(N, K, h, w) in float32: what a frozen model's (last) auxiliary head says.

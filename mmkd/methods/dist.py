@@ -121,6 +121,7 @@ class DIST(PairObjective):
         self.mask_ignore = mask_ignore
         self.ignore_index = check_number('DIST', 'ignore_index', ignore_index, whole=True)
         self.auxiliary_tap: Tap | None = None
+        self.auxiliary_input = -1
         self.kind = ''
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
@@ -153,6 +154,7 @@ class DIST(PairObjective):
             return
         feats = 'neck' if getattr(teacher, 'neck', None) is not None else 'backbone'
         self.auxiliary_tap = Tap.parse(taps[0])
+        self.auxiliary_input = segmentor.auxiliary_input(teacher)
         self.student_taps = parse_taps([segmentor.logits_tap(student), taps[0]])
         self.teacher_taps = parse_taps([segmentor.logits_tap(teacher), feats])
         self.level_map = [(0, 0)]
@@ -160,8 +162,22 @@ class DIST(PairObjective):
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
         if self.kind == 'rois':
             return
+        self._check_auxiliary(student, teacher)
         student = channel_free(student, self.student_taps)
         super().setup(student, channel_free(teacher, self.teacher_taps))
+
+    def _check_auxiliary(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
+        """The maps of both auxiliary heads must have one stride; the teacher's has its input's."""
+        if self.auxiliary_tap is None or self.resize or not student or not teacher:
+            return
+        own = [level.stride for level in student if level.tap == str(self.auxiliary_tap)]
+        feats = [level.stride for level in teacher if level.tap == str(self.teacher_taps[1])]
+        wanted = feats[self.auxiliary_input]
+        if own and own[0] != wanted:
+            raise ValueError(
+                f'DIST: the auxiliary heads give maps of strides {own[0]} and {wanted}; set '
+                "resize='student' or resize='teacher', or auxiliary=0, which leaves them out."
+            )
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         losses: dict[str, Any] = {}

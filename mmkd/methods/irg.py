@@ -146,8 +146,8 @@ class IRG(Objective):
             return
         if [family_of(model) for model in (student, teacher)] != ['classifier'] * 2:
             raise Misfit(
-                f'IRG compares logits where vertex is above 0, but {both(student, teacher)}; '
-                'vertex=0 compares layers of any models.'
+                "IRG's vertex term compares the logits of classifiers, but "
+                f'{both(student, teacher)}.'
             )
         self.student_taps += parse_taps(classifier.logits_tap(student))
         self.teacher_taps += parse_taps(classifier.logits_tap(teacher))

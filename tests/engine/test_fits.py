@@ -35,13 +35,13 @@ def test_fits_with_options_or_refused(mixed):
 
 def test_networks_are_probed_once_for_the_same_places(mixed, monkeypatch):
     mixed.plan('CWD', dict(level_map='common'))
-    found = mixed.found
+    key, found = next(iter(mixed.probes.known.items()))
     mixed.plan('CWD', dict(student='neck[1:5]', teacher='neck[1:5]', level_map='common'))
-    assert mixed.found is found
+    assert mixed.probes.known == {key: found}
     mixed.plan('AT', dict(student='backbone.layer1', teacher='backbone.layer1'))
-    assert mixed.found is not found and {'neck', 'backbone.layer1'} <= {
-        tap.source for tap in mixed.found[0].taps
-    }
+    again = mixed.probes.known[key]
+    assert again is not found
+    assert {'neck', 'backbone.layer1'} <= {tap.source for tap in again[0].taps}
 
 
 def test_two_steps_do_what_the_plan_says():
