@@ -28,6 +28,8 @@ def not_finite(state: Any, strict: bool = False) -> list[str]:
 
 
 def _is_finite(tensor: Tensor) -> bool:
+    if tensor.element_size() == 1:  # eight bits, with which nothing can be computed
+        tensor = tensor.float()
     # Ten times as fast as looking at each; of large numbers the sum alone may be infinite.
     return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
 

@@ -166,6 +166,8 @@ def load_weights(model: nn.Module, state: Mapping, prefix: str = '') -> Fit:
     own = {k: tuple(v.shape) for k, v in _tensors(model.state_dict()).items()}
     found = {k: tuple(v.shape) for k, v in _tensors(state).items()}
     shapes = {k: (s, own[k]) for k, s in found.items() if k in own and s != own[k]}
+    odd = {k: _oddity(v) for k, v in _tensors(state).items() if k in own}
+    shapes |= {k: (what, own[k]) for k, what in odd.items() if what}
     pixels = {k for k in state if k not in own and PIXELS.search(k)}
     fitting = copy.copy(state)  # with the versions of modules, which may rename keys
     for key in {*shapes, *pixels}:
@@ -192,6 +194,13 @@ def load_weights(model: nn.Module, state: Mapping, prefix: str = '') -> Fit:
         prefix,
         _part(model, found),
     )
+
+
+def _oddity(tensor: Tensor) -> str:
+    """Why a tensor cannot become a weight whatever its shape; '' if it can."""
+    if tensor.layout != torch.strided:
+        return 'sparse'
+    return 'quantised' if tensor.is_quantized else 'complex' if tensor.is_complex() else ''
 
 
 def _other_pixels(model: nn.Module, key: str, value: Tensor) -> list[str]:

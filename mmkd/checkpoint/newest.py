@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from mmkd.checkpoint import CheckpointError, find_damage, read_checkpoint, refuse_not_finite
 
 Found = tuple[tuple[int, int], str]
@@ -111,5 +113,12 @@ def check_resumable(path: str, checkpoint: Mapping) -> None:
         raise CheckpointError(
             f'cannot resume from {path}: it has no {", ".join(missing)}. It holds weights, not the '
             'state of a run; use it as load_from without resume.'
+        )
+    seed = meta.get('seed')
+    if seed is not None and not (isinstance(seed, (int, np.integer)) and 0 <= seed < 2**32):
+        raise CheckpointError(
+            f'cannot resume from {path}: what it says of the run is not what training writes '
+            f'(seed {str(seed)[:20]!r}). Resume from another checkpoint, or train from its '
+            'weights, with load_from and without --resume.'
         )
     refuse_not_finite(checkpoint['state_dict'], path)

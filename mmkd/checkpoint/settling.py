@@ -29,6 +29,18 @@ def settle(loaded: Any, size: int) -> Any:
     return _Settler(size).settle(loaded, 0)
 
 
+def _odd_versions(state: OrderedDict) -> set[str]:
+    """The versions of modules, if they are no mapping from paths to whole numbers."""
+    versions = vars(state).get('_metadata', {})
+    right = isinstance(versions, dict) and all(
+        isinstance(key, str)
+        and isinstance(entry, dict)
+        and isinstance(entry.get('version'), (int, type(None)))
+        for key, entry in versions.items()
+    )
+    return set() if right else {'_metadata'}
+
+
 class _Settler:
     def __init__(self, size: int) -> None:
         self.size = size
@@ -60,7 +72,7 @@ class _Settler:
     def fill(self, node: Any, depth: int) -> None:
         """Settle what a mutable object holds."""
         if isinstance(node, OrderedDict):  # its methods stay its own
-            for key in vars(node).keys() - {'_metadata'}:
+            for key in vars(node).keys() - {'_metadata'} | _odd_versions(node):
                 del vars(node)[key]
         if isinstance(node, (HistoryBuffer, InstanceData)):
             node = vars(node)

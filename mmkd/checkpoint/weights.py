@@ -73,4 +73,5 @@ def dataset_meta_of(checkpoint: Mapping) -> dict[str, Any]:
     meta = checkpoint.get('meta')
     meta = meta if isinstance(meta, Mapping) else {}
     found = meta.get('dataset_meta') or {'classes': meta.get('CLASSES')}
-    return {k.lower(): v for k, v in found.items() if v is not None}
+    pairs = found.items() if isinstance(found, Mapping) else ()
+    return {k.lower(): v for k, v in pairs if isinstance(k, str) and v is not None}

@@ -3,6 +3,7 @@
 import copy
 import shutil
 import warnings
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -187,3 +188,51 @@ def test_these_files_do_run_something_where_nobody_looks(tmp_path, kind):
     REFUSED[kind](path, marker)
     torch.load(path, weights_only=False)
     assert marker.exists()
+
+
+ODD_WEIGHTS = {
+    'sparse': torch.eye(2).to_sparse(),
+    'compressed': torch.eye(2).to_sparse_csr(),
+    'quantised': torch.quantize_per_tensor(torch.eye(2), 0.1, 0, torch.qint8),
+    'complex': torch.eye(2, dtype=torch.complex64),
+}
+
+
+@pytest.mark.parametrize('entry', ['teacher', 'tools/test.py', '--resume FILE'])
+@pytest.mark.parametrize('kind', ODD_WEIGHTS)
+def test_tensors_that_are_no_weights_do_not_fit(tmp_path, kind, entry):
+    checkpoint = copy.deepcopy(finished())
+    checkpoint['state_dict']['body.0.weight'] = ODD_WEIGHTS[kind]
+    torch.save(checkpoint, tmp_path / 'file.pth')
+    with pytest.raises(ValueError, match=r'1 of another shape: body\.0\.weight \(file \w+, model'):
+        ENTRIES[entry](tmp_path / 'file.pth', tmp_path / 'run')
+
+
+def test_weights_of_eight_bits_are_weights(tmp_path):
+    state = {key: value.to(torch.float8_e4m3fn) for key, value in Net().state_dict().items()}
+    torch.save(dict(state_dict=state), tmp_path / 'file.pth')
+    for entry in ('teacher', 'load_from', 'load_checkpoint'):
+        ENTRIES[entry](tmp_path / 'file.pth', tmp_path / 'run')
+
+
+@pytest.mark.parametrize('told', [[1], 'text', {1: 2}, dict(classes=3)], ids=str)
+def test_odd_words_about_the_data_are_left_aside(tmp_path, told):
+    torch.save(finished() | dict(meta=dict(dataset_meta=told)), tmp_path / 'file.pth')
+    ENTRIES['teacher'](tmp_path / 'file.pth', tmp_path)
+
+
+@pytest.mark.parametrize('told', [[1], 'text', {1: {}}, {'body': 7}, {'': {'version': 'x'}}])
+def test_odd_versions_of_modules_are_left_aside(tmp_path, told):
+    checkpoint = copy.deepcopy(finished())
+    checkpoint['state_dict'] = OrderedDict(checkpoint['state_dict'])
+    checkpoint['state_dict']._metadata = told
+    torch.save(checkpoint, tmp_path / 'file.pth')
+    for entry in ('teacher', 'load_checkpoint'):
+        ENTRIES[entry](tmp_path / 'file.pth', tmp_path / 'run')
+
+
+@pytest.mark.parametrize('seed', ['text', -5, 10**30, [1], 1.5], ids=str)
+def test_an_odd_seed_is_one_sentence(tmp_path, seed):
+    torch.save(finished() | dict(meta=finished()['meta'] | dict(seed=seed)), tmp_path / 'file.pth')
+    with pytest.raises(CheckpointError, match='not what training writes .seed'):
+        run(tmp_path / 'file.pth', tmp_path / 'run', resume=True)
