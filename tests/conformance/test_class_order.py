@@ -11,7 +11,14 @@ from mmkd.families.class_heads import compares_classes
 from mmkd.teacher import Teacher
 
 CLASSES = 3
-PAIRS = [(name, family) for name, family in pairs() if method(name).needs_teacher]
+# Of most methods it is the same for all families, and one of them is enough.
+MIXED = ('CWD', 'GID', 'Mimic', 'QuantMimic')
+FIRST = {name: family for name, family in reversed(pairs())}
+PAIRS = [
+    (name, family)
+    for name, family in pairs()
+    if method(name).needs_teacher and (name in MIXED or FIRST[name] == family)
+]
 
 
 def renumbered(model: nn.Module) -> nn.Module:
