@@ -72,7 +72,8 @@ def _random_boxes(
 
 def _add_masks(model: nn.Module, sample: Any, size: tuple[int, int], device: str) -> None:
     """Full boxes as masks, and a map of stuff, for models that have parts for them."""
-    parts = ' '.join(type(module).__name__ for module in model.modules()).lower()
+    names = [name for name, _ in model.named_children()]
+    parts = ' '.join([*names, *(type(m).__name__ for m in model.modules())]).lower()
     if 'mask' in parts or 'solo' in parts or 'panoptic' in parts:
         from mmdet.structures.mask import BitmapMasks
 
