@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import log
 from typing import Any
 
@@ -108,6 +109,8 @@ class CRD(Objective):
         #: index, labels and views of the newest batch of all ranks, which the memory has not taken
         #: in yet. No buffers: an average of weights (EMAHook) pairs those by their order.
         self.newest: tuple[Tensor, Tensor, Tensor] | None = None
+        #: sides whose way back through the memory, as it was, is still to come
+        self.awaited: set[int] = set()
         self.register_state_dict_pre_hook(_settle_first)
         bound = (3 / self.dim) ** 0.5
         #: what the student, then the teacher, said of each image
@@ -161,6 +164,7 @@ class CRD(Objective):
         valid = (self.classes[chosen] != labels[:, None]) & (chosen != index[:, None])
         if self.training:
             # Backwards needs the memory as it was: it changes before the next step.
+            self.awaited = _until_backward(views)
             seen = torch.stack([all_gather_rows(view.detach()) for view in views])
             self.newest = all_gather_rows(index), all_gather_rows(labels), seen
         keys = 'loss_student', 'loss_teacher'
@@ -212,12 +216,22 @@ class CRD(Objective):
             return
         index, labels, views = (x.to(self.memory.device) for x in self.newest)
         self.newest = None
+        if self.awaited:  # two passes before one backward
+            self.memory = self.memory.clone()
         own, place = index.unique(return_inverse=True)
         times = place.bincount()[:, None]
         for memory, view in zip(self.memory, views, strict=True):
             seen = memory.new_zeros(len(own), self.dim).index_add_(0, place, view.to(memory))
             memory[own] = unit(self.momentum * memory[own] + (1 - self.momentum) * seen / times)
         self.classes[index] = labels
+
+
+def _until_backward(tensors: Sequence[Tensor]) -> set[int]:
+    """Positions of tensors that have no gradient yet and will get one; they leave the set then."""
+    awaited = {i for i, tensor in enumerate(tensors) if tensor.requires_grad}
+    for i in awaited:
+        tensors[i].register_hook(lambda _, i=i: awaited.discard(i))
+    return awaited
 
 
 def _settle_first(objective: CRD, *_: Any) -> None:

@@ -104,9 +104,30 @@ def test_what_is_learnt():
     losses = objective(trace)
     sum(losses.values()).backward()
     assert torch.equal(objective.memory, before)  # no copy: it moves before the next step
+    place = objective.memory.data_ptr()
     assert not torch.equal(objective.state_dict()['memory'], before)
+    assert objective.memory.data_ptr() == place
     assert objective.embed.weight.grad.any() and objective.embed_target.weight.grad.any()
     assert trace.student['x'][0].grad.any()
+
+
+def test_two_passes_before_one_backward():
+    objective = objective_of(trace_of())
+    place = objective.memory.data_ptr()
+    passes = [trace_of(seed=seed) for seed in (0, 1)]
+    losses = [sum(objective(trace).values()) for trace in passes]
+    remembered = objective.state_dict()['memory'].clone()
+    sum(losses).backward()
+    both = [trace.student['x'][0].grad.clone() for trace in passes]
+
+    again = objective_of(trace_of())
+    passes = [trace_of(seed=seed) for seed in (0, 1)]
+    for trace in passes:
+        sum(again(trace).values()).backward()
+    assert place != objective.memory.data_ptr() and not again.awaited
+    assert torch.equal(again.state_dict()['memory'], remembered)
+    for trace, found in zip(passes, both, strict=True):
+        torch.testing.assert_close(trace.student['x'][0].grad, found)
 
 
 def test_z_is_that_of_the_first_batch():
