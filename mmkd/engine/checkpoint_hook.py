@@ -90,7 +90,8 @@ class CheckpointHook(MMCheckpointHook):
             return
         for folder in {runner.work_dir, str(self.out_dir)}:
             for part in Path(folder).glob('*.part'):
-                if part.is_file() and not part.is_symlink():
+                ours = re.fullmatch(r'.+\.\d+\.part', part.name)  # as atomic_file names them
+                if ours and part.is_file() and not part.is_symlink():
                     runner.logger.info(f'Removing {part}, left behind by an interrupted run.')
                     part.unlink(missing_ok=True)
 

@@ -141,7 +141,8 @@ def last_saved(work_dir: str) -> tuple[str, int] | None:
     """The checkpoint that a run in this folder wrote last, and when; None if there is none."""
     note = Path(work_dir, 'last_checkpoint')
     with contextlib.suppress(OSError, ValueError):
-        newest = note.read_text().strip()
+        # Neither a pipe, which would be waited for, nor a device.
+        newest = note.read_text().strip() if note.is_file() else ''
         if osp.isfile(newest):
             return newest, note.stat().st_mtime_ns
     return None

@@ -159,11 +159,16 @@ def test_published_files_lie_in_the_own_folder(folders):
 
 def test_only_half_written_files_are_swept_away(folders):
     _, b = folders
-    (b / 'x.part').mkdir()
-    (b / 'y.part').symlink_to(b / 'epoch_1.pth')
-    (b / 'z.part').write_text('half')
+    (b / 'x.pth.1.part').mkdir()
+    (b / 'y.pth.1.part').symlink_to(b / 'epoch_1.pth')
+    (b / 'z.pth.1.part').write_text('half')
+    (b / 'teacher.pth.part').write_text('a download of somebody else')
     run(b, 1, resume=True)
-    assert sorted(p.name for p in b.glob('*.part')) == ['x.part', 'y.part']
+    assert sorted(p.name for p in b.glob('*.part')) == [
+        'teacher.pth.part',
+        'x.pth.1.part',
+        'y.pth.1.part',
+    ]
 
 
 def test_what_only_resuming_needs_is_not_in_the_best_checkpoint():

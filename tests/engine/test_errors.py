@@ -215,6 +215,11 @@ def test_the_way_on_when_the_checkpoint_is_of_the_run_before(argv):
         assert found.endswith(f'To start again: python {shlex.join(argv)}')
 
 
+def test_a_pipe_in_place_of_last_checkpoint_is_not_waited_for():
+    os.mkfifo('last_checkpoint')
+    assert last_saved('.') is None
+
+
 def test_the_way_on_of_a_script_that_started_the_processes(monkeypatch):
     monkeypatch.setenv('MMKD_COMMAND', 'bash tools/dist_train.sh c.py 2 --resume --amp')
     assert way_on('.', ['train.py']).endswith('bash tools/dist_train.sh c.py 2 --resume --amp')
