@@ -74,4 +74,11 @@ def dataset_meta_of(checkpoint: Mapping) -> dict[str, Any]:
     meta = meta if isinstance(meta, Mapping) else {}
     found = meta.get('dataset_meta') or {'classes': meta.get('CLASSES')}
     pairs = found.items() if isinstance(found, Mapping) else ()
-    return {k.lower(): v for k, v in pairs if isinstance(k, str) and v is not None}
+    told = {k.lower(): v for k, v in pairs if isinstance(k, str) and v is not None}
+    if 'classes' in told and not _are_names(told['classes']):
+        del told['classes']
+    return told
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value)

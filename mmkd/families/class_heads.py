@@ -119,7 +119,8 @@ def _wanted_of_pixels(head: nn.Module, count: int) -> dict[str, Any]:
     if head.out_channels == 1:
         return dict(num_classes=count, out_channels=None)
     spare = head.num_classes == count + 1
-    return {} if head.num_classes == count or spare else dict(num_classes=count)
+    # One softmax channel says nothing, and mmseg takes one class for a sigmoid.
+    return {} if head.num_classes == count or spare else dict(num_classes=max(count, 2))
 
 
 def spare_channels(model: nn.Module, labels: Labels) -> list[str]:

@@ -16,7 +16,7 @@ from mmengine.runner import runner as mm_runner
 from runner_toys import Net, make
 from torch import nn
 
-from mmkd.checkpoint import CheckpointError, read_checkpoint
+from mmkd.checkpoint import CheckpointError, dataset_meta_of, read_checkpoint
 from mmkd.datasets.samplers import SuperClassUniformSampler
 from mmkd.registry import MODELS
 from mmkd.teacher import Teacher, load_strictly
@@ -215,10 +215,15 @@ def test_weights_of_eight_bits_are_weights(tmp_path):
         ENTRIES[entry](tmp_path / 'file.pth', tmp_path / 'run')
 
 
-@pytest.mark.parametrize('told', [[1], 'text', {1: 2}, dict(classes=3)], ids=str)
+@pytest.mark.parametrize(
+    'told',
+    [[1], 'text', {1: 2}, *(dict(classes=c) for c in (3, [1, 2], 'text', {'a': 1}))],
+    ids=str,
+)
 def test_odd_words_about_the_data_are_left_aside(tmp_path, told):
     torch.save(finished() | dict(meta=dict(dataset_meta=told)), tmp_path / 'file.pth')
     ENTRIES['teacher'](tmp_path / 'file.pth', tmp_path)
+    assert dataset_meta_of(read_checkpoint(tmp_path / 'file.pth')) == {}
 
 
 @pytest.mark.parametrize('told', [[1], 'text', {1: {}}, {'body': 7}, {'': {'version': 'x'}}])

@@ -57,6 +57,16 @@ def test_channels_of_a_segmentor(channels, classes, sigmoid, names, fits):
     assert spare_channels(model, labels) == ['decode_head'] * (classes == names + 1 and fits)
 
 
+@pytest.mark.parametrize('classes', [3, 5])
+def test_what_is_wanted_for_one_class_fits_it(classes):
+    """mmseg takes num_classes=1 for a single sigmoid channel, which softmax cannot train."""
+    one = Labels(('cell',))
+    head = dict(loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False))
+    wrong = misfits(build_model(tiny_pspnet(num_classes=classes, decode_head=head)), one)
+    assert [misfit.wanted for misfit in wrong] == [dict(num_classes=2)]
+    assert not misfits(build_model(tiny_pspnet(num_classes=2, decode_head=head)), one)
+
+
 def test_things_and_stuff():
     model = nn.Module()
     model.roi_head = nn.Module()
