@@ -77,15 +77,14 @@ class L2Logit(Objective):
         logits.check_strides(self, self.kind, student, teacher)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
-        rows = logits.rows(trace, self, self.kind)
-        if not len(rows.student):
-            return {'loss': rows.student.sum() * 0.0}
-        student, teacher = rows.student, rows.teacher
-        if self.standardise:
+        student, teacher, _ = logits.rows(trace, self, self.kind)
+        if self.standardise:  # with no rows, too: other ranks wait for the sums of this one
             deviation = self._deviation(teacher)
             student, teacher = student / deviation, teacher / deviation
+        if not len(student):
+            return {'loss': student.sum() * 0.0}
         loss = half_squared_error(student, teacher)
-        return {'loss': loss if self.variant == 'paper' else loss * 2 / rows.student.shape[1]}
+        return {'loss': loss if self.variant == 'paper' else loss * 2 / student.shape[1]}
 
     @torch.no_grad()
     def _deviation(self, logits: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from mmkd.methods import l2_logit
 from mmkd.methods.l2_logit import L2Logit, half_squared_error
 from mmkd.testing import class_labels, make_trace
 
@@ -38,3 +39,14 @@ def test_evaluation_learns_nothing_and_a_constant_logit_divides_by_one():
     teacher = torch.ones(4, 3)
     found = step(objective, teacher + 2, teacher)
     assert float(found) == pytest.approx(6.0) and not objective.moments.any()
+
+
+def test_a_rank_without_rows_takes_part_in_the_sums(monkeypatch):
+    """Others would wait for it for ever: pixels of all its images may be unlabelled."""
+    calls, nothing = [], torch.zeros(0, 3, requires_grad=True)
+    monkeypatch.setattr(l2_logit, 'all_reduce', calls.append)
+    monkeypatch.setattr(l2_logit.logits, 'rows', lambda *_: (nothing, nothing.detach(), None))
+    objective = prepared(standardise=True)
+    loss = step(objective, nothing, nothing)
+    assert float(loss.detach()) == 0 and loss.requires_grad
+    assert len(calls) == 1 and not objective.moments.any()
