@@ -33,7 +33,9 @@ def first_step_differs(
         if side is None or not taps:
             continue
         if probed:
-            texts = [_differs(planned[position] or [], side, tap) for tap in taps]
+            texts = [
+                _differs(planned[position] or [], side, tap, list(taps).count(tap)) for tap in taps
+            ]
         else:
             texts = [_beyond_typed(objective, side, taps, position)]
         for text in filter(None, texts):
@@ -41,9 +43,10 @@ def first_step_differs(
     return ''
 
 
-def _differs(planned: list[Level], side: Side, tap: Tap) -> str:
-    """How a step's tensors at a tap differ from the plan; empty if they do not."""
+def _differs(planned: list[Level], side: Side, tap: Tap, times: int) -> str:
+    """How a step's tensors at a tap, named so many times, differ from the plan; empty if not."""
     wanted = [level for level in planned if level.tap == str(tap)]
+    wanted = wanted[: len(wanted) // times]
     if not wanted:
         return ''  # called in training only
     found = [Level.of(tensor, side.inputs, tap) for tensor in side[tap]]

@@ -17,7 +17,7 @@ from mmkd.families.two_stage import features_tap
 from mmkd.levels import Level
 from mmkd.objective import Objective
 from mmkd.probe import BODY, Found, Request, levels_at, probe_all
-from mmkd.tap import Side, Tap, flatten
+from mmkd.tap import Side, Tap, flatten, only_holds
 
 BOXES, POINTS = 'boxes that it proposes itself', 'points that it picks itself'
 QUERIES = 'queries or other rows in an order of its own'
@@ -117,8 +117,8 @@ def _is_segmentor_of(rows: int, model: nn.Module) -> bool:
 
 def candidates(model: nn.Module, depth: int = 2) -> list[tuple[str, list[Level]]]:
     """Taps down to ``depth`` dots that fire in a probe and show places of the picture."""
-    names = [n for n, _ in model.named_modules() if n and n.count('.') < depth]
-    taps = [Tap.parse(n) for n in names if not n.startswith('data_preprocessor')]
+    names = [n for n, m in model.named_modules() if n.count('.') < depth and not only_holds(m)]
+    taps = [Tap.parse(n) for n in names if n and not n.startswith('data_preprocessor')]
     (found,) = probe_all([Request('model', model, taps)])
     side = found.evaluated
     if side is None:

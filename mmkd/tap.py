@@ -188,7 +188,8 @@ class Recorder:
     meet a hook.
 
     Raises:
-        TapError: a path that the model does not have, with near-by names.
+        TapError: a path that the model does not have, with near-by names; a module that is never
+            called.
     """
 
     def __init__(self, model: nn.Module, taps: Iterable[Tap]) -> None:
@@ -208,6 +209,8 @@ class Recorder:
         if tap.call and not callable(getattr(module, method, None)):
             where = path or type(self.model).__name__
             raise TapError(f"Tap '{tap}': {where} ({type(module).__name__}) has no '{method}()'.")
+        if method in ('', 'forward') and only_holds(module):
+            raise TapError(_never_called_message(tap, path, module))
         return module, method
 
     @contextlib.contextmanager
@@ -315,6 +318,17 @@ def _unknown_message(model: nn.Module, tap: Tap, path: str) -> str:
         f"'{parent or type(model).__name__}' contains: {', '.join(inside) or 'nothing'}. "
         'tools/plan.py lists every candidate.'
     )
+
+
+def only_holds(module: nn.Module) -> bool:
+    """Whether this has no forward pass of its own, as ModuleLists, so that nobody calls it."""
+    return type(module).forward is nn.Module.forward and 'forward' not in vars(module)
+
+
+def _never_called_message(tap: Tap, path: str, module: nn.Module) -> str:
+    names = [f'{path}.{name}' for name, _ in module.named_children()]
+    inside = f'; tap what it holds: {", ".join(map(repr, names[:4]))}' if names else ''
+    return f"Tap '{tap}': {path} is a {type(module).__name__}, which is never called{inside}."
 
 
 def _silent_message(model: nn.Module, tap: Tap) -> str:

@@ -184,6 +184,11 @@ def test_maps_without_channels_that_were_not_probed_are_counted_too():
         step(found)
 
 
+def test_one_map_may_be_compared_with_two():
+    taps = dict(student=['neck[0]', 'neck[0]'], teacher='neck', resize='student')
+    assert step(distil(ToyNet(), ToyNet(), **taps))['kd.x.loss'] > 0
+
+
 def test_the_first_step_is_compared_with_the_plan():
     student = ToyNet()
     found = distil(student, ToyNet(), student='neck')

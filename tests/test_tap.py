@@ -154,6 +154,16 @@ def test_a_misspelt_path_names_its_neighbours():
         Recorder(ToyNet(), parse_taps('a.b.c()'))
 
 
+@pytest.mark.parametrize('tap', ['parts', 'parts.forward()', 'parts@in[0]'])
+def test_what_only_holds_layers_is_refused(tap):
+    net = ToyNet()
+    net.parts = nn.ModuleList([nn.Identity(), nn.Identity()])
+    message = r"parts is a ModuleList, which is never called; tap .*: 'parts.0', 'parts.1'"
+    with pytest.raises(TapError, match=message):
+        Recorder(net, parse_taps(tap))
+    assert Recorder(net, parse_taps('parts.1'))
+
+
 def test_a_silent_tap_gives_the_hint_for_heads_entered_through_methods():
     class Net(nn.Module):
         def __init__(self):
