@@ -197,7 +197,7 @@ def load_strictly(
     lines = fit.without((*ignore_keys, COUNTER)).lines(10)
     if lines:
         raise ValueError(_mismatch_message(fit, source, lines, who))
-    refuse_not_finite(model.state_dict(), f'{who}: {source}')
+    refuse_not_finite(model.state_dict(), f'{who}: {source}', model)
     return fit.loaded
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmkd.checkpoint.errors import CheckpointError
 
@@ -41,13 +41,19 @@ def _is_meant(tensor: Tensor) -> bool:
     return tensor.numel() == 1 or finite.numel() > 0
 
 
-def refuse_not_finite(state: Any, source: str) -> None:
+def refuse_not_finite(state: Any, source: str, model: nn.Module | None = None) -> None:
     """Stop at weights that no training can go on from.
+
+    Args:
+        model (nn.Module): whose parameters, unlike its buffers, are never meant to be infinite.
 
     Raises:
         CheckpointError: a tensor of ``state`` holds NaN or infinity.
     """
-    bad = not_finite(state)
+    own = model.state_dict(keep_vars=True) if model is not None else {}
+    odd = {key: state[key] for key in not_finite(state, strict=True)}
+    doubtful = not_finite(odd)
+    bad = [key for key in odd if key in doubtful or isinstance(own.get(key), nn.Parameter)]
     if bad:
         raise CheckpointError(
             f'{source} holds NaN or infinity in {some(bad)}: the training that wrote it had '

@@ -37,7 +37,7 @@ def load_some(
         ValueError: nothing fits, or with ``strict`` not all; trained on pixels of another mean.
     """
     state, found = weights_for(model, checkpoint, source)
-    refuse_not_finite(state, source)
+    refuse_not_finite(state, source, model)
     fit = load_weights(model, state)
     missing = [key for key in fit.missing if not key.startswith(OBJECTIVES)]
     fit = replace(fit, missing=missing, total=fit.total - len(fit.missing) + len(missing))

@@ -84,6 +84,8 @@ def one_slip(one: str, other: str) -> bool:
     one, other = one.casefold(), other.casefold()
     if one == other:
         return True
+    if {one, other} == {'type', 'dtype'}:  # many classes take both, AmpOptimWrapper for one
+        return False
     same = len(os.path.commonprefix([one, other]))
     a, b = one[same:], other[same:]
     end = len(os.path.commonprefix([a[::-1], b[::-1]]))

@@ -61,3 +61,20 @@ def test_infinity_that_is_meant():
     )
     assert not_finite(state) == ['diverged', 'mixed', 'spoilt', 'single']
     assert not_finite(state, strict=True) == ['mask', 'lowest', *not_finite(state)]
+
+
+@pytest.mark.parametrize(
+    'load',
+    [
+        lambda path: load_strictly(Net(), path, who='test'),
+        lambda path: Net(dict(type='Pretrained', checkpoint=path)).init_weights(),
+    ],
+    ids=['test', 'Pretrained'],
+)
+def test_a_parameter_is_never_meant_to_be_infinite(load, tmp_path):
+    """A bias of zeros with one infinity looks like a mask, which only a buffer can be."""
+    state = Net().state_dict()
+    state['conv.bias'].zero_()[1] = float('inf')
+    torch.save(dict(state_dict=state), tmp_path / 'weights.pth')
+    with pytest.raises(CheckpointError, match=r'holds NaN or infinity in conv\.bias'):
+        load(str(tmp_path / 'weights.pth'))

@@ -82,3 +82,7 @@ def test_no_key_and_value_is_answered_with_the_usage(text, message, capsys):
     with pytest.raises(SystemExit) as end:
         parser.parse_args(['--cfg-options', 'a=1', text])
     assert end.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_dtype_is_no_slip_of_type():
+    check_overrides(['optim_wrapper.dtype'], copy.deepcopy(CONFIG))
