@@ -6,10 +6,18 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from torch import Tensor
 
-from mmkd.checkpoint import CheckpointError, find_damage, read_checkpoint, refuse_not_finite
+from mmkd.checkpoint import (
+    CheckpointError,
+    find_damage,
+    not_finite,
+    read_checkpoint,
+    refuse_not_finite,
+)
 
 Found = tuple[tuple[int, int], str]
 
@@ -122,3 +130,20 @@ def check_resumable(path: str, checkpoint: Mapping) -> None:
             'weights, with load_from and without --resume.'
         )
     refuse_not_finite(checkpoint['state_dict'], path)
+    refuse_not_finite(_nan_in(checkpoint.get('optimizer')), path)
+
+
+def _nan_in(optimizer: Any) -> dict[str, Tensor]:
+    """Tensors with NaN in the state of an optimiser, by path; infinity is a large number there."""
+    found: dict[str, Tensor] = {}
+    waiting, seen = [('optimizer', optimizer)], set()
+    while waiting:
+        name, value = waiting.pop()
+        if id(value) in seen:  # in a file made by hand a mapping may hold itself
+            continue
+        seen.add(id(value))
+        if isinstance(value, Mapping):
+            waiting += [(f'{name}.{str(key)[:40]}', inner) for key, inner in value.items()]
+        elif not_finite({name: value}, strict=True) and bool(value.float().isnan().any()):
+            found[name] = value
+    return found

@@ -130,3 +130,23 @@ def test_weights_that_are_no_numbers_are_stepped_over(run, value):
     ]
     with pytest.raises(CheckpointError, match=r'NaN or infinity in conv\.weight'):
         check_resumable(path, torch.load(path))
+
+
+@pytest.mark.parametrize('several', [False, True])
+def test_nan_in_the_state_of_an_optimiser_is_stepped_over(run, several):
+    """Its first update would make every weight NaN."""
+    state = dict(state={0: dict(step=torch.tensor(3.0), exp_avg=torch.full((2, 2), float('nan')))})
+    write(run, 'epoch_3.pth', 6, optimizer=dict(student=state) if several else state)
+    path, problems = newest_checkpoint(str(run))
+    assert path == str(run / 'epoch_2.pth')
+    assert 'NaN or infinity in optimizer.' in problems[0] and 'exp_avg' in problems[0]
+    state['state'][0]['exp_avg'] = torch.full((2, 2), float('inf'))  # as of large gradients
+    write(run, 'epoch_3.pth', 6, optimizer=state)
+    assert newest_checkpoint(str(run)) == (str(run / 'epoch_3.pth'), [])
+
+
+def test_an_optimiser_that_holds_itself_does_not_go_round(run):
+    state = dict(state={})
+    state['state'][0] = state
+    write(run, 'epoch_3.pth', 6, optimizer=state)
+    assert newest_checkpoint(str(run))[0] == str(run / 'epoch_3.pth')
