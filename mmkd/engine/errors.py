@@ -59,6 +59,9 @@ def plain_errors() -> Iterator[None]:
     except Exception as error:
         if os.environ.get('MMKD_TRACEBACK'):
             raise
+        interrupt = stop_behind(error)
+        if interrupt is not None:
+            raise SystemExit(_say_stopped(interrupt)) from None
         if _speaks_for_all():
             print(f'\nerror: {describe(error)}', file=sys.stderr)
         else:
@@ -135,6 +138,20 @@ def _speaks_for_all() -> bool:
     except OSError:
         pass
     return True
+
+
+def stop_behind(error: BaseException | None) -> KeyboardInterrupt | None:
+    """The Ctrl-C or SIGTERM that other code has answered with an error of its own.
+
+    mmengine does so where it lays out the config, a second for each checkpoint.
+    """
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        if isinstance(error, KeyboardInterrupt):
+            return error
+        seen.append(error)
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def last_saved(work_dir: str) -> tuple[str, int] | None:

@@ -17,7 +17,7 @@ from mmkd.checkpoint import trust_checkpoints
 from mmkd.config import default_work_dir, distils, load_config, type_name, wrap_stock
 from mmkd.datasets.guard import check_evaluator, check_paths
 from mmkd.engine.data_guard import DataGuardHook
-from mmkd.engine.errors import Stopped, keep_tracebacks_in, last_saved, way_on
+from mmkd.engine.errors import Stopped, keep_tracebacks_in, last_saved, stop_behind, way_on
 from mmkd.engine.overrides import OverrideAction, check_overrides
 from mmkd.engine.preflight import PreflightHook
 from mmkd.engine.runner import Runner
@@ -92,7 +92,10 @@ def train(config: Config, **options: Any) -> StockRunner:
     before = last_saved(runner.work_dir)
     try:
         runner.train()
-    except KeyboardInterrupt as stop:
+    except (KeyboardInterrupt, Exception) as error:
+        stop = stop_behind(error)
+        if stop is None:
+            raise
         way = way_on(runner.work_dir, sys.argv, before)
         raise Stopped(way, getattr(stop, 'status', 130)) from None
     return runner

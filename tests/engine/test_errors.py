@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, HOOKS
+from yapf.yapflib import yapf_api
 
 import mmkd
 from mmkd.config import load_config
@@ -185,6 +187,16 @@ def test_ctrl_c_and_sigterm_end_in_a_line(capsys):
         os.kill(os.getpid(), signal.SIGTERM)
     assert info.value.code == 143 and 'SIGTERM' in capsys.readouterr().err
     assert end(Stopped('Go on like this.'), capsys) == (130, '\nGo on like this.\n')
+
+
+def test_ctrl_c_that_became_another_error(capsys, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(yapf_api, 'FormatCode', interrupted)
+    with pytest.raises(SystemExit) as info, plain_errors():
+        _ = Config(dict(a=1)).pretty_text  # mmengine: SyntaxError
+    assert info.value.code == 130 and capsys.readouterr().err == '\nStopped.\n'
 
 
 RESUMING = [
