@@ -86,6 +86,8 @@ def feature_tap(model: nn.Module) -> str:
     if isinstance(getattr(head, 'conv_seg', None), nn.Module):
         dropped = isinstance(getattr(head, 'dropout', None), nn.Module)
         part = 'dropout' if dropped else 'conv_seg'
+        if dropped and any(name.endswith('_conv_seg') for name, _ in head.named_children()):
+            part = 'cls_seg()'  # DANet: its three classifiers share the dropout
         return f'{path}.{part}@in[0]{_first_call(model)}'
     if hasattr(head, 'pixel_decoder'):
         return f'{path}.pixel_decoder[0]'

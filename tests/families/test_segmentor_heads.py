@@ -11,6 +11,7 @@ from mmkd.config import load_config
 from mmkd.distiller import Distiller
 from mmkd.families import segmentor
 from mmkd.registry import MODELS
+from mmkd.tap import Recorder, Tap
 from mmkd.teacher import Teacher, build_model
 from mmkd.testing import segmentation_batch, shrink, tiny_pspnet
 
@@ -119,3 +120,21 @@ def test_unequal_strides_are_told_at_build_and_resize_helps(name):
     with pytest.raises(ValueError, match="stride .* set resize='student'"):
         losses(name, teacher, ('AT',))
     assert losses(name, teacher, ('AT', 'SKDPair'), resize='student')['kd.AT.loss'] > 0
+
+
+def test_a_dropout_shared_by_three_classifiers():
+    """DANet judges pixels by the sum of two maps, each of which has a classifier of its own."""
+    config = tiny_pspnet(4)
+    del config['decode_head']['pool_scales']
+    config['decode_head'].update(type='DAHead', pam_channels=4)
+    model = build_model(config).train()
+    tap = Tap.parse(segmentor.feature_tap(model))
+    seen = []
+    model.decode_head.conv_seg.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    model.decode_head.dropout = nn.Identity()
+    recorder = Recorder(model, [tap])
+    inputs, samples = segmentation_batch(2, (64, 64))
+    for mode in ('loss', 'tensor'):
+        with recorder.record(inputs) as side:
+            model(inputs, samples, mode=mode)
+        assert [torch.equal(a, b) for a, b in zip(side[tap], [seen.pop()], strict=True)] == [True]
