@@ -120,7 +120,7 @@ class Cursor:
             fresh=self.fresh if self.consumed else self._starts_workers(),
             start=self.start,
             born=self.born,
-            length=len(self.loader),
+            length=length_of(self.loader),
             num_workers=self.loader.num_workers,
             workers=dict(self.workers),
         )
@@ -167,6 +167,14 @@ class Cursor:
             'interruption: the same images follow, but with other random augmentation.'
         )
         return {}
+
+
+def length_of(loader: DataLoader) -> int | None:
+    """Batches of one pass; None where the sampler does not say, as an endless one need not."""
+    try:
+        return len(loader)
+    except TypeError:
+        return None
 
 
 def _generator(state: bytes | None) -> torch.Generator:

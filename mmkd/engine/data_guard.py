@@ -13,6 +13,7 @@ from mmengine.runner import EpochBasedTrainLoop
 from torch.utils.data import DataLoader
 
 from mmkd.datasets.guard import Audit, DataError, check_objects, leaves, protect
+from mmkd.engine.cursor import length_of
 from mmkd.registry import HOOKS
 
 
@@ -76,6 +77,8 @@ def check_batches(name: str, loader: Any, ends: bool) -> None:
             "the data. Set sampler=dict(type='DefaultSampler', …), or train by iterations "
             "(train_cfg=dict(type='IterBasedTrainLoop', …))"
         )
+    if length_of(loader) is None:
+        return
     images = len(loader.sampler)
     if not images:
         raise ValueError(f'{name}: the dataset has no image; is it repeated 0 times?')

@@ -9,7 +9,7 @@ from mmengine.logging import print_log
 from mmengine.runner import loops as mm
 from torch import nn
 
-from mmkd.engine.cursor import Cursor
+from mmkd.engine.cursor import Cursor, length_of
 from mmkd.engine.generators import warn
 from mmkd.engine.random_state import restore
 from mmkd.registry import LOOPS
@@ -112,8 +112,8 @@ class _EndlessIterator(mm._InfiniteDataloaderIterator):
 
     def place(self, iteration: int) -> dict:
         """Guess where a run without a recorded place stood after ``iteration`` batches."""
-        endless = self._resolve_sampler() is not None
-        epoch, consumed = (0, iteration) if endless else divmod(iteration, len(self._dataloader))
+        length = None if self._resolve_sampler() is not None else length_of(self._dataloader)
+        epoch, consumed = divmod(iteration, length) if length else (0, iteration)
         return dict(self.cursor.state_dict(), epoch=epoch, consumed=consumed, start=None)
 
 

@@ -11,17 +11,19 @@ from mmengine.hooks import CheckpointHook as MMCheckpointHook
 from mmengine.model import MMDistributedDataParallel
 from mmengine.runner import EpochBasedTrainLoop as MMEpochBasedTrainLoop
 from mmengine.runner import runner as mm_runner
-from runner_toys import Net, log_of, make
+from runner_toys import Data, Net, log_of, make
 from torch import multiprocessing, nn
+from torch.utils.data import Sampler
 
 from mmkd.checkpoint import CheckpointError
 from mmkd.checkpoint.newest import newest_checkpoint
 from mmkd.checkpoint.weights import weights_in
 from mmkd.engine.checkpoint_hook import CheckpointHook
+from mmkd.engine.data_guard import check_batches
 from mmkd.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmkd.engine.random_state import RandomStateHook
 from mmkd.engine.runner import Runner
-from mmkd.registry import RUNNERS
+from mmkd.registry import DATA_SAMPLERS, RUNNERS
 
 
 @pytest.fixture(autouse=True)
@@ -266,3 +268,25 @@ def test_other_launchers_need_gpus(tmp_path, monkeypatch):
     monkeypatch.setattr('mmkd.engine.runner._on_cpu', lambda: True)
     with pytest.raises(ValueError, match='torchrun'):
         make(tmp_path, launcher='slurm')
+
+
+@DATA_SAMPLERS.register_module()
+class Unending(Sampler):
+    """Says nothing of its length, as torch allows."""
+
+    def __init__(self, dataset, seed=None):
+        self.size = len(dataset)
+
+    def __iter__(self):
+        while True:
+            yield from range(self.size)
+
+
+def test_a_sampler_need_not_have_a_length(tmp_path):
+    loader = dict(dataset=Data(), batch_size=2, sampler=dict(type='mmkd.Unending'))
+    changes = dict(train_dataloader=loader, save=dict(by_epoch=False, interval=2))
+    make(tmp_path, train_cfg=dict(by_epoch=False, max_iters=2), **changes).train()
+    runner = make(tmp_path, train_cfg=dict(by_epoch=False, max_iters=4), resume=True, **changes)
+    check_batches('train_dataloader', runner.build_dataloader(loader), ends=False)
+    runner.train()
+    assert (tmp_path / 'iter_4.pth').is_file()
