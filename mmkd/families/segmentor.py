@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 
 import torch
@@ -86,8 +87,8 @@ def feature_tap(model: nn.Module) -> str:
     if isinstance(getattr(head, 'conv_seg', None), nn.Module):
         dropped = isinstance(getattr(head, 'dropout', None), nn.Module)
         part = 'dropout' if dropped else 'conv_seg'
-        if dropped and any(name.endswith('_conv_seg') for name, _ in head.named_children()):
-            part = 'cls_seg()'  # DANet: its three classifiers share the dropout
+        if dropped and _drops_more(head):
+            part = 'cls_seg()'
         return f'{path}.{part}@in[0]{_first_call(model)}'
     if hasattr(head, 'pixel_decoder'):
         return f'{path}.pixel_decoder[0]'
@@ -95,6 +96,14 @@ def feature_tap(model: nn.Module) -> str:
         # In training earlier layers are asked, too.
         return f'{path}.side_adapter_network.mask_decoder.pix_mlp[-1]'
     return 'backbone[-1]'
+
+
+def _drops_more(head: nn.Module) -> bool:
+    """Whether a head uses its dropout for more than the input of ``conv_seg``: DANet's three
+    classifiers share it, ANN also has it behind its fusion."""
+    own = [kind for kind in type(head).__mro__ if kind.__name__ != 'BaseDecodeHead']
+    functions = [f for kind in own for f in vars(kind).values() if inspect.isfunction(f)]
+    return hasattr(head, 'cls_seg') and any('dropout' in f.__code__.co_names for f in functions)
 
 
 def encoder_tap(model: nn.Module) -> str:

@@ -122,18 +122,26 @@ def test_unequal_strides_are_told_at_build_and_resize_helps(name):
     assert losses(name, teacher, ('AT', 'SKDPair'), resize='student')['kd.AT.loss'] > 0
 
 
-def test_a_dropout_shared_by_three_classifiers():
-    """DANet judges pixels by the sum of two maps, each of which has a classifier of its own."""
+@pytest.mark.parametrize(
+    'head',
+    [
+        dict(type='DAHead', pam_channels=4),
+        dict(type='ANNHead', in_channels=[16, 32], in_index=[2, 3], project_channels=4),
+    ],
+    ids=lambda head: head['type'],
+)
+def test_a_dropout_with_other_uses(head):
+    """DANet's three classifiers share it; ANN also has it behind its fusion."""
     config = tiny_pspnet(4)
     del config['decode_head']['pool_scales']
-    config['decode_head'].update(type='DAHead', pam_channels=4)
+    config['decode_head'].update(head)
     model = build_model(config).train()
     tap = Tap.parse(segmentor.feature_tap(model))
     seen = []
     model.decode_head.conv_seg.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    model.decode_head.dropout = nn.Identity()
     recorder = Recorder(model, [tap])
     inputs, samples = segmentation_batch(2, (64, 64))
+    model.decode_head.dropout.p = 0.0
     for mode in ('loss', 'tensor'):
         with recorder.record(inputs) as side:
             model(inputs, samples, mode=mode)
