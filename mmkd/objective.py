@@ -187,6 +187,8 @@ class PairObjective(Objective):
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
         if student is None or teacher is None:
             student, teacher = self._typed_levels()
+        else:
+            self._check_widths(student, teacher)
         name = type(self).__name__
         options = options_of(type(self))
         pairs = pair_levels(
@@ -197,6 +199,18 @@ class PairObjective(Objective):
             adapter = build_adapter(self.adapt, student[i], teacher[j], name)
             if adapter is not None:
                 self.adapters[f'{k}'] = adapter
+
+    def _check_widths(self, student: list[Level], teacher: list[Level]) -> None:
+        """Typed widths are for taps that cannot be probed; where they can, the two must agree."""
+        sides = (('in_channels', student), ('out_channels', teacher))
+        for width, (option, levels) in zip(self.widths, sides, strict=True):
+            found = [level.channels for level in levels]
+            if width is not None and width not in found:
+                raise ValueError(
+                    f'{type(self).__name__}: {option}={width}, but the tap shows '
+                    f'{", ".join(map(str, found))} channels. Leave {option} out: widths of taps '
+                    'that can be probed are known.'
+                )
 
     def _typed_levels(self) -> tuple[list[Level], list[Level]]:
         if None in self.widths:

@@ -7,6 +7,7 @@ import torch
 from mmengine.config import Config
 
 from mmkd.config import default_work_dir
+from mmkd.engine import launch
 from mmkd.engine.launch import (
     add_common,
     add_teacher,
@@ -115,3 +116,19 @@ def test_every_tool_reads_a_stock_config_with_a_teacher():
     taught = read_config(parser.parse_args([path, *options]))
     assert taught.model.type == 'mmkd.Distiller'
     assert taught.model.objectives == dict(cwd=dict(type='mmkd.CWD'))
+
+
+@pytest.mark.parametrize(
+    ('model', 'complaint'),
+    [
+        (None, 'has no model, found None'),
+        ('x', "has no model, found 'x'"),
+        (dict(type='mmkd.Distiller', student=None), 'has no student, found None'),
+    ],
+)
+def test_a_config_without_a_model(tmp_path, model, complaint):
+    config = Config(dict(model=model))
+    with pytest.raises(ValueError, match=complaint):
+        prepare(config, str(tmp_path))
+    with pytest.raises(ValueError, match=complaint):
+        launch.tester(config, 'x.pth', str(tmp_path))

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from mmkd.levels import Level
 from mmkd.objective import Objective, PairObjective, crop_padding
 from mmkd.tap import TapError
 from mmkd.testing import ToyNet, make_trace, ready
@@ -164,3 +165,12 @@ def test_a_trace_without_networks():
     assert trace.inputs.shape == (3, 3, 32, 48) and len(trace.samples) == 3
     assert trace.progress == 0.25 and trace.teacher is None
     assert isinstance(ToyNet(), nn.Module)
+
+
+def test_typed_widths_must_agree_with_what_the_probe_saw():
+    levels = [Level((8, 4, 4), 8, 'x')], [Level((16, 4, 4), 8, 'y')]
+    with pytest.raises(ValueError, match='in_channels=5, but the tap shows 8 channels'):
+        PairObjective('x', in_channels=5, out_channels=16).setup(*levels)
+    with pytest.raises(ValueError, match='out_channels=7, but the tap shows 16 channels'):
+        PairObjective('x', out_channels=7).setup(*levels)
+    PairObjective('x', in_channels=8, out_channels=16).setup(*levels)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import os.path as osp
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -37,6 +37,7 @@ def prepare(config: Config, work_dir: str | None = None, amp: bool = False) -> C
             'the checkpoint to start or resume from has an empty name: was a variable of the shell '
             'not set? Name a file, or leave out load_from and what follows --resume.'
         )
+    check_model(config)
     config.work_dir = work_dir or config.get('work_dir') or default_work_dir(config.filename)
     keep_tracebacks_in(config.work_dir)
     present = {type_name(hook).casefold() for hook in config.get('custom_hooks') or []}
@@ -47,6 +48,21 @@ def prepare(config: Config, work_dir: str | None = None, amp: bool = False) -> C
         enable_amp(config)
     check_data(config, 'train', 'val')
     return config
+
+
+def check_model(config: Config) -> None:
+    """Stop at a config that has no model, or a Distiller without a student; raises ValueError."""
+    model = config.get('model')
+    if not isinstance(model, Mapping):
+        raise ValueError(
+            f'{config.filename} has no model, found {model!r}. Name a recipe that has one in '
+            '_base_, or write model=dict(type=…).'
+        )
+    if distils(model) and not model.get('student'):
+        raise ValueError(
+            f'{config.filename}: the Distiller has no student, found {model.get("student")!r}. '
+            'Write student=_base_.model.'
+        )
 
 
 def check_data(config: Config, *splits: str) -> None:
@@ -110,6 +126,7 @@ def tester(
         FileNotFoundError: checkpoint or dataset path does not exist.
         ValueError: the checkpoint does not fit the student.
     """
+    check_model(config)
     if distils(config.model):
         config.model = config.model.student
     config.work_dir = work_dir or config.get('work_dir') or default_work_dir(config.filename)
