@@ -60,6 +60,8 @@ class Objective(nn.Module):
     optimizer: Mapping[str, Any] | None = None
     #: buffers that only a resumed run needs: left out of checkpoints without an optimiser
     resume_only: ClassVar[tuple[str, ...]] = ()
+    #: attributes with tensors of one step for the next; None again once ``state_dict()`` was called
+    transient: ClassVar[tuple[str, ...]] = ()
     #: under DDP, averaged gradients of k ranks equal those of one process with the whole batch
     rank_invariant: ClassVar[bool] = False
     #: works where the teacher sees larger images than the student, see mmkd.scales

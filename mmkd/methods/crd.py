@@ -81,6 +81,7 @@ class CRD(Objective):
     zero_at_equality = False
     own_losses = ('loss_teacher',)
     rank_invariant = True
+    transient = ('newest',)
     resume_only = ('memory', 'classes', 'log_z')
     families = ('classifier',)
 

@@ -74,6 +74,8 @@ def test_every_leaf_is_a_known_parameter_and_every_parameter_a_leaf(it):
     own = {id(p): n for n, p in it.objective.named_parameters() if p.requires_grad}
     assert found <= students | set(own), 'a tensor that no optimiser will ever update'
     assert not [n for i, n in own.items() if i not in found], 'unused: DDP would wait for it'
+    it.objective.state_dict()
+    assert all(getattr(it.objective, name) is None for name in it.objective.transient)
     stray = [k for m in it.objective.modules() for k, v in vars(m).items() if _holds_tensors(v)]
     assert not stray, 'state must be a parameter, a buffer or a child'
 

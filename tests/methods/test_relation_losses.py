@@ -592,7 +592,10 @@ def test_default_taps():
         (lambda: IRG(vertex=0, edge=0, transform=0), 'nothing is left to teach'),
         (lambda: IRG(reduction='max'), 'reduction must be one of'),
         (lambda: IRG(edge_layers=0), 'edge_layers must be'),
-        (lambda: IRG('x').bind(nn.Module(), nn.Module()), 'vertex=0 compares layers'),
+        (
+            lambda: IRG('x').bind(nn.Module(), nn.Module()),
+            'vertex term compares the logits of classifiers',
+        ),
         (lambda: GKD(power=0), 'power must be a whole number'),
         (lambda: GKD(neighbors=0), 'neighbors must be a whole number'),
         (lambda: CCKD(kernel='cubic'), 'kernel must be one of'),
