@@ -82,6 +82,9 @@ def check_coders(
         per_class (bool): also alike in having one box a class or one for all.
         way (str): see :func:`check_same`.
     """
+    for side, head in (('student', student), ('teacher', teacher)):
+        if not getattr(head, 'with_reg', True):  # Grid R-CNN finds boxes by other means
+            raise Misfit(f"{owner} compares box codes, but the {side}'s box head gives none.")
     coders = [_coder(head) for head in (student, teacher)]
     check_same(owner, 'box coders', *coders, way)
     for name in ('reg_class_agnostic',) * per_class + ('reg_decoded_bbox', 'norm_on_bbox'):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import signature
 from typing import Any
 
 import torch
@@ -73,6 +74,13 @@ def check_box_heads(owner: str, student: nn.Module, teacher: nn.Module, softmax:
             f'{both(student, teacher)}.'
         )
     heads = [box_head(model) for model in (student, teacher)]
+    for side, head in zip(('student', 'teacher'), heads, strict=True):
+        needed = [p for p in signature(head.forward).parameters.values() if p.default is p.empty]
+        if len(needed) > 1:  # Sparse R-CNN's also takes a query of each box
+            raise Misfit(
+                f"{owner} lets box heads judge the features of RoIs, but the {side}'s "
+                f'{type(head).__name__} takes {needed[1].name} beside them.'
+            )
     if softmax and any(map(uses_sigmoid, heads)):
         kinds = ['sigmoid' if uses_sigmoid(head) else 'softmax' for head in heads]
         raise Misfit(

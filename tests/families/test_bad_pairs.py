@@ -111,3 +111,17 @@ def test_heads_that_are_not_known(name, toy, side):
     message = refusal(name, *models)
     assert re.search(r'\bwith OwnHead\b', message), message
     assert [n for n in names() if n != name and re.search(rf'\b{n}\b', message)]
+
+
+def test_a_box_head_without_boxes_or_with_queries_of_its_own(monkeypatch):
+    """Grid R-CNN's box head gives classes alone, Sparse R-CNN's takes a query of each box."""
+    student, teacher = detector('frcnn'), Teacher(detector('frcnn', 1), 'random')
+    monkeypatch.setattr(student.roi_head.bbox_head, 'with_reg', False)
+    for name in ('MimicHead', 'Chen2017'):
+        with pytest.raises(ValueError, match="compares box codes, but the student's box head"):
+            Distiller(student, dict(it=dict(type=f'mmkd.{name}')), teacher)
+    Distiller(student, dict(it=dict(type='mmkd.KD')), teacher)
+    monkeypatch.setattr(student.roi_head.bbox_head, 'forward', lambda features, query: None)
+    for name in ('KD', 'MimicHead'):
+        with pytest.raises(ValueError, match='takes query beside them'):
+            Distiller(student, dict(it=dict(type=f'mmkd.{name}')), teacher)
