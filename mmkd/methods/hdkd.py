@@ -103,20 +103,29 @@ class HDKD(PairObjective):
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
         check_maps('HDKD', student, teacher)
+        if self.level_map is None and student and teacher:  # before levels without a partner
+            self._check_pyramid([level.stride for level in student], teacher)
         super().setup(student, teacher)
-        pairs = [(student[i].stride, teacher[j].channels) for i, j in self.pairs] if student else []
-        strides, widths = [s or 0 for s, _ in pairs], sorted({c for _, c in pairs})
-        if len(widths) != 1 or 0 in strides or widths[0] < self.m:
-            raise ValueError(
-                f"HDKD needs a teacher's pyramid of one width, at least {self.m} (groups), and "
-                f"known strides, found widths {widths} and strides {strides}. Tap the 'neck'."
-            )
+        strides = [student[i].stride for i, _ in self.pairs] if student else []
+        widths = self._check_pyramid(
+            strides, [teacher[j] for _, j in self.pairs] if teacher else []
+        )
         c, k = widths[0], self.k
         self.partition = Partition(c, strides, k, self.m, self.refresh, self.seed)
         self.omega = nn.Parameter(torch.ones(k, self.m))
         hidden = max(c // 4, 1)
         self.fusion = _network(c, hidden, c, bias=False)
         self.gate = _network(k * c, hidden, k, bias=True)
+
+    def _check_pyramid(self, strides: list[int | None], teacher: list[Level]) -> list[int]:
+        """The one width of the teacher's levels; ValueError where there are several."""
+        widths = sorted({level.channels for level in teacher})
+        if len(widths) != 1 or None in strides or widths[0] < self.m:
+            raise ValueError(
+                f"HDKD needs a teacher's pyramid of one width, at least {self.m} (groups), and "
+                f"known strides, found widths {widths} and strides {strides}. Tap the 'neck'."
+            )
+        return widths
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         pairs = [standardised(*p) if self.norm_teacher else p for p in self.tensor_pairs(trace)]
