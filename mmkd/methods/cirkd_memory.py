@@ -123,6 +123,13 @@ class CIRKDMemory(Objective):
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
         if not student or not teacher or len(student) != 1 or len(teacher) != 1:
             raise ValueError('CIRKDMemory compares one map of each network; name one tap of each.')
+        strides = [levels[0].stride for levels in (student, teacher)]
+        if None not in strides and strides[0] != strides[1]:
+            raise ValueError(
+                f'CIRKDMemory compares maps cell by cell, but the stride of the student is '
+                f"{strides[0]} and the teacher's {strides[1]}; use models of equal stride, or name "
+                'taps of one.'
+            )
         wide = teacher[0].channels
         self.projection = nn.Sequential(
             nn.Conv2d(student[0].channels, wide, 1, bias=False),

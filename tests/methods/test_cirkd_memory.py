@@ -8,6 +8,7 @@ from segmentation_toys import ToySegmentor, make_step, prepare, probe_tensors
 
 from mmkd.adapters.queue import Queue
 from mmkd.functional.relations import smooth_unit
+from mmkd.levels import Level
 from mmkd.methods import cirkd_memory
 from mmkd.methods.cirkd_memory import CIRKDMemory, memory_kl
 
@@ -176,3 +177,10 @@ def test_sizes_and_what_is_saved():
 def test_options_out_of_range(options, message):
     with pytest.raises(ValueError, match=message):
         CIRKDMemory(**options)
+
+
+def test_unequal_strides_are_refused_at_build():
+    levels = [Level((8, 16, 16), 16, 'x')], [Level((8, 32, 32), 8, 'y')]
+    objective = CIRKDMemory()
+    with pytest.raises(ValueError, match=r"stride of the student is 16 and the teacher's 8"):
+        objective.setup(*levels)
