@@ -189,8 +189,6 @@ class PairObjective(Objective):
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
         if student is None or teacher is None:
             student, teacher = self._typed_levels()
-        else:
-            self._check_widths(student, teacher)
         name = type(self).__name__
         options = options_of(type(self))
         pairs = pair_levels(
@@ -202,12 +200,12 @@ class PairObjective(Objective):
             if adapter is not None:
                 self.adapters[f'{k}'] = adapter
 
-    def _check_widths(self, student: list[Level], teacher: list[Level]) -> None:
-        """Typed widths are for taps that cannot be probed; where they can, the two must agree."""
+    def check_widths(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
+        """Typed widths are for taps that cannot be probed; where they can, both must agree."""
         sides = (('in_channels', student), ('out_channels', teacher))
         for width, (option, levels) in zip(self.widths, sides, strict=True):
-            found = [level.channels for level in levels]
-            if width is not None and width not in found:
+            found = [level.channels for level in levels or []]
+            if width is not None and found and width not in found:
                 raise ValueError(
                     f'{type(self).__name__}: {option}={width}, but the tap shows '
                     f'{", ".join(map(str, found))} channels. Leave {option} out: widths of taps '

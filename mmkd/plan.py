@@ -18,7 +18,7 @@ from mmkd.families.alternatives import offered
 from mmkd.first_step import first_step_differs
 from mmkd.levels import Level
 from mmkd.names import did_you_mean, find_name
-from mmkd.objective import Objective
+from mmkd.objective import Objective, PairObjective
 from mmkd.pixels import Pixels
 from mmkd.places import check_places
 from mmkd.probe import BODY, Found, Probes, Request, untouched_random_state
@@ -119,6 +119,8 @@ class Plan:
             self.seen[f'{name}.student'], self.seen[f'{name}.teacher'] = levels
             with self._advising(objective):
                 check_places(objective, student, teacher)
+                if isinstance(objective, PairObjective):
+                    objective.check_widths(*levels)
                 objective.setup(levels[0] or None, levels[1] or None)
             if objective.optimizer:
                 own_optimizer(objective)  # complains now, not when training starts

@@ -170,7 +170,8 @@ def test_a_trace_without_networks():
 def test_typed_widths_must_agree_with_what_the_probe_saw():
     levels = [Level((8, 4, 4), 8, 'x')], [Level((16, 4, 4), 8, 'y')]
     with pytest.raises(ValueError, match='in_channels=5, but the tap shows 8 channels'):
-        PairObjective('x', in_channels=5, out_channels=16).setup(*levels)
+        PairObjective('x', in_channels=5, out_channels=16).check_widths(*levels)
     with pytest.raises(ValueError, match='out_channels=7, but the tap shows 16 channels'):
-        PairObjective('x', out_channels=7).setup(*levels)
-    PairObjective('x', in_channels=8, out_channels=16).setup(*levels)
+        PairObjective('x', out_channels=7).check_widths(*levels)
+    PairObjective('x', in_channels=8, out_channels=16).check_widths(*levels)
+    PairObjective('x', in_channels=5, out_channels=5).check_widths(None, None)
