@@ -165,7 +165,6 @@ def test_a_wrong_index_says_how_many_there_are():
     [
         (dict(in_channels=4, out_channels=4), r"gave 2 maps in the first step.*'neck\[0\]'"),
         (dict(student='neck[0]', in_channels=7, out_channels=4), 'set in_channels=4'),
-        (dict(student='neck[0]', in_channels=4, out_channels=9), 'set out_channels=4'),
     ],
 )
 def test_typed_widths_never_pair_fewer_levels_than_a_step_delivers(options, message):
@@ -174,6 +173,12 @@ def test_typed_widths_never_pair_fewer_levels_than_a_step_delivers(options, mess
     student.mended = True
     with pytest.raises(ValueError, match=message):
         step(found)
+
+
+def test_a_typed_width_that_the_probe_refutes_is_refused_at_build():
+    options = dict(student='neck[0]', in_channels=4, out_channels=9)
+    with pytest.raises(ValueError, match='out_channels=9, but the tap shows 4 channels'):
+        distil(Broken(), ToyNet(), **options)
 
 
 def test_maps_without_channels_that_were_not_probed_are_counted_too():
