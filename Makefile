@@ -21,13 +21,17 @@ WORKERS ?= 2
 # Where mmcv's operators had to be compiled without CUDA, the GPU stays hidden.
 RUN := [ ! -e $(DONE)/cpu-only ] || export CUDA_VISIBLE_DEVICES=; $(BIN)/python
 
-.PHONY: help setup demo test lint format environment clean distclean FORCE
+# The site's tools have an environment of their own: they need neither torch nor OpenMMLab.
+DOCS := $(VENV)/docs
+
+.PHONY: help setup demo test lint format docs environment clean distclean FORCE
 
 help:
 	@echo 'make demo         train a teacher, a student and a distilled student on synthetic scenes'
 	@echo 'make test         run the tests              (ARGS="-k fgfi" passes arguments on; WORKERS=0: one process)'
 	@echo 'make lint         format, style, types, spelling: look, change nothing'
 	@echo 'make format       repair format and imports'
+	@echo 'make docs         the pages as a site with search, build/site/index.html'
 	@echo 'make setup        only the set-up, which all of the above do when needed'
 	@echo 'make environment  print the versions found, and whether they fit'
 	@echo 'make clean        remove build results and caches; make distclean: $(VENV) too'
@@ -50,6 +54,15 @@ lint: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(DOCS)/.installed
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict $(ARGS)
+	@echo 'open build/site/index.html'
+
+$(DOCS)/.installed: requirements/docs.txt
+	@$(PYTHON) -m venv $(DOCS)
+	@$(DOCS)/bin/python -m pip --disable-pip-version-check install --quiet -r requirements/docs.txt
+	@touch $@
 
 environment: setup
 	@$(RUN) -m mmkd.environment

@@ -47,24 +47,49 @@ def _works(m: Method, family: str) -> str:
     return ', '.join(m.only.get(family, ['yes'] * (family in m.families)))
 
 
-def short_table(methods: list[Method], prefix: str) -> str:
-    """The list of methods in the README: for detectors, of the rest for segmentors, of the rest."""
-    left, parts = list(methods), []
+def by_task(methods: list[Method]) -> dict[str, list[Method]]:
+    """Those for detectors, of the rest those for segmentors, and of the rest."""
+    left, groups = list(methods), {}
     for title, kinds in (
         ('Detectors', set(detectors())),
         ('Segmentors', {'segmentor'}),
         ('Classifiers', {'classifier'}),
     ):
-        own = [m for m in left if kinds & set(m.families)]
-        left = [m for m in left if m not in own]
-        parts += [f'**{title}**', _rows(own, prefix)] if own else []
+        groups[title] = [m for m in left if kinds & set(m.families)]
+        left = [m for m in left if m not in groups[title]]
+    return {title: own for title, own in groups.items() if own}
+
+
+def name_list(methods: list[Method]) -> str:
+    """The names in the README, folded."""
+    lines = [f'<details>\n<summary>All {len(methods)} methods by name</summary>']
+    for title, own in by_task(methods).items():
+        names = ', '.join(f'[{m.name}](docs/methods/{m.page}.md)' for m in own)
+        lines.append(f'- **{title}**: {names}')
+    return '\n\n'.join([lines[0], '\n'.join(lines[1:]), '</details>'])
+
+
+def navigation(methods: list[Method]) -> str:
+    """The methods' entries in the navigation of the site."""
+    lines = []
+    for title, own in by_task(methods).items():
+        pages = dict.fromkeys(m.page for m in own)
+        entries = {page: ', '.join(m.name for m in own if m.page == page) for page in pages}
+        lines += [f'      - {title}:']
+        lines += [f'          - {name}: methods/{page}.md' for page, name in entries.items()]
+    return '\n'.join(lines)
+
+
+def short_tables(methods: list[Method]) -> str:
+    """The methods in ``docs/methods.md``, one table a task: paper, mechanism, families."""
+    parts = [f'### {title}\n\n{_rows(own)}' for title, own in by_task(methods).items()]
     return '\n\n'.join(parts)
 
 
-def _rows(methods: list[Method], prefix: str) -> str:
+def _rows(methods: list[Method]) -> str:
     lines = [_row('method', 'paper', 'idea', 'for'), '|---|---|---|---|']
     for m in methods:
-        link = f'[{m.name}]({prefix}methods/{m.page}.md)'
+        link = f'[{m.name}](methods/{m.page}.md)'
         lines.append(_row(link, m.paper, _cell(m.compares.rstrip('.')), _kinds(m)))
     return '\n'.join(lines)
 
@@ -183,13 +208,16 @@ def _use(methods: list[Method]) -> str:
 
 
 def between(text: str, marker: str, content: str) -> str:
-    """``text`` with ``content`` between the two comments named ``marker``.
+    """``text`` with ``content`` between the two comments named ``marker``, of Markdown or YAML.
 
     Raises:
         ValueError: the file does not have both comments.
     """
     pattern = rf'(<!-- {marker}[^>]*-->\n).*?(<!-- /{marker} -->)'
     found, count = re.subn(pattern, lambda m: f'{m[1]}\n{content}\n\n{m[2]}', text, flags=re.DOTALL)
+    if not count:
+        pattern = rf'( *# {marker}:[^\n]*\n).*?( *# /{marker}\n)'
+        found, count = re.subn(pattern, lambda m: f'{m[1]}{content}\n{m[2]}', text, flags=re.DOTALL)
     if not count:
         raise ValueError(f'no <!-- {marker} --> … <!-- /{marker} --> in the file.')
     return found
@@ -201,10 +229,13 @@ def outputs(root: Path = ROOT) -> dict[Path, str]:
     docs = root / 'docs'
     files = {}
     for path, marker, content in (
-        (root / 'README.md', 'methods', short_table(methods, 'docs/')),
-        (docs / 'methods.md', 'methods', full_table(methods)),
+        (root / 'README.md', 'methods', name_list(methods)),
+        (root / 'mkdocs.yml', 'methods', navigation(methods)),
+        (docs / 'methods.md', 'methods', short_tables(methods)),
+        (docs / 'methods.md', 'families', full_table(methods)),
     ):
-        files[path] = between(path.read_text(), marker, content)
+        text = files.get(path) or path.read_text()
+        files[path] = between(text, marker, content)
     files[root / 'configs' / 'README.md'] = recipe_page(recipes)
     for stem in sorted({m.page for m in methods}):
         files[docs / 'methods' / f'{stem}.md'] = page([m for m in methods if m.page == stem], root)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 from messages import ROOT
 
 sys.path.insert(0, str(ROOT / 'docs'))
@@ -128,16 +129,16 @@ def test_indented_lines_after_two_colons_are_a_block(tmp_path):
 
 def test_families_in_tables(tmp_path):
     (method,) = source.read_methods(repository(tmp_path / 'some'))
-    assert '| two-stage, anchor-based dense (GFL, ATSS) |' in generate.short_table([method], '')
+    assert '| two-stage, anchor-based dense (GFL, ATSS) |' in generate.short_tables([method])
     assert '| yes |  | GFL, ATSS |  |' in generate.full_table([method])
     every = dict(families="(*DETECTORS, 'segmentor')", only='{}')
     (method,) = source.read_methods(repository(tmp_path / 'all', **every))
     assert set(method.families) == {*source.detectors(), 'segmentor'}
-    assert '| any detector, segmentor |' in generate.short_table([method], '')
+    assert '| any detector, segmentor |' in generate.short_tables([method])
     most = dict(families='WITH_INSTANCES', only='{}')
     (method,) = source.read_methods(repository(tmp_path / 'most', **most))
     wanted = '| any detector but YOLO, segmentor, classifier |'
-    assert wanted in generate.short_table([method], '')
+    assert wanted in generate.short_tables([method])
 
 
 def test_config_is_read_from_its_syntax_tree(tmp_path):
@@ -183,6 +184,21 @@ def test_samplers_beside_the_objectives_are_none(tmp_path):
     with (root / 'configs' / 'match_a_b.py').open('a') as file:
         file.write("train_dataloader = dict(sampler=dict(type='mmkd.ClassPairSampler'))\n")
     assert source.read_recipes(root)[0].objectives == ('Match',)
+
+
+def test_names_and_navigation_group_methods_by_task(tmp_path):
+    (detector,) = source.read_methods(repository(tmp_path / 'a'))
+    (classifier,) = source.read_methods(repository(tmp_path / 'b', families="('classifier',)"))
+    assert '- **Detectors**: [Match](docs/methods/match.md)\n' in generate.name_list([detector])
+    entries = yaml.safe_load(generate.navigation([detector, classifier]))
+    page = {'Match': 'methods/match.md'}
+    assert entries == [{'Detectors': [page]}, {'Classifiers': [page]}]
+
+
+def test_region_of_yaml_is_replaced():
+    text = 'a: 1\n  # methods: written\n  - old\n  # /methods\nb: 2\n'
+    replaced = generate.between(text, 'methods', '  - new')
+    assert replaced == 'a: 1\n  # methods: written\n  - new\n  # /methods\nb: 2\n'
 
 
 def test_missing_marker_is_named():
