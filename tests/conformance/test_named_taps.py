@@ -8,6 +8,8 @@ from cases import batch, fresh_teacher, method, networks
 from mmkd.distiller import Distiller
 from mmkd.families import FAMILIES, family_of
 from mmkd.methods import names
+from mmkd.teacher import build_model
+from mmkd.testing import tiny_retinanet
 
 MODELS = ('two_stage', 'anchor', 'YOLOV3', 'detr', 'segmentor')
 #: two maps of one stride each; methods of one layer take the second
@@ -51,3 +53,10 @@ def test_needs_names_there(name):
             student, teacher = networks(model)
             with pytest.raises(ValueError, match=r'tap'):
                 Distiller(student, dict(it=method(name)()), fresh_teacher(teacher))
+
+
+@pytest.mark.parametrize('name', ['FitNet', 'NST', 'VID', 'AB', 'OFD', 'ReviewKD', 'FSP', 'KDSVD'])
+def test_other_models_need_taps(name):
+    detectors = [build_model(tiny_retinanet(width=4)) for _ in range(2)]
+    with pytest.raises(ValueError, match=r'name|tap'):
+        method(name)().bind(*detectors)

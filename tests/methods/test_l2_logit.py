@@ -1,11 +1,15 @@
-"""L2Logit: targets on the scale that each logit has over the training set."""
+"""L2Logit: worked numbers, the limit of KD, and targets on the scale of each logit."""
 
 import pytest
 import torch
+from logit_toys import ZS, ZT, images
+from segmentation_toys import ToySegmentor, prepare
 
+from mmkd.families import logits
+from mmkd.functional.logits import soft_kl
 from mmkd.methods import l2_logit
 from mmkd.methods.l2_logit import L2Logit, half_squared_error
-from mmkd.testing import class_labels, make_trace
+from mmkd.testing import class_labels, label_maps, make_trace
 
 
 def step(objective, student, teacher):
@@ -50,3 +54,30 @@ def test_a_rank_without_rows_takes_part_in_the_sums(monkeypatch):
     loss = step(objective, nothing, nothing)
     assert float(loss.detach()) == 0 and loss.requires_grad
     assert len(calls) == 1 and not objective.moments.any()
+
+
+def test_worked_numbers():
+    assert float(half_squared_error(ZS, ZT)) == pytest.approx(1.75)
+    assert float(images(L2Logit())['loss']) == pytest.approx(1.1666667, abs=1e-7)
+    assert float(images(L2Logit(variant='paper'))['loss']) == pytest.approx(1.75)
+    assert float(half_squared_error(ZS + 1, ZT)) != pytest.approx(1.75), 'it is not shift invariant'
+
+
+def test_centred_rows_are_the_limit_of_kd_at_high_temperature():
+    s, t = (z - z.mean(1, keepdim=True) for z in (ZS, ZT))
+    limit = half_squared_error(s, t) / ZS.shape[1]
+    assert float(soft_kl(ZS, ZT, 1e4).mean()) == pytest.approx(float(limit), rel=1e-3)
+
+
+def test_rows_must_be_of_one_size():
+    objective = L2Logit()
+    prepare(objective, ToySegmentor(), ToySegmentor())
+    sides = [{'decode_head.conv_seg': torch.zeros(1, 3, *size)} for size in ((4, 4), (8, 8))]
+    with pytest.raises(ValueError, match='differ in size'):
+        objective(make_trace(*sides, samples=label_maps(torch.zeros(1, 8, 8).long())))
+    assert set(logits.KINDS) == set(L2Logit.families)
+
+
+def test_options_out_of_range():
+    with pytest.raises(ValueError, match='variant must be one of'):
+        L2Logit(variant='huber')
