@@ -5,13 +5,13 @@ with detectors; one pair of processes does them all.
 """
 
 import copy
-from datetime import timedelta
 
 import pytest
 import torch
 from cases import batch, build, method, pairs, rank_gradient, untouched
-from torch import distributed, multiprocessing
+from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
+from two_ranks import of_two_ranks
 
 from mmkd.families import DETECTORS
 
@@ -19,11 +19,8 @@ DETECTING = [(name, family) for name, family in pairs() if family in DETECTORS o
 INVARIANT = [(name, family) for name, family in pairs() if method(name).rank_invariant]
 
 
-def average_gradients(rank: int, folder: str) -> None:
-    """What DDP would have: the mean over ranks. Written by rank 0."""
-    torch.set_num_threads(1)
-    store = f'file://{folder}/store'
-    distributed.init_process_group('gloo', init_method=store, rank=rank, world_size=2)
+def average_gradients(rank: int) -> dict:
+    """What DDP would have: the mean over ranks."""
     result = {}
     for case in INVARIANT:
         try:
@@ -34,48 +31,22 @@ def average_gradients(rank: int, folder: str) -> None:
         distributed.all_gather_object(everyone, gradient)
         failed = [g for g in everyone if isinstance(g, Exception)]
         result[case] = repr(failed[0]) if failed else _mean(*everyone)
-    if rank == 0:
-        torch.save(result, f'{folder}/gradients.pth')
-    distributed.destroy_process_group()
+    return result
 
 
 def _mean(a: dict, b: dict) -> dict:
     return {key: (a[key] + b[key]) / 2 if key in a and key in b else None for key in {**a, **b}}
 
 
-@pytest.fixture(scope='module')
-def of_two(tmp_path_factory):
-    folder = str(tmp_path_factory.mktemp('ranks'))
-    multiprocessing.spawn(average_gradients, (folder,), nprocs=2)
-    return torch.load(f'{folder}/gradients.pth')
-
-
-@pytest.mark.parametrize('case', INVARIANT, ids='-'.join)
-def test_two_ranks_equal_one(case, of_two):
-    found, wanted = of_two[case], rank_gradient(*case, rows=slice(0, 4))
-    assert isinstance(found, dict), found
-    assert found.keys() == wanted.keys()
-    largest = max(float(g.abs().max()) for g in wanted.values())
-    assert largest > 0
-    for key, gradient in wanted.items():
-        assert found[key] is not None, f'{key} has a gradient on one rank only'
-        torch.testing.assert_close(found[key], gradient, rtol=1e-3, atol=1e-4 * largest, msg=key)
-
-
-def train_beside_an_empty_rank(rank: int, folder: str) -> None:
+def train_beside_an_empty_rank(rank: int) -> dict:
     """Two steps of DDP, which would miss a parameter that a rank's loss does not reach."""
-    torch.set_num_threads(1)
-    store = f'file://{folder}/store'
-    options = dict(world_size=2, timeout=timedelta(seconds=60))
-    distributed.init_process_group('gloo', init_method=store, rank=rank, **options)
     result = {}
     for name, family in DETECTING:
         try:
             result[name, family] = _gradients_under_ddp(name, family, empty=rank == 1)
         except Exception as error:
             result[name, family] = repr(error)
-    torch.save(result, f'{folder}/rank{rank}.pth')
-    distributed.destroy_process_group()
+    return result
 
 
 def _gradients_under_ddp(name: str, family: str, empty: bool) -> float:
@@ -91,15 +62,35 @@ def _gradients_under_ddp(name: str, family: str, empty: bool) -> float:
     return sum(float(p.grad.abs().sum()) for p in model.parameters() if p.grad is not None)
 
 
+#: both kinds of tests, for one pair of processes
+KINDS = (average_gradients, train_beside_an_empty_rank)
+
+
+def everything(rank: int) -> list[dict]:
+    return [kind(rank) for kind in KINDS]
+
+
 @pytest.fixture(scope='module')
-def beside_an_empty_rank(tmp_path_factory):
-    folder = str(tmp_path_factory.mktemp('empty'))
-    multiprocessing.spawn(train_beside_an_empty_rank, (folder,), nprocs=2)
-    return [torch.load(f'{folder}/rank{rank}.pth') for rank in range(2)]
+def ranks(tmp_path_factory):
+    """For each kind, what the two ranks found."""
+    found = of_two_ranks(everything, tmp_path_factory.mktemp('ranks'))
+    return dict(zip(KINDS, zip(*found, strict=True), strict=True))
+
+
+@pytest.mark.parametrize('case', INVARIANT, ids='-'.join)
+def test_two_ranks_equal_one(case, ranks):
+    found, wanted = ranks[average_gradients][0][case], rank_gradient(*case, rows=slice(0, 4))
+    assert isinstance(found, dict), found
+    assert found.keys() == wanted.keys()
+    largest = max(float(g.abs().max()) for g in wanted.values())
+    assert largest > 0
+    for key, gradient in wanted.items():
+        assert found[key] is not None, f'{key} has a gradient on one rank only'
+        torch.testing.assert_close(found[key], gradient, rtol=1e-3, atol=1e-4 * largest, msg=key)
 
 
 @pytest.mark.parametrize('case', DETECTING, ids='-'.join)
-def test_a_rank_without_boxes(case, beside_an_empty_rank):
-    first, second = (result[case] for result in beside_an_empty_rank)
+def test_a_rank_without_boxes(case, ranks):
+    first, second = (result[case] for result in ranks[train_beside_an_empty_rank])
     assert isinstance(first, float) and isinstance(second, float), (first, second)
     assert first == pytest.approx(second, rel=1e-5) and first > 0

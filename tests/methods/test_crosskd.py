@@ -7,8 +7,8 @@ import re
 import pytest
 import torch
 from detection_toys import _teacher, detector, samples, step, total
-from torch import distributed, multiprocessing
 from torch.nn import functional as F
+from two_ranks import of_two_ranks
 
 from mmkd.distiller import Distiller
 from mmkd.families import predictions, towers
@@ -305,16 +305,13 @@ def test_views(kind):
     assert float(views[0].maps[1].max()) == pytest.approx(float(class_distance(s, t).sum(1).max()))
 
 
-def average(rank, folder):
-    distributed.init_process_group('gloo', f'file://{folder}/store', rank=rank, world_size=2)
+def averaged(rank):
     own = torch.tensor(1.0 + rank)
-    torch.save((own, over_ranks(own)), f'{folder}/{rank}.pth')
-    distributed.destroy_process_group()
+    return own, over_ranks(own)
 
 
 def test_normalisers_of_two_ranks(tmp_path):
-    multiprocessing.spawn(average, (str(tmp_path),), nprocs=2)
-    found = [torch.load(tmp_path / f'{rank}.pth') for rank in (0, 1)]
+    found = of_two_ranks(averaged, tmp_path)
     assert [x.tolist() for pair in found for x in pair] == [1, 1.5, 2, 1.5]
 
 

@@ -1,0 +1,24 @@
+"""Two gloo processes that share a step, for what has to agree between ranks."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed, multiprocessing
+
+
+def of_two_ranks(function: Callable[[int], Any], folder: Path | str) -> list:
+    """What ``function(rank)`` of a test file's top level returns on ranks 0 and 1."""
+    multiprocessing.spawn(_run, (function, str(folder)), nprocs=2)
+    return [torch.load(f'{folder}/{rank}.pth') for rank in (0, 1)]
+
+
+def _run(rank: int, function: Callable[[int], Any], folder: str) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        'gloo', f'file://{folder}/store', timedelta(seconds=60), rank=rank, world_size=2
+    )
+    torch.save(function(rank), f'{folder}/{rank}.pth')
+    distributed.destroy_process_group()
