@@ -18,7 +18,7 @@ def of_two_ranks(function: Callable[[int], Any], folder: Path | str) -> list:
 def _run(rank: int, function: Callable[[int], Any], folder: str) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group(
-        'gloo', f'file://{folder}/store', timedelta(seconds=60), rank=rank, world_size=2
+        'gloo', f'file://{folder}/store', timedelta(minutes=3), rank=rank, world_size=2
     )
     torch.save(function(rank), f'{folder}/{rank}.pth')
     distributed.destroy_process_group()

@@ -119,3 +119,17 @@ def _teacher(model: nn.Module) -> Teacher:
 def total(losses: dict) -> torch.Tensor:
     """Sum of what the objective gave."""
     return sum(v for k, v in losses.items() if k.startswith('kd.o.loss'))
+
+
+def padded_apart(order: tuple[int, int] = (0, 1)) -> tuple[torch.Tensor, list]:
+    """Pixels and samples as mmdet's preprocessor makes them: each image knows its own padding."""
+    inputs, batch = (
+        torch.randn(2, 3, 96, 128, generator=torch.Generator().manual_seed(0)),
+        samples(),
+    )
+    for image, sample in zip(inputs, batch, strict=True):
+        h, w = sample.img_shape
+        image[:, h:], image[:, :, w:] = 0, 0
+        sample.set_metainfo(dict(pad_shape=(-(-h // 32) * 32, -(-w // 32) * 32)))
+    assert {s.pad_shape for s in batch} == {(96, 128), (96, 96)}
+    return inputs[list(order)], [batch[i] for i in order]

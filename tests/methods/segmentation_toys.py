@@ -1,9 +1,12 @@
 """Probe tensors and tiny segmentors for the tests of segmentation methods."""
 
+from collections.abc import Callable
+
 import torch
 from mmengine.structures import BaseDataElement, PixelData
 from torch import Tensor, nn
 
+from mmkd.engine.benchmark import peak_bytes
 from mmkd.objective import Objective
 from mmkd.probe import levels_at, probe
 from mmkd.tap import Recorder, Trace
@@ -114,3 +117,23 @@ def make_step(
     with torch.no_grad(), Recorder(teacher, objective.teacher_taps).record(inputs) as teacher_side:
         teacher.eval()(inputs)
     return Trace(inputs, samples_of(labels), student_side, teacher_side)
+
+
+def crop_maps(n: int, channels: int) -> list[Tensor]:
+    """Of two networks at stride 8 on crops of 512 x 1024: one matrix of all pairs takes 268 MB."""
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(n, channels, 64, 128, generator=generator) for _ in range(2)]
+
+
+def crop_labels(n: int = 2) -> Tensor:
+    """Labels of these crops, of 150 classes."""
+    return torch.arange(n * 512 * 1024).view(n, 512, 1024) % 150
+
+
+def check_memory(loss: Callable[[Tensor, Tensor], Tensor], n: int, channels: int) -> None:
+    """Loss and backward of these maps need less than 1 GB."""
+    student, teacher = crop_maps(n, channels)
+    student.requires_grad_()
+    peak = peak_bytes(lambda: loss(student, teacher).backward())
+    assert student.grad.any()
+    assert peak < 1e9, f'{peak / 1e6:.0f} MB'

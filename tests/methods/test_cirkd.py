@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from segmentation_toys import ToySegmentor, make_step, prepare, probe_tensors
+from segmentation_toys import ToySegmentor, check_memory, make_step, prepare, probe_tensors
 from torch import nn
 from torch.nn import functional as F
 
@@ -102,3 +102,8 @@ def test_objective():
 def test_bad_input(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_peak_memory_at_crops_of_512_x_1024():
+    """It works in parts of one size, however many there are."""
+    check_memory(lambda s, t: cross_image_relations(s[..., :36], t[..., :36]), 2, 8)

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from segmentation_toys import ToySegmentor, make_step, prepare, probe_tensors
+from segmentation_toys import ToySegmentor, check_memory, make_step, prepare, probe_tensors
 
 from mmkd.adapters.queue import Queue
 from mmkd.functional.relations import smooth_unit
@@ -184,3 +184,14 @@ def test_unequal_strides_are_refused_at_build():
     objective = CIRKDMemory()
     with pytest.raises(ValueError, match=r"stride of the student is 16 and the teacher's 8"):
         objective.setup(*levels)
+
+
+def compare_with_a_bank(student, teacher):
+    bank = smooth_unit(torch.randn(4096, student.shape[1]))
+    pixels = [smooth_unit(x.flatten(2).mT.flatten(0, 1)) for x in (student, teacher)]
+    return memory_kl(*pixels, bank)
+
+
+def test_peak_memory_at_crops_of_512_x_1024():
+    """It works in parts of one size, however many there are."""
+    check_memory(lambda s, t: compare_with_a_bank(s[..., :36], t[..., :36]), 1, 8)

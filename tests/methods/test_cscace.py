@@ -3,11 +3,13 @@
 import pytest
 import torch
 from mmseg.models.losses import CrossEntropyLoss
-from segmentation_toys import ToySegmentor, make_step, prepare, probe_tensors
+from segmentation_toys import ToySegmentor, check_memory, make_step, prepare, probe_tensors
 from torch.nn import functional as F
 
+from mmkd.engine.benchmark import peak_bytes
 from mmkd.functional.mixed_target import mixed_cross_entropy, trust
-from mmkd.methods.cscace import CSCACE, correlation_distance, similarity
+from mmkd.functional.pooling import pool_nodes
+from mmkd.methods.cscace import CSCACE, MOST_SIMILARITIES, correlation_distance, similarity
 
 S, T, Y = probe_tensors()
 KEEP = Y != 255
@@ -132,3 +134,24 @@ def test_what_is_refused(monkeypatch):
         objective(make_step(objective, *models))
     pooled = prepare(CSCACE(pool='avg', pool_size=2), *models)
     pooled(make_step(pooled, *models))
+
+
+def pooled_correlation(student, teacher):
+    pair = [pool_nodes(x, 'avg', 2) for x in (student, teacher)]
+    assert len(student) * pair[0][0, 0].numel() ** 2 <= MOST_SIMILARITIES
+    return correlation_distance(*pair)
+
+
+def test_peak_memory_at_crops_of_512_x_1024():
+    check_memory(pooled_correlation, 2, 32)
+
+
+def test_the_largest_batch_it_takes_needs_less_than_1_gb():
+    """Measured at a 16th of it."""
+    side = int((MOST_SIMILARITIES / 16 / 2) ** 0.25)
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(2, 4, side, side, generator=generator) for _ in range(2))
+    student.requires_grad_()
+    for normalize in ('frobenius', 'row', 'none'):
+        step = lambda n=normalize: correlation_distance(student, teacher, n).backward()  # noqa: E731
+        assert 16 * peak_bytes(step) < 1e9

@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from anchor_toys import LIMIT, anchors, many_boxes
 from mmengine.structures import InstanceData
 from torch import nn
 
 from mmkd.adapters import ConvAdapter
+from mmkd.engine.benchmark import peak_bytes
 from mmkd.families import dense
 from mmkd.functional.boxes import iou_matrix
 from mmkd.functional.masked import masked_distance
@@ -344,3 +346,10 @@ def test_a_model_without_dense_head_and_foreign_strides_are_refused():
         objective(Scene((16,)), [torch.zeros(1, 2, 4, 4)], [torch.zeros(1, 2, 4, 4)], boxes(GT))
     with pytest.raises(ValueError, match="'assigner' needs an assigner that looks at anchors only"):
         FGFI(level_rule='assigner').bind(*[build_model(tiny_fcos())] * 2)
+
+
+@pytest.mark.parametrize('level_rule', ['global', 'per_level'])
+def test_many_boxes_need_no_matrix_of_all_boxes_and_anchors(level_rule):
+    levels = [a.view(-1, 3, 4) for a in anchors([4, 8, 16, 32, 64], [0.5, 1, 2], scales=[8])]
+    found, images = many_boxes(200)
+    assert peak_bytes(lambda: imitation_masks(levels, found, images, 2, 0.5, level_rule)) < LIMIT

@@ -4,7 +4,14 @@ import copy
 
 import pytest
 import torch
-from segmentation_toys import ToySegmentor, make_step, prepare, probe_tensors
+from segmentation_toys import (
+    ToySegmentor,
+    check_memory,
+    crop_labels,
+    make_step,
+    prepare,
+    probe_tensors,
+)
 from torch import nn
 from torch.nn import functional as F
 
@@ -154,3 +161,8 @@ def test_bad_input():
 def test_one_sigmoid_output_has_two_labels():
     student = ToySegmentor(num_classes=2, out_channels=1)
     assert prepare(IFVD(), student, student).classes == 2
+
+
+def test_peak_memory_at_crops_of_512_x_1024():
+    labels = crop_labels()[:, ::8, ::8]
+    check_memory(lambda s, t: intra_class_variation(s, t, labels, 150), 2, 32)

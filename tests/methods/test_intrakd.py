@@ -2,7 +2,14 @@
 
 import pytest
 import torch
-from segmentation_toys import ToySegmentor, make_step, prepare, probe_tensors
+from segmentation_toys import (
+    ToySegmentor,
+    check_memory,
+    crop_labels,
+    make_step,
+    prepare,
+    probe_tensors,
+)
 
 from mmkd.functional.areas import areas_of_interest
 from mmkd.methods.intrakd import (
@@ -140,3 +147,12 @@ def test_a_step_and_a_kernel_that_is_too_large():
 def test_options_out_of_range(options, message):
     with pytest.raises(ValueError, match=message):
         IntRAKD(**options)
+
+
+def intra_region(student, teacher):
+    areas = areas_of_interest(crop_labels(len(student)) % 9, 150, student.shape[2:])
+    return affinity_distance(*(region_moments(x, areas) for x in (student, teacher)))
+
+
+def test_peak_memory_at_crops_of_512_x_1024():
+    check_memory(intra_region, 2, 8)

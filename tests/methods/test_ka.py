@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from segmentation_toys import ToySegmentor, make_step, prepare, probe_tensors
+from segmentation_toys import ToySegmentor, check_memory, make_step, prepare, probe_tensors
 
 from mmkd.distiller import Distiller
 from mmkd.methods.ka import KA, AutoEncoder, adaptation, affinity_error
@@ -141,3 +141,8 @@ def test_what_is_refused():
         KA(adapt=0, affinity=0)
     with pytest.raises(ValueError, match='stride 8 and the teacher.s 16'):
         prepare(KA('backbone', 'backbone'), ToySegmentor(stride=8), ToySegmentor(stride=16))
+
+
+@pytest.mark.parametrize('reduction', ['row_l2', 'mse'])
+def test_peak_memory_at_crops_of_512_x_1024(reduction):
+    check_memory(lambda s, t: affinity_error(s, t, reduction), 2, 32)

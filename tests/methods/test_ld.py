@@ -4,8 +4,11 @@ import copy
 
 import pytest
 import torch
-from detection_toys import detector, samples, step, total
+from anchor_toys import LIMIT, anchors, many_boxes
+from detection_toys import _teacher, detector, padded_apart, samples, step, total
 
+from mmkd.distiller import Distiller
+from mmkd.engine.benchmark import peak_bytes
 from mmkd.families import predictions
 from mmkd.methods.ld import LD, atss_threshold, mean_kl, overlaps, valuable_region
 
@@ -157,3 +160,25 @@ def test_same_network_and_no_boxes():  # LD-2
 def test_bad_input(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_regions_are_those_of_each_image():
+    """A batch that begins with the smaller image has the regions of both images alone."""
+    student = detector('gfl').eval()
+    objective = LD()
+    distiller = Distiller(student, dict(o=objective), _teacher(detector('gfl', 1)), preflight=False)
+    seen = []
+    objective.register_forward_pre_hook(lambda _, args: seen.append(objective.regions(args[0])[1]))
+    inputs, batch = padded_apart((1, 0))
+    for chosen in ([0, 1], [0], [1]):
+        distiller.eval()(inputs[chosen], [batch[i] for i in chosen], mode='loss')
+    both, *single = seen
+    assert (both > 0).sum(1).min() > 0
+    torch.testing.assert_close(both, torch.cat(single))
+
+
+def test_many_boxes_need_no_matrix_of_all_boxes_and_anchors():
+    levels = anchors([8, 16, 32, 64, 128], [1.0], octave_base_scale=8, scales_per_octave=1)
+    found, images = many_boxes(200)
+    used = torch.ones(2, sum(map(len, levels)), dtype=torch.bool)
+    assert peak_bytes(lambda: valuable_region(levels, found, images, used)) < LIMIT

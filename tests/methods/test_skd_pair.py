@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from segmentation_toys import ToySegmentor, make_step, prepare, probe_tensors
+from segmentation_toys import ToySegmentor, check_memory, make_step, prepare, probe_tensors
 from torch import nn
 from torch.nn import functional as F
 
@@ -161,3 +161,7 @@ def test_similarity_to_a_chosen_place():
     assert mark.boxes[0].tolist() == [0, 17, 7, 23, 13]
     middle = objective.views(trace)[0].maps
     torch.testing.assert_close(middle, objective.views_at(trace, (24.0, 16.0))[0].maps)
+
+
+def test_peak_memory_at_crops_of_512_x_1024():
+    check_memory(pair_wise, 2, 32)

@@ -2,6 +2,9 @@
 
 import pytest
 import torch
+from logit_toys import ZS, ZT, Y
+from map_toys import FS, FS2, FT, FT2
+from row_toys import A, B
 from segmentation_toys import ToyClassifier
 from torch import nn
 
@@ -10,16 +13,6 @@ from mmkd.adapters import ConvAdapter
 from mmkd.schedule import Progress
 from mmkd.testing import class_labels, make_trace, ready
 
-i = torch.arange(16, dtype=torch.float64)
-#: maps, (2, 2, 2, 2): of the student, of the teacher
-FS, FT = ((i - 7) / 4).view(2, 2, 2, 2), ((5 * i % 9 - 4) / 4).view(2, 2, 2, 2)
-FS2, FT2 = ((3 * i % 7 - 3) / 4).view(2, 2, 2, 2), ((7 * i % 11 - 5) / 4).view(2, 2, 2, 2)
-#: logits of three images, of classes 2, 0 and 1
-ZS = torch.tensor([[1.0, 2, 3], [0.5, -0.5, 0], [0, 1, -1]])
-ZT = torch.tensor([[2.0, 1, 4], [1, 0, -1], [-1, 3, 0]])
-LABELS = torch.tensor([2, 0, 1])
-#: embeddings
-A, B = torch.tensor([[1.0, 0], [1, 1], [0, 2]]), torch.tensor([[2.0, 0], [0, 1], [1, 1]])
 RS, RT = torch.tensor([[0.0, 0], [3, 4], [6, 8]]), torch.tensor([[0.0, 0], [1, 0], [0, 1]])
 
 
@@ -30,7 +23,7 @@ def total(objective, student, teacher):
         dict(zip((str(tap) for tap in taps), side, strict=True))
         for taps, side in ((objective.student_taps, student), (objective.teacher_taps, teacher))
     ]
-    trace = make_trace(*sides, samples=class_labels(LABELS[: len(student[0])]))
+    trace = make_trace(*sides, samples=class_labels(Y[: len(student[0])]))
     ready(objective, trace)
     for adapter in objective.modules():
         if isinstance(adapter, ConvAdapter):

@@ -1,19 +1,14 @@
 """Unusual but good input of every method for segmentors: two classes, odd sizes, ignored images."""
 
 import inspect
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from cases import method, total
 from segmentation_toys import ToySegmentor, make_step, prepare, samples_of
 
 from mmkd.methods import names
 from mmkd.tap import Side, Trace
-
-sys.path.insert(0, str(Path(__file__).parents[1] / 'conformance'))
-
-from cases import method, total  # noqa: E402
 
 EVERY = [n for n in names() if 'segmentor' in method(n).families and method(n).needs_teacher]
 #: look at all pixels, whatever their label

@@ -1,11 +1,10 @@
 """Bad input of every method for segmentors: one sentence at build or in the first step."""
 
 import re
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from cases import method
 from segmentation_toys import ToySegmentor, make_step, prepare
 from torch import nn
 
@@ -16,10 +15,6 @@ from mmkd.methods import names
 from mmkd.registry import MODELS
 from mmkd.teacher import Teacher, build_model
 from mmkd.testing import segmentation_batch, shrink, tiny_pspnet
-
-sys.path.insert(0, str(Path(__file__).parents[1] / 'conformance'))
-
-from cases import method  # noqa: E402
 
 #: without a teacher
 REGULARISERS = {'ConfidencePenalty', 'CSKD', 'LSR'}

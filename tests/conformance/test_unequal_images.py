@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-from detection_toys import _teacher, detector, samples
+from detection_toys import _teacher, detector, padded_apart
 
 from mmkd.distiller import Distiller
-from mmkd.methods.ld import LD
 from mmkd.registry import MODELS
 
 #: methods without random draws, by a detector that does not sample either
@@ -21,20 +20,6 @@ CASES = [
     ('Mimic', 'gfl'),
     ('QuantMimic', 'retinanet'),
 ]
-
-
-def padded_apart(order=(0, 1)):
-    """Pixels and samples as mmdet's preprocessor makes them: each image knows its own padding."""
-    inputs, batch = (
-        torch.randn(2, 3, 96, 128, generator=torch.Generator().manual_seed(0)),
-        samples(),
-    )
-    for image, sample in zip(inputs, batch, strict=True):
-        h, w = sample.img_shape
-        image[:, h:], image[:, :, w:] = 0, 0
-        sample.set_metainfo(dict(pad_shape=(-(-h // 32) * 32, -(-w // 32) * 32)))
-    assert {s.pad_shape for s in batch} == {(96, 128), (96, 96)}
-    return inputs[list(order)], [batch[i] for i in order]
 
 
 def losses_of(name, toy, order, **options):
@@ -56,18 +41,3 @@ def test_images_in_another_order(name, toy):  # GEN-5
     assert sum(terms[0].values()) > 0
     for key in terms[0]:
         torch.testing.assert_close(terms[0][key], terms[1][key], msg=key, rtol=1e-4, atol=1e-6)
-
-
-def test_regions_of_ld_are_those_of_each_image():
-    """A batch that begins with the smaller image has the regions of both images alone."""
-    student = detector('gfl').eval()
-    objective = LD()
-    distiller = Distiller(student, dict(o=objective), _teacher(detector('gfl', 1)), preflight=False)
-    seen = []
-    objective.register_forward_pre_hook(lambda _, args: seen.append(objective.regions(args[0])[1]))
-    inputs, batch = padded_apart((1, 0))
-    for chosen in ([0, 1], [0], [1]):
-        distiller.eval()(inputs[chosen], [batch[i] for i in chosen], mode='loss')
-    both, *single = seen
-    assert (both > 0).sum(1).min() > 0
-    torch.testing.assert_close(both, torch.cat(single))
