@@ -116,9 +116,10 @@ def detectors() -> tuple[str, ...]:
 
 @cache
 def _constants() -> dict:
-    """What ``mmkd/families`` assigns, under the names that methods use: also ``logits.KINDS``."""
+    """Constants of ``families`` and ``rows`` under the names that methods use: ``logits.KINDS``."""
     found: dict = {}
-    for path in sorted((ROOT / 'mmkd' / 'families').glob('*.py')):
+    rooms = (ROOT / 'mmkd' / 'families', ROOT / 'mmkd' / 'rows')
+    for path in (path for room in rooms for path in sorted(room.glob('*.py'))):
         prefix = '' if path.stem == '__init__' else f'{path.stem}.'
         own = _attributes(ast.parse(path.read_text()), found)
         found |= {prefix + name: value for name, value in own.items()}

@@ -23,9 +23,11 @@ from mmkd.registry import MODELS  # noqa: E402
 from mmkd.schedule import Progress, Schedule  # noqa: E402
 from mmkd.tap import Tap, TapError, Trace  # noqa: E402
 from mmkd.teacher import Teacher  # noqa: E402
+from mmkd.view import Boxes, View  # noqa: E402
 
 __all__ = [
     'MODELS',
+    'Boxes',
     'Distiller',
     'Objective',
     'PairObjective',
@@ -35,5 +37,6 @@ __all__ = [
     'TapError',
     'Teacher',
     'Trace',
+    'View',
     '__version__',
 ]

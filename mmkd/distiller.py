@@ -9,21 +9,22 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.borrowed import Borrower
-from mmkd.engine.guard import Guard
-from mmkd.engine.origin import is_ours
-from mmkd.engine.timing import StepTimer
+from mmkd.checks.guard import Guard
+from mmkd.errors.origin import is_ours
 from mmkd.inference import for_prediction
-from mmkd.names import check_flags, did_you_mean, match_options, options_of
+from mmkd.names import did_you_mean
 from mmkd.objective import Objective
 from mmkd.operators import respect_strides
+from mmkd.options import check_flags, match_options, options_of
 from mmkd.pixels import Pixels
 from mmkd.plan import Plan
-from mmkd.probe import untouched_random_state
 from mmkd.registry import MODELS
 from mmkd.schedule import Progress
 from mmkd.tap import Recorder, Side, Trace, require_gradient
 from mmkd.task_weight import check_number_or_mapping, scale_task
 from mmkd.teacher import Teacher, build_model
+from mmkd.timing import StepTimer
+from mmkd.untouched import untouched_random_state
 
 
 @MODELS.register_module()

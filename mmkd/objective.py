@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
+from mmengine.registry import OPTIMIZERS
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from mmkd.adapters import build_adapter
-from mmkd.functional import check_choice, check_number, weight_or
 from mmkd.functional.resize import resize as resized
 from mmkd.levels import Level, pair_levels
-from mmkd.names import options_of
+from mmkd.options import check_choice, check_number, options_of, weight_or
 from mmkd.schedule import Schedule
 from mmkd.tap import Tap, Trace, parse_taps
-from mmkd.visualization.view import Boxes, View
+from mmkd.view import Boxes, View
 
 #: options ``resize`` of objectives that compare maps, see :func:`equal_size`
 RESIZE = (None, 'student', 'teacher', 'label')
@@ -335,3 +336,34 @@ def _gap(student: Tensor, teacher: Tensor) -> int:
 
 def _names(taps: tuple[Tap, ...]) -> str:
     return ', '.join(str(tap) for tap in taps)
+
+
+def key_of(name: str) -> str:
+    """What the optimiser of the objective ``name`` is called, as its losses are."""
+    return f'kd.{name}'
+
+
+def own_optimizer(objective: Objective) -> Optimizer:
+    """A new optimiser of what an objective learns, as its ``optimizer`` says.
+
+    Raises:
+        ValueError: it cannot be built; the reason is torch's.
+    """
+    parameters = [p for p in objective.parameters() if p.requires_grad]
+    config = objective.optimizer
+    try:
+        return OPTIMIZERS.build(dict(config, params=parameters))
+    except (KeyError, TypeError, ValueError) as error:
+        reason = error.args[0] if error.args else error
+        raise ValueError(f'optimizer={config!r} cannot be built: {reason}') from None
+
+
+def trained_apart(model: nn.Module) -> dict[str, Objective]:
+    """By name, the objectives of a Distiller that learn with an optimiser of their own."""
+    objectives = getattr(model, 'objectives', None)
+    named = objectives.items() if isinstance(objectives, nn.ModuleDict) else ()
+    return {
+        name: objective
+        for name, objective in named
+        if objective.optimizer and any(p.requires_grad for p in objective.parameters())
+    }

@@ -8,8 +8,7 @@ from typing import Any
 
 from mmengine.logging import MessageHub
 
-from mmkd.functional.checks import check_choice, check_number
-from mmkd.names import match_options
+from mmkd.options import check_choice, check_number, match_options
 
 
 class Progress(float):

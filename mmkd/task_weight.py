@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mmkd.functional import check_number
 from mmkd.names import did_you_mean
+from mmkd.options import check_number
 
 TaskWeight = float | Mapping[str, float]
 

@@ -18,8 +18,8 @@ from mmkd.checkpoint import dataset_meta_of, read_checkpoint, refuse_not_finite,
 from mmkd.checkpoint.fitting import COUNTER, Fit, load_weights, weights_for
 from mmkd.config import distils, load_config
 from mmkd.families.segmentor import gives_logits
-from mmkd.functional import check_choice
 from mmkd.operators import respect_strides
+from mmkd.options import check_choice
 from mmkd.pixels import Pixels
 from mmkd.registry import MODELS
 from mmkd.scales import seen_by_teachers

@@ -3,7 +3,8 @@
 import pytest
 from mmengine.config import Config
 
-from mmkd.config import load_config, resolve, wrap_stock
+from mmkd.config import load_config, resolve
+from mmkd.engine.wrapping import wrap_stock
 from mmkd.registry import MODELS
 from mmkd.teacher import build_model
 from mmkd.testing import tiny_pspnet, tiny_retinanet

@@ -5,7 +5,8 @@ import inspect
 import pytest
 from mmengine.registry import HOOKS as ROOT_HOOKS
 
-from mmkd.names import did_you_mean, find_name, match_options, options_of
+from mmkd.names import did_you_mean, find_name
+from mmkd.options import match_options, options_of
 from mmkd.registry import HOOKS, MODELS, in_any_case
 
 

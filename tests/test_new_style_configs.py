@@ -4,10 +4,11 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmkd.config import distils, load_config, wrap_stock
+from mmkd.config import distils, load_config
 from mmkd.datasets.synthetic import write_coco
 from mmkd.engine.launch import train
 from mmkd.engine.student_config import student_config
+from mmkd.engine.wrapping import wrap_stock
 from mmkd.teacher import Teacher
 
 DATA = """

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from mmkd.pixels import Pixels
-from mmkd.probe import Request
+from mmkd.plan.probe import Request
+from mmkd.plan.teacher_options import apply_options
 from mmkd.tap import parse_taps
 from mmkd.teacher import Teacher, build_model, load_strictly, shortest_route
-from mmkd.teacher_options import apply_options
 from mmkd.testing import (
     MEAN,
     STD,

@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 
 import mmkd  # noqa: F401  (registers the scope)
+from mmkd.analysis import gradients
+from mmkd.analysis.benchmark import benchmark_step, report
 from mmkd.config import load_config
-from mmkd.engine import gradients
-from mmkd.engine.benchmark import benchmark_step, report
-from mmkd.engine.errors import plain_errors
 from mmkd.engine.launch import add_common, apply_common, check_data
+from mmkd.errors.ending import plain_errors
 
 
 def parse_args() -> argparse.Namespace:

@@ -10,10 +10,10 @@ from pathlib import Path
 from mmengine.dist import is_main_process
 
 import mmkd  # noqa: F401  (registers the scope)
+from mmkd.analysis.comparison import compare, form_of, parse_students
 from mmkd.config import default_work_dir
-from mmkd.engine.errors import plain_errors
 from mmkd.engine.launch import add_common, add_teacher, read_config
-from mmkd.evaluation.comparison import compare, form_of, parse_students
+from mmkd.errors.ending import plain_errors
 
 
 def parse_args() -> argparse.Namespace:

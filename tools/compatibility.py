@@ -18,15 +18,15 @@ from pathlib import Path
 import torch
 from mmengine.registry import DefaultScope
 
+from mmkd.analysis.batches import random_batch
+from mmkd.analysis.compatibility import page
+from mmkd.analysis.fits import Pair
+from mmkd.analysis.trial import try_steps
 from mmkd.checkpoint import atomic_file
 from mmkd.config import load_config
-from mmkd.engine.batches import random_batch
-from mmkd.engine.compatibility import page
-from mmkd.engine.errors import plain_errors
-from mmkd.engine.fits import Pair
-from mmkd.engine.trial import try_steps
+from mmkd.errors.ending import plain_errors
 from mmkd.methods import names
-from mmkd.probe import SIZES
+from mmkd.plan.probe import SIZES
 from mmkd.teacher import Teacher, build_model
 
 ROOT = Path(__file__).resolve().parent.parent

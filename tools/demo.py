@@ -26,14 +26,15 @@ import mmkd  # noqa: F401  (registers the scope)
 from mmkd.checkpoint import atomic_file
 from mmkd.config import load_config
 from mmkd.datasets.synthetic import MARKER, write_coco
-from mmkd.engine.errors import plain_errors
 from mmkd.engine.launch import train
 from mmkd.engine.overhead import OverheadHook
+from mmkd.errors.ending import plain_errors
 from mmkd.pixels import Pixels
+from mmkd.plan.recording import record
 from mmkd.registry import HOOKS
 from mmkd.teacher import build_model, load_strictly
 from mmkd.visualization import canvas
-from mmkd.visualization.audit import Audit, build_dataset, record
+from mmkd.visualization.audit import Audit, build_dataset
 from mmkd.visualization.compare import comparison, curves, detect
 from mmkd.visualization.page import PANEL, panels_of, restore
 

@@ -13,10 +13,9 @@ import argparse
 from mmengine.registry import init_default_scope
 
 import mmkd  # noqa: F401  (registers the scope)
+from mmkd.analysis.first_batch import report_step
+from mmkd.analysis.fits import Pair, table
 from mmkd.config import distils, load_config
-from mmkd.engine.errors import plain_errors
-from mmkd.engine.first_batch import report_step
-from mmkd.engine.fits import Pair, table
 from mmkd.engine.launch import (
     add_common,
     add_teacher,
@@ -24,7 +23,8 @@ from mmkd.engine.launch import (
     check_data,
     read_config,
 )
-from mmkd.places import candidates
+from mmkd.errors.ending import plain_errors
+from mmkd.plan.places import candidates
 from mmkd.registry import MODELS
 from mmkd.teacher import Teacher, build_model
 

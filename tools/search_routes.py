@@ -10,10 +10,10 @@ import json
 from pathlib import Path
 
 import mmkd  # noqa: F401  (registers the scope)
+from mmkd.analysis.routes import RANKS, search_routes
 from mmkd.config import default_work_dir, load_config
-from mmkd.engine.errors import plain_errors
 from mmkd.engine.launch import add_common, apply_common
-from mmkd.engine.routes import RANKS, search_routes
+from mmkd.errors.ending import plain_errors
 
 
 def parse_args() -> argparse.Namespace:

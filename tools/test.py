@@ -4,8 +4,8 @@ import argparse
 
 import mmkd  # noqa: F401  (registers the scope)
 from mmkd.config import load_config
-from mmkd.engine.errors import plain_errors
 from mmkd.engine.launch import add_common, apply_common, test
+from mmkd.errors.ending import plain_errors
 
 
 def parse_args() -> argparse.Namespace:

@@ -4,9 +4,10 @@ import argparse
 import os
 
 import mmkd  # noqa: F401  (registers the scope)
-from mmkd.config import default_work_dir, load_config, wrap_stock
-from mmkd.engine.errors import plain_errors
+from mmkd.config import default_work_dir, load_config
 from mmkd.engine.launch import add_common, add_teacher, apply_common, train
+from mmkd.engine.wrapping import wrap_stock
+from mmkd.errors.ending import plain_errors
 
 
 def parse_args() -> argparse.Namespace:

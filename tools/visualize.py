@@ -8,8 +8,8 @@ import argparse
 
 import mmkd  # noqa: F401  (registers the scope)
 from mmkd.config import default_work_dir
-from mmkd.engine.errors import plain_errors
 from mmkd.engine.launch import add_common, add_teacher, check_data, read_config
+from mmkd.errors.ending import plain_errors
 from mmkd.visualization.audit import SPLITS, Audit
 
 

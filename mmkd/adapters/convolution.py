@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from mmkd.functional import check_choice
+from mmkd.options import check_choice
 
 if TYPE_CHECKING:
     from mmkd.levels import Level

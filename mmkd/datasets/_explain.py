@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import mmkd
 from mmkd.datasets import _coco, _voc
 from mmkd.datasets._coco import DataError, watched
 from mmkd.datasets._files import fault, is_remote
 from mmkd.datasets._kinds import describe, is_coco, is_voc
 
-OWN = os.path.dirname(mmkd.__file__)
+OWN = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from mmkd.datasets._files import shown
 from mmkd.datasets._kinds import describe, leaves
 from mmkd.datasets._objects import usable
 from mmkd.datasets._paths import check_evaluator, check_paths
-from mmkd.plan import untouched_random_state
+from mmkd.untouched import untouched_random_state
 
 __all__ = [
     'Audit',

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mmengine.dataset import BaseDataset
 from numpy.random import RandomState
 
-from mmkd.functional import check_number
+from mmkd.options import check_number
 from mmkd.registry import DATASETS
 
 

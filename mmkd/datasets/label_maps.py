@@ -9,7 +9,7 @@ import numpy as np
 from mmengine import fileio
 from mmseg.datasets.transforms import LoadAnnotations
 
-from mmkd.functional import check_number
+from mmkd.options import check_number
 from mmkd.registry import TRANSFORMS
 
 

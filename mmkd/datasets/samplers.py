@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from mmkd.checkpoint import read_file
-from mmkd.functional import check_number
 from mmkd.functional.clustering import kmeans, nearest
+from mmkd.options import check_number
 from mmkd.registry import DATA_SAMPLERS
 
 

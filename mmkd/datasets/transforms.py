@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from mmcv.transforms import BaseTransform, LoadImageFromFile
 
-from mmkd.functional import check_number
+from mmkd.options import check_number
 from mmkd.registry import TRANSFORMS
 from mmkd.structures import ClassSample
 

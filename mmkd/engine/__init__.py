@@ -1,1 +1,1 @@
-"""Running a distillation: the Runner, its hooks, launching, measuring."""
+"""Running a distillation: Runner, loops, hooks, random states, optimisers, launching."""

@@ -10,7 +10,8 @@ import torch
 from torch.utils.data import DataLoader, get_worker_info
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from mmkd.engine.generators import as_tensor, get_state, set_state, torch_state, warn
+from mmkd.datasets.loaders import length_of
+from mmkd.generators import as_tensor, get_state, set_state, torch_state, warn
 
 
 class Batch(dict):
@@ -167,14 +168,6 @@ class Cursor:
             'interruption: the same images follow, but with other random augmentation.'
         )
         return {}
-
-
-def length_of(loader: DataLoader) -> int | None:
-    """Batches of one pass; None where the sampler does not say, as an endless one need not."""
-    try:
-        return len(loader)
-    except TypeError:
-        return None
 
 
 def _generator(state: bytes | None) -> torch.Generator:

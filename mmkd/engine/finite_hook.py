@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from mmkd.checkpoint import not_finite
 from mmkd.checkpoint.finite import some
-from mmkd.engine.finite import GradientWatch
+from mmkd.checks.finite import GradientWatch
 from mmkd.engine.optimizers import JointOptimWrapper
 from mmkd.registry import HOOKS
 

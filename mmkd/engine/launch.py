@@ -14,14 +14,15 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner as StockRunner
 
 from mmkd.checkpoint import trust_checkpoints
-from mmkd.config import default_work_dir, distils, load_config, type_name, wrap_stock
+from mmkd.checks.data_guard import DataGuardHook
+from mmkd.checks.preflight import PreflightHook
+from mmkd.config import default_work_dir, distils, load_config, type_name
 from mmkd.datasets.guard import check_evaluator, check_paths
-from mmkd.engine.data_guard import DataGuardHook
-from mmkd.engine.errors import Stopped, keep_tracebacks_in, last_saved, stop_behind, way_on
 from mmkd.engine.overrides import OverrideAction, check_overrides
-from mmkd.engine.preflight import PreflightHook
 from mmkd.engine.runner import Runner
 from mmkd.engine.student_config import RUN_HOOKS
+from mmkd.engine.wrapping import wrap_stock
+from mmkd.errors.ending import Stopped, keep_tracebacks_in, last_saved, stop_behind, way_on
 from mmkd.teacher import load_strictly
 
 

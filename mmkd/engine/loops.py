@@ -9,9 +9,10 @@ from mmengine.logging import print_log
 from mmengine.runner import loops as mm
 from torch import nn
 
-from mmkd.engine.cursor import Cursor, length_of
-from mmkd.engine.generators import warn
+from mmkd.datasets.loaders import length_of
+from mmkd.engine.cursor import Cursor
 from mmkd.engine.random_state import restore
+from mmkd.generators import warn
 from mmkd.registry import LOOPS
 
 

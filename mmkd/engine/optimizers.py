@@ -9,11 +9,9 @@ from typing import Any
 import torch
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
-from mmengine.registry import OPTIMIZERS
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
-from mmkd.objective import Objective
+from mmkd.objective import Objective, key_of, own_optimizer, trained_apart
 from mmkd.schedule import Progress
 
 STUDENT = 'student'
@@ -103,37 +101,6 @@ def _step_plainly(wrappers: list[OptimWrapper], scale: Tensor) -> None:
                     parameter.grad.div_(scale)
         wrapper.step()
         wrapper.zero_grad()
-
-
-def key_of(name: str) -> str:
-    """What the optimiser of the objective ``name`` is called, as its losses are."""
-    return f'kd.{name}'
-
-
-def own_optimizer(objective: Objective) -> Optimizer:
-    """A new optimiser of what an objective learns, as its ``optimizer`` says.
-
-    Raises:
-        ValueError: it cannot be built; the reason is torch's.
-    """
-    parameters = [p for p in objective.parameters() if p.requires_grad]
-    config = objective.optimizer
-    try:
-        return OPTIMIZERS.build(dict(config, params=parameters))
-    except (KeyError, TypeError, ValueError) as error:
-        reason = error.args[0] if error.args else error
-        raise ValueError(f'optimizer={config!r} cannot be built: {reason}') from None
-
-
-def trained_apart(model: nn.Module) -> dict[str, Objective]:
-    """By name, the objectives of a Distiller that learn with an optimiser of their own."""
-    objectives = getattr(model, 'objectives', None)
-    named = objectives.items() if isinstance(objectives, nn.ModuleDict) else ()
-    return {
-        name: objective
-        for name, objective in named
-        if objective.optimizer and any(p.requires_grad for p in objective.parameters())
-    }
 
 
 @contextlib.contextmanager

@@ -7,9 +7,9 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
-from mmkd.engine.timing import StepTimer
-from mmkd.functional import check_number
+from mmkd.options import check_number
 from mmkd.registry import HOOKS
+from mmkd.timing import StepTimer
 
 
 @HOOKS.register_module()

@@ -15,9 +15,9 @@ from mmengine.model import is_model_wrapper
 from torch import nn
 
 from mmkd.checkpoint import CheckpointError
-from mmkd.engine.generators import get_state, is_state, set_state, warn
 from mmkd.engine.module_state import get_module_state, set_module_state
 from mmkd.engine.settings import settings_of
+from mmkd.generators import get_state, is_state, set_state, warn
 from mmkd.registry import HOOKS
 
 KEY = 'random_state'

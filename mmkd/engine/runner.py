@@ -37,11 +37,11 @@ from mmkd.checkpoint.errors import first_line
 from mmkd.checkpoint.fitting import load_weights, weights_for
 from mmkd.checkpoint.newest import check_resumable, newest_checkpoint
 from mmkd.checkpoint.partial import load_some
+from mmkd.checks.in_vain import check_settings
 from mmkd.datasets.guard import building
 from mmkd.engine.checkpoint_hook import CheckpointHook
 from mmkd.engine.early_stopping import EarlyStoppingHook
 from mmkd.engine.finite_hook import FiniteHook
-from mmkd.engine.in_vain import check_settings
 from mmkd.engine.loading import check_complete, check_optimiser_state, revised
 from mmkd.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmkd.engine.optimizers import build_optimizers, check_same_optimizers, schedules

@@ -8,10 +8,10 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
+from mmkd.checks.data_guard import DataGuardHook
+from mmkd.checks.preflight import PreflightHook
 from mmkd.config import distils, type_name
-from mmkd.engine.data_guard import DataGuardHook
 from mmkd.engine.overhead import OverheadHook
-from mmkd.engine.preflight import PreflightHook
 from mmkd.registry import HOOKS
 
 #: what the tools add to ``custom_hooks`` of every run

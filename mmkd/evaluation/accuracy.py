@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
 
-from mmkd.functional import check_number
+from mmkd.options import check_number
 from mmkd.registry import METRICS
 
 

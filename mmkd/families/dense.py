@@ -9,6 +9,8 @@ import torch
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from mmkd.tap import Trace
+
 
 def dense_head(model: nn.Module) -> nn.Module | None:
     """The head with priors on the pyramid: ``rpn_head`` or ``bbox_head``."""
@@ -130,3 +132,22 @@ def assigned(
     if type(assigner).__name__ == 'ATSSAssigner':
         args.insert(1, counts)
     return assigner.assign(*args).gt_inds
+
+
+def outputs_tap(model: nn.Module) -> str:
+    """Address of the dense head's output in this step: all levels of each part, as one list.
+
+    The method and not the module, since mmdet enters heads both ways.
+    """
+    name = 'bbox_head' if getattr(model, 'rpn_head', None) is None else 'rpn_head'
+    return f'{name}.forward()'
+
+
+def targets_tap(model: nn.Module) -> str:
+    """Address of the dense head's targets in this step."""
+    return outputs_tap(model).replace('forward()', 'get_targets()')
+
+
+def targets(trace: Trace) -> tuple:
+    """What ``get_targets()`` of the student's dense head gave in this step."""
+    return trace.student.raw(targets_tap(trace.student.model))[0]

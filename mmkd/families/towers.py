@@ -8,9 +8,8 @@ from operator import itemgetter
 import torch
 from torch import Tensor, nn
 
-from mmkd.families import predictions
 from mmkd.families.agreement import Misfit, both, check_same
-from mmkd.families.dense import dense_head
+from mmkd.families.dense import dense_head, outputs_tap, targets
 from mmkd.families.head_kinds import check_comparable, definer, kind_of
 from mmkd.families.two_stage import features_tap
 from mmkd.tap import Trace
@@ -63,7 +62,7 @@ def features_taps(model: nn.Module, stop: int, hold: str = 'before') -> list[str
     address."""
     if stop == 0:
         return [features_tap(model)]
-    head = predictions.outputs_tap(model).removesuffix('.forward()')
+    head = outputs_tap(model).removesuffix('.forward()')
     place = '.activate@in[0]' if hold == 'before' else ''
     return [f'{head}.{name}.{stop - 1}{place}' for name in TOWERS]
 
@@ -77,7 +76,7 @@ def carry_on(model: nn.Module, towers: list[list[Tensor]], stop: int) -> list[Te
         towers (list[list[Tensor]]): activated maps of all levels, (N, C, H_l, W_l), of each tower.
 
     Returns:
-        list[Tensor]: as of :func:`predictions.head_outputs`.
+        list[Tensor]: as of :func:`mmkd.rows.predictions.head_outputs`.
     """
     head = dense_head(model)
     tail, dtype = copy.copy(head), next(head.parameters()).dtype
@@ -97,7 +96,7 @@ def assignment(trace: Trace) -> tuple[Tensor, Tensor, Tensor]:
         their centerness targets.
     """
     model = trace.student.model
-    head, kind, found = dense_head(model), tower_kind(model), predictions.targets(trace)
+    head, kind, found = dense_head(model), tower_kind(model), targets(trace)
     if kind == 'FCOSHead':  # labels and distances of all images, level by level
         n = len(trace.inputs)
         labels, edges = (torch.cat([x.unflatten(0, (n, -1)) for x in y], 1) for y in found)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mmkd.families.agreement import Misfit, both, check_classes, uses_sigmoid
 from mmkd.functional.boxes import rank_in_group
 from mmkd.tap import Tap, Trace, parse_taps
-from mmkd.visualization.view import Boxes
+from mmkd.view import Boxes
 
 
 def first_stage(model: nn.Module, part: str) -> tuple[nn.Module, str]:

@@ -10,7 +10,7 @@ from mmengine.dist import all_reduce, broadcast
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmkd.families.predictions import rows
+from mmkd.functional.cells import rows
 
 _TOKENS, _CONTENT = 4096, 16  # cells of the first clustering, numbers for what a cell holds
 _SIZE, _PLACE = 1.0, 0.5  # weights of stride and place beside it

@@ -7,9 +7,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmkd.families import DETECTORS, classifier
-from mmkd.functional import check_choice, check_number
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
+from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
 

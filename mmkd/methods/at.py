@@ -8,15 +8,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.families import DETECTORS, family_of, segmentor
-from mmkd.functional import check_choice, check_number, weight_or
-from mmkd.functional.channel_free import channel_free
-from mmkd.functional.pyramid import pyramid_of
-from mmkd.levels import Level
+from mmkd.families.pyramid import pyramid_of
+from mmkd.levels import Level, channel_free
 from mmkd.objective import PairObjective, Taps
+from mmkd.options import check_choice, check_number, weight_or
 from mmkd.registry import MODELS
 from mmkd.schedule import Schedule
 from mmkd.tap import Trace, parse_taps
-from mmkd.visualization.view import View
+from mmkd.view import View
 
 VARIANTS = ('code', 'sum', 'paper')
 WEIGHTS = {'segmentor': 10000.0, 'classifier': 1000.0}

@@ -7,10 +7,11 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmkd.families import classifier, logits
-from mmkd.functional.input_gradient import input_gradients
+from mmkd.families import classifier
 from mmkd.objective import Objective, Taps
 from mmkd.registry import MODELS
+from mmkd.rows import logits
+from mmkd.rows.input_gradients import input_gradients
 from mmkd.tap import Trace
 
 

@@ -8,13 +8,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmkd.families import WITH_INSTANCES, classifier
-from mmkd.families.embeddings import linear_layers
-from mmkd.families.instances import Instances
-from mmkd.functional import check_choice, check_number, weight_or
 from mmkd.functional.relations import at_least_float32, distances, unit
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
+from mmkd.options import check_choice, check_number, weight_or
 from mmkd.registry import MODELS
+from mmkd.rows.embeddings import linear_layers
+from mmkd.rows.instances import Instances
 from mmkd.tap import Trace
 
 KERNELS = ('taylor', 'rbf', 'bilinear', 'mmd', 'neighbors')

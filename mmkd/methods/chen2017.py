@@ -7,18 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmkd.families import dense, is_two_stage, predictions, two_stage
+from mmkd.families import dense, is_two_stage, two_stage
 from mmkd.families.agreement import check_coders
 from mmkd.families.head_kinds import check_anchor_heads
-from mmkd.functional import check_choice, check_number, check_temperature
+from mmkd.families.pyramid import among, bind_pyramid, tap_beside
 from mmkd.functional.logits import binary, weighted_cross_entropy
-from mmkd.functional.pyramid import among, bind_pyramid, tap_beside
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
+from mmkd.options import check_choice, check_number, check_temperature
 from mmkd.registry import MODELS
+from mmkd.rows import predictions
 from mmkd.tap import Trace
 from mmkd.task_weight import factor_of
-from mmkd.visualization.view import Boxes, View
+from mmkd.view import Boxes, View
 
 
 def bounded_regression(student: Tensor, teacher: Tensor, target: Tensor, margin: float) -> Tensor:
@@ -143,7 +144,7 @@ class Chen2017(PairObjective):
     def _dense_terms(self, trace: Trace) -> dict[str, Tensor]:
         """RPN: sampled anchors of the step. RetinaNet: positive and negative ones."""
         (logits_s, codes_s), (logits_t, codes_t) = predictions.answers(trace)
-        labels, used, boxes = (torch.cat(x, 1) for x in predictions.targets(trace)[:3])
+        labels, used, boxes = (torch.cat(x, 1) for x in dense.targets(trace)[:3])
         sampled, k = used > 0, logits_s.shape[-1]
         background = labels[sampled][:, None] != torch.arange(k, device=labels.device)
         soft = self._soft(binary(logits_s[sampled]), binary(logits_t[sampled]), background)

@@ -8,13 +8,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.families import DETECTORS, segmentor
-from mmkd.functional import check_number, check_temperature
-from mmkd.functional.channel_free import channel_free
 from mmkd.functional.logits import soft_kl
 from mmkd.functional.parts import sum_in_parts
 from mmkd.functional.relations import smooth_unit
-from mmkd.levels import Level
+from mmkd.levels import Level, channel_free
 from mmkd.objective import PairObjective, Taps
+from mmkd.options import check_number, check_temperature
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
 

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from mmkd.adapters.queue import Queue
 from mmkd.families import segmentor
-from mmkd.functional import check_number, check_temperature
 from mmkd.functional.gather import all_gather_rows
 from mmkd.functional.logits import soft_kl
 from mmkd.functional.parts import sum_in_parts
 from mmkd.functional.relations import smooth_unit
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
+from mmkd.options import check_number, check_temperature
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
 

@@ -9,15 +9,17 @@ from mmengine.dist import all_reduce
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmkd.families import predictions, towers
+from mmkd.families import dense, towers
 from mmkd.families.dense import dense_head
-from mmkd.functional import check_choice, check_number
+from mmkd.functional.cells import rows
 from mmkd.functional.logits import bernoulli_kl, soft_kl
 from mmkd.methods.pkd import standardise
 from mmkd.objective import Objective, Taps, crop_padding
+from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS
+from mmkd.rows import predictions
 from mmkd.tap import Trace, parse_taps
-from mmkd.visualization.view import View
+from mmkd.view import View
 
 #: published place of the cut, weight of the classes and of the boxes
 PUBLISHED = {
@@ -121,8 +123,8 @@ class CrossKD(Objective):
         self._choose(towers.tower_kind(teacher), len(towers.widths(teacher)[0]))
         towers.check_widths('CrossKD', student, teacher, self.stop)
         ends = [towers.features_taps(model, self.stop, self.hold) for model in (student, teacher)]
-        self.student_taps = parse_taps([*ends[0], predictions.targets_tap(student)])
-        self.teacher_taps = parse_taps([*ends[1], predictions.outputs_tap(teacher)])
+        self.student_taps = parse_taps([*ends[0], dense.targets_tap(student)])
+        self.teacher_taps = parse_taps([*ends[1], dense.outputs_tap(teacher)])
 
     def _choose(self, kind: str, depth: int) -> None:
         """Options that were not given: those published for the head."""
@@ -172,7 +174,7 @@ class CrossKD(Objective):
         losses = {f'loss_{part}': self.factors[part] * term for part, term in terms.items()}
         if self.kind == 'ATSSHead':
             third = 2 * dense_head(model).prior_generator.num_levels
-            c_s, c_t = (predictions.rows(x[third:], 1)[positive] for x in (reused, wanted))
+            c_s, c_t = (rows(x[third:], 1)[positive] for x in (reused, wanted))
             kl = bernoulli_kl(c_s, c_t.sigmoid())
             losses['loss_centerness'] = self.factors['boxes'] * kl.sum() / count
         return losses

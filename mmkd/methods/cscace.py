@@ -9,14 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmkd.families import logits, segmentor
-from mmkd.functional import check_choice, check_number, check_temperature
+from mmkd.families import segmentor
 from mmkd.functional.mixed_target import mixed_cross_entropy, trust
 from mmkd.functional.pooling import pool_nodes
 from mmkd.functional.resize import resize
 from mmkd.levels import Level
 from mmkd.objective import RESIZE, Objective, Taps, equal_size
+from mmkd.options import check_choice, check_number, check_temperature
 from mmkd.registry import MODELS
+from mmkd.rows import logits
 from mmkd.tap import Tap, Trace, parse_taps
 
 #: more similarities of a batch than this are refused: seven such matrices are held

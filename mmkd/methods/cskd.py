@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmkd.families import logits
-from mmkd.functional import check_temperature
 from mmkd.functional.logits import soft_kl
 from mmkd.functional.relations import at_most
 from mmkd.objective import Objective, Taps
+from mmkd.options import check_temperature
 from mmkd.registry import MODELS
+from mmkd.rows import logits
 from mmkd.tap import Trace
 
 #: rows of one batch that find partners

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.families import DETECTORS, family_of, segmentor
-from mmkd.functional import check_number, check_temperature, weight_or
-from mmkd.functional.pyramid import pyramid_of
+from mmkd.families.pyramid import pyramid_of
 from mmkd.objective import PairObjective, Taps
+from mmkd.options import check_number, check_temperature, weight_or
 from mmkd.registry import MODELS
 from mmkd.schedule import Schedule
 from mmkd.tap import Trace, parse_taps
-from mmkd.visualization.view import View
+from mmkd.view import View
 
 
 def channel_wise_kl(

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.families import WITH_INSTANCES, classifier
-from mmkd.families.instances import Instances
-from mmkd.functional import check_choice, check_number
 from mmkd.functional.relations import distances, unit
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
+from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS
+from mmkd.rows.instances import Instances
 from mmkd.tap import Trace
 
 VARIANTS = ('hard', 'soft')

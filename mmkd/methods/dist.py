@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmkd.families import family_of, logits, segmentor
-from mmkd.functional import check_number, check_temperature, weight_or
-from mmkd.functional.channel_free import channel_free
-from mmkd.levels import Level
+from mmkd.families import family_of, segmentor
+from mmkd.levels import Level, channel_free
 from mmkd.objective import PairObjective, Taps
+from mmkd.options import check_number, check_temperature, weight_or
 from mmkd.registry import MODELS
+from mmkd.rows import logits
 from mmkd.schedule import Schedule
 from mmkd.tap import Tap, Trace, parse_taps
-from mmkd.visualization.view import View
+from mmkd.view import View
 
 _EPS = 1e-8
 

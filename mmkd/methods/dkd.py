@@ -6,14 +6,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmkd.families import classifier, is_two_stage, logits, two_stage
+from mmkd.families import classifier, is_two_stage, two_stage
 from mmkd.families.agreement import check_same
-from mmkd.functional import check_number, check_temperature
 from mmkd.functional.logits import decoupled_kl, log_parts
 from mmkd.objective import Objective, Taps
+from mmkd.options import check_number, check_temperature
 from mmkd.registry import MODELS
+from mmkd.rows import logits
 from mmkd.tap import Trace, parse_taps
-from mmkd.visualization.view import Boxes
+from mmkd.view import Boxes
 
 
 @MODELS.register_module()

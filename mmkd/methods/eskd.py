@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmkd.families import logits
-from mmkd.functional import check_choice, check_temperature
 from mmkd.functional.logits import soft_kl
 from mmkd.levels import Level
 from mmkd.objective import RESIZE, Objective, Taps
+from mmkd.options import check_choice, check_temperature
 from mmkd.registry import MODELS
+from mmkd.rows import logits
 from mmkd.schedule import Schedule
 from mmkd.tap import Trace
 

@@ -10,15 +10,14 @@ from torch import Tensor, nn
 
 from mmkd.adapters.context import NonLocal
 from mmkd.families import DETECTORS, is_two_stage
-from mmkd.functional import check_choice, check_number, check_temperature
+from mmkd.families.pyramid import bind_pyramid, check_maps
 from mmkd.functional.attention import attention
-from mmkd.functional.channel_free import channel_free
-from mmkd.functional.pyramid import bind_pyramid, check_maps
-from mmkd.levels import Level
+from mmkd.levels import Level, channel_free
 from mmkd.objective import PairObjective, Taps
+from mmkd.options import check_choice, check_number, check_temperature
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
-from mmkd.visualization.view import View
+from mmkd.view import View
 
 _NAMES = ('alpha', 'beta', 'gamma', 'tau', 'use_channel_mask', 'signed_mean')
 PRESETS = {

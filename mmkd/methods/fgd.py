@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from mmkd.adapters.context import ContextBlock
 from mmkd.families import DETECTORS, dense, family_of, is_two_stage
-from mmkd.functional import check_choice, check_factors, check_temperature
+from mmkd.families.pyramid import bind_pyramid, check_maps
 from mmkd.functional.attention import attention
-from mmkd.functional.pyramid import bind_pyramid, check_maps
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
+from mmkd.options import check_choice, check_factors, check_temperature
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
-from mmkd.visualization.view import View
+from mmkd.view import View
 
 TERMS = ('foreground', 'background', 'attention', 'context')
 #: factors of the four terms, and the temperature

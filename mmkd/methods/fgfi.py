@@ -9,16 +9,16 @@ from torch import Tensor, nn
 
 from mmkd.families import DETECTORS, dense
 from mmkd.families.agreement import Misfit
+from mmkd.families.pyramid import bind_pyramid
 from mmkd.families.two_stage import features_tap
-from mmkd.functional import check_choice, check_number
 from mmkd.functional.boxes import iou_matrix
 from mmkd.functional.masked import masked_distance
-from mmkd.functional.pyramid import bind_pyramid
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
+from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
-from mmkd.visualization.view import View
+from mmkd.view import View
 
 _BOX_CHUNK = 16
 

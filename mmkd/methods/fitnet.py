@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmkd.families import DETECTORS, classifier
-from mmkd.functional import check_choice
 from mmkd.objective import PairObjective, Taps
+from mmkd.options import check_choice
 from mmkd.registry import MODELS
 
 

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from mmkd.adapters.convolution import consecutive_adapters
 from mmkd.families import DETECTORS, classifier
-from mmkd.functional import check_choice
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
+from mmkd.options import check_choice
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
 

@@ -8,19 +8,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmkd.families import is_two_stage, predictions, two_stage
+from mmkd.families import is_two_stage, two_stage
 from mmkd.families.agreement import check_coders
 from mmkd.families.head_kinds import check_assigner, check_comparable
-from mmkd.functional import check_choice, check_number
+from mmkd.families.pyramid import among, bind_pyramid, tap_beside
 from mmkd.functional.boxes import aligned, select_boxes
-from mmkd.functional.pyramid import among, bind_pyramid, tap_beside
 from mmkd.functional.relations import relation_loss
 from mmkd.levels import Level
 from mmkd.methods.kd import soft_kl
 from mmkd.objective import PairObjective, Taps
+from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS
+from mmkd.rows import predictions
 from mmkd.tap import Trace, parse_taps
-from mmkd.visualization.view import Boxes
+from mmkd.view import Boxes
 
 
 def instance_scores(student: Tensor, teacher: Tensor, score: str = 'paper') -> Tensor:

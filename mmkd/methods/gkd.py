@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.families import WITH_INSTANCES, classifier
-from mmkd.families.instances import Instances
-from mmkd.functional import check_choice, check_number
 from mmkd.functional.relations import cosines, without_diagonal
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
+from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS
+from mmkd.rows.instances import Instances
 from mmkd.tap import Trace
 
 _EPS = 1e-6

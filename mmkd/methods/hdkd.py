@@ -10,17 +10,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.families import DETECTORS
-from mmkd.families.predictions import rows
-from mmkd.functional import check_factors, check_number, check_temperature
+from mmkd.families.pyramid import bind_pyramid, check_maps
+from mmkd.functional.cells import rows
 from mmkd.functional.clustering import Partition
-from mmkd.functional.pyramid import bind_pyramid, check_maps
 from mmkd.levels import Level
 from mmkd.methods.kd import soft_kl
 from mmkd.methods.tsl import masked_mean
 from mmkd.objective import PairObjective, Taps
+from mmkd.options import check_factors, check_number, check_temperature
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
-from mmkd.visualization.view import View
+from mmkd.view import View
 
 TERMS = ('local', 'global', 'channel', 'information', 'combined')
 

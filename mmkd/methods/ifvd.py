@@ -8,13 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.families import segmentor
-from mmkd.functional import check_number
-from mmkd.functional.channel_free import channel_free
-from mmkd.levels import Level
+from mmkd.levels import Level, channel_free
 from mmkd.objective import PairObjective, Taps
+from mmkd.options import check_number
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
-from mmkd.visualization.view import View
+from mmkd.view import View
 
 _COUNT_EPS, _COSINE_EPS = 1e-6, 1e-8
 

@@ -7,12 +7,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmkd.families import DETECTORS, classifier
-from mmkd.families.embeddings import check_partners, row_pairs
-from mmkd.functional import check_number
 from mmkd.functional.relations import conditional, cosines, distances
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
+from mmkd.options import check_number
 from mmkd.registry import MODELS
+from mmkd.rows.embeddings import check_partners, row_pairs
 from mmkd.schedule import Progress
 from mmkd.tap import Trace
 

@@ -11,11 +11,10 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from mmkd.families import segmentor
-from mmkd.functional import check_choice, check_number
 from mmkd.functional.areas import areas_of_interest
-from mmkd.functional.channel_free import channel_free
-from mmkd.levels import Level
+from mmkd.levels import Level, channel_free
 from mmkd.objective import PairObjective, Taps
+from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
 

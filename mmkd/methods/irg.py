@@ -10,13 +10,13 @@ from torch.nn import functional as F
 
 from mmkd.families import DETECTORS, classifier, family_of
 from mmkd.families.agreement import Misfit, both
-from mmkd.families.instances import Instances
-from mmkd.functional import check_choice, check_number
 from mmkd.functional.pooling import pool_to_smaller
 from mmkd.functional.relations import distances
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
+from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS
+from mmkd.rows.instances import Instances
 from mmkd.tap import Trace, parse_taps
 
 REDUCTIONS = ('mean', 'sum')

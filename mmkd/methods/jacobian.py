@@ -9,11 +9,12 @@ from mmengine.dist import get_rank
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmkd.families import classifier, logits
-from mmkd.functional import check_choice, check_number
-from mmkd.functional.input_gradient import input_gradients
+from mmkd.families import classifier
 from mmkd.objective import Objective, Taps
+from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS
+from mmkd.rows import logits
+from mmkd.rows.input_gradients import input_gradients
 from mmkd.tap import Trace
 
 

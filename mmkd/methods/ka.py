@@ -10,11 +10,11 @@ from torch.nn import functional as F
 
 from mmkd.adapters.autoencoder import AutoEncoder
 from mmkd.families import segmentor
-from mmkd.functional import check_choice, check_number
 from mmkd.functional.affinity import row_gaps
 from mmkd.functional.resize import resize
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
+from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS
 from mmkd.tap import Trace, parse_taps
 

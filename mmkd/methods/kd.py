@@ -8,15 +8,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmkd.families import logits, segmentor, two_stage
+from mmkd.families import segmentor, two_stage
 from mmkd.families.agreement import Misfit
-from mmkd.functional import check_choice, check_number, check_temperature
 from mmkd.functional.logits import soft_kl
 from mmkd.levels import Level, pair_levels
 from mmkd.objective import RESIZE, Objective, Taps, equal_size
+from mmkd.options import check_choice, check_number, check_temperature
 from mmkd.registry import MODELS
+from mmkd.rows import logits
 from mmkd.tap import Trace, parse_taps
-from mmkd.visualization.view import Boxes, View
+from mmkd.view import Boxes, View
 
 REDUCTIONS = ('per_pixel', 'skd_sum', 'element_mean')
 

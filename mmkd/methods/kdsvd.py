@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from mmkd.adapters.convolution import consecutive_adapters
 from mmkd.families import DETECTORS, classifier
-from mmkd.functional import check_number
 from mmkd.functional.singular import aligned_vectors
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
+from mmkd.options import check_number
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
 

@@ -8,11 +8,11 @@ import torch
 from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
-from mmkd.families import logits
-from mmkd.functional import check_choice
 from mmkd.levels import Level
 from mmkd.objective import RESIZE, Objective, Taps
+from mmkd.options import check_choice
 from mmkd.registry import MODELS
+from mmkd.rows import logits
 from mmkd.tap import Trace
 
 

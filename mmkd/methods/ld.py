@@ -8,14 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmkd.families import dense, predictions
+from mmkd.families import dense
 from mmkd.families.agreement import Misfit, both, check_classes, check_priors, check_same
 from mmkd.families.head_kinds import is_gfl
-from mmkd.functional import check_choice, check_number, check_temperature
 from mmkd.objective import Objective, Taps
+from mmkd.options import check_choice, check_number, check_temperature
 from mmkd.registry import MODELS
+from mmkd.rows import predictions
 from mmkd.tap import Trace
-from mmkd.visualization.view import View
+from mmkd.view import View
 
 _BOX_CHUNK = 16
 
@@ -185,7 +186,7 @@ class LD(Objective):
     def regions(self, trace: Trace) -> tuple[Tensor, Tensor, Tensor]:
         """Positives (N, P) bool, weights of the valuable region (N, P) and level of each anchor."""
         head = dense.dense_head(trace.student.model)
-        _, labels, used, *_ = predictions.targets(trace)
+        _, labels, used, *_ = dense.targets(trace)
         labels, used = torch.cat(labels, 1), torch.cat(used, 1) > 0  # weight 0: off the image
         # The targets' own anchors are 0 off each image, so they are no grid for all of them.
         anchors = head.prior_generator.grid_priors(predictions.sizes_of(trace), device=used.device)

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmkd.families import logits
 from mmkd.objective import Objective, Taps
 from mmkd.registry import MODELS
+from mmkd.rows import logits
 from mmkd.tap import Trace
 
 

@@ -9,14 +9,14 @@ from mmengine.dist import get_rank
 from torch import Tensor, nn
 
 from mmkd.families import DETECTORS, family_of, is_two_stage, segmentor
-from mmkd.functional import check_choice, check_number, weight_or
-from mmkd.functional.pyramid import bind_pyramid, check_maps
+from mmkd.families.pyramid import bind_pyramid, check_maps
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
+from mmkd.options import check_choice, check_number, weight_or
 from mmkd.registry import MODELS
 from mmkd.schedule import Schedule
 from mmkd.tap import Trace
-from mmkd.visualization.view import View
+from mmkd.view import View
 
 #: weight (alpha) and share of hidden cells (lambda) by family of the student
 DEFAULTS = {'two_stage': (5e-7, 0.45), 'segmentor': (2e-5, 0.75)}

@@ -11,12 +11,12 @@ from torch.nn import functional as F
 
 from mmkd.adapters.convolution import consecutive_adapters
 from mmkd.families import DETECTORS, classifier
-from mmkd.functional import check_choice, check_number
 from mmkd.functional.gather import all_gather_rows
 from mmkd.functional.relations import unit
 from mmkd.functional.singular import aligned_vectors, oriented, right_singular_vectors
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
+from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
 

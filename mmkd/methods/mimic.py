@@ -8,16 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.families import DETECTORS
-from mmkd.families.regions import Regions
-from mmkd.functional import check_choice, check_number
 from mmkd.functional.boxes import aligned, spread
 from mmkd.functional.crops import NORMS, crop_distance, level_weights
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
+from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS
+from mmkd.rows.regions import Regions
 from mmkd.scales import teacher_scale
 from mmkd.tap import Trace
-from mmkd.visualization.view import Boxes, View
+from mmkd.view import Boxes, View
 
 
 class Upsample(nn.ConvTranspose2d):

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from mmkd.families import two_stage
 from mmkd.families.agreement import check_coders, uses_sigmoid
-from mmkd.functional import check_number
 from mmkd.objective import Objective, Taps
+from mmkd.options import check_number
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
-from mmkd.visualization.view import Boxes
+from mmkd.view import Boxes
 
 
 @MODELS.register_module()

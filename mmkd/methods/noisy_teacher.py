@@ -8,12 +8,12 @@ import torch
 from mmengine.dist import get_rank
 from torch import Tensor, nn
 
-from mmkd.families import logits
-from mmkd.functional import check_choice, check_number
 from mmkd.levels import Level
 from mmkd.methods.l2_logit import half_squared_error
 from mmkd.objective import RESIZE, Objective, Taps
+from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS
+from mmkd.rows import logits
 from mmkd.tap import Trace
 
 

@@ -9,11 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.families import DETECTORS, classifier
-from mmkd.functional import check_choice
-from mmkd.functional.channel_free import channel_free
 from mmkd.functional.pooling import pool_to_smaller
-from mmkd.levels import Level
+from mmkd.levels import Level, channel_free
 from mmkd.objective import PairObjective, Taps
+from mmkd.options import check_choice
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
 

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmkd.families import predictions
+from mmkd.families import dense
 from mmkd.families.agreement import Misfit, both, check_classes, check_coders, check_priors
 from mmkd.families.dense import dense_head
 from mmkd.families.head_kinds import is_yolov3
-from mmkd.functional import check_choice, check_number
 from mmkd.functional.logits import bernoulli_kl
 from mmkd.objective import Objective, Taps, crop_padding
+from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS
 from mmkd.tap import Trace, parse_taps
-from mmkd.visualization.view import View
+from mmkd.view import View
 
 #: channels of a candidate, classes behind them
 XY, WH, OBJECT, CLASSES = slice(0, 2), slice(2, 4), slice(4, 5), slice(5, None)
@@ -137,7 +137,7 @@ class OD200F(Objective):
         check_classes('OD200F', *heads)
         check_priors('OD200F', *heads)
         check_coders('OD200F', *heads, per_class=False)
-        taps = [parse_taps(predictions.outputs_tap(model)) for model in (student, teacher)]
+        taps = [parse_taps(dense.outputs_tap(model)) for model in (student, teacher)]
         self.student_taps, self.teacher_taps = taps
 
     def candidates(self, trace: Trace) -> list[tuple[Tensor, Tensor, Tensor]]:

@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.families import DETECTORS, is_two_stage
-from mmkd.functional import check_number, weight_or
-from mmkd.functional.pyramid import bind_pyramid, check_maps
+from mmkd.families.pyramid import bind_pyramid, check_maps
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
+from mmkd.options import check_number, weight_or
 from mmkd.registry import MODELS
 from mmkd.schedule import Schedule
 from mmkd.tap import Trace
-from mmkd.visualization.view import View
+from mmkd.view import View
 
 
 def standardise(x: Tensor, std_floor: float = 0.0) -> Tensor:

@@ -7,11 +7,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmkd.families import WITH_INSTANCES, classifier
-from mmkd.families.instances import Instances
 from mmkd.functional.relations import conditional, cosines, without_diagonal
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
 from mmkd.registry import MODELS
+from mmkd.rows.instances import Instances
 from mmkd.tap import Trace
 
 _EPS = 1e-7

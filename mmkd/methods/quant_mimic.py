@@ -11,12 +11,12 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmkd.families import DETECTORS
-from mmkd.families.regions import Regions
-from mmkd.functional import check_choice, check_number
 from mmkd.functional.crops import NORMS, crop_distance
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
+from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS
+from mmkd.rows.regions import Regions
 from mmkd.tap import Trace
 
 

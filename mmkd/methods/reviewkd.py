@@ -9,10 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.families import DETECTORS, classifier
-from mmkd.functional import check_number
 from mmkd.levels import Level, pair_levels
-from mmkd.names import options_of
 from mmkd.objective import Objective, Taps
+from mmkd.options import check_number, options_of
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
 

@@ -10,12 +10,12 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from mmkd.families import WITH_INSTANCES, classifier
-from mmkd.families.instances import Instances
-from mmkd.functional import check_choice, check_number, weight_or
 from mmkd.functional.relations import distances, unit
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
+from mmkd.options import check_choice, check_number, weight_or
 from mmkd.registry import MODELS
+from mmkd.rows.instances import Instances
 from mmkd.tap import Trace
 
 #: numbers held at a time for angles; beyond, they are computed in parts, and again backwards

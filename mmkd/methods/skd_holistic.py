@@ -13,10 +13,10 @@ from torch.nn import functional as F
 
 from mmkd.adapters.critic import LEAST_SIDE, Critic, gradient_penalty
 from mmkd.families import segmentor
-from mmkd.functional import check_choice, check_number
 from mmkd.functional.resize import resize
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
+from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
 

@@ -7,15 +7,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmkd.families import DETECTORS, segmentor
-from mmkd.functional import check_choice, check_number
 from mmkd.functional.affinity import row_gaps
-from mmkd.functional.channel_free import channel_free
 from mmkd.functional.pooling import pool_nodes
-from mmkd.levels import Level
+from mmkd.levels import Level, channel_free
 from mmkd.objective import PairObjective, Taps
+from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
-from mmkd.visualization.view import Boxes, View
+from mmkd.view import Boxes, View
 
 #: more nodes than this: no matrix of affinities is built
 _DIRECT_NODES = 2048

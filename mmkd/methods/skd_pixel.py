@@ -7,15 +7,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmkd.families import segmentor
-from mmkd.functional import check_choice, check_number, check_temperature, weight_or
-from mmkd.functional.channel_free import channel_free
 from mmkd.functional.logits import soft_kl
-from mmkd.levels import Level
+from mmkd.levels import Level, channel_free
 from mmkd.methods.kd import REDUCTIONS
 from mmkd.objective import PairObjective, Taps
+from mmkd.options import check_choice, check_number, check_temperature, weight_or
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
-from mmkd.visualization.view import View
+from mmkd.view import View
 
 
 def pixel_wise_kl(

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.families import WITH_INSTANCES, classifier
-from mmkd.families.instances import Instances
 from mmkd.functional.relations import at_least_float32, unit
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
 from mmkd.registry import MODELS
+from mmkd.rows.instances import Instances
 from mmkd.tap import Trace
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmkd.families import logits
 from mmkd.families.agreement import Misfit, named
-from mmkd.functional import check_number
 from mmkd.objective import Objective, Taps
+from mmkd.options import check_number
 from mmkd.registry import MODELS
+from mmkd.rows import logits
 from mmkd.tap import Trace
 
 

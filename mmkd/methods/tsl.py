@@ -9,14 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.families import segmentor
-from mmkd.functional import check_choice, check_number
-from mmkd.functional.channel_free import channel_free
-from mmkd.levels import Level
+from mmkd.levels import Level, channel_free
 from mmkd.methods.kd import soft_kl
 from mmkd.objective import PairObjective, Taps
+from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
-from mmkd.visualization.view import View
+from mmkd.view import View
 
 #: (rows, columns) to one of each two opposite neighbours
 _STEPS = ((0, 1), (1, 0), (1, 1), (1, -1))

@@ -7,11 +7,11 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmkd.families import logits
-from mmkd.functional import check_choice, check_temperature
 from mmkd.levels import Level
 from mmkd.objective import RESIZE, Objective, Taps
+from mmkd.options import check_choice, check_temperature
 from mmkd.registry import MODELS
+from mmkd.rows import logits
 from mmkd.tap import Trace
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmkd.functional import check_number
+from mmkd.options import check_number
 from mmkd.registry import MODELS
 
 INIT = [dict(type='Kaiming', layer='Conv2d'), dict(type='Constant', val=1, layer='BatchNorm2d')]

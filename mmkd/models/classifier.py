@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.families.classifier import labels
-from mmkd.functional import check_number
-from mmkd.probe import evaluation, untouched_random_state
+from mmkd.options import check_number
 from mmkd.registry import MODELS
 from mmkd.structures import ClassSample
+from mmkd.untouched import evaluation, untouched_random_state
 
 PROBE_SIZE = 64
 OWN_PREPROCESSOR = 'mmkd.ClassificationDataPreprocessor'

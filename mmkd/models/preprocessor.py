@@ -9,7 +9,7 @@ from mmengine.model import ImgDataPreprocessor
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmkd.functional import check_number
+from mmkd.options import check_number
 from mmkd.registry import MODELS
 
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmkd.functional import check_choice, check_number
 from mmkd.models.cifar_resnet import INIT
+from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS
 
 #: convolutions of each of the five stages

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmkd.functional import check_number
 from mmkd.models.cifar_resnet import INIT
+from mmkd.options import check_number
 from mmkd.registry import MODELS
 
 

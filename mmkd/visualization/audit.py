@@ -15,14 +15,11 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from mmkd.checkpoint import read_checkpoint
 from mmkd.families import family_of
 from mmkd.pixels import Pixels
-from mmkd.probe import evaluation
+from mmkd.plan.recording import load_student, record
 from mmkd.registry import DATASETS, MODELS
-from mmkd.schedule import Progress
-from mmkd.tap import Trace
-from mmkd.teacher import Teacher, load_strictly
+from mmkd.teacher import Teacher
 from mmkd.visualization import canvas
 from mmkd.visualization.page import Shown, page, restore
 from mmkd.visualization.predictions import prediction_views
@@ -175,34 +172,3 @@ def annotations_first(pipeline: list) -> list:
     loads = [step for step in pipeline if str(step['type']).endswith('LoadAnnotations')]
     rest = [step for step in pipeline if step not in loads]
     return [*rest[:1], *loads, *rest[1:]]
-
-
-def load_student(model: nn.Module, checkpoint: str) -> None:
-    """Load the student strictly and, where the file has them, what objectives learned."""
-    load_strictly(getattr(model, 'student', model), checkpoint, who='student')
-    objectives = getattr(model, 'objectives', None)
-    if objectives is None:
-        return
-    state = read_checkpoint(checkpoint).get('state_dict', {})
-    prefix = 'objectives.'
-    learnt = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
-    shapes = {k: v.shape for k, v in objectives.state_dict().items()}
-    objectives.load_state_dict(
-        {k: v for k, v in learnt.items() if shapes.get(k) == v.shape}, strict=False
-    )
-
-
-@torch.no_grad()
-def record(model: Any, inputs: torch.Tensor, samples: list) -> dict[str, Trace]:
-    """The trace of one training step for each objective, without training anything."""
-    names = {name: model.plan.teacher_name(o) for name, o in model.objectives.items()}
-    sides = {
-        name: model.teachers[name](inputs, samples, model.pixels)
-        for name in sorted({name for name in names.values() if name})
-    }
-    with evaluation(model.student), model.recorder.record(inputs) as student:
-        model.student(inputs, samples, mode='loss')
-    return {
-        name: Trace(inputs, samples, student, sides.get(teacher or ''), Progress())
-        for name, teacher in names.items()
-    }

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from mmkd.pixels import Pixels
+from mmkd.view import Boxes, View
 from mmkd.visualization import canvas
-from mmkd.visualization.view import Boxes, View
 
 PANEL = 272  # pixels, width of one picture
 COLUMNS = 4

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from mmkd.families import segmentor
 from mmkd.pixels import Pixels
-from mmkd.probe import evaluation
 from mmkd.teacher import Teacher
-from mmkd.visualization.view import View
+from mmkd.untouched import evaluation
+from mmkd.view import View
 
 
 @torch.no_grad()

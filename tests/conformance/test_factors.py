@@ -4,7 +4,7 @@ import pytest
 import torch
 from cases import MODELS_OF, batch, build, method, pairs
 
-from mmkd.engine.guard import Guard
+from mmkd.checks.guard import Guard
 from mmkd.plan import Plan
 from mmkd.teacher import Teacher, build_model
 

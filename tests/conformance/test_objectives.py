@@ -27,9 +27,9 @@ from cases import (
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
-from mmkd.engine.guard import Guard
+from mmkd.checks.guard import Guard
+from mmkd.checks.preflight import check_optimised
 from mmkd.engine.optimizers import build_optimizers
-from mmkd.engine.preflight import check_optimised
 from mmkd.families import FAMILIES
 from mmkd.methods import names
 from mmkd.objective import Objective

@@ -5,7 +5,7 @@ from cases import method
 
 from mmkd.distiller import build_objective
 from mmkd.methods import names
-from mmkd.names import options_of
+from mmkd.options import options_of
 
 NEVER_NUMBERS = (float('nan'), float('inf'), float('-inf'), 'abc', '0.5', True, [1], {}, 10**400)
 

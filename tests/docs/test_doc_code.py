@@ -19,10 +19,10 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope, init_default_scope
 
 from mmkd import MODELS, registry
+from mmkd.checks.guard import Guard
 from mmkd.config import load_config, resolve
 from mmkd.datasets.synthetic import write_coco, write_folders
 from mmkd.distiller import build_objectives, build_teachers
-from mmkd.engine.guard import Guard
 from mmkd.teacher import build_model
 from mmkd.testing import tiny_faster_rcnn
 

@@ -13,6 +13,8 @@ SOURCES = sorted((ROOT / 'mmkd').rglob('*.py'))
 SELF_EXPLAINING = (
     'methods',
     'families',
+    'rows',
+    'view.py',
     'visualization',
     'datasets/scenes.py',
     'datasets/synthetic.py',

@@ -13,8 +13,9 @@ from mmengine.runner import Runner as StockRunner
 from mmseg.apis import MMSegInferencer, inference_model, init_model
 from recipes import MODELS, recipe
 
-from mmkd.config import load_config, wrap_stock
+from mmkd.config import load_config
 from mmkd.engine.launch import train
+from mmkd.engine.wrapping import wrap_stock
 from mmkd.teacher import build_model
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from recipes import MODELS, distilled, recipe
 
-from mmkd.evaluation.comparison import Comparison, compare, form_of, parse_students
-from mmkd.evaluation.per_class import report_classes
+from mmkd.analysis.comparison import Comparison, compare, form_of, parse_students
+from mmkd.analysis.per_class import report_classes
 from mmkd.teacher import build_model
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'compare.py'

@@ -10,11 +10,11 @@ import torch
 from mmcv.transforms import BaseTransform
 from mmengine.config import Config
 
+from mmkd.analysis.probes import Probe, Prober, Probes
+from mmkd.analysis.routes import Search, ranked, search_routes
 from mmkd.config import load_config
 from mmkd.datasets.hold_out import hold_out
 from mmkd.datasets.synthetic import write_folders
-from mmkd.engine.probes import Probe, Prober, Probes
-from mmkd.engine.routes import Search, ranked, search_routes
 from mmkd.registry import TRANSFORMS
 from mmkd.testing import tiny_classifier
 

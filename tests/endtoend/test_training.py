@@ -70,7 +70,7 @@ def test_stock_and_mmkd_score_the_checkpoint_alike(kind, trained, tmp_path):
 
 
 def test_the_teacher_may_be_scored_first(trained, tmp_path):
-    from mmkd.engine.preflight import score_teacher
+    from mmkd.checks.preflight import score_teacher
 
     folder, _, _ = trained['pspnet']
     checkpoint = str(folder / 'kd' / 'iter_4.pth')

@@ -10,6 +10,7 @@ from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict, build_optim_wrapper
 from torch import distributed, multiprocessing, nn
 
+from mmkd.checks.preflight import check_optimised
 from mmkd.distiller import Distiller
 from mmkd.engine.optimizers import (
     JointOptimWrapper,
@@ -17,7 +18,6 @@ from mmkd.engine.optimizers import (
     check_same_optimizers,
     schedules,
 )
-from mmkd.engine.preflight import check_optimised
 from mmkd.methods.skd_holistic import SKDHolistic
 from mmkd.objective import Objective
 from mmkd.teacher import Teacher, build_model

@@ -9,11 +9,11 @@ import torch
 
 from mmkd.distiller import Distiller
 from mmkd.engine.overhead import OverheadHook
-from mmkd.engine.timing import StepTimer
 from mmkd.methods.cwd import CWD
 from mmkd.tap import Side
 from mmkd.teacher import Teacher
 from mmkd.testing import ToyNet, class_labels, pixels
+from mmkd.timing import StepTimer
 
 
 def run(hook, steps, model=None):

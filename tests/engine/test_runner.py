@@ -18,8 +18,8 @@ from torch.utils.data import Sampler
 from mmkd.checkpoint import CheckpointError
 from mmkd.checkpoint.newest import newest_checkpoint
 from mmkd.checkpoint.weights import weights_in
+from mmkd.checks.data_guard import check_batches
 from mmkd.engine.checkpoint_hook import CheckpointHook
-from mmkd.engine.data_guard import check_batches
 from mmkd.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmkd.engine.random_state import RandomStateHook
 from mmkd.engine.runner import Runner

@@ -5,13 +5,13 @@ import re
 import pytest
 import torch
 
+from mmkd.analysis.fits import advised
 from mmkd.distiller import Distiller
-from mmkd.engine.fits import advised
 from mmkd.families import dense
-from mmkd.families.instances import Instances
 from mmkd.levels import Level
-from mmkd.names import options_of
+from mmkd.options import options_of
 from mmkd.registry import MODELS
+from mmkd.rows.instances import Instances
 from mmkd.teacher import Teacher, build_model
 from mmkd.testing import (
     detection_batch,

@@ -8,7 +8,7 @@ from pixel_toys import (
 )
 from torch.nn import functional as F
 
-from mmkd.functional.input_gradient import input_gradients
+from mmkd.rows.input_gradients import input_gradients
 from mmkd.tap import Tap
 
 

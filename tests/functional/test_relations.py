@@ -3,7 +3,7 @@
 import torch
 from row_toys import random_rows
 
-from mmkd.engine.benchmark import peak_bytes
+from mmkd.analysis.benchmark import peak_bytes
 from mmkd.functional.relations import distances
 
 

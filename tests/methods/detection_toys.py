@@ -11,9 +11,9 @@ from torch import nn
 from mmkd.distiller import Distiller
 from mmkd.objective import Objective
 from mmkd.pixels import Pixels
-from mmkd.probe import untouched_random_state
 from mmkd.tap import Trace
 from mmkd.teacher import Teacher, build_model
+from mmkd.untouched import untouched_random_state
 
 CONFIGS = {
     'frcnn': 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',

@@ -7,8 +7,8 @@ from segmentation_toys import ToyClassifier, prepare
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmkd.families import logits
 from mmkd.objective import Objective
+from mmkd.rows import logits
 from mmkd.testing import class_labels, make_trace
 
 ZS = torch.tensor([[1, 2, 3], [0.5, -0.5, 0], [0, 1, -1]], dtype=torch.float64)

@@ -6,9 +6,9 @@ import torch
 from mmengine.structures import BaseDataElement, PixelData
 from torch import Tensor, nn
 
-from mmkd.engine.benchmark import peak_bytes
+from mmkd.analysis.benchmark import peak_bytes
 from mmkd.objective import Objective
-from mmkd.probe import levels_at, probe
+from mmkd.plan.probe import levels_at, probe
 from mmkd.tap import Recorder, Trace
 
 

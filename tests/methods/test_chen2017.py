@@ -7,8 +7,9 @@ import torch
 from detection_toys import detector, samples, step, total
 from torch.nn import functional as F
 
-from mmkd.families import predictions, two_stage
+from mmkd.families import dense, two_stage
 from mmkd.methods.chen2017 import Chen2017, binary, bounded_regression, weighted_cross_entropy
+from mmkd.rows import predictions
 
 P_T, P_S, W = (
     torch.tensor(x, dtype=torch.float64) for x in ([0.2, 0.3, 0.5], [0.1, 0.3, 0.6], [1, 1, 1.5])
@@ -110,9 +111,9 @@ def check_anchors(losses, trace, prefix, mode):
     """The dense terms, level by level and without a sampled set."""
     feats, model = trace.teacher['neck'], trace.teacher.model
     head = trace.student.model.rpn_head if prefix else trace.student.model.bbox_head
-    own = trace.student[predictions.outputs_tap(trace.student.model)]
+    own = trace.student[dense.outputs_tap(trace.student.model)]
     wanted = predictions.head_outputs(model, feats)
-    targets = predictions.targets(trace)
+    targets = dense.targets(trace)
     soft = bound = count = 0.0
     k = head.num_classes
     for level in range(5):

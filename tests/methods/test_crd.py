@@ -11,8 +11,8 @@ from mmengine.model import ExponentialMovingAverage
 from mmengine.optim import build_optim_wrapper
 from mmengine.structures import BaseDataElement
 
+from mmkd.checks.preflight import PreflightHook
 from mmkd.distiller import Distiller
-from mmkd.engine.preflight import PreflightHook
 from mmkd.methods.crd import CRD, contrastive_error
 from mmkd.teacher import Teacher, build_model
 from mmkd.testing import class_labels, classification_batch, make_trace, ready, tiny_classifier

@@ -11,9 +11,10 @@ from torch.nn import functional as F
 from two_ranks import of_two_ranks
 
 from mmkd.distiller import Distiller
-from mmkd.families import predictions, towers
+from mmkd.families import towers
 from mmkd.functional.logits import bernoulli_kl
 from mmkd.methods.crosskd import CrossKD, align, class_distance, over_ranks
+from mmkd.rows import predictions
 
 KINDS = ['retinanet', 'atss', 'gfl', 'fcos', 'fcos by stride']
 PARTS = ('cls_convs', 'reg_convs')

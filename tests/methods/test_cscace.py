@@ -6,7 +6,7 @@ from mmseg.models.losses import CrossEntropyLoss
 from segmentation_toys import ToySegmentor, check_memory, make_step, prepare, probe_tensors
 from torch.nn import functional as F
 
-from mmkd.engine.benchmark import peak_bytes
+from mmkd.analysis.benchmark import peak_bytes
 from mmkd.functional.mixed_target import mixed_cross_entropy, trust
 from mmkd.functional.pooling import pool_nodes
 from mmkd.methods.cscace import CSCACE, MOST_SIMILARITIES, correlation_distance, similarity

@@ -9,9 +9,9 @@ from mmengine.structures import BaseDataElement
 from segmentation_toys import ToyClassifier, ToySegmentor, make_step, prepare
 
 from mmkd.families import classifier, two_stage
-from mmkd.functional import check_temperature
 from mmkd.methods.dkd import DKD, decoupled_kl
 from mmkd.methods.kd import soft_kl
+from mmkd.options import check_temperature
 
 ZS = torch.tensor([[1, 2, 3], [0.5, -0.5, 0], [0, 1, -1]], dtype=torch.float64)
 ZT = torch.tensor([[2, 1, 4], [1, 0, -1], [-1, 3, 0]], dtype=torch.float64)

@@ -7,7 +7,7 @@ from mmengine.structures import InstanceData
 from torch import nn
 
 from mmkd.adapters import ConvAdapter
-from mmkd.engine.benchmark import peak_bytes
+from mmkd.analysis.benchmark import peak_bytes
 from mmkd.families import dense
 from mmkd.functional.boxes import iou_matrix
 from mmkd.functional.masked import masked_distance

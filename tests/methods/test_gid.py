@@ -8,10 +8,11 @@ from detection_toys import detector, samples, step, total
 from mmcv.ops import roi_align
 from torch.nn import functional as F
 
-from mmkd.families import predictions, two_stage
+from mmkd.families import two_stage
 from mmkd.families.dense import dense_head
 from mmkd.functional.boxes import box_levels
 from mmkd.methods.gid import GID, feature_loss, instance_scores, relation_loss
+from mmkd.rows import predictions
 
 
 def points(*rows):

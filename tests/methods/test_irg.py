@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from mmkd.functional.relations import distances
 from mmkd.methods.irg import IRG, edges, relation_error, same_shape, transform
-from mmkd.probe import levels_at, probe
+from mmkd.plan.probe import levels_at, probe
 from mmkd.teacher import build_model
 from mmkd.testing import make_trace, ready, tiny_classifier
 

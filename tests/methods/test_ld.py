@@ -7,10 +7,11 @@ import torch
 from anchor_toys import LIMIT, anchors, many_boxes
 from detection_toys import _teacher, detector, padded_apart, samples, step, total
 
+from mmkd.analysis.benchmark import peak_bytes
 from mmkd.distiller import Distiller
-from mmkd.engine.benchmark import peak_bytes
-from mmkd.families import predictions
+from mmkd.families import dense
 from mmkd.methods.ld import LD, atss_threshold, mean_kl, overlaps, valuable_region
+from mmkd.rows import predictions
 
 ZT, ZS = torch.tensor([2.0, 1, 0]).double(), torch.tensor([0.0, 1, 2]).double()
 
@@ -106,7 +107,7 @@ def test_gfl():
     objective = LD(main=0.5, valuable=0.7, classes=3, tau=5, tau_class=4, gamma=0.1)
     losses, trace = step(objective, student, teacher)
     (zs, rs), (zt, rt) = predictions.answers(trace)
-    _, labels, used, *_ = predictions.targets(trace)
+    _, labels, used, *_ = dense.targets(trace)
     positive, valuable, level = objective.regions(trace)
     assert positive.sum() == sum(int((x < 3).sum()) for x in labels) and valuable.sum() > 0
     main = region = classes = 0.0

@@ -10,11 +10,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from mmkd.families import two_stage
-from mmkd.families.regions import regions
 from mmkd.functional.boxes import box_levels, rank_in_group, select_boxes, spread
 from mmkd.functional.crops import crop_weights
 from mmkd.methods.mimic import Mimic
 from mmkd.methods.mimic_head import MimicHead
+from mmkd.rows.regions import regions
 from mmkd.testing import boxes, make_trace, ready
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from row_toys import random_rows, value
 
-from mmkd.engine.benchmark import peak_bytes
+from mmkd.analysis.benchmark import peak_bytes
 from mmkd.functional.relations import unit
 from mmkd.methods import rkd
 from mmkd.methods.rkd import RKD, angle_error, angles, distance_error

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from mmkd.pixels import Pixels
-from mmkd.visualization.audit import Audit, annotations_first, record
+from mmkd.plan.recording import record
+from mmkd.visualization.audit import Audit, annotations_first
 from mmkd.visualization.page import restore, spread
 
 

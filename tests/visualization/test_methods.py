@@ -12,9 +12,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / 'methods'))
 from detection_toys import detector, samples, step  # noqa: E402
 from pyramid_toys import prepare, trace_of  # noqa: E402
 
-from mmkd.families import predictions, two_stage  # noqa: E402
+from mmkd.families import (
+    dense,
+    two_stage,  # noqa: E402
+)
 from mmkd.registry import MODELS  # noqa: E402
-from mmkd.visualization import Boxes, View  # noqa: E402
+from mmkd.rows import predictions  # noqa: E402
+from mmkd.view import Boxes, View  # noqa: E402
 from mmkd.visualization.page import Shown, boxes_on, page, spread  # noqa: E402
 
 SIZE = (96, 128)
@@ -62,7 +66,7 @@ def test_anchors_are_shown_around_their_centres():
     one, (positive, valuable, level) = shown(trace.samples[1]), objective.regions(trace)
     h, w = one.image.shape[:2]
     pixels = np.stack(np.meshgrid(np.arange(w), np.arange(h)), -1).reshape(-1, 1, 2) + 0.5
-    for i, (boxes, *_) in enumerate(predictions.targets(trace)[0]):
+    for i, (boxes, *_) in enumerate(dense.targets(trace)[0]):
         centres = ((boxes[:, :2] + boxes[:, 2:]) / 2).numpy()
         nearest = np.abs(pixels - centres).max(-1).argmin(1)
         own = level == i

@@ -5,7 +5,8 @@ import pytest
 import torch
 from mmengine.structures import BaseDataElement
 
-from mmkd.visualization import Boxes, View, canvas
+from mmkd.view import Boxes, View
+from mmkd.visualization import canvas
 from mmkd.visualization.page import (
     PANEL,
     Shown,

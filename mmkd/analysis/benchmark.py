@@ -1,0 +1,263 @@
+"""What a distilled step costs against the least it could cost, measured side by side."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from torch import Tensor
+
+from mmkd.analysis.batches import random_batch
+from mmkd.config import distils
+from mmkd.distiller import Distiller
+from mmkd.schedule import Schedule
+from mmkd.teacher import Teacher, run_route
+
+
+@dataclass
+class Cost:
+    """Of one kind of step.
+
+    Attributes:
+        seconds (float): median.
+        ratio (float): median of the ratios to its floor in the same round.
+        spread (tuple[float, float]): their quartiles.
+        fastest (float): its fastest run over the floor's fastest: on a machine that others slow
+            down now and then the steadier number.
+        peak (int): most bytes held at a time.
+        peak_ratio (float): to its floor's.
+    """
+
+    seconds: float
+    ratio: float
+    spread: tuple[float, float]
+    fastest: float
+    peak: int
+    peak_ratio: float
+
+
+def benchmark_step(
+    configs: Mapping[str, Config],
+    size: tuple[int, int] = (256, 256),
+    batch: int = 2,
+    rounds: int = 7,
+    boxes: int = 8,
+    dtype: str | None = None,
+) -> dict[str, Cost]:
+    """Time several kinds of step in turn, in one process, on a random batch.
+
+    ``plain`` is the student's own step (forward, backward, SGD); a ``floor`` is that and a bare
+    float32 teacher forward as far as a config's taps need; then the distilled step of each config.
+
+    Args:
+        configs (dict[str, Config]): distillation runs of one student and one teacher, by name;
+            weights are random, schedules at their full value, and no data is read.
+        size (tuple[int, int]): height and width of the batch.
+        batch, rounds, boxes (int): images, measured rounds, ground-truth boxes an image.
+        dtype (str | None): of the distilling teachers; the floors' stay float32.
+
+    Raises:
+        ValueError: no distillation config, or students or teachers that differ.
+    """
+    _check_comparable(configs)
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    steps: dict[str, Callable[[], None]] = {}
+    floors: dict[str, str] = {}
+    data: tuple[Tensor, list] | None = None
+    for name, config in configs.items():
+        init_default_scope(config.get('default_scope') or 'mmengine')
+        torch.manual_seed(0)  # equal weights: a detector has to do what it proposes
+        distiller = _distiller(config, dtype).to(device)
+        bare = _bare_teachers(config, distiller)
+        data = data or random_batch(distiller.student, size, batch, boxes, device)
+        floors[name] = f'floor ({", ".join(teacher.route for teacher in bare)})'
+        steps.setdefault('plain', _plain_step(distiller, *data))
+        steps.setdefault(floors[name], _floor_step(bare, steps['plain'], *data))
+        steps[name] = _distilled_step(distiller, *data)
+    floors['plain'] = next(iter(floors.values()))
+    return measure(steps, rounds, floors)
+
+
+def _check_comparable(configs: Mapping[str, Config]) -> None:
+    """Ratios to a common floor need a common student and teacher."""
+    first: tuple[str, tuple] | None = None
+    for name, config in configs.items():
+        model = config.model
+        if not distils(model):
+            raise ValueError(
+                'benchmark step needs a distillation config (model.type mmkd.Distiller).'
+            )
+        pair = (_shape(model.student), [entry['config'] for entry in _teacher_entries(model)])
+        first = first or (name, pair)
+        if pair != first[1]:
+            raise ValueError(
+                f'benchmark step compares configs of one student and one teacher, but {first[0]} '
+                f'and {name} differ in them. Measure them one by one.'
+            )
+
+
+def _shape(config: Any) -> Any:
+    """A model's config without where its weights come from."""
+    if isinstance(config, Mapping):
+        return {key: _shape(value) for key, value in config.items() if key != 'init_cfg'}
+    return [_shape(item) for item in config] if isinstance(config, (list, tuple)) else config
+
+
+def _update(distiller: Distiller) -> Callable[[dict[str, Any]], None]:
+    optimiser = torch.optim.SGD(distiller.parameters(), lr=1e-6)
+
+    def update(losses: dict[str, Any]) -> None:
+        loss, _ = distiller.parse_losses(losses)
+        loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()  # here, so that every step starts without gradients
+
+    return update
+
+
+def _plain_step(distiller: Distiller, inputs: Tensor, samples: list) -> Callable[[], None]:
+    update = _update(distiller)
+    return lambda: update(distiller.student(inputs, samples, mode='loss'))
+
+
+def _distilled_step(distiller: Distiller, inputs: Tensor, samples: list) -> Callable[[], None]:
+    update = _update(distiller)
+    return lambda: update(distiller(inputs, samples, mode='loss'))
+
+
+def _floor_step(
+    teachers: list[Teacher], plain: Callable[[], None], inputs: Tensor, samples: list
+) -> Callable[[], None]:
+    def floor() -> None:
+        with torch.no_grad():
+            for teacher in teachers:
+                run_route(teacher.model, teacher.route, inputs, samples)
+        plain()
+
+    return floor
+
+
+def measure(
+    steps: Mapping[str, Callable[[], None]], rounds: int, floors: Mapping[str, str]
+) -> dict[str, Cost]:
+    """Interleave the steps, rotating which one goes first; ratios are taken within a round.
+
+    Args:
+        steps (dict[str, callable]): what to time.
+        rounds (int): how often, after two runs that warm up.
+        floors (dict[str, str]): which step each one is compared with; itself if not named.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    names = list(steps)
+    for step in steps.values():
+        step()  # warm-up: allocators, kernels, the recorder's first look
+        step()
+    for turn in range(rounds):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            seconds[name].append(_clock(steps[name]))
+    peaks = {name: peak_bytes(step) for name, step in steps.items()}
+    result = {}
+    for name in names:
+        floor = floors.get(name, name)
+        ratios = sorted(a / b for a, b in zip(seconds[name], seconds[floor], strict=True))
+        result[name] = Cost(
+            statistics.median(seconds[name]),
+            statistics.median(ratios),
+            (ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]),
+            min(seconds[name]) / min(seconds[floor]),
+            peaks[name],
+            peaks[name] / max(peaks[floor], 1),
+        )
+    return result
+
+
+def _clock(step: Callable[[], None]) -> float:
+    torch.manual_seed(0)  # samplers of RoIs draw alike
+    np.random.seed(0)
+    _wait()
+    start = time.perf_counter()
+    step()
+    _wait()
+    return time.perf_counter() - start
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def peak_bytes(step: Callable[[], None]) -> int:
+    """Most bytes that one step holds at a time, above what it starts with."""
+    if torch.cuda.is_available():
+        _wait()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        _wait()
+        return torch.cuda.max_memory_allocated() - before
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
+        step()
+    held = peak = 0
+    events = profile.profiler.kineto_results.events()
+    for event in sorted((e for e in events if e.name() == '[memory]'), key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak
+
+
+def _distiller(config: Config, dtype: str | None) -> Distiller:
+    from mmkd.registry import MODELS
+
+    model = config.model
+    for entry in _teacher_entries(model):
+        entry['checkpoint'] = 'random'
+        entry['dtype'] = dtype or entry.get('dtype')
+    model.preflight = False
+    distiller = MODELS.build(model).train()
+    for objective in distiller.objectives.values():
+        objective.weight = Schedule(objective.weight.value)  # a warm-up would leave its work out
+    return distiller
+
+
+def _teacher_entries(model: Any) -> list[Any]:
+    teacher = model.get('teacher') or {}
+    return [teacher] if 'config' in teacher else list(teacher.values())
+
+
+def _bare_teachers(config: Config, distiller: Distiller) -> list[Teacher]:
+    """The same networks in float32, on the routes that the taps ask for."""
+    device = next(distiller.parameters()).device
+    teachers = []
+    for entry, (name, listening) in zip(
+        _teacher_entries(config.model), distiller.teachers.items(), strict=True
+    ):
+        bare = listening
+        if listening.dtype is not None:
+            bare = Teacher(entry['config'], 'random', cfg_options=entry.get('cfg_options'))
+            bare.listen(distiller.plan.teacher_taps(name))
+        teachers.append(bare.to(device))
+    return teachers
+
+
+def report(costs: Mapping[str, Cost]) -> str:
+    """A markdown table."""
+    lines = [
+        '| step | seconds | x floor (quartiles) | fastest x floor | peak MiB | x floor |',
+        '|---|---|---|---|---|---|',
+    ]
+    for name, cost in costs.items():
+        low, high = cost.spread
+        lines.append(
+            f'| {name} | {cost.seconds:.3f} | {cost.ratio:.3f} ({low:.3f} to {high:.3f}) | '
+            f'{cost.fastest:.3f} | {cost.peak / 2**20:.0f} | {cost.peak_ratio:.3f} |'
+        )
+    return '\n'.join(lines)

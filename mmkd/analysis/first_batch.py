@@ -1,0 +1,130 @@
+"""One real batch: what each term is worth, where its gradient goes, and what it counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from torch import Tensor, nn
+
+from mmkd.analysis.gradients import distiller_of
+from mmkd.checks.guard import Guard, task_losses
+from mmkd.config import distils
+from mmkd.distiller import Distiller
+from mmkd.engine.runner import Runner
+from mmkd.tap import Recorder, Tap, Trace, flatten
+
+
+class _Listener(Guard):
+    """Keeps what the guard is shown, and judges nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(steps=0)
+        self.shown: tuple[Any, Any, Any] = ({}, {}, {})
+
+    def __call__(self, distiller: Any, task: Any, terms: Any, traces: Any) -> None:
+        self.shown = dict(task), terms, traces
+
+
+class _Recorder(Recorder):
+    """Also adds up the gradients that arrive at what it records, in any backward pass."""
+
+    def __init__(self, model: nn.Module, taps: Iterable[Tap]) -> None:
+        super().__init__(model, taps)
+        self.arrived: dict[str, list[float]] = {}
+
+    def _store(self, tap: Tap, side: Any, watch: dict) -> Callable[[Any], None]:
+        store = super()._store(tap, side, watch)
+
+        def listen(value: Any) -> None:
+            for tensor in flatten(value):
+                sums = self.arrived.setdefault(tap.source, [])
+                if tensor.requires_grad:
+                    tensor.register_hook(partial(self._add, sums, len(sums)))
+                sums.append(0.0)
+            store(value)
+
+        return listen
+
+    @staticmethod
+    def _add(sums: list[float], position: int, gradient: Tensor) -> None:
+        sums[position] += float(gradient.detach().float().square().sum())
+
+    def norms(self, loss: Tensor, parameters: list[Tensor]) -> dict[str, list[float]]:
+        """Squared length of the gradient of a loss at each recorded tensor."""
+        for sums in self.arrived.values():
+            sums[:] = [0.0] * len(sums)
+        if loss.requires_grad:
+            torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+        return {source: list(sums) for source, sums in self.arrived.items()}
+
+
+def report_step(config: Config, checkpoint: str | None = None, seed: int = 0) -> str:
+    """Run the first training batch of a config and describe every term.
+
+    Gradients are those of the weighted terms with regard to the student's tapped tensors, over
+    that of the student's own losses at the same place. Schedules count at their full value, and
+    nothing is updated.
+
+    Args:
+        config (Config): of a distillation run, with its data and its teacher.
+        checkpoint (str | None): student weights; without, it is untrained.
+        seed (int): of weights and data.
+
+    Raises:
+        ValueError: no distillation config; whatever a first step raises.
+    """
+    if not distils(config.model):
+        raise ValueError('--step needs a distillation config, or --teacher and --method.')
+    model = distiller_of(config, checkpoint, seed)
+    model.guard = guard = _Listener()
+    model.recorder = recorder = _Recorder(model.student, model.plan.student_taps())
+    data = next(iter(Runner.build_dataloader(config.train_dataloader, seed=seed)))
+    model(**model.data_preprocessor(data, True), mode='loss')
+    return '\n'.join(_lines(model, recorder, *guard.shown))
+
+
+def _lines(
+    model: Distiller,
+    recorder: _Recorder,
+    task: Mapping[str, Any],
+    terms: Mapping[str, Mapping[str, Tensor]],
+    traces: Mapping[str, Trace],
+) -> Iterator[str]:
+    own = [(key, value) for key, value in task_losses(task) if 'loss' in key]
+    total = sum(value.sum() for _, value in own)
+    sums: dict[str, float] = {}
+    for key, value in own:
+        sums[key] = sums.get(key, 0.0) + float(value.detach().sum())
+    values = ', '.join(f'{key} {value:.4g}' for key, value in sums.items())
+    yield f'student: {float(total):.4g} ({values})'
+    learnt = [p for p in model.student.parameters() if p.requires_grad]
+    wanted = recorder.norms(total, learnt)
+    for name in traces:
+        objective = model.objectives[name]
+        yield f'objective {name}: {type(objective).__name__}, weight {objective.weight}'
+        for key, value in terms[name].items():
+            if key.startswith(f'kd.{name}.loss'):
+                yield f'  {key} = {float(value.detach()):.4g}'
+                found = recorder.norms(value, learnt)
+                for tap in objective.student_taps:
+                    yield from _at(tap, found, wanted)
+        counts = {k: float(v.detach()) for k, v in terms[name].items() if '.loss' not in k}
+        if counts:
+            yield '  logged: ' + ', '.join(f'{k} = {v:.4g}' for k, v in counts.items())
+
+
+def _at(tap: Tap, found: dict[str, list[float]], wanted: dict[str, list[float]]) -> Iterator[str]:
+    """How long the gradients of term and task are at a tap."""
+    own, task = (_length(sums.get(tap.source, []), tap) for sums in (found, wanted))
+    if own or task:
+        share = f'{own / task:.3g} x that of the task ({task:.3g})' if task else 'the task has none'
+        yield f'    at {tap}: gradient {own:.3g}, {share}'
+
+
+def _length(sums: list[float], tap: Tap) -> float:
+    chosen = sums if tap.index is None else sums[tap.index]
+    return sum(chosen if isinstance(chosen, list) else [chosen]) ** 0.5

@@ -1,0 +1,124 @@
+"""How hard each term pulls at the student, and whether it pulls where the task does."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import cycle, islice
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from torch import Tensor
+
+from mmkd.checks.finite import task_losses
+from mmkd.checks.guard import Guard
+from mmkd.config import distils
+from mmkd.distiller import Distiller
+from mmkd.engine.runner import Runner
+from mmkd.plan.recording import load_student
+from mmkd.registry import MODELS
+from mmkd.schedule import Schedule
+
+
+@dataclass
+class Pull:
+    """Of one term, a number each batch: weighted value, ``|g| / |g_task|``, ``cos(g, g_task)``."""
+
+    values: list[float] = field(default_factory=list)
+    ratios: list[float] = field(default_factory=list)
+    cosines: list[float] = field(default_factory=list)
+
+
+def measure_gradients(
+    config: Config, checkpoint: str | None = None, batches: int = 8, seed: int = 0
+) -> dict[str, Pull]:
+    """Compare the gradient of each term with that of the student's own losses, on real batches.
+
+    Gradients are those of the weighted losses with regard to the student's parameters that the
+    task trains; a parameter that a term does not reach counts as zero. Schedules are taken at
+    their full value. Nothing is updated but BatchNorm statistics of the copy in memory.
+
+    Args:
+        config (Config): of a distillation run, with its data and its teacher.
+        checkpoint (str | None): student weights, and what objectives learned, if it has them;
+            without, the student is untrained.
+        batches (int): training batches, of the config's batch size.
+        seed (int): of weights and data.
+
+    Raises:
+        ValueError: no distillation config, or no batch.
+    """
+    if not distils(config.model):
+        raise ValueError('gradients needs a distillation config (model.type mmkd.Distiller).')
+    if batches < 1:
+        raise ValueError(f'gradients needs at least one batch, found batches={batches}.')
+    model = distiller_of(config, checkpoint, seed)
+    loader = Runner.build_dataloader(config.train_dataloader, seed=seed)
+    pulls: dict[str, Pull] = {}
+    for data in islice(cycle(loader), batches):
+        for key, value, ratio, cosine in compare(model, model.data_preprocessor(data, True)):
+            pull = pulls.setdefault(key, Pull())
+            pull.values.append(value)
+            pull.ratios.append(ratio)
+            pull.cosines.append(cosine)
+    return pulls
+
+
+def distiller_of(config: Config, checkpoint: str | None, seed: int) -> Distiller:
+    """The Distiller of a config as training would have it, schedules at their full value."""
+    init_default_scope(config.get('default_scope') or 'mmengine')
+    torch.manual_seed(seed)
+    model = MODELS.build(config.model)
+    if checkpoint:
+        load_student(model, checkpoint)
+    else:
+        model.init_weights()
+    if torch.cuda.is_available():
+        model.cuda()
+    model.train()
+    model.guard = Guard.of(False)
+    for objective in model.objectives.values():
+        objective.weight = Schedule(objective.weight.value)
+    return model
+
+
+def compare(model: Distiller, data: dict) -> Iterator[tuple[str, float, float, float]]:
+    """(key, value, ratio, cosine) of each term for the student, of one preprocessed batch."""
+    losses = model(**data, mode='loss')
+    own = {f'kd.{name}.{key}' for name, o in model.objectives.items() for key in o.own_losses}
+    terms = {
+        k: v for k, v in losses.items() if k.startswith('kd.') and '.loss' in k and k not in own
+    }
+    task = {k: v for k, v in losses.items() if not k.startswith('kd.')}
+    total = sum(value.sum() for key, value in task_losses(task) if 'loss' in key)
+    known = [p for p in model.student.parameters() if p.requires_grad]
+    wanted = _gradient(total, known)
+    for key, term in terms.items():
+        found = _gradient(term, known)
+        norm, norm_task = found.norm(), wanted.norm()
+        cosine = torch.dot(found, wanted) / (norm * norm_task).clamp(min=1e-20)
+        yield key, float(term.detach()), float(norm / norm_task.clamp(min=1e-20)), float(cosine)
+
+
+def _gradient(loss: Any, parameters: list[Tensor]) -> Tensor:
+    """One long vector, zero where the loss does not reach."""
+    if not isinstance(loss, Tensor) or not loss.requires_grad:
+        return torch.zeros(sum(p.numel() for p in parameters))
+    found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+    pairs = zip(found, parameters, strict=True)
+    return torch.cat([(p.new_zeros(p.shape) if g is None else g).flatten() for g, p in pairs])
+
+
+def report(pulls: Mapping[str, Pull]) -> str:
+    """A markdown table: mean value, median ratio and its range, mean cosine."""
+    lines = ['| term | value | gradient / task (range) | cosine |', '|---|---|---|---|']
+    for key, pull in pulls.items():
+        low, middle, high = min(pull.ratios), statistics.median(pull.ratios), max(pull.ratios)
+        value, cosine = statistics.mean(pull.values), statistics.mean(pull.cosines)
+        lines.append(
+            f'| {key} | {value:.4g} | {middle:.3f} ({low:.3f} to {high:.3f}) | {cosine:+.2f} |'
+        )
+    return '\n'.join(lines)

@@ -1,0 +1,254 @@
+"""The checks of the first steps: is every term alive, finite, and felt by the student?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from logging import WARNING
+from typing import Any
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from mmkd.checks.finite import GradientWatch, all_values, check_losses, check_teachers, task_losses
+from mmkd.families import family_of, segmentor
+from mmkd.options import check_number, match_options, options_of
+from mmkd.tap import Trace
+from mmkd.task_weight import check_known
+
+#: share of the total loss from which on a term is mentioned
+SHARE = 0.9
+#: batches without ground truth after which a term that needs some is no longer waited for
+PATIENCE = 200
+
+
+class Guard:
+    """Stops a run that would waste a GPU; called once a step with everything that was computed.
+
+    The labels of the first ``steps`` batches of a segmentor must be there and mean classes.
+    In every step all losses must be finite. In the first ``steps`` steps in which an objective
+    takes part, the teacher's taps must be finite and each of its losses must depend on the
+    student, or, for its ``own_losses``, on what it learns itself and not on the student; after
+    them, each must have been non-zero with a non-zero gradient at least once. A batch without
+    ground truth says nothing about a term that was zero in it, and a term whose factor is 0 in the
+    config is not judged.
+
+    Args:
+        steps (int): guarded steps of each objective, 0 for none.
+        ratio (float): a term above ``ratio`` times the task loss is reported once, as is one that
+            makes up nine tenths of the total.
+        score (int): validation samples for the teacher's score, read by PreflightHook.
+    """
+
+    def __init__(self, steps: int = 5, ratio: float = 100.0, score: int = 0) -> None:
+        self.steps = check_number('preflight', 'steps', steps, 0, whole=True)
+        self.ratio = check_number('preflight', 'ratio', ratio, above=0)
+        self.score = check_number('preflight', 'score', score, 0, whole=True)
+        self.watch: GradientWatch | None = None
+        self.seen: dict[str, int] = {}
+        self.batches = 0
+        self.alive: set[str] = set()
+        self.reported: set[str] = set()
+        self.waited: dict[str, int] = {}
+
+    @classmethod
+    def of(cls, preflight: bool | Mapping[str, Any]) -> Guard:
+        """Read the config entry: True, False or a mapping of arguments."""
+        if isinstance(preflight, bool):
+            return cls() if preflight else cls(steps=0)
+        if not isinstance(preflight, Mapping):
+            raise TypeError(
+                'preflight must be True, False or a mapping such as dict(steps=5), '
+                f'found {preflight!r}.'
+            )
+        return cls(**match_options('preflight', preflight, options_of(cls)))
+
+    def look_at(self, student: nn.Module, samples: list) -> None:
+        """Check the labels of the first batches, before a loss stumbles over them on the device.
+
+        Raises:
+            ValueError: a segmentor's batch without labels, or with some beyond its classes.
+        """
+        if self.batches < self.steps and family_of(student) == 'segmentor':
+            segmentor.check_batch(student, samples)
+        self.batches += 1
+
+    def __call__(
+        self,
+        distiller: Any,
+        task: Mapping[str, Any],
+        terms: Mapping[str, Mapping[str, Tensor]],
+        traces: Mapping[str, Trace],
+    ) -> None:
+        """Check one step.
+
+        Raises:
+            FloatingPointError: pixels, a teacher or a loss that is not finite, by name.
+            RuntimeError: a term without effect on the student, or with one that it must not have.
+            ValueError: a factor for losses that the student does not have.
+        """
+        named = all_values(task, terms)
+        guarded = {k: trace for k, trace in traces.items() if self.seen.get(k, 0) < self.steps}
+        if self.watch is None or guarded:
+            check_teachers(distiller, guarded)
+            check_losses(distiller, named, traces)
+        else:
+            self.watch.expect(named)
+        if self.steps and self.batches == 1:
+            check_known(distiller.task_weight, task)
+        for name, trace in traces.items():
+            objective = distiller.objectives[name]
+            losses = {k: v for k, v in terms[name].items() if k.startswith(f'kd.{name}.loss')}
+            own = {k: v for k, v in losses.items() if k.rpartition('.')[2] in objective.own_losses}
+            students = {k: v for k, v in losses.items() if k not in own}
+            self._check_ratio(students, task, terms)
+            if name not in guarded:
+                continue
+            self._check_gradient(name, students, trace, distiller)
+            self._check_own(name, own, trace, objective)
+            judged = [k for k in losses if objective.factor_of(k.rpartition('.')[2])]
+            self._count(name, judged, trace, distiller.student)
+            if self.seen.get(name) == self.steps:
+                self._conclude(name, judged, terms[name])
+
+    def _count(self, name: str, keys: list[str], trace: Trace, student: nn.Module) -> None:
+        """Count a step that says something about every term of an objective."""
+        told = self.alive.issuperset(keys) or has_ground_truth(trace.samples, ignored(student))
+        self.waited[name] = self.waited.get(name, 0) + (not told)
+        if told or self.waited[name] > PATIENCE:
+            self.seen[name] = self.seen.get(name, 0) + 1
+
+    def _check_ratio(
+        self,
+        losses: Mapping[str, Tensor],
+        task: Mapping[str, Any],
+        terms: Mapping[str, Mapping[str, Tensor]],
+    ) -> None:
+        new = [key for key in losses if key not in self.reported]
+        if not new or not self.steps:
+            return
+        own = sum(float(v.detach().sum()) for k, v in task_losses(task) if 'loss' in k)
+        added = [v for term in terms.values() for k, v in term.items() if '.loss' in k]
+        total = abs(own) + sum(abs(float(v.detach())) for v in added)
+        for key in new:
+            value = float(losses[key].detach())
+            if value > self.ratio * abs(own):
+                text = (
+                    f'{key} = {value:.4g} is more than {self.ratio:g} times the task loss '
+                    f'({own:.4g}); it will drown it. Lower its weight.'
+                )
+            elif own and value >= SHARE * total:
+                text = (
+                    f'{key} = {value:.4g} makes up {value / total:.0%} of the total loss (the task '
+                    f'loss is {own:.4g}). Whether it also pulls that hard, tools/plan.py --step '
+                    'tells.'
+                )
+            else:
+                continue
+            self.reported.add(key)
+            print_log(text, logger='current', level=WARNING)
+        if self.steps and min(self.seen.values(), default=0) >= self.steps:
+            self.reported.update(new)  # only the beginning is watched: it costs a sync a step
+
+    def _check_gradient(
+        self, name: str, losses: Mapping[str, Tensor], trace: Trace, distiller: Any
+    ) -> None:
+        objective = distiller.objectives[name]
+        taps = objective.student_taps
+        leaves = [t for tap in taps for t in _leaves(trace, tap)]
+        if objective.needs_input_gradient:  # of a ReLU network it does not depend on the output
+            leaves += [p for p in distiller.student.parameters() if p.requires_grad]
+        for key, loss in losses.items():
+            gradients = _gradients(loss, leaves)
+            known = leaves or not loss.requires_grad
+            if known and not any(g is not None for g in gradients):
+                raise RuntimeError(
+                    f'{key} does not depend on the student: no gradient reaches '
+                    f'{", ".join(map(str, taps))}. Look for a detach() or a no_grad() in '
+                    f"objective '{name}'."
+                )
+            felt = _felt(key, gradients, f'the student at {", ".join(map(str, taps))}')
+            if float(loss.detach()) != 0 and (felt or not leaves):
+                self.alive.add(key)
+
+    def _check_own(
+        self, name: str, losses: Mapping[str, Tensor], trace: Trace, objective: Any
+    ) -> None:
+        leaves = [t for tap in objective.student_taps for t in _leaves(trace, tap)]
+        learnt = [p for p in objective.parameters() if p.requires_grad]
+        for key, loss in losses.items():
+            gradients = _gradients(loss, [*leaves, *learnt])
+            if any(g is not None for g in gradients[: len(leaves)]):
+                raise RuntimeError(
+                    f"{key} reaches the student, but it is to train what objective '{name}' itself "
+                    "learns. Detach the student's tensors."
+                )
+            found = [g for g in gradients[len(leaves) :] if g is not None]
+            if not found:
+                raise RuntimeError(f"{key} reaches nothing that objective '{name}' learns.")
+            if _felt(key, found, f"what objective '{name}' learns"):
+                self.alive.add(key)
+
+    def _conclude(self, name: str, keys: list[str], terms: Mapping[str, Tensor]) -> None:
+        """Stop where a term never lived; that takes ``keys`` to be judged, and all ``terms``."""
+        losses = {k: v for k, v in terms.items() if k.startswith(f'kd.{name}.loss')}
+        logged = {k.rpartition('.')[2]: v for k, v in terms.items() if k not in losses}
+        dead = [key for key in keys if key not in self.alive]
+        if dead and self.waited[name] <= PATIENCE:
+            counts = ', '.join(f'{k} = {float(v.detach()):.4g}' for k, v in logged.items())
+            said = f' The last step logged {counts}.' if counts else ''
+            raise RuntimeError(
+                f'{", ".join(dead)}: zero, or without a gradient, in all of the first {self.steps} '
+                f'steps, so it teaches nothing.{said} Is the student identical to the teacher, '
+                'does the mask select nothing, or is the batch too small for a loss that compares '
+                'its images? preflight=False trains all the same.'
+            )
+        values = ', '.join(f'{k} = {float(v.detach()):.4g}' for k, v in losses.items())
+        print_log(f"preflight: objective '{name}' is live: {values}", logger='current')
+
+
+def has_ground_truth(samples: list, ignore_index: int = 255) -> bool:
+    """Whether any image of the batch has a box or a labelled pixel; True where samples hold
+    neither boxes nor label maps."""
+    boxes = [sample.gt_instances for sample in samples if 'gt_instances' in sample]
+    if boxes:
+        return any(len(instances) for instances in boxes)
+    maps = [sample.gt_sem_seg.data for sample in samples if 'gt_sem_seg' in sample]
+    return not maps or any(bool((labels != ignore_index).any()) for labels in maps)
+
+
+def ignored(student: nn.Module) -> int:
+    """Label of pixels that do not count, of a segmentor's head."""
+    if family_of(student) != 'segmentor':
+        return 255
+    return getattr(segmentor.decode_head(student)[0], 'ignore_index', 255)
+
+
+def _felt(key: str, gradients: Sequence[Tensor | None], where: str) -> bool:
+    """Whether any gradient is not zero.
+
+    Raises:
+        FloatingPointError: one is not finite.
+    """
+    found = [g for g in gradients if g is not None]
+    if not all(bool(g.isfinite().all()) for g in found):
+        raise FloatingPointError(
+            f'{key} is finite, but its gradient is not: it reaches {where} as NaN or infinity. '
+            'Look for a root or a logarithm of zero in the objective; as a remedy lower its weight '
+            'or train without AMP.'
+        )
+    return any(bool(g.ne(0).any()) for g in found)
+
+
+def _leaves(trace: Trace, tap: Any) -> list[Tensor]:
+    """Recorded student tensors themselves; reading through the Side may cast to a copy."""
+    from mmkd.tap import flatten
+
+    tensors = flatten(trace.student.raw(tap))
+    return [t for t in tensors if t.requires_grad]
+
+
+def _gradients(loss: Tensor, leaves: list[Tensor]) -> list[Tensor | None]:
+    if not loss.requires_grad or not leaves:
+        return [None] * len(leaves)
+    return list(torch.autograd.grad(loss, leaves, retain_graph=True, allow_unused=True))

@@ -1,0 +1,36 @@
+"""Settings with which a run would train nothing, refused before data are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mmkd.options import check_number
+
+
+def check_settings(train_cfg: Any, optim_wrapper: Any) -> None:
+    """Look at the length of a run and at what clips its gradients; built ones pass.
+
+    Raises:
+        ValueError: no epoch or iteration at all; a limit at which no gradient is left.
+    """
+    for name in ('max_epochs', 'max_iters', 'val_interval'):
+        if isinstance(train_cfg, Mapping) and name in train_cfg:
+            check_number('train_cfg', name, train_cfg[name], least=1, whole=True)
+    for clip in _clips(optim_wrapper):
+        for name in ('max_norm', 'clip_value'):
+            limit = clip.get(name, 1)
+            # Infinity is allowed: nothing is clipped, but the norm is logged.
+            number = isinstance(limit, (int, float)) and not isinstance(limit, bool)
+            if not (number and limit > 0):
+                raise ValueError(
+                    f'optim_wrapper: clip_grad has {name}={limit!r}, which leaves no gradient to '
+                    'train with. Give a number above 0, or clip_grad=None to clip nothing.'
+                )
+
+
+def _clips(optim_wrapper: Any) -> Iterator[Mapping]:
+    """Each ``clip_grad`` of one optimiser or of several by name."""
+    for key, value in optim_wrapper.items() if isinstance(optim_wrapper, Mapping) else ():
+        if isinstance(value, Mapping):
+            yield from [value] if key == 'clip_grad' else _clips(value)

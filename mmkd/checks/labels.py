@@ -1,0 +1,292 @@
+"""Do the labels of data, student and teachers mean the same classes? Asked before any step."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from logging import INFO, WARNING
+from typing import Any, NoReturn
+
+from mmengine.logging import print_log
+from torch import nn
+
+from mmkd.checks.class_options import options_for
+from mmkd.datasets.guard import describe, leaves
+from mmkd.families import classifier
+from mmkd.families.class_heads import (
+    Labels,
+    compares_classes,
+    misfits,
+    numbers_classes,
+    spare_channels,
+)
+
+TRAINING = 'the training data'
+
+
+def check_labels(runner: Any, model: nn.Module) -> None:
+    """Data, heads of the student and teachers must mean the same class by a number.
+
+    Counts are compared with every head that has one, names where they are known: in both splits
+    and in the teachers' checkpoints. A teacher of other classes is refused if an objective compares
+    classes with it, else reported.
+
+    Raises:
+        ValueError: classes that are a text; another number, order or set of them.
+    """
+    student = model.student if hasattr(model, 'plan') else model
+    if not numbers_classes(student):
+        return
+    labels = labels_of(runner.train_dataloader.dataset, TRAINING)
+    if labels is None:
+        return
+    check_heads(student, labels, getattr(runner, 'cfg', None))
+    if runner.val_loop is not None:
+        others = labels_of(runner.val_dataloader.dataset, 'the validation data')
+        _check_data(labels, others, 'the validation data')
+        check_zero_label(runner.train_dataloader.dataset, runner.val_dataloader.dataset)
+    loaders = [runner.train_dataloader, *([runner.val_dataloader] if runner.val_loop else [])]
+    check_files(*(loader.dataset for loader in loaders))
+    for name in getattr(model, 'teachers', {}):
+        check_teacher(name, model, labels)
+
+
+def check_tested(runner: Any, model: nn.Module) -> None:
+    """The test data must be of the model's classes, in the order of its checkpoint if that tells.
+
+    Raises:
+        ValueError: they are not.
+    """
+    model = model.student if hasattr(model, 'plan') else model
+    if not numbers_classes(model):
+        return
+    labels = labels_of(runner.test_dataloader.dataset, 'the test data')
+    if labels is None:
+        return
+    for misfit in misfits(model, labels)[:1]:
+        raise ValueError(
+            f'The test data has {len(labels.names)} classes ({_some(labels.names)}), but the '
+            f'model {misfit.found}: score it on data of its own classes.'
+        )
+    names = classifier.classes(model)
+    if names and relation(labels.names, names) == 'order':
+        _refuse('the test data', labels.names, names, 'the checkpoint', _reordering('test'))
+    if names and relation(labels.names, names) in ('names', 'unknown'):
+        _log(
+            f'the checkpoint was trained on classes of other names than the test data '
+            f'({_first_difference(labels.names, names)})'
+        )
+
+
+def labels_of(dataset: Any, whose: str) -> Labels | None:
+    """Class names of a dataset, through all wrappers; None if it has none.
+
+    Raises:
+        ValueError: names that are a text, or joined datasets with a class at different places.
+    """
+    metas = [meta for meta in map(_metainfo, [*leaves(dataset), dataset]) if _classes(meta)]
+    for meta in metas:
+        if isinstance(_classes(meta), str):
+            raise ValueError(
+                f'{whose}: metainfo has classes={_classes(meta)!r}, a text and not a tuple of '
+                f'names. With one class write classes=({_classes(meta)!r},).'
+            )
+    if not metas:
+        return None
+    lists = [tuple(map(str, _classes(meta))) for meta in metas]
+    names = max(lists, key=len)
+    for others in lists:
+        if _moved(names, others):
+            _refuse(whose, names, others, 'a dataset that is joined to it', _reordering('train'))
+    things, stuff = (metas[0].get(f'{kind}_classes') for kind in ('thing', 'stuff'))
+    return Labels(names, len(things) if things and stuff else None)
+
+
+def _metainfo(dataset: Any) -> Mapping[str, Any]:
+    meta = getattr(dataset, 'metainfo', None)
+    return meta if isinstance(meta, Mapping) else {}
+
+
+def _classes(meta: Mapping[str, Any]) -> Any:
+    """The names; of datasets written before 2023 under CLASSES."""
+    return meta.get('classes') or meta.get('CLASSES')
+
+
+def check_heads(student: nn.Module, labels: Labels, config: Any = None) -> None:
+    """Every head of the student must have room for the classes of the data.
+
+    Args:
+        config (Config | None): of the run; what would mend it is said in its terms.
+
+    Raises:
+        ValueError: one has not.
+    """
+    wrong = misfits(student, labels)
+    if not wrong:
+        for path in spare_channels(student, labels):
+            _log(
+                f"the student's {path} has one class more than the {len(labels.names)} of the "
+                f'training data ({_some(labels.names)}): fine if that is a background without a '
+                'name',
+            )
+        return
+    heads = ', '.join(f'{m.path or type(student).__name__} ({m.found})' for m in wrong[:4])
+    more = f' and {len(wrong) - 4} more' if len(wrong) > 4 else ''
+    options = options_for(wrong, config)
+    way = f'Add --cfg-options {" ".join(options)}' if options else 'Set its num_classes'
+    raise ValueError(
+        f'The training data has {len(labels.names)} classes ({_some(labels.names)}), but the '
+        f'student is built for others: {heads}{more}. {way}, or give the data '
+        'metainfo=dict(classes=(...)) if its own classes are others.'
+    )
+
+
+def check_files(*splits: Any) -> None:
+    """All annotation files of a run must number the classes alike, else ValueError.
+
+    What they say was noted when the data were looked over.
+    """
+    files = [one for data in splits for one in leaves(data) if getattr(one, 'numbered_as', None)]
+    for other in files[1:]:
+        if relation(files[0].numbered_as, other.numbered_as) != 'same':
+            whose = (describe(one) for one in (files[0], other))
+            remedy = 'List "categories" alike in both: COCO data number classes in that order.'
+            _refuse(next(whose), files[0].numbered_as, other.numbered_as, next(whose), remedy)
+
+
+def check_zero_label(train: Any, val: Any) -> None:
+    """Segmentation data of both splits must treat label 0 alike, else ValueError."""
+    flags = [
+        {one.reduce_zero_label for one in leaves(data) if hasattr(one, 'reduce_zero_label')}
+        for data in (train, val)
+    ]
+    if all(flags) and flags[0] != flags[1]:
+        raise ValueError(
+            f'reduce_zero_label is {flags[0]} in the training data and {flags[1]} in the '
+            'validation data, so label 1 means another class there. Set it alike in both.'
+        )
+
+
+def check_teacher(name: str, model: Any, labels: Labels) -> None:
+    """Refuse a teacher of other classes if they are compared, else say so where it may matter.
+
+    ``preflight=False`` reports what is refused otherwise.
+
+    Raises:
+        ValueError: classes are compared, and are other ones.
+    """
+    teacher, whose = model.teachers[name].model, f"teacher '{name}'"
+    users = [key for key, o in model.objectives.items() if model.plan.teacher_name(o) == name]
+    comparing = ', '.join(
+        key for key in users if compares_classes(model.objectives[key], model.student, teacher)
+    )
+    names, wrong = classifier.classes(teacher), misfits(teacher, labels)
+    if not names or misfits(teacher, Labels(names)):  # its head was left out of the file
+        if comparing and wrong:
+            raise ValueError(
+                f'{whose} is built for {wrong[0].found} classes, the training data has '
+                f'{len(labels.names)}, and {comparing} compares classes. Take one of the same '
+                'classes, or AT or Mimic, which compare features.'
+            )
+        return
+    found = relation(labels.names, names)
+    if comparing and found in ('order', 'names', 'count'):
+        remedy = (
+            f'{comparing} compares classes. {_reordering("train")} AT and Mimic compare features, '
+            'whatever the classes; preflight=False trains all the same.'
+        )
+        try:
+            _refuse(TRAINING, labels.names, names, whose, remedy)
+        except ValueError as error:
+            if model.guard.steps:
+                raise
+            _log(str(error))
+    elif comparing:
+        _say_unknown(found, labels.names, names, whose)
+    elif users and found in ('order', 'names'):
+        _log(
+            f'{whose} was trained on other classes ({_first_difference(labels.names, names)}); '
+            f'{", ".join(users)} does not compare them',
+            INFO,
+        )
+
+
+def _check_data(labels: Labels, others: Labels | None, whose: str) -> None:
+    found = relation(labels.names, others.names) if others else 'same'
+    if found in ('same', 'unknown'):
+        _say_unknown(found, labels.names, others and others.names, whose)
+    elif others:
+        _refuse(TRAINING, labels.names, others.names, whose, _reordering('train'))
+
+
+# ----------------------------------------------------------------------------------------- names
+
+
+def relation(own: tuple[str, ...], others: tuple[str, ...]) -> str:
+    """How two lists of names relate; spelling (case, spaces, underscores) does not count.
+
+    Returns:
+        str: ``'same'``; ``'count'``, unequally many; ``'order'``, a name at another place;
+        ``'names'``, some are other ones; ``'unknown'``, none is common to both.
+    """
+    first, second = ([_plain(name) for name in names] for names in (own, others))
+    if first == second:
+        return 'same'
+    if len(first) != len(second):
+        return 'count'
+    if set(first).isdisjoint(second):
+        return 'unknown'
+    return 'order' if _moved(own, others) else 'names'
+
+
+def _moved(own: tuple[str, ...], others: tuple[str, ...]) -> bool:
+    """Whether a class has another number in the two lists."""
+    first, second = ([_plain(name) for name in names] for names in (own, others))
+    return any(first.index(name) != second.index(name) for name in set(first) & set(second))
+
+
+def _plain(name: str) -> str:
+    return re.sub(r'[\W_]+', '', name.casefold()) or name
+
+
+def _first_difference(own: tuple[str, ...], others: tuple[str, ...]) -> str:
+    for label in range(max(len(own), len(others))):
+        pair = [names[label] if label < len(names) else None for names in (own, others)]
+        if None in pair or _plain(str(pair[0])) != _plain(str(pair[1])):
+            return f'label {label} is {pair[0]!r} and {pair[1]!r}'
+    return 'no difference'
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ', '.join(names[:3]) + ', …' * (len(names) > 3)
+
+
+def _refuse(
+    whose: str, own: tuple[str, ...], others: tuple[str, ...], with_whom: str, remedy: str
+) -> NoReturn:
+    raise ValueError(
+        f'Labels of {whose} and of {with_whom} do not mean the same: they have {len(own)} and '
+        f'{len(others)} classes, and {_first_difference(own, others)}. {remedy}'
+    )
+
+
+def _reordering(split: str) -> str:
+    return (
+        f'Give {split}_dataloader.dataset metainfo=dict(classes=(...)) in the order wanted; COCO '
+        'data take the order of "categories" in the json.'
+    )
+
+
+def _say_unknown(
+    found: str, own: tuple[str, ...], others: tuple[str, ...] | None, whose: str
+) -> None:
+    """Say where names have nothing in common, so that nothing can be said of their order."""
+    if found == 'unknown' and others:
+        _log(
+            f'the training data and {whose} have no class name in common ({own[0]!r}, '
+            f'{others[0]!r}), so it is not checked that their labels mean the same'
+        )
+
+
+def _log(message: str, level: int = WARNING) -> None:
+    print_log(message, logger='current', level=level)

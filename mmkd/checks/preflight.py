@@ -1,0 +1,205 @@
+"""What is proved before the first step, where the whole run is known."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+from collections.abc import Iterator
+from logging import WARNING
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import get_rank, get_world_size
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from torch import nn
+
+from mmkd.checks.guard import has_ground_truth
+from mmkd.checks.labels import check_labels, check_tested
+from mmkd.checks.unmoved import Reached
+from mmkd.objective import key_of
+from mmkd.registry import HOOKS
+from mmkd.schedule import Schedule
+from mmkd.untouched import untouched_random_state
+
+
+@HOOKS.register_module()
+class PreflightHook(Hook):
+    """Print the plan, prove the optimiser complete, and score the teacher if asked to.
+
+    ``model.preflight=dict(score=N)`` evaluates every teacher on the first N validation samples with
+    the run's own metric.
+
+    Raises:
+        RuntimeError: a parameter of an objective that no optimiser updates, or the wrong one; a
+            teacher that changed after it was loaded; a part of the model without a gradient in the
+            first step.
+        ValueError: factors of the student's own losses that a method's equation does not have.
+    """
+
+    priority = 'LOW'
+    reached: Reached | None = None
+
+    def before_train(self, runner: Any) -> None:
+        model = _unwrapped(runner.model)
+        check_labels(runner, model)
+        if not hasattr(model, 'plan'):
+            return
+        runner.logger.info(f'plan\n{model.plan}')
+        check_optimised(model.objectives, runner.optim_wrapper)
+        check_baseline(model)
+        for name, objective in model.objectives.items():
+            check_schedule(name, objective.weight, runner.max_iters)
+            if runner.iter == 0:  # a resumed student has it, and may have trained it
+                teacher = model.plan.teacher_of(objective)
+                objective.inherit(model.student, teacher.model if teacher else None)
+            objective.check_dataset(runner.train_dataloader.dataset)
+            if not objective.weight.is_zero:
+                objective.check_task_weight(model.task_weight)
+        for name, teacher in model.teachers.items():
+            used = [o for o in model.objectives.values() if model.plan.teacher_name(o) == name]
+            if runner.iter == 0 and not all(objective.weight.is_zero for objective in used):
+                check_start(name, model.student, teacher.model)
+            if any(p.requires_grad for p in teacher.model.parameters()) or teacher.model.training:
+                raise RuntimeError(f"teacher '{name}' was thawed; nothing may train it.")
+            if model.guard.score:
+                score = score_teacher(runner, teacher, model.guard.score)
+                runner.logger.info(f"teacher '{name}' on {model.guard.score} val samples: {score}")
+
+        self.reached = Reached(model) if model.guard.steps else None
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        if self.reached is not None:
+            samples = data_batch.get('data_samples', []) if isinstance(data_batch, dict) else []
+            reached, self.reached = self.reached, None
+            reached.finish(has_ground_truth(samples))
+
+    def before_test(self, runner: Any) -> None:
+        check_tested(runner, _unwrapped(runner.model))
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    return model.module if is_model_wrapper(model) else model
+
+
+def check_optimised(objectives: nn.ModuleDict, optim_wrapper: Any) -> None:
+    """What objectives learn must be in a parameter group, of their own optimiser if they have one.
+
+    Raises:
+        RuntimeError: it is in none, or in another one.
+    """
+    wrappers = (
+        dict(optim_wrapper.items()) if hasattr(optim_wrapper, 'items') else {'': optim_wrapper}
+    )
+    known = {
+        key: {id(p) for g in wrapper.param_groups for p in g['params']}
+        for key, wrapper in wrappers.items()
+    }
+    for name, objective in objectives.items():
+        learnt = {id(p) for p in objective.parameters() if p.requires_grad}
+        elsewhere = [key for key, ids in known.items() if ids & learnt and key != key_of(name)]
+        if objective.optimizer and elsewhere:
+            raise RuntimeError(
+                f"objective '{name}' learns with an optimiser of its own, but another one has its "
+                'parameters. mmkd.Runner builds both, from an optim_wrapper that is a mapping: '
+                'name no other runner_type, and no optimiser that is built already.'
+            )
+    trained = set().union(*known.values())
+    lost = [n for n, p in objectives.named_parameters() if p.requires_grad and id(p) not in trained]
+    if lost:
+        raise RuntimeError(
+            f'no optimiser updates {", ".join(lost)}. Does optim_wrapper use a constructor that '
+            'picks parameters by name? Let it include objectives.*'
+        )
+
+
+def check_baseline(model: Any) -> None:
+    """Say where nothing is distilled, and where weights of 0 do not make plain training."""
+    if not model.objectives:
+        _warn('model.objectives is empty: this run trains the student without distillation')
+    used = {model.plan.teacher_name(objective) for objective in model.objectives.values()}
+    for name in model.teachers:
+        if name not in used and model.objectives:
+            _warn(f"teacher '{name}' is loaded, but no objective listens to it")
+    asleep = all(objective.weight.is_zero for objective in model.objectives.values())
+    factors = model.task_weight if isinstance(model.task_weight, dict) else {'': model.task_weight}
+    if asleep and any(factor != 1 for factor in factors.values()):
+        which = 'every objective has the weight 0' if model.objectives else 'nothing is distilled'
+        _warn(
+            f'{which}, but task_weight={model.task_weight} still scales '
+            "the student's own losses: this is not plain training. Set task_weight=1 for that"
+        )
+
+
+def check_start(name: str, student: nn.Module, teacher: nn.Module) -> None:
+    """Say where the student starts with all the weights of its teacher, which teaches nothing."""
+    own, frozen = (dict(model.named_parameters()) for model in (student, teacher))
+    alike = own.keys() == frozen.keys() and all(own[k].shape == p.shape for k, p in frozen.items())
+    if alike and all(torch.equal(own[k].to(p), p) for k, p in frozen.items()):
+        _warn(
+            f"the student starts with the very weights of teacher '{name}', so there is nothing to "
+            "learn from it at first. Is load_from, or init_cfg, the teacher's checkpoint?"
+        )
+
+
+def check_schedule(name: str, weight: Schedule, total: int) -> None:
+    """Say where an objective sleeps through a run of so many iterations, and was not meant to."""
+    if not weight.is_zero and not weight.counts(total):
+        _warn(
+            f"objective '{name}' never counts: this run has {total} iterations, and its weight is "
+            f'{weight}'
+        )
+
+
+def _warn(message: str) -> None:
+    print_log(message, logger='current', level=WARNING)
+
+
+@torch.no_grad()
+def score_teacher(runner: Any, teacher: Any, count: int) -> dict[str, float]:
+    """The run's own validation metric of ``teacher`` on the first ``count`` samples.
+
+    Raises:
+        ValueError: the run has no validation.
+    """
+    if runner.val_loop is None:
+        raise ValueError('preflight=dict(score=N) needs val_dataloader and val_evaluator.')
+    dataset = runner.val_dataloader.dataset
+    evaluator = copy.deepcopy(runner.val_evaluator)
+    evaluator.dataset_meta = getattr(dataset, 'metainfo', None)
+    count = min(count, len(dataset))
+    collate = runner.val_dataloader.collate_fn
+    rank, world = get_rank(), get_world_size()
+    with untouched_random_state(), full_precision(teacher):
+        # As a sampler would: each rank takes every world-th sample, and all take equally many.
+        for index in range(rank, math.ceil(count / world) * world, world):
+            batch = collate([dataset[index % count]])
+            outputs = teacher.model.val_step(batch)
+            evaluator.process(data_samples=outputs, data_batch=batch)
+        restrict(evaluator, dataset, count)
+        metrics = evaluator.evaluate(count)
+    return {
+        k: round(float(v), 4) for k, v in metrics.items() if isinstance(v, (int, float, np.number))
+    }
+
+
+@contextlib.contextmanager
+def full_precision(teacher: Any) -> Iterator[None]:
+    """float32 for a while: prediction has operators, such as RoIAlign, without bf16."""
+    teacher.model.float()
+    try:
+        yield
+    finally:
+        teacher.model.to(dtype=teacher.dtype)
+
+
+def restrict(evaluator: Any, dataset: Any, count: int) -> None:
+    """COCO's metric counts an image without predictions as missed: tell it which were shown."""
+    for metric in evaluator.metrics:
+        if hasattr(metric, 'img_ids'):
+            metric.img_ids = [dataset.get_data_info(i).get('img_id') for i in range(count)]

@@ -1,0 +1,165 @@
+"""Options of a config: found in any case, checked, and refused in one voice."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterable, Mapping
+from numbers import Real
+from typing import Any
+
+from mmkd.names import did_you_mean, find_name
+
+
+def check_number(
+    owner: str,
+    name: str,
+    value: Any,
+    least: float | None = None,
+    most: float | None = None,
+    *,
+    above: float | None = None,
+    below: float | None = None,
+    whole: bool = False,
+    optional: bool = False,
+) -> Any:
+    """A number that an option can take, else ValueError; every numeric option passes here.
+
+    Never a number: NaN, infinity, True, text.
+
+    Args:
+        owner (str): who has the option, for the message; may be empty.
+        name (str): the option.
+        value (Any): what was asked for.
+        least, most (float | None): bounds that are allowed themselves.
+        above, below (float | None): bounds that are not.
+        whole (bool): no fractions; ``3.0`` is taken for 3.
+        optional (bool): None is allowed, and means what the option's owner says.
+
+    Returns:
+        float | int | None: the value as it is, an int if ``whole``.
+    """
+    if value is None and optional:
+        return None
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if number:
+        largest = 2**63 - 1 if whole else sys.float_info.max
+        fits = (
+            abs(value) <= largest  # not so for NaN
+            and (least is None or value >= least)
+            and (most is None or value <= most)
+            and (above is None or value > above)
+            and (below is None or value < below)
+            and not (whole and value % 1)
+        )
+        if fits:
+            return int(value) if whole else value
+    owner = f'{owner}: ' if owner else ''
+    bounds = _in_words(least, most, above, below) + ', or None' * optional
+    kind = 'whole' if whole else 'finite'
+    raise ValueError(f'{owner}{name} must be a {kind} number{bounds}, found {value!r}.')
+
+
+def _in_words(
+    least: float | None, most: float | None, above: float | None, below: float | None
+) -> str:
+    if least is not None and most is not None:
+        return f' from {least} to {most}'
+    lower = '' if least is None else f'of at least {least}'
+    lower = lower if above is None else f'above {above}'
+    upper = '' if most is None else f'of at most {most}' if not lower else f'at most {most}'
+    upper = upper if below is None else f'below {below}'
+    return ''.join(f' {part}' for part in (' and '.join(filter(None, (lower, upper))),) if part)
+
+
+def check_temperature(owner: str, tau: Any, name: str = 'tau', optional: bool = False) -> Any:
+    """A float above 0, else ValueError; None stays None where it is ``optional``."""
+    tau = check_number(owner, f'temperature {name}', tau, above=0, optional=optional)
+    return tau if tau is None else float(tau)
+
+
+def check_choice(owner: str, name: str, value: Any, choices: Iterable[Any]) -> Any:
+    """One of ``choices``, whatever the case of a name, else ValueError that lists them."""
+    choices = list(choices)
+    found = (find_name(value, choices) or value) if isinstance(value, str) else value
+    if isinstance(found, bool) or found not in choices:
+        raise ValueError(
+            f'{owner}: {name} must be one of {choices}, found {value!r}.'
+            f'{did_you_mean(value, choices)}'
+        )
+    return found
+
+
+def check_factors(owner: str, factors: Any, terms: Iterable[str]) -> dict[str, float]:
+    """Finite numbers of at least 0, by the name of a term each, else ValueError."""
+    terms = list(terms)
+    if factors is not None and not isinstance(factors, Mapping):
+        raise ValueError(
+            f'{owner}: factors must be a mapping of numbers with the keys {", ".join(terms)}, '
+            f'found {factors!r}.'
+        )
+    return {
+        check_choice(owner, 'a key of factors', term, terms): check_number(
+            owner, f'factor {term}', factor, 0
+        )
+        for term, factor in dict(factors or {}).items()
+    }
+
+
+def weight_or(default: float, weight: Any) -> Any:
+    """The method's own weight where the config names none, also inside a schedule."""
+    if weight is None:
+        return default
+    if isinstance(weight, dict) and 'value' not in weight:
+        return {'value': default, **weight}
+    return weight
+
+
+def match_options(owner: str, options: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
+    """The options under the names that their owner knows.
+
+    Raises:
+        TypeError: one that the owner does not have, or one that is there twice.
+    """
+    known = list(known)
+    found: dict[str, Any] = {}
+    for name, value in options.items():
+        own = find_name(name, known)
+        if own is None:
+            raise TypeError(
+                f'{owner} has no option {name}; it has {", ".join(known)}.'
+                f'{did_you_mean(name, known)}'
+            )
+        if own in found:
+            raise TypeError(f'{owner}: the option {own} is given twice, with other case.')
+        found[own] = value
+    return found
+
+
+def options_of(cls: type) -> dict[str, inspect.Parameter]:
+    """What a class takes as arguments, those that it hands on to its bases included."""
+    found: dict[str, inspect.Parameter] = {}
+    for base in inspect.getmro(cls):
+        if '__init__' not in vars(base):
+            continue
+        parameters = list(inspect.signature(vars(base)['__init__']).parameters.values())[1:]
+        kinds = [parameter.kind for parameter in parameters]
+        named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        found = {p.name: p for p in named} | found
+        if inspect.Parameter.VAR_KEYWORD not in kinds:
+            break
+    return found
+
+
+def check_flags(cls: type, options: Mapping[str, Any]) -> None:
+    """Options that a class declares as ``bool`` must be one: the text 'False' counts as True.
+
+    Raises:
+        ValueError: something else.
+    """
+    known = options_of(cls)
+    for name, value in options.items():
+        declared = str(known[name].annotation).split(' | ')
+        empty = value is None and 'None' in declared
+        if declared[0] == 'bool' and not isinstance(value, bool) and not empty:
+            raise ValueError(f'{cls.__name__}: {name} must be True or False, found {value!r}.')

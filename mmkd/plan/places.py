@@ -1,0 +1,128 @@
+"""Which taps show places of the picture, and which show boxes or queries of a network's own.
+
+Row 5 of a second stage is another box in the student than in the teacher, query 5 of a decoder is
+matched to another object. Methods that compare row by row need rows that the picture fixes:
+images, cells of a map, tokens of patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+
+from mmkd.families import family_of, is_two_stage, segmentor
+from mmkd.families.agreement import Misfit
+from mmkd.families.two_stage import features_tap
+from mmkd.levels import Level
+from mmkd.objective import Objective
+from mmkd.plan.probe import BODY, Found, Request, levels_at, probe_all
+from mmkd.tap import Side, Tap, flatten, only_holds
+
+BOXES, POINTS = 'boxes that it proposes itself', 'points that it picks itself'
+QUERIES = 'queries or other rows in an order of its own'
+
+
+def check_places(objective: Objective, *networks: Found | None) -> None:
+    """Refuse taps named in the config at which the two networks show different things.
+
+    Methods that let both judge the student's RoIs choose their taps themselves.
+
+    Raises:
+        Misfit: such a tap, of student or teacher.
+    """
+    for found in networks:
+        named = [tap for tap in found.taps if tap in objective.asked_taps] if found else []
+        for tap, rows in own_rows(found, named).items():
+            raise Misfit(
+                f"{type(objective).__name__} compares row by row, but '{tap}' of the {found.who} "
+                f'{type(found.model).__name__} shows {rows}, so that rows of student and teacher '
+                f'are of different places; tap maps, such as {_maps(found.model)!r}.',
+                prefer=('Mimic',) * (rows == BOXES),
+            )
+
+
+def _maps(model: nn.Module) -> str:
+    """A tap at maps of a model."""
+    head = getattr(model, 'decode_head', None)
+    return features_tap(model) if head is None else segmentor.feature_tap(model)
+
+
+def own_rows(found: Found, taps: Iterable[Tap]) -> dict[Tap, str]:
+    """Of the taps those whose rows are no places of the picture, and what they are instead.
+
+    Rows of the picture become more as the picture grows, those of queries and of pooled boxes do
+    not; a doubtful tap is looked at in a second, larger picture.
+    """
+    first = {tap: _tensors(found.evaluated or found.trained, tap) for tap in taps}
+    first = {tap: seen for tap, seen in first.items() if tap.path.split('.')[0] not in BODY}
+    behind = {tap: _behind(found.model, tap) for tap in first}
+    doubtful = [t for t, seen in first.items() if behind[t] or not all(map(_is_plain, seen))]
+    if not doubtful:
+        return {}
+    fired = [tap for tap in doubtful if first[tap]]
+    again = Request(found.who, found.model, fired).run(found.size * 3 // 2).evaluated
+    rows = {}
+    for tap in doubtful:
+        second = _tensors(again, tap)
+        pairs = list(zip(first[tap], second, strict=False))
+        whole = bool(pairs) and len(first[tap]) == len(second)
+        if not whole or not all(_grows(a, b, found.model) for a, b in pairs):
+            rows[tap] = behind[tap] or QUERIES
+    return {tap: text for tap, text in rows.items() if behind[tap] or again is not None}
+
+
+def _tensors(side: Side | None, tap: Tap) -> list[Tensor]:
+    """Everything at a tap's source, whatever its index."""
+    return [t for t in flatten(side.raw(tap)) if t.dim()] if side else []
+
+
+def _behind(model: nn.Module, tap: Tap) -> str:
+    """What a tap in a part that judges boxes, queries or points shows, unless it proves a map."""
+    root, *rest = tap.path.split('.')
+    if root == 'roi_head' and is_two_stage(model):
+        return BOXES
+    if root == 'panoptic_head' or (family_of(model) == 'detr' and root in ('decoder', 'bbox_head')):
+        return QUERIES
+    if root != 'decode_head' or not rest:
+        return ''
+    heads = model.decode_head
+    if isinstance(heads, nn.ModuleList):
+        return '' if segmentor.gives_logits(heads[int(rest[0])]) else POINTS
+    return '' if segmentor.gives_logits(heads) else QUERIES
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """A map (1, C, H, W) or a vector (1, C) of the one image."""
+    return len(tensor) == 1 and tensor.dim() in (2, 4)
+
+
+def _grows(small: Tensor, large: Tensor, model: nn.Module) -> bool:
+    """Whether rows are places or classes of a picture, by one and another of 1.5 times the side."""
+    if small.dim() != large.dim():
+        return False
+    if len(small) != 1:  # cells of all images in one row
+        return abs(len(large) / len(small) / 1.5**2 - 1) < 0.05
+    if small.dim() > 2 and _is_segmentor_of(small.shape[1], model):
+        return True
+    return small.dim() <= 4 and large.numel() > 1.5 * small.numel()
+
+
+def _is_segmentor_of(rows: int, model: nn.Module) -> bool:
+    """Whether pixels are told apart by a row a class, as Segmenter's and K-Net's are."""
+    if getattr(model, 'decode_head', None) is None:
+        return False
+    return segmentor.judges_pixels(model) and rows == segmentor.classes(model)
+
+
+def candidates(model: nn.Module, depth: int = 2) -> list[tuple[str, list[Level]]]:
+    """Taps down to ``depth`` dots that fire in a probe and show places of the picture."""
+    names = [n for n, m in model.named_modules() if n.count('.') < depth and not only_holds(m)]
+    taps = [Tap.parse(n) for n in names if n and not n.startswith('data_preprocessor')]
+    (found,) = probe_all([Request('model', model, taps)])
+    side = found.evaluated
+    if side is None:
+        raise RuntimeError(f'{type(model).__name__} could not be probed: {found.reason}.')
+    fired = [tap for tap in taps if flatten(side.raw(tap))]
+    rows = own_rows(found, fired)
+    return [(str(tap), levels_at(side, [tap]) or []) for tap in fired if tap not in rows]

@@ -1,0 +1,143 @@
+"""What dense heads (RPN, RetinaNet, ATSS, GFL, FCOS) predict, one row a prior, decoded."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mmkd.families.dense import assigned, dense_head, outputs_tap, targets_tap
+from mmkd.families.head_kinds import kind_of
+from mmkd.families.two_stage import features_tap
+from mmkd.functional.boxes import select_boxes
+from mmkd.functional.cells import rows
+from mmkd.objective import crop_padding
+from mmkd.tap import Tap, Trace, parse_taps
+
+
+@torch.no_grad()
+def head_outputs(model: nn.Module, feats: list[Tensor]) -> list[Tensor]:
+    """What a frozen model's dense head says: class maps of all levels, box maps, and so on."""
+    head = dense_head(model)
+    dtype = next(head.parameters()).dtype
+    return [m.float() for part in head(tuple(f.to(dtype) for f in feats)) for m in part]
+
+
+def split(model: nn.Module, outputs: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Class logits (N, P, K) and box codes (N, P, D) of all levels.
+
+    Codes of FCOS are in units of the stride, which mmdet's own are in training only, if at all.
+    """
+    head = dense_head(model)
+    levels = head.prior_generator.num_levels
+    boxes = outputs[levels : 2 * levels]
+    if kind_of(model) == 'distance' and not (head.norm_on_bbox and head.training):
+        boxes = [m / s[0] for m, s in zip(boxes, head.prior_generator.strides, strict=True)]
+    width = 4 * (head.reg_max + 1) if kind_of(model) == 'distribution' else 4
+    return rows(outputs[:levels], head.cls_out_channels), rows(boxes, width)
+
+
+def priors(model: nn.Module, sizes: list[tuple[int, int]], device: torch.device) -> Tensor:
+    """Anchors (P, 4) or points (P, 2) of all levels, as mmdet makes them."""
+    return torch.cat(dense_head(model).prior_generator.grid_priors(sizes, device=device))
+
+
+def decode(
+    model: nn.Module, codes: Tensor, sizes: list[tuple[int, int]], samples: list | None
+) -> Tensor:
+    """Boxes (N, P, 4) as xyxy, clipped to each image.
+
+    Args:
+        codes (Tensor): (N, P, D) from :func:`split`.
+        sizes (list[tuple[int, int]]): (H, W) of each level.
+        samples (list | None): for the images' sizes without padding; without them nothing is
+            clipped, which losses want.
+    """
+    head, kind = dense_head(model), kind_of(model)
+    grid = priors(model, sizes, codes.device)
+    if kind == 'delta':
+        flat = grid.repeat(len(codes), 1)
+        boxes = head.bbox_coder.decode(flat, codes.reshape(-1, 4)).view(len(codes), -1, 4)
+    else:
+        codes = expected(model, codes) * _strides(head, sizes, codes)
+        center = grid if grid.shape[-1] == 2 else (grid[:, :2] + grid[:, 2:]) / 2
+        boxes = torch.cat((center - codes[..., :2], center + codes[..., 2:]), -1)
+    if samples is None:
+        return boxes
+    limits = [sample.metainfo['img_shape'][:2] for sample in samples]
+    limit = boxes.new_tensor([[w, h, w, h] for h, w in limits])[:, None]
+    return torch.minimum(boxes.clamp(min=0), limit)
+
+
+def _strides(head: nn.Module, sizes: list[tuple[int, int]], like: Tensor) -> Tensor:
+    """Stride of each prior, (P, 1)."""
+    generator = head.prior_generator
+    counts = [h * w * a for (h, w), a in zip(sizes, generator.num_base_priors, strict=True)]
+    strides = like.new_tensor([s[0] for s in generator.strides])
+    return strides.repeat_interleave(torch.tensor(counts, device=like.device))[:, None]
+
+
+def level_sizes(model: nn.Module, outputs: list[Tensor]) -> list[tuple[int, int]]:
+    """(H, W) of each level."""
+    return [tuple(m.shape[2:]) for m in outputs[: dense_head(model).prior_generator.num_levels]]
+
+
+def expected(model: nn.Module, codes: Tensor) -> Tensor:
+    """Box codes as four numbers (N, P, 4): of distributions over bins the mean."""
+    if kind_of(model) != 'distribution':
+        return codes
+    bins = codes.unflatten(-1, (4, -1)).softmax(-1)
+    return bins @ torch.arange(bins.shape[-1], device=codes.device, dtype=codes.dtype)
+
+
+@torch.no_grad()
+def positives(model: nn.Module, sizes: list[tuple[int, int]], rois: Tensor, n: int) -> Tensor:
+    """Priors (N, P) bool that the head's assigner would make positive for these boxes.
+
+    Points, which FCOS has in place of anchors, are so inside a box.
+
+    Args:
+        sizes (list[tuple[int, int]]): (H, W) of each level.
+        rois (Tensor): (Q, 5), image index and xyxy.
+        n (int): images N.
+    """
+    grid, images = priors(model, sizes, rois.device), rois[:, 0].long()
+    if kind_of(model) == 'distance':
+        low, high = (x[:, None] for x in (rois[:, 1:3], rois[:, 3:]))
+        inside = ((grid > low) & (grid < high)).all(-1).int()
+        return inside.new_zeros(n, len(grid)).index_add_(0, images, inside) > 0
+    counts = list(dense_head(model).prior_generator.num_base_priors)
+    counts = [h * w * a for (h, w), a in zip(sizes, counts, strict=True)]
+    found = torch.zeros(n, len(grid), dtype=torch.bool, device=rois.device)
+    for image in images.unique():  # assigners see one image at a time
+        found[image] = assigned(model, grid, counts, rois[images == image, 1:]) > 0
+    return found
+
+
+@torch.no_grad()
+def proposals(model: nn.Module, outputs: list[Tensor], samples: list, count: int) -> Tensor:
+    """The best boxes of each image after NMS (IoU 0.7, class-agnostic), (R, 5)."""
+    logits, codes = split(model, outputs)
+    boxes = decode(model, codes, level_sizes(model, outputs), samples)
+    return select_boxes(logits.amax(-1).sigmoid(), boxes, 0.7, count)[0]
+
+
+def answer_taps(student: nn.Module, teacher: nn.Module) -> tuple[tuple[Tap, ...], tuple[Tap, ...]]:
+    """What :func:`answers` and :func:`targets` have to see of student and teacher."""
+    return parse_taps([outputs_tap(student), targets_tap(student)]), parse_taps(
+        features_tap(teacher)
+    )
+
+
+def answers(trace: Trace) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Class logits (N, P, K) and box codes (N, P, D) of both dense heads."""
+    model = trace.teacher.model
+    wanted = head_outputs(model, trace.teacher[features_tap(model)])
+    wanted = [crop_padding(t, trace.teacher.inputs, trace.inputs) for t in wanted]
+    own = trace.student[outputs_tap(trace.student.model)]
+    return split(trace.student.model, own), split(model, wanted)
+
+
+def sizes_of(trace: Trace) -> list[tuple[int, int]]:
+    """(H, W) of each level of the student's dense head."""
+    model = trace.student.model
+    return level_sizes(model, trace.student[outputs_tap(model)])

@@ -1,0 +1,97 @@
+"""The benchmark of a step: what is timed against what, and what is refused."""
+
+import time
+
+import pytest
+from mmengine.config import Config
+
+from mmkd.analysis.benchmark import Cost, benchmark_step, measure, peak_bytes, report
+from mmkd.testing import tiny_classifier, tiny_pspnet
+
+
+def config(objective, student=8, teacher=8):
+    return Config(
+        dict(
+            default_scope='mmseg',
+            model=dict(
+                type='mmkd.Distiller',
+                student=tiny_pspnet(student),
+                teacher=dict(config=dict(model=tiny_pspnet(teacher)), checkpoint='random'),
+                objectives=dict(it=dict(type=objective)),
+            ),
+        )
+    )
+
+
+def test_one_floor_for_each_route_and_a_row_for_each_config():
+    configs = {name: config(f'mmkd.{name}') for name in ('CWD', 'SKDPixel', 'AT')}
+    # Where weights come from does not matter.
+    configs['AT'].model.student.backbone.init_cfg = dict(type='Pretrained', checkpoint='x.pth')
+    costs = benchmark_step(configs, (64, 64), rounds=1)
+    floors = [name for name in costs if name.startswith('floor')]
+    assert set(costs) == {'plain', *floors, *configs}
+    assert all(costs[name].ratio == 1 for name in floors)
+    assert all(cost.seconds > 0 and cost.peak > 0 for cost in costs.values())
+    assert costs['CWD'].peak >= costs['plain'].peak
+
+
+def test_ratios_are_taken_to_the_named_floor_within_a_round():
+    pause = dict(short=0.004, long=0.02, floor=0.01)
+    steps = {name: lambda s=s: time.sleep(s) for name, s in pause.items()}
+    costs = measure(steps, 3, dict(short='floor', long='floor'))
+    assert costs['floor'].ratio == 1
+    assert costs['short'].ratio < 0.9 < 1.1 < costs['long'].ratio
+    assert costs['floor'].fastest == 1
+    assert costs['short'].fastest < 0.9 < 1.1 < costs['long'].fastest
+
+
+def test_classifiers_get_labels_and_numbers():
+    configs = {}
+    for name, options in dict(KD={}, CRD=dict(size=8, negatives=4), CSKD={}).items():
+        configs[name] = Config(
+            dict(
+                model=dict(
+                    type='mmkd.Distiller',
+                    student=tiny_classifier(4),
+                    teacher=dict(config=dict(model=tiny_classifier(8)), checkpoint='random'),
+                    objectives=dict(it=dict(type=f'mmkd.{name}', **options)),
+                )
+            )
+        )
+    costs = benchmark_step(configs, (16, 16), batch=8, rounds=1)
+    assert all(costs[name].peak >= costs['plain'].peak for name in configs)
+
+
+def test_peak_of_a_step_counts_what_is_held_at_one_time():
+    import torch
+
+    def step():
+        first = torch.ones(1000, 1000)
+        del first
+        torch.ones(500, 1000)
+
+    assert peak_bytes(step) == pytest.approx(4e6, rel=0.01)
+
+
+def test_what_is_refused():
+    with pytest.raises(ValueError, match='distillation config'):
+        benchmark_step({'plain': Config(dict(model=tiny_pspnet(8)))})
+    with pytest.raises(ValueError, match='one student and one teacher, but a and b differ'):
+        benchmark_step({'a': config('mmkd.CWD'), 'b': config('mmkd.CWD', student=4)})
+
+
+def test_report():
+    costs = dict(floor=Cost(2.0, 1.0, (1.0, 1.0), 1.0, 2**20, 1.0))
+    assert (
+        report(costs).splitlines()[-1]
+        == '| floor | 2.000 | 1.000 (1.000 to 1.000) | 1.000 | 1 | 1.000 |'
+    )
+
+
+def test_a_warm_up_is_over():
+    """At weight 0 nothing of an objective runs, not even its teacher."""
+    rests = config('mmkd.MGD')
+    rests.model.objectives['it'].weight = dict(value=1.0, start=400)
+    costs = benchmark_step({'rests': rests, 'works': config('mmkd.MGD')}, (64, 64), rounds=1)
+    assert costs['rests'].peak == pytest.approx(costs['works'].peak, rel=0.05)
+    assert costs['rests'].peak > 1.1 * costs['plain'].peak

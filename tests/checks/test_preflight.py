@@ -1,0 +1,206 @@
+"""What is proved before the first step."""
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.dataset import pseudo_collate
+from mmengine.evaluator import BaseMetric, Evaluator
+from mmengine.optim import build_optim_wrapper
+from torch import nn
+
+from mmkd.checks.preflight import PreflightHook, check_optimised, full_precision, score_teacher
+from mmkd.distiller import Distiller
+from mmkd.methods.cwd import CWD
+from mmkd.schedule import Schedule
+from mmkd.teacher import Teacher
+from mmkd.testing import ToyNet, class_labels, pixels
+
+
+class Shown(BaseMetric):
+    """How many samples there were, and the mean of what the model said."""
+
+    def process(self, data_batch, data_samples):
+        self.results += [float(x.mean()) for x in data_samples]
+
+    def compute_metrics(self, results):
+        return dict(count=len(results), mean=sum(results) / len(results))
+
+
+class Images(torch.utils.data.Dataset):
+    metainfo = dict(classes=('a', 'b', 'c'))
+
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, index):
+        torch.rand(1)  # augmentation draws numbers
+        return dict(
+            inputs=pixels(1, (32, 32), index)[0], data_samples=class_labels(torch.tensor([0]))[0]
+        )
+
+
+def toy(score=0, **teacher):
+    torch.manual_seed(0)
+    return Distiller(
+        ToyNet(),
+        dict(cwd=CWD(student='neck', tau=1)),
+        Teacher(ToyNet(6), checkpoint='random', **teacher),
+        preflight=dict(score=score),
+    )
+
+
+def runner_of(model, lines, optim_wrapper=None, val=True):
+    loader = SimpleNamespace(dataset=Images(), collate_fn=pseudo_collate)
+    return SimpleNamespace(
+        model=model,
+        logger=SimpleNamespace(info=lines.append),
+        optim_wrapper=optim_wrapper
+        or build_optim_wrapper(model, dict(optimizer=dict(type='SGD', lr=1))),
+        train_dataloader=loader,
+        val_loop=object() if val else None,
+        val_dataloader=loader,
+        val_evaluator=Evaluator(Shown()),
+        iter=0,
+        max_iters=100,
+    )
+
+
+def test_the_plan_is_printed_and_no_score_by_default():
+    lines = []
+    PreflightHook().before_train(runner_of(toy(), lines))
+    assert len(lines) == 1 and 'objective cwd: CWD' in lines[0]
+    PreflightHook().before_train(runner_of(ToyNet(), lines))
+    assert len(lines) == 1
+
+
+def test_an_objective_that_sleeps_through_the_run_is_reported(log):
+    for weight, text in (
+        (dict(value=2.0, start=100), '2, start 100'),
+        (dict(value=1.0, start=0.5, stop=0.4), '1, start 0.5, stop 0.4'),
+    ):
+        model = toy()
+        model.objectives['cwd'].weight = Schedule.of(weight)
+        PreflightHook().before_train(runner_of(model, []))
+        message = (
+            f"objective 'cwd' never counts: this run has 100 iterations, and its weight is {text}"
+        )
+        assert message in log.text
+        log.clear()
+    for weight in (0, 1, dict(value=2.0, start=99), dict(value=2.0, start=98, warmup=1000)):
+        model = toy()
+        model.objectives['cwd'].weight = Schedule.of(weight)
+        PreflightHook().before_train(runner_of(model, []))
+        assert 'never counts' not in log.text, weight
+
+
+@pytest.mark.parametrize(
+    ('weight', 'task_weight', 'told'),
+    [
+        (0, 0.1, True),
+        (0, dict(loss=0.5), True),
+        (0, 1.0, False),
+        (0, dict(loss=1), False),
+        (1, 0.1, False),
+    ],
+)
+def test_a_baseline_that_is_none(log, weight, task_weight, told):
+    model = toy()
+    model.objectives['cwd'].weight = Schedule.of(weight)
+    model.task_weight = task_weight
+    PreflightHook().before_train(runner_of(model, []))
+    assert ('this is not plain training. Set task_weight=1' in log.text) == told
+
+
+def test_a_run_that_distils_nothing_says_so(log):
+    model = toy()
+    model.teachers['other'] = model.teachers['teacher']
+    model.objectives['cwd'].teacher_name = 'teacher'
+    PreflightHook().before_train(runner_of(model, []))
+    assert "teacher 'other' is loaded, but no objective listens to it" in log.text
+    plain = Distiller(ToyNet(), {}, task_weight=0.5)
+    PreflightHook().before_train(runner_of(plain, []))
+    assert 'model.objectives is empty: this run trains the student without dist' in log.text
+    assert 'nothing is distilled, but task_weight=0.5 still scales' in log.text
+
+
+@pytest.mark.parametrize('dtype', [None, 'bf16'])
+def test_a_student_with_its_teachers_weights_is_reported(log, dtype):
+    student, said = ToyNet(), 'starts with the very weights of teacher'
+    teacher = Teacher(copy.deepcopy(student), checkpoint='random', dtype=dtype)
+    model = Distiller(student, dict(cwd=CWD(student='neck', tau=1)), teacher)
+    runner = runner_of(model, [])
+    PreflightHook().before_train(runner)
+    assert said in log.text
+    log.clear()
+    model.objectives['cwd'].weight = Schedule.of(0)
+    PreflightHook().before_train(runner)
+    model.objectives['cwd'].weight = Schedule.of(1)
+    with torch.no_grad():
+        next(student.parameters()).add_(1)
+    PreflightHook().before_train(runner)
+    assert said not in log.text
+
+
+def test_an_adapter_outside_every_optimiser_is_named():
+    model = toy()
+    only = [p for n, p in model.named_parameters() if not n.startswith('objectives')]
+    wrapper = SimpleNamespace(param_groups=[dict(params=only)])
+    with pytest.raises(RuntimeError, match='no optimiser updates cwd.adapters.0.conv.weight'):
+        PreflightHook().before_train(runner_of(model, [], wrapper))
+    several = dict(
+        a=wrapper, b=SimpleNamespace(param_groups=[dict(params=model.objectives.parameters())])
+    )
+    check_optimised(nn.ModuleDict(), several)
+
+
+def test_a_student_inherits_when_training_begins_and_not_when_it_goes_on():
+    model, lines = toy(), []
+    runner = runner_of(model, lines)
+    calls = []
+    (objective,) = model.objectives.values()
+    objective.inherit = lambda *networks: calls.append(networks)
+    PreflightHook().before_train(runner)
+    assert calls == [(model.student, model.teachers['teacher'].model)]
+    runner.iter = 7
+    PreflightHook().before_train(runner)
+    assert len(calls) == 1
+
+
+def test_a_thawed_teacher_is_refused():
+    model = toy()
+    model.teachers['teacher'].model.train()
+    with pytest.raises(RuntimeError, match="teacher 'teacher' was thawed"):
+        PreflightHook().before_train(runner_of(model, []))
+
+
+@pytest.mark.parametrize('options', [dict(), dict(dtype='bf16')])
+@pytest.mark.parametrize(('asked', 'shown'), [(3, 3), (99, 5)])
+def test_the_teacher_is_scored_by_the_runs_own_metric(asked, shown, options):
+    lines, model = [], toy(asked, **options)
+    teacher = model.teachers['teacher']
+    before = torch.get_rng_state()
+    runner = runner_of(model, lines)
+    PreflightHook().before_train(runner)
+    assert torch.equal(before, torch.get_rng_state()), "the student's random stream moved"
+    assert (
+        f"teacher 'teacher' on {asked} val samples: {{'count': {float(shown)}, 'mean': " in lines[1]
+    )
+    assert not runner.val_evaluator.metrics[0].results, "the run's own metric was filled"
+    assert next(teacher.model.parameters()).dtype == (torch.bfloat16 if options else torch.float32)
+    assert not teacher.model.training
+
+
+def test_precision_comes_back_after_an_error():
+    teacher = toy(dtype='bf16').teachers['teacher']
+    with pytest.raises(KeyError), full_precision(teacher):
+        assert next(teacher.model.parameters()).dtype == torch.float32
+        raise KeyError
+    assert next(teacher.model.parameters()).dtype == torch.bfloat16
+
+
+def test_a_score_without_validation_data_is_refused():
+    with pytest.raises(ValueError, match='needs val_dataloader and val_evaluator'):
+        model = toy(2)
+        score_teacher(runner_of(model, [], val=False), model.teachers['teacher'], 2)

@@ -1,0 +1,287 @@
+"""The probe: both modes, other sizes and channels, and what stopped it."""
+
+import pytest
+import torch
+from torch import nn
+
+from mmkd.distiller import Distiller
+from mmkd.pixels import Pixels
+from mmkd.plan.places import candidates
+from mmkd.plan.probe import Request, probe, probe_all
+from mmkd.tap import TapError, parse_taps
+from mmkd.teacher import build_model
+from mmkd.testing import (
+    ToyNet,
+    classification_batch,
+    segmentation_batch,
+    tiny_faster_rcnn,
+    tiny_pspnet,
+)
+
+
+class TwoModes(ToyNet):
+    """In training the neck also gives an auxiliary map, as DDRNet's and PIDNet's backbones do."""
+
+    position = 0
+
+    def __init__(self, width=4, wider=2):
+        super().__init__(width)
+        extra = nn.Conv2d(width, wider, 1)
+
+        class Neck(type(self.neck)):
+            def forward(neck, x):
+                maps = [super().forward(x)[0]]
+                if neck.training:
+                    maps.insert(TwoModes.position % 2, extra(x))
+                return tuple(maps)
+
+        self.neck.__class__, self.neck.extra = Neck, extra
+
+    def extract_feat(self, inputs):
+        return [x for x in super().extract_feat(inputs) if x.shape[1] == self.head.fc.in_features]
+
+
+class Large(ToyNet):
+    """Cannot run on fewer than 300 pixels."""
+
+    def extract_feat(self, inputs):
+        if inputs.shape[2] < 300:
+            raise RuntimeError(f'{inputs.shape[2]} pixels are too few')
+        return super().extract_feat(inputs)
+
+
+class Broken(ToyNet):
+    """Its neck cannot run without a batch of data."""
+
+    def extract_feat(self, inputs):
+        if not getattr(self, 'mended', False):
+            raise AttributeError('gt_instances')
+        return super().extract_feat(inputs)
+
+
+class Branches(ToyNet):
+    """In training three maps of each image, as a TridentNet."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone.__class__ = type(
+            'Trident',
+            (nn.Sequential,),
+            dict(
+                forward=lambda s, x: nn.Sequential.forward(s, x).repeat(
+                    3 if s.training else 1, 1, 1, 1
+                )
+            ),
+        )
+
+
+def distil(network, source, method='CWD', **options):
+    torch.manual_seed(0)
+    objectives = dict(x=dict(type=f'mmkd.{method}', **options))
+    return Distiller(network, objectives, dict(config=source, checkpoint='random'))
+
+
+def step(distiller, batch=None):
+    distiller.train()
+    return distiller.loss(*(batch or classification_batch()))
+
+
+def test_a_map_that_only_training_has_is_refused_with_the_tap_that_is_meant():
+    for position, meant in ((0, 'neck[1]'), (1, 'neck[0]')):
+        TwoModes.position = position
+        with pytest.raises(
+            ValueError, match='In training.*2x32x32.*in evaluation 4x32x32'
+        ) as error:
+            distil(TwoModes(), ToyNet(), student='neck', teacher='neck[0]', adapt=None)
+        advice = f"student='{meant}', teacher='neck[0]'"
+        assert advice in str(error.value)
+        found = distil(TwoModes(), ToyNet(), student=meant, teacher='neck[0]', adapt=None)
+        assert step(found)['kd.x.loss'].isfinite()
+    TwoModes.position = 0
+
+
+def test_the_plan_knows_the_widths_of_training():
+    """By a named index the auxiliary map may be asked for; the adapter then has its width."""
+    TwoModes.position = 1
+    found = distil(TwoModes(4, wider=3), ToyNet(8), student='neck[1]', teacher='neck[0]')
+    assert '1x1 conv 3 -> 8' in str(found.plan)
+    assert step(found)['kd.x.loss'].isfinite()
+    TwoModes.position = 0
+
+
+def test_the_teacher_is_probed_in_evaluation():
+    found = distil(ToyNet(), TwoModes(), student='neck[0]', teacher='neck')
+    assert [level.channels for level in found.plan.seen['x.teacher']] == [4]
+    assert step(found)['kd.x.loss'].isfinite()
+
+
+def test_the_probe_in_training_leaves_nothing_behind():
+    model = ToyNet(norm='BN', dropout=0.5)
+    model.register_buffer('counter', torch.zeros(1))
+    buffers, random = {k: v for k, v in model.named_buffers()}, torch.get_rng_state()
+    values = {k: v.clone() for k, v in buffers.items()}
+    model.head.eval()
+    taps = parse_taps(['backbone', 'head.fc'])
+    model.register_forward_pre_hook(lambda m, _: m.counter.add_(1) and None)
+    side = probe(model, taps, training=True)
+    assert len(side['head.fc']) == 1 and torch.equal(random, torch.get_rng_state())
+    assert model.training and not model.head.training and model.backbone.training
+    for name, buffer in model.named_buffers():
+        assert buffer is buffers[name] and torch.equal(buffer, values[name]), name
+
+
+def test_networks_that_need_larger_images_are_probed_with_them():
+    found = distil(Large(), ToyNet(8), student='neck')
+    assert [level.stride for level in found.plan.seen['x.student']] == [8, 16]
+    assert found.plan.seen['x.teacher'][0].shape == (8, 64, 64)  # at the same size
+    assert step(found, classification_batch(2, (320, 320)))['kd.x.loss'].isfinite()
+    assert dict(candidates(Large()))['neck'][0].stride == 8
+
+
+def test_the_size_of_anchors_comes_first():
+    model = ToyNet()
+    model.bbox_head = nn.Module()
+    model.bbox_head.prior_generator = type('Generator', (), dict(input_size=300))()
+    assert probe_all([Request('student', model, parse_taps('neck'))])[0].size == 300
+    model.bbox_head, model.test_cfg = None, dict(crop_size=(320, 480))
+    assert probe_all([Request('student', Large(), parse_taps('neck'))])[0].size == 512
+
+
+def test_what_stopped_the_probe_is_part_of_the_message():
+    reason = r'The probe of the student stopped: AttributeError: gt_instances\.$'
+    with pytest.raises(ValueError, match=reason):
+        distil(Broken(), ToyNet(), student='neck')
+    with pytest.raises(ValueError, match=r'FitNet.*could not be probed.*stopped: AttributeError'):
+        distil(Broken(), ToyNet(), 'FitNet', student='neck[0]')
+
+
+def test_a_wrong_index_says_how_many_there_are():
+    with pytest.raises(TapError, match=r"objective 'x': Tap 'neck\[5\]' .*'neck' gave 2 tensors"):
+        distil(ToyNet(), ToyNet(), student='neck[5]')
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(in_channels=4, out_channels=4), r"gave 2 maps in the first step.*'neck\[0\]'"),
+        (dict(student='neck[0]', in_channels=7, out_channels=4), 'set in_channels=4'),
+    ],
+)
+def test_typed_widths_never_pair_fewer_levels_than_a_step_delivers(options, message):
+    student = Broken()
+    found = distil(student, ToyNet(), **dict(student='neck') | options)
+    student.mended = True
+    with pytest.raises(ValueError, match=message):
+        step(found)
+
+
+def test_a_typed_width_that_the_probe_refutes_is_refused_at_build():
+    options = dict(student='neck[0]', in_channels=4, out_channels=9)
+    with pytest.raises(ValueError, match='out_channels=9, but the tap shows 4 channels'):
+        distil(Broken(), ToyNet(), **options)
+
+
+def test_maps_without_channels_that_were_not_probed_are_counted_too():
+    student = Broken()
+    found = distil(student, ToyNet(), 'AT', student='neck', teacher='neck[0]')
+    student.mended = True
+    with pytest.raises(ValueError, match='gave 2 maps in the first step, but they could not'):
+        step(found)
+
+
+def test_one_map_may_be_compared_with_two():
+    taps = dict(student=['neck[0]', 'neck[0]'], teacher='neck', resize='student')
+    assert step(distil(ToyNet(), ToyNet(), **taps))['kd.x.loss'] > 0
+
+
+def test_the_first_step_is_compared_with_the_plan():
+    student = ToyNet()
+    found = distil(student, ToyNet(), student='neck')
+    student.neck.down = nn.Conv2d(4, 4, 3, stride=4, padding=1)
+    message = r"student's tap 'neck' gave 4x8x8 \(stride 8\), 4x2x2 .* planned with"
+    with pytest.raises(ValueError, match=message):
+        step(found, classification_batch(2, (64, 64)))
+    found = distil(student := ToyNet(), ToyNet(), student='neck')
+    step(found, classification_batch(2, (64, 64)))
+    student.neck.down = nn.Conv2d(4, 4, 3, stride=4, padding=1)
+    with pytest.raises(ValueError, match='maps differ in size'):  # only the first is compared
+        step(found, classification_batch(2, (64, 64)))
+
+
+def test_branches_that_repeat_the_images_are_refused():
+    with pytest.raises(ValueError, match='backbone of Branches gives 3 maps of each image'):
+        distil(Branches(), ToyNet(), student='neck')
+    assert step(distil(ToyNet(), Branches(), student='neck'))['kd.x.loss'].isfinite()
+
+
+def with_channels(model, count, mean=None):
+    model = dict(model, backbone=dict(model['backbone'], in_channels=count))
+    own = dict(mean=mean, std=None if mean is None else [2.0] * len(mean), bgr_to_rgb=False)
+    return dict(model, data_preprocessor=dict(model['data_preprocessor'], **own))
+
+
+def test_four_bands_on_both_sides():
+    networks = [with_channels(tiny_pspnet(w), 4) for w in (4, 8)]
+    inputs, samples = segmentation_batch()
+    found = distil(*networks)
+    assert found.pixels.channels == 4 and '4 channels, mean [0.0, 0.0' in str(found.plan)
+    losses = step(found, (torch.cat((inputs, inputs[:, :1]), 1), samples))
+    assert losses['kd.x.loss'].isfinite()
+
+
+def test_a_grey_student_shows_its_teacher_three_equal_channels():
+    grey = with_channels(tiny_pspnet(4), 1, [100.0])
+    found = distil(grey, tiny_pspnet(8))
+    inputs, samples = segmentation_batch()
+    seen = found.teachers['teacher'].pixels.translate(inputs[:, :1], samples, found.pixels)
+    mean, std = (Pixels.of(found.teachers['teacher'].model).__dict__[k] for k in ('mean', 'std'))
+    raw = seen * std.view(1, 3, 1, 1) + mean.view(1, 3, 1, 1)
+    torch.testing.assert_close(raw, (inputs[:, :1] * 2 + 100).expand(-1, 3, -1, -1))
+    assert step(found, (inputs[:, :1].contiguous(), samples))['kd.x.loss'].isfinite()
+
+
+def test_other_channels_are_refused():
+    four = with_channels(tiny_pspnet(4), 4)
+    message = "teacher 'teacher' takes images of 3 channels and the student of 4.*Only grey"
+    with pytest.raises(ValueError, match=message):
+        distil(four, tiny_pspnet(4))
+    assert Pixels.of(build_model(four)).channels == 4
+
+
+def test_the_first_convolution_says_how_many_channels_there_are():
+    one_mean = with_channels(tiny_pspnet(4), 3, [127.5])  # a single mean for three channels
+    assert Pixels.of(build_model(one_mean)).mean.tolist() == [127.5] * 3
+    yolox = dict(type='mmdet.CSPDarknet', deepen_factor=0.33, widen_factor=0.125)
+    model = nn.Module()
+    model.backbone = build_model(yolox)
+    assert Pixels.of(model).channels == 3
+
+
+def test_a_head_that_cannot_run_does_not_hide_the_neck():
+    model = tiny_faster_rcnn(4)
+    found = distil(model, model, student='neck')
+    broken = found.student
+    broken.rpn_head.forward = None
+    taps = parse_taps(['neck', 'rpn_head.rpn_conv'])
+    (one,) = probe_all([Request('student', broken, taps)])
+    assert one.reason and len(one.levels(taps[:1])) == 5 and one.levels(taps) is None
+
+
+def test_auxiliary_heads_are_probed_too():
+    model = build_model(tiny_pspnet(4, auxiliary=True))
+    taps = parse_taps(['backbone', 'auxiliary_head.conv_seg', 'decode_head.conv_seg'])
+    for training in (False, True):
+        side = probe(model, taps, training=training)
+        assert [len(side[tap]) for tap in taps] == [4, 1, 1]
+    assert 'extract_feat' not in model.__dict__
+
+
+def test_auxiliary_heads_of_unequal_strides_are_refused_by_dist():
+    model = tiny_pspnet(4, auxiliary=True)
+    finer = tiny_pspnet(8, auxiliary=True, auxiliary_head=dict(in_index=0, in_channels=8))
+    with pytest.raises(
+        ValueError, match='auxiliary heads give maps of strides 8 and 4; set resize'
+    ):
+        distil(model, finer, 'DIST')
+    for options in (dict(auxiliary=0), dict(resize='student')):
+        assert step(distil(model, finer, 'DIST', **options), segmentation_batch())

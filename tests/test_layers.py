@@ -1,0 +1,42 @@
+"""Imports go down only, in the order in which docs/design.md draws the house."""
+
+import ast
+import re
+from pathlib import Path
+
+import mmkd
+
+ROOT = Path(mmkd.__file__).parent
+DRAWN = (ROOT.parent / 'docs' / 'design.md').read_text().partition('```text\nmmkd/\n')[2]
+#: modules and packages, highest first
+HOUSE = re.findall(r'^    (\w+)(?:/|\.py)', DRAWN.partition('```')[0], re.MULTILINE)
+
+
+def imported(path):
+    """(module, line) of everything that a file imports of mmkd, also inside functions."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert not node.level, f'{path}:{node.lineno} imports relatively'
+            names = [f'{node.module}.{alias.name}' for alias in node.names]
+        else:
+            names = [
+                alias.name for alias in getattr(node, 'names', ()) if isinstance(node, ast.Import)
+            ]
+        yield from ((name, node.lineno) for name in names if name.split('.')[0] == 'mmkd')
+
+
+def test_the_house_is_the_one_that_is_drawn():
+    found = {path.stem for path in ROOT.iterdir() if path.suffix == '.py' or path.is_dir()}
+    assert len(HOUSE) == len({*HOUSE})
+    assert {*HOUSE} == {name for name in found if not name.startswith(('_', '.'))}
+
+
+def test_imports_go_down_only():
+    upward = []
+    for path in ROOT.rglob('*.py'):
+        own, *_ = path.relative_to(ROOT).with_suffix('').parts
+        for name, line in imported(path) if own != '__init__' else ():
+            other = (name.split('.') + [''])[1]
+            if other != own and other not in HOUSE[HOUSE.index(own) + 1 :]:
+                upward.append(f'{path.relative_to(ROOT)}:{line} imports {name}')
+    assert not upward, '\n'.join(upward)
