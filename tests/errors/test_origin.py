@@ -48,7 +48,7 @@ def test_only_what_mmkd_raises_on_purpose_is_ours():
 def test_a_message_of_another_package_keeps_its_place_and_phase():
     origin = origin_of(caught(build_objectives, dict(it=dict(type=Broken))))
     assert (origin.kind, origin.message, origin.ours) == ('KeyError', "'palette'", False)
-    assert origin.where.startswith('tests/engine/test_origin.py:')
+    assert origin.where.startswith('tests/errors/test_origin.py:')
     assert origin.phase == "while building objective 'it'"
 
 
@@ -83,7 +83,7 @@ def test_errors_in_a_config_have_its_line(tmp_path, monkeypatch, text, kind, mes
 def test_errors_of_workers_are_read_from_their_text():
     origin = origin_of(caught(list, DataLoader(BrokenData(), sampler=[1], num_workers=1)))
     assert (origin.kind, origin.message) == ('IndexError', 'list index out of range')
-    assert origin.where.startswith('tests/engine/test_origin.py:')
+    assert origin.where.startswith('tests/errors/test_origin.py:')
     assert origin.phase == 'in DataLoader worker process 0' and not origin.ours
     own = origin_of(caught(list, DataLoader(BrokenData(), sampler=[0], num_workers=1)))
     assert own.ours and own.message == 'FGFI: psi must be a finite number, found nan.'
