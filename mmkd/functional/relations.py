@@ -37,7 +37,8 @@ def distances(x: Tensor) -> Tensor:
     gram = rows @ rows.T
     length = gram.diagonal()
     square = length[:, None] + length - 2 * gram
-    apart = square > 1e-14 * length.detach().amax()
+    longest = length.detach().amax() if len(x) else 0.0
+    apart = square > 1e-14 * longest
     return torch.where(apart, torch.where(apart, square, 1.0).sqrt(), 0.0).to(x.dtype)
 
 

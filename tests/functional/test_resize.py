@@ -5,8 +5,6 @@ import torch
 from torch.nn import functional as F
 
 from mmkd.functional.resize import resize
-from mmkd.methods.at import AT, attention_distance
-from mmkd.testing import make_trace, ready
 
 
 def test_a_map_that_shrinks_is_averaged():
@@ -41,20 +39,3 @@ def test_one_side_may_shrink_and_the_other_grow():
     x = torch.rand(1, 2, 32, 4)
     wanted = F.interpolate(F.adaptive_avg_pool2d(x, (8, 4)), (8, 9), mode='bilinear')
     assert torch.equal(resize(x, (8, 9)), wanted)
-
-
-@pytest.mark.parametrize('side', ['student', 'teacher'])
-def test_attention_of_a_map_four_times_as_large(side):
-    """AT compares the average over the cells, not one cell in four a direction."""
-    torch.manual_seed(0)
-    large, small = torch.randn(2, 4, 32, 32), torch.randn(2, 4, 8, 8)
-    maps = {'student': small, 'teacher': large} if side == 'teacher' else {}
-    maps = maps or {'student': large, 'teacher': small}
-    smaller = 'teacher' if side == 'student' else 'student'
-    objective = AT('x', resize=smaller, variant='code', weight=1)
-    trace = make_trace({'x': maps['student']}, {'x': maps['teacher']})
-    found = ready(objective, trace)(trace)['loss']
-    averaged = attention_distance(F.avg_pool2d(large, 4), small)
-    torch.testing.assert_close(found, averaged)
-    thinned = F.interpolate(large, (8, 8), mode='bilinear')
-    assert abs(attention_distance(thinned, small) / averaged - 1) > 0.05

@@ -5,8 +5,10 @@ import copy
 import pytest
 import torch
 from segmentation_toys import ToyClassifier, ToySegmentor, make_step, prepare, probe_tensors
+from torch.nn import functional as F
 
 from mmkd.methods.at import AT, attention, attention_distance
+from mmkd.testing import make_trace, ready
 
 S, T, _ = probe_tensors()
 
@@ -156,3 +158,20 @@ def test_maximum_over_channels():
     assert largest != attention_distance(x, y)
     with pytest.raises(ValueError, match='AT: channels must be one of'):
         AT(channels='mean')
+
+
+@pytest.mark.parametrize('side', ['student', 'teacher'])
+def test_attention_of_a_map_four_times_as_large(side):
+    """AT compares the average over the cells, not one cell in four a direction."""
+    torch.manual_seed(0)
+    large, small = torch.randn(2, 4, 32, 32), torch.randn(2, 4, 8, 8)
+    maps = {'student': small, 'teacher': large} if side == 'teacher' else {}
+    maps = maps or {'student': large, 'teacher': small}
+    smaller = 'teacher' if side == 'student' else 'student'
+    objective = AT('x', resize=smaller, variant='code', weight=1)
+    trace = make_trace({'x': maps['student']}, {'x': maps['teacher']})
+    found = ready(objective, trace)(trace)['loss']
+    averaged = attention_distance(F.avg_pool2d(large, 4), small)
+    torch.testing.assert_close(found, averaged)
+    thinned = F.interpolate(large, (8, 8), mode='bilinear')
+    assert abs(attention_distance(thinned, small) / averaged - 1) > 0.05

@@ -12,7 +12,6 @@ from two_ranks import of_two_ranks
 
 from mmkd.distiller import Distiller
 from mmkd.families import towers
-from mmkd.functional.logits import bernoulli_kl
 from mmkd.methods.crosskd import CrossKD, align, class_distance, over_ranks
 from mmkd.rows import predictions
 
@@ -60,22 +59,6 @@ def test_a_channel_that_does_not_vary_has_a_finite_gradient():
     student = torch.ones(2, 1, 2, 2, requires_grad=True)
     found = align(student, torch.randn(2, 1, 2, 2))
     assert torch.autograd.grad(found.square().sum(), student)[0].isfinite().all()
-
-
-def test_bernoulli_kl():
-    z = torch.tensor([0.3, -2.0, 5.0, 0.0], dtype=torch.float64, requires_grad=True)
-    q = torch.tensor([0.2, 0.9, 1.0, 0.0], dtype=torch.float64)
-    p = z.detach().sigmoid()
-    wanted = [
-        a * math.log(a / b) if a else 0.0 for a, b in zip(q.tolist(), p.tolist(), strict=True)
-    ]
-    for i, (a, b) in enumerate(zip(q.tolist(), p.tolist(), strict=True)):
-        wanted[i] += (1 - a) * math.log((1 - a) / (1 - b)) if a < 1 else 0.0
-    assert bernoulli_kl(z, q).tolist() == pytest.approx(wanted, abs=1e-12)
-    assert float(bernoulli_kl(z, p).detach().abs().max()) < 1e-12
-    cross = F.binary_cross_entropy_with_logits(z, q, reduction='sum')
-    gradients = [torch.autograd.grad(x.sum(), z)[0] for x in (bernoulli_kl(z, q), cross)]
-    torch.testing.assert_close(*gradients)
 
 
 # ------------------------------------------------------------------------- the loss, written out

@@ -7,7 +7,6 @@ from segmentation_toys import ToySegmentor, check_memory, make_step, prepare, pr
 from torch.nn import functional as F
 
 from mmkd.analysis.benchmark import peak_bytes
-from mmkd.functional.mixed_target import mixed_cross_entropy, trust
 from mmkd.functional.pooling import pool_nodes
 from mmkd.methods.cscace import CSCACE, MOST_SIMILARITIES, correlation_distance, similarity
 
@@ -48,35 +47,6 @@ def test_scale_matters_to_none_only():
     assert float(correlation_distance(3 * S, T, 'none')) > 10
     two = torch.eye(2).view(1, 2, 1, 2), torch.tensor([[1.0, 1], [0, 0]]).view(1, 2, 1, 2)
     assert float(correlation_distance(*two)) == pytest.approx(0.5857864, abs=1e-6)
-
-
-@pytest.mark.parametrize(
-    ('policy', 'fixed', 'wanted'),
-    [
-        ('confidence', 0.5, 1.2090971),
-        ('correct', 0.5, 1.2342913),
-        ('fixed', 0.5, 1.2058329),
-        ('fixed', 0.0, 1.1860090),
-        ('fixed', 1.0, 1.2256569),
-    ],
-)
-def test_mixed_cross_entropy(policy, fixed, wanted):
-    p = ROWS[1].softmax(1)
-    alpha = trust(p, LABELS, policy, fixed)
-    found = mixed_cross_entropy(ROWS[0], p, LABELS, alpha)
-    assert float(found) == pytest.approx(wanted, abs=1e-6)
-    if fixed == 0:
-        assert float(found) == pytest.approx(float(F.cross_entropy(ROWS[0], LABELS)))
-
-
-def test_one_pixel_where_the_teacher_doubts():
-    p_t, label = torch.tensor([[0.7, 0.3]]), torch.tensor([1])
-    alpha = trust(p_t, label)
-    assert float(alpha) == pytest.approx(0.3)
-    student = torch.tensor([[0.8, 0.2]]).log()
-    assert float(mixed_cross_entropy(student, p_t, label, alpha)) == (
-        pytest.approx(1.3183161, abs=1e-6)
-    )
 
 
 def test_a_step_and_its_terms():

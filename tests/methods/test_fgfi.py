@@ -6,11 +6,9 @@ from anchor_toys import LIMIT, anchors, many_boxes
 from mmengine.structures import InstanceData
 from torch import nn
 
-from mmkd.adapters import ConvAdapter
 from mmkd.analysis.benchmark import peak_bytes
 from mmkd.families import dense
 from mmkd.functional.boxes import iou_matrix
-from mmkd.functional.masked import masked_distance
 from mmkd.methods.fgfi import FGFI, imitation_masks
 from mmkd.schedule import Progress
 from mmkd.teacher import build_model
@@ -96,11 +94,6 @@ def test_fgfi_1_mask_threshold_and_loss():  # FGFI-1
 
 
 def test_pixel_offset_counts_sides_inclusively():
-    a, b = torch.tensor([[0.0, 0.0, 9.0, 9.0]]), torch.tensor([[5.0, 0.0, 14.0, 9.0]])
-    assert float(iou_matrix(a, b)) == pytest.approx(36 / (2 * 81 - 36))
-    assert float(iou_matrix(a, b, offset=1)) == pytest.approx(50 / (2 * 100 - 50))
-    touching = torch.tensor([[9.0, 0.0, 18.0, 9.0]])
-    assert float(iou_matrix(a, touching)) == 0 < float(iou_matrix(a, touching, 1))
     # A threshold between the two: the anchor at one corner is only near with the offset.
     anchors = torch.tensor([[[0.0, 0.0, 9.0, 9.0]], [[9.0, 9.0, 18.0, 18.0]]])
     gt = torch.tensor([[0.0, 0.0, 9.0, 9.0]])
@@ -189,40 +182,6 @@ def test_transcription(rule, psi):
     result = fgfi(trace)
     assert float(result['cells']) == cells > 0
     assert float(result['loss']) == pytest.approx(float(wanted), rel=1e-5)
-
-
-@pytest.mark.parametrize('kernel', [1, 3])
-@pytest.mark.parametrize('relu', [False, True])
-@pytest.mark.parametrize('count', [0, 1, 7])
-def test_the_adapter_at_few_cells_equals_the_whole_map(kernel, relu, count):
-    """Values, and gradients of the student, weight and bias; corners included."""
-    torch.manual_seed(0)
-    adapter = ConvAdapter(3, 4, kernel, relu=relu).double()
-    student = torch.randn(2, 3, 5, 7, dtype=torch.float64, requires_grad=True)
-    teacher = torch.randn(2, 4, 5, 7, dtype=torch.float64)
-    mask = torch.zeros(2, 5, 7, dtype=torch.bool)
-    corners = [(0, 0, 0), (0, 4, 6), (1, 0, 6), (1, 4, 0), (0, 2, 3), (1, 2, 0), (1, 4, 3)]
-    for n, y, x in corners[:count]:
-        mask[n, y, x] = True
-    inputs = [student, *adapter.parameters()]
-    found = masked_distance(student, teacher, mask, adapter)
-    wanted = ((adapter(student) - teacher).square() * mask[:, None]).sum()
-    torch.testing.assert_close(found, wanted)
-    for a, b in zip(
-        torch.autograd.grad(found, inputs), torch.autograd.grad(wanted, inputs), strict=True
-    ):
-        torch.testing.assert_close(a, b)
-
-
-def test_dense_masks_take_the_other_route_to_the_same_numbers():
-    adapter = ConvAdapter(3, 4, 3).double()
-    student, teacher = torch.randn(1, 3, 4, 4).double(), torch.randn(1, 4, 4, 4).double()
-    mask = torch.ones(1, 4, 4, dtype=torch.bool)
-    wanted = (adapter(student) - teacher).square().sum()
-    torch.testing.assert_close(masked_distance(student, teacher, mask, adapter), wanted)
-    mask[0, 0] = False
-    wanted = ((adapter(student) - teacher).square() * mask[:, None]).sum()
-    torch.testing.assert_close(masked_distance(student, teacher, mask, adapter), wanted)
 
 
 def test_images_of_a_batch_may_be_permuted():

@@ -74,19 +74,6 @@ def test_rotation_leaves_means_only_and_shifts_change_means_only():
     assert same.diagonal(dim1=2, dim2=3).allclose(torch.ones(()).double())
 
 
-def test_areas():
-    one = torch.zeros(1, 8, 8).long()
-    one[0, 3, 3] = 1
-    one[0, 0, 0] = 255
-    sharp = areas_of_interest(one, 2, (8, 8), kernel=1)
-    assert sharp[0, 1].sum() == 1 and sharp[0, :, 0, 0].sum() == 0
-    blurred = areas_of_interest(one, 2, (8, 8), kernel=3)
-    assert blurred[0, 1].sum() == 9 and blurred.unique().tolist() == [0, 1]
-    weighted = areas_of_interest(one, 2, (8, 8), kernel=3, binary=False)
-    assert float(weighted[0, 1].max()) == pytest.approx(1 / 9)
-    assert areas_of_interest(one, 2, (2, 2), kernel=1)[0, 1].sum() == 1, 'thin markings survive'
-
-
 def test_regions_of_few_cells_are_absent_and_hw_divides_by_the_map():
     areas = torch.zeros(1, 2, 4, 4)
     areas[0, 0, 0, :3], areas[0, 1, 1] = 1, 1

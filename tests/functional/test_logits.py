@@ -1,0 +1,99 @@
+"""Divergences between rows of logits, against loops."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from mmkd.functional.logits import (
+    bernoulli_kl,
+    binary,
+    decoupled_kl,
+    log_parts,
+    soft_kl,
+    weighted_cross_entropy,
+)
+
+
+def test_bernoulli_kl():
+    z = torch.tensor([0.3, -2.0, 5.0, 0.0], dtype=torch.float64, requires_grad=True)
+    q = torch.tensor([0.2, 0.9, 1.0, 0.0], dtype=torch.float64)
+    p = z.detach().sigmoid()
+    wanted = [
+        a * math.log(a / b) if a else 0.0 for a, b in zip(q.tolist(), p.tolist(), strict=True)
+    ]
+    for i, (a, b) in enumerate(zip(q.tolist(), p.tolist(), strict=True)):
+        wanted[i] += (1 - a) * math.log((1 - a) / (1 - b)) if a < 1 else 0.0
+    assert bernoulli_kl(z, q).tolist() == pytest.approx(wanted, abs=1e-12)
+    assert float(bernoulli_kl(z, p).detach().abs().max()) < 1e-12
+    cross = F.binary_cross_entropy_with_logits(z, q, reduction='sum')
+    gradients = [torch.autograd.grad(x.sum(), z)[0] for x in (bernoulli_kl(z, q), cross)]
+    torch.testing.assert_close(*gradients)
+
+
+def softmax(row, tau=1.0):
+    values = [math.exp(z / tau) for z in row.tolist()]
+    return [v / sum(values) for v in values]
+
+
+def kl(p, q):
+    return sum(a * math.log(a / b) for a, b in zip(p, q, strict=True) if a)
+
+
+@pytest.mark.parametrize('tau', [0.5, 1.0, 4.0])
+def test_soft_kl_row_by_row(tau):
+    torch.manual_seed(0)
+    student, teacher = torch.randn(2, 6, 4, dtype=torch.float64)
+    wanted = [
+        tau**2 * kl(softmax(t, tau), softmax(s, tau)) for s, t in zip(student, teacher, strict=True)
+    ]
+    assert soft_kl(student, teacher, tau).tolist() == pytest.approx(wanted)
+    assert soft_kl(student.view(2, 3, 4), teacher.view(2, 3, 4), tau).shape == (2, 3)
+    assert soft_kl(student[:0], teacher[:0], tau).shape == (0,)
+
+
+@pytest.mark.parametrize('tau', [0.5, 2.0])
+def test_decoupled_kl_row_by_row(tau):
+    torch.manual_seed(0)
+    student, teacher = torch.randn(2, 6, 4, dtype=torch.float64)
+    labels = torch.arange(6) % 4
+    target, others = decoupled_kl(student, teacher, labels, tau)
+    for row, y in enumerate(labels.tolist()):
+        p_s, p_t = (softmax(z[row], tau) for z in (student, teacher))
+        binary_kl = kl([p_t[y], 1 - p_t[y]], [p_s[y], 1 - p_s[y]])
+        rest = [[p / (1 - x[y]) for k, p in enumerate(x) if k != y] for x in (p_t, p_s)]
+        assert float(target[row]) == pytest.approx(tau**2 * binary_kl)
+        assert float(others[row]) == pytest.approx(tau**2 * kl(*rest))
+    assert [x.shape for x in decoupled_kl(student[:0], teacher[:0], labels[:0], tau)] == [
+        (0,),
+        (0,),
+    ]
+
+
+def test_log_parts():
+    b, q = log_parts(torch.tensor([[0.2, 0.3, 0.5]]).log(), torch.tensor([1]))
+    torch.testing.assert_close(b.exp(), torch.tensor([[0.3, 0.7]]))
+    torch.testing.assert_close(q.exp(), torch.tensor([[2 / 7, 5 / 7]]))
+    b, q = log_parts(torch.tensor([[300.0, 0, 0]]), torch.tensor([0]))
+    assert b.tolist() == [[0, pytest.approx(-300 + math.log(2))]], 'no logarithm of a rounded 0'
+
+
+@pytest.mark.parametrize('entropy', [True, False])
+def test_weighted_cross_entropy_row_by_row(entropy):
+    torch.manual_seed(0)
+    student, teacher = torch.randn(2, 5, 3, dtype=torch.float64)
+    weight = torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64)
+    found = weighted_cross_entropy(student, teacher, weight, 2.0, entropy)
+    for row, value in enumerate(found.tolist()):
+        p_s, p_t = (softmax(z[row], 2.0) for z in (student, teacher))
+        terms = [
+            w * t * ((0 if entropy else math.log(t)) - math.log(s))
+            for w, s, t in zip(weight.tolist(), p_s, p_t, strict=True)
+        ]
+        assert value == pytest.approx(sum(terms))
+
+
+def test_a_sigmoid_as_a_softmax_of_two():
+    z = torch.tensor([-2.0, 0.0, 5.0])
+    torch.testing.assert_close(binary(z).softmax(-1)[:, 0], z.sigmoid())
