@@ -40,3 +40,13 @@ def test_imports_go_down_only():
             if other != own and other not in HOUSE[HOUSE.index(own) + 1 :]:
                 upward.append(f'{path.relative_to(ROOT)}:{line} imports {name}')
     assert not upward, '\n'.join(upward)
+
+
+def test_methods_do_not_import_each_other():
+    shared = [
+        f'{path.relative_to(ROOT)}:{line} imports {name}; move it to mmkd/functional'
+        for path in (ROOT / 'methods').glob('[!_]*.py')
+        for name, line in imported(path)
+        if name.startswith('mmkd.methods')
+    ]
+    assert not shared, '\n'.join(shared)

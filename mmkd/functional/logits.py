@@ -1,10 +1,13 @@
-"""Divergences between rows of class logits."""
+"""Distances between class logits, row by row or pixel by pixel."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+#: what the sum over pixels is divided by, see :func:`pixel_wise_kl`
+PIXEL_REDUCTIONS = ('per_pixel', 'skd_sum', 'element_mean')
 
 
 def soft_kl(student: Tensor, teacher: Tensor, tau: float) -> Tensor:
@@ -18,6 +21,36 @@ def soft_kl(student: Tensor, teacher: Tensor, tau: float) -> Tensor:
     """
     log_s, log_t = F.log_softmax(student / tau, -1), F.log_softmax(teacher / tau, -1)
     return F.kl_div(log_s, log_t, reduction='none', log_target=True).sum(-1) * tau**2
+
+
+def pixel_wise_kl(
+    student: Tensor,
+    teacher: Tensor,
+    tau: float = 1.0,
+    reduction: str = 'per_pixel',
+    valid: Tensor | None = None,
+) -> Tensor:
+    """``tau^2 * sum over pixels of KL(softmax_K(T / tau) || softmax_K(S / tau))``, divided.
+
+    Args:
+        student, teacher (Tensor): logits (N, K, H, W).
+        tau (float): temperature.
+        reduction (str): divides by N * H * W (``'per_pixel'``), H * W (``'skd_sum'``) or
+            N * K * H * W (``'element_mean'``).
+        valid (Tensor | None): (N, H, W) bool; other pixels are neither summed nor counted.
+    """
+    n, k, h, w = student.shape
+    kl = soft_kl(student.permute(0, 2, 3, 1), teacher.permute(0, 2, 3, 1), tau)
+    count: int | Tensor = n * h * w
+    if valid is not None:
+        kl, count = kl * valid, valid.sum().clamp(min=1)
+    divisor = {'per_pixel': count, 'skd_sum': count / n, 'element_mean': count * k}
+    return kl.sum() / divisor[reduction]
+
+
+def half_squared_error(student: Tensor, teacher: Tensor) -> Tensor:
+    """``1 / (2 R) * sum_r ||z_s - z_t||^2`` of logits (R, K)."""
+    return (student - teacher).square().sum(1).mean() / 2
 
 
 def bernoulli_kl(student: Tensor, target: Tensor) -> Tensor:

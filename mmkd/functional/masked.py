@@ -1,10 +1,17 @@
-"""Squared distance of two maps at some of their cells, at the cost of those."""
+"""Means and squared distances over some cells of a map, the latter at the cost of those."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+
+def masked_mean(x: Tensor, valid: Tensor | None) -> Tensor:
+    """Mean, or that over the valid cells, 0 without any."""
+    if valid is None:
+        return x.mean()
+    return (x * valid).sum() / valid.sum().clamp(min=1)
 
 
 def masked_distance(

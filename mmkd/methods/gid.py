@@ -13,9 +13,9 @@ from mmkd.families.agreement import check_coders
 from mmkd.families.head_kinds import check_assigner, check_comparable
 from mmkd.families.pyramid import among, bind_pyramid, tap_beside
 from mmkd.functional.boxes import aligned, select_boxes
+from mmkd.functional.logits import soft_kl
 from mmkd.functional.relations import relation_loss
 from mmkd.levels import Level
-from mmkd.methods.kd import soft_kl
 from mmkd.objective import PairObjective, Taps
 from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS

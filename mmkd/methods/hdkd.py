@@ -13,9 +13,9 @@ from mmkd.families import DETECTORS
 from mmkd.families.pyramid import bind_pyramid, check_maps
 from mmkd.functional.cells import rows
 from mmkd.functional.clustering import Partition
+from mmkd.functional.logits import soft_kl
+from mmkd.functional.masked import masked_mean
 from mmkd.levels import Level
-from mmkd.methods.kd import soft_kl
-from mmkd.methods.tsl import masked_mean
 from mmkd.objective import PairObjective, Taps
 from mmkd.options import check_factors, check_number, check_temperature
 from mmkd.registry import MODELS

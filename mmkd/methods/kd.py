@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mmkd.families import segmentor, two_stage
 from mmkd.families.agreement import Misfit
-from mmkd.functional.logits import soft_kl
+from mmkd.functional.logits import PIXEL_REDUCTIONS, pixel_wise_kl, soft_kl
 from mmkd.levels import Level, pair_levels
 from mmkd.objective import RESIZE, Objective, Taps, equal_size
 from mmkd.options import check_choice, check_number, check_temperature
@@ -18,8 +18,6 @@ from mmkd.registry import MODELS
 from mmkd.rows import logits
 from mmkd.tap import Trace, parse_taps
 from mmkd.view import Boxes, View
-
-REDUCTIONS = ('per_pixel', 'skd_sum', 'element_mean')
 
 
 @MODELS.register_module()
@@ -64,7 +62,7 @@ class KD(Objective):
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
         self.tau = check_temperature('KD', tau, optional=True)
-        self.reduction = check_choice('KD', 'reduction', reduction, REDUCTIONS)
+        self.reduction = check_choice('KD', 'reduction', reduction, PIXEL_REDUCTIONS)
         self.resize = check_choice('KD', 'resize', resize, RESIZE)
         self.mask_ignore = mask_ignore
         self.ignore_index = check_number('KD', 'ignore_index', ignore_index, whole=True)
@@ -153,14 +151,10 @@ class KD(Objective):
 
     def _pixels(self, student: Tensor, teacher: Tensor, trace: Trace) -> Tensor:
         student, teacher = self._same_size(student, teacher, trace)
-        n, k, h, w = student.shape
-        kl = soft_kl(student.permute(0, 2, 3, 1), teacher.permute(0, 2, 3, 1), self.tau)
-        count: Any = n * h * w
+        valid = None
         if self.mask_ignore:
-            valid = segmentor.valid_pixels(trace.samples, (h, w), self.ignore_index)
-            kl, count = kl * valid, valid.sum().clamp(min=1)
-        divisor = {'per_pixel': count, 'skd_sum': count / n, 'element_mean': count * k}
-        return kl.sum() / divisor[self.reduction]
+            valid = segmentor.valid_pixels(trace.samples, student.shape[2:], self.ignore_index)
+        return pixel_wise_kl(student, teacher, self.tau, self.reduction, valid)
 
     def _same_size(self, student: Tensor, teacher: Tensor, trace: Trace) -> tuple[Tensor, Tensor]:
         return equal_size('KD', student, teacher, trace, self.resize, self.align_corners)

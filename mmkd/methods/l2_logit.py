@@ -8,17 +8,13 @@ import torch
 from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
+from mmkd.functional.logits import half_squared_error
 from mmkd.levels import Level
 from mmkd.objective import RESIZE, Objective, Taps
 from mmkd.options import check_choice
 from mmkd.registry import MODELS
 from mmkd.rows import logits
 from mmkd.tap import Trace
-
-
-def half_squared_error(student: Tensor, teacher: Tensor) -> Tensor:
-    """``1 / (2 R) * sum_r ||z_s - z_t||^2`` of logits (R, K)."""
-    return (student - teacher).square().sum(1).mean() / 2
 
 
 @MODELS.register_module()

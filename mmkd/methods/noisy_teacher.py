@@ -8,8 +8,8 @@ import torch
 from mmengine.dist import get_rank
 from torch import Tensor, nn
 
+from mmkd.functional.logits import half_squared_error
 from mmkd.levels import Level
-from mmkd.methods.l2_logit import half_squared_error
 from mmkd.objective import RESIZE, Objective, Taps
 from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.families import DETECTORS, is_two_stage
 from mmkd.families.pyramid import bind_pyramid, check_maps
+from mmkd.functional.standardise import standardise
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
 from mmkd.options import check_number, weight_or
@@ -17,17 +17,6 @@ from mmkd.registry import MODELS
 from mmkd.schedule import Schedule
 from mmkd.tap import Trace
 from mmkd.view import View
-
-
-def standardise(x: Tensor, std_floor: float = 0.0) -> Tensor:
-    """``(x - mean) / (max(std, std_floor) + 1e-6)`` of each channel over the batch and all places.
-
-    Args:
-        x (Tensor): (N, C, H, W); the standard deviation is the unbiased one.
-        std_floor (float): keeps the gradient of channels that hardly vary small.
-    """
-    std, mean = torch.std_mean(x, dim=(0, 2, 3), keepdim=True)
-    return (x - mean) / (std.clamp(min=std_floor) + 1e-6)
 
 
 def pearson_distance(student: Tensor, teacher: Tensor, std_floor: float = 0.0) -> Tensor:

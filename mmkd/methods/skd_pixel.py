@@ -7,39 +7,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmkd.families import segmentor
-from mmkd.functional.logits import soft_kl
+from mmkd.functional.logits import PIXEL_REDUCTIONS, pixel_wise_kl, soft_kl
 from mmkd.levels import Level, channel_free
-from mmkd.methods.kd import REDUCTIONS
 from mmkd.objective import PairObjective, Taps
 from mmkd.options import check_choice, check_number, check_temperature, weight_or
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
 from mmkd.view import View
-
-
-def pixel_wise_kl(
-    student: Tensor,
-    teacher: Tensor,
-    tau: float = 1.0,
-    reduction: str = 'per_pixel',
-    valid: Tensor | None = None,
-) -> Tensor:
-    """``tau^2 * sum over pixels of KL(softmax_K(T / tau) || softmax_K(S / tau))``, divided.
-
-    Args:
-        student, teacher (Tensor): logits (N, K, H, W).
-        tau (float): temperature.
-        reduction (str): divides by N * H * W (``'per_pixel'``), H * W (``'skd_sum'``) or
-            N * K * H * W (``'element_mean'``).
-        valid (Tensor | None): (N, H, W) bool; other pixels are neither summed nor counted.
-    """
-    n, k, h, w = student.shape
-    kl = soft_kl(student.permute(0, 2, 3, 1), teacher.permute(0, 2, 3, 1), tau)
-    count: Any = n * h * w
-    if valid is not None:
-        kl, count = kl * valid, valid.sum().clamp(min=1)
-    divisor = {'per_pixel': count, 'skd_sum': count / n, 'element_mean': count * k}
-    return kl.sum() / divisor[reduction]
 
 
 @MODELS.register_module()
@@ -81,7 +55,7 @@ class SKDPixel(PairObjective):
         ignore_index: int = 255,
         resize: str | None = None,
     ) -> None:
-        reduction = check_choice('SKDPixel', 'reduction', reduction, REDUCTIONS)
+        reduction = check_choice('SKDPixel', 'reduction', reduction, PIXEL_REDUCTIONS)
         self_weight = 1.0 if reduction == 'per_pixel' else 10.0
         weight = weight_or(self_weight, weight)
         super().__init__(student, teacher, weight, teacher_name, adapt=None, resize=resize)

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.families import segmentor
+from mmkd.functional.logits import soft_kl
+from mmkd.functional.masked import masked_mean
 from mmkd.levels import Level, channel_free
-from mmkd.methods.kd import soft_kl
 from mmkd.objective import PairObjective, Taps
 from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS
@@ -63,13 +64,6 @@ def probability_distance(student: Tensor, teacher: Tensor, kind: str = 'l2') -> 
     if kind == 'kl':
         return soft_kl(student.permute(0, 2, 3, 1), teacher.permute(0, 2, 3, 1), 1.0)
     return (student.softmax(1) - teacher.softmax(1)).square().sum(1)
-
-
-def masked_mean(x: Tensor, valid: Tensor | None) -> Tensor:
-    """Mean, or that over the valid cells, 0 without any."""
-    if valid is None:
-        return x.mean()
-    return (x * valid).sum() / valid.sum().clamp(min=1)
 
 
 @MODELS.register_module()
