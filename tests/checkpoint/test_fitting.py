@@ -8,9 +8,7 @@ import torch
 from torch import nn
 
 from mmkd.checkpoint import CheckpointError
-from mmkd.checkpoint.extract import extract, main
 from mmkd.checkpoint.fitting import COUNTER, load_weights, weights_for
-from mmkd.checkpoint.weights import weights_in
 from mmkd.testing import MEAN, STD, ToyNet
 
 
@@ -66,22 +64,6 @@ def test_two_that_fit_alike_are_not_guessed_at():
         fit(both)
     assert "under 'student.' and 'teacher.' fit ToyNet alike" in str(error.value)
     assert 'mmkd.checkpoint.extract file.pth chosen.pth --prefix student.' in str(error.value)
-
-
-def test_the_command_that_chooses(tmp_path, capsys):
-    model = net()
-    file, out = tmp_path / 'both.pth', tmp_path / 'chosen.pth'
-    state = under('student.', model.state_dict()) | under('teacher.')
-    torch.save(dict(state_dict=state, meta=dict(CLASSES=['a', 'b'])), file)
-    main([str(file), str(out), '--prefix', 'student.'])
-    assert capsys.readouterr().out == f'{len(model.state_dict())} weights written to {out}\n'
-    chosen = torch.load(out)
-    assert chosen['meta']['dataset_meta'] == dict(classes=['a', 'b'])
-    assert not fit(chosen).lines()
-    with pytest.raises(SystemExit, match='error: .*chosen.pth exists; choose another name'):
-        main([str(file), str(out)])
-    with pytest.raises(CheckpointError, match="under 'x.'; it has student., teacher."):
-        extract(file, tmp_path / 'other.pth', 'x.')
 
 
 def test_what_does_not_fit_is_counted_and_the_rest_is_loaded():
@@ -171,9 +153,3 @@ def test_modules_upgrade_old_layouts_below_a_prefix_too():
     old['part.old.weight'] = torch.zeros(5, 2)
     found = fit(dict(state_dict=old), copy.deepcopy(model))
     assert list(found.shapes) == ['part.new.weight']
-
-
-@pytest.mark.parametrize('empty', [{}, dict(state_dict={}), dict(meta=1, epoch=2)])
-def test_no_weights(empty):
-    with pytest.raises(CheckpointError, match='no weights'):
-        weights_in(empty)

@@ -10,11 +10,6 @@ from mmkd.checkpoint import CheckpointError, guard_stock_loaders, trust_checkpoi
 from mmkd.checkpoint.stock import load_from_mmkd
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / 'x.pth'
-
-
 def test_no_loader_of_mmengine_is_left():
     assert {'', 'http://', 'open-mmlab://', 'pavi://'} <= set(CheckpointLoader._schemes)
     assert all(loader is load_from_mmkd for loader in CheckpointLoader._schemes.values())
