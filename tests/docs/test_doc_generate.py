@@ -10,7 +10,9 @@ from messages import ROOT
 
 sys.path.insert(0, str(ROOT / 'docs'))
 import generate  # noqa: E402
+import method_page  # noqa: E402
 import source  # noqa: E402
+import tables  # noqa: E402
 
 METHOD = '''"""{name}: match what matters."""
 
@@ -111,7 +113,7 @@ def test_method_is_read_from_its_file(tmp_path):
     assert [(o.name, o.default) for o in method.options] == [('power', 'None'), ('weight', '2.0')]
     assert method.options[0].meaning == 'an exponent, above 0.'
     assert method.remark == 'The authors use 3.'
-    text = generate.page([method])
+    text = method_page.page([method])
     assert '`|S - T|` for `Trace`' in text and '(float \\| None) an exponent' in text
     assert 'Refused, with a message: power not above 0.' in text
 
@@ -122,23 +124,23 @@ def test_indented_lines_after_two_colons_are_a_block(tmp_path):
         '        train.py b.py\n            --resume\n\n    Then'
     )
     (method,) = source.read_methods(repository(tmp_path, paper=paper))
-    text = generate.page([method])
+    text = method_page.page([method])
     block = '```\ntrain.py a.py  # first\n\ntrain.py b.py\n    --resume\n```'
     assert f'NeurIPS 2020. Two phases:\n\n{block}\n\nThen, eq. 1' in text
 
 
 def test_families_in_tables(tmp_path):
     (method,) = source.read_methods(repository(tmp_path / 'some'))
-    assert '| two-stage, anchor-based dense (GFL, ATSS) |' in generate.short_tables([method])
-    assert '| yes |  | GFL, ATSS |  |' in generate.full_table([method])
+    assert '| two-stage, anchor-based dense (GFL, ATSS) |' in tables.short_tables([method])
+    assert '| yes |  | GFL, ATSS |  |' in tables.full_table([method])
     every = dict(families="(*DETECTORS, 'segmentor')", only='{}')
     (method,) = source.read_methods(repository(tmp_path / 'all', **every))
     assert set(method.families) == {*source.detectors(), 'segmentor'}
-    assert '| any detector, segmentor |' in generate.short_tables([method])
+    assert '| any detector, segmentor |' in tables.short_tables([method])
     most = dict(families='WITH_INSTANCES', only='{}')
     (method,) = source.read_methods(repository(tmp_path / 'most', **most))
     wanted = '| any detector but YOLO, segmentor, classifier |'
-    assert wanted in generate.short_tables([method])
+    assert wanted in tables.short_tables([method])
 
 
 def test_config_is_read_from_its_syntax_tree(tmp_path):
@@ -189,8 +191,8 @@ def test_samplers_beside_the_objectives_are_none(tmp_path):
 def test_names_and_navigation_group_methods_by_task(tmp_path):
     (detector,) = source.read_methods(repository(tmp_path / 'a'))
     (classifier,) = source.read_methods(repository(tmp_path / 'b', families="('classifier',)"))
-    assert '- **Detectors**: [Match](docs/methods/match.md)\n' in generate.name_list([detector])
-    entries = yaml.safe_load(generate.navigation([detector, classifier]))
+    assert '- **Detectors**: [Match](docs/methods/match.md)\n' in tables.name_list([detector])
+    entries = yaml.safe_load(tables.navigation([detector, classifier]))
     page = {'Match': 'methods/match.md'}
     assert entries == [{'Detectors': [page]}, {'Classifiers': [page]}]
 

@@ -1,5 +1,6 @@
 """Every relative link on a page leads somewhere, and every page is found from the index."""
 
+import pkgutil
 import re
 from pathlib import Path
 
@@ -57,3 +58,27 @@ def test_commands_on_the_pages_exist():
             if not (ROOT / name).exists():
                 missing.add(f'{page.name}: {name}')
     assert not missing
+
+
+def test_modules_on_the_pages_exist():
+    """``mmkd/room/file.py``, ``mmkd.room.module`` and ``room/file.py`` are where a page says."""
+    rooms = '|'.join(path.name for path in (ROOT / 'mmkd').iterdir() if path.is_dir())
+    missing = set()
+    for page in PAGES:
+        text = page.read_text()
+        files = re.findall(r'\b((?:mmkd|tests)/\w[\w/]*(?:\.py\b|/))', text)
+        files += [f'mmkd/{name}' for name in re.findall(rf'`((?:{rooms})/\w+\.py)`', text)]
+        missing |= {f'{page.name}: {name}' for name in files if not (ROOT / name).exists()}
+        for name in re.findall(r'\b(mmkd(?:\.[a-z_]+)+)\b', text):
+            if not is_importable(name):
+                missing.add(f'{page.name}: {name}')
+    assert not missing
+
+
+def is_importable(name: str) -> bool:
+    """A module, or an attribute of one."""
+    try:
+        pkgutil.resolve_name(name)
+    except (ImportError, AttributeError):
+        return False
+    return True

@@ -1,0 +1,42 @@
+"""``configs/README.md``."""
+
+from __future__ import annotations
+
+from method_page import NOTE
+from source import Recipe
+
+TASKS = {
+    'Detectors (COCO, VOC)': lambda r: 'mmdet::' in r.student,
+    'Segmentors (Cityscapes, VOC, ADE20K)': lambda r: 'mmseg::' in r.student,
+    'BCCD, a small detection set': lambda r: 'bccd' in r.file,
+    'CamVid, a small segmentation set': lambda r: 'camvid' in r.file,
+    'CIFAR-10': lambda r: 'cifar10' in r.file and 'cifar100' not in r.file,
+    'Classifiers (ImageNet, CIFAR-100)': lambda r: 'cls_' in r.file,
+    'Synthetic scenes, for the demo': lambda r: True,
+}
+
+
+def recipe_page(recipes: list[Recipe]) -> str:
+    """``configs/README.md``: configs by task and method; plain recipes come first."""
+    left, parts = list(recipes), [NOTE, '# Configs', _CONFIGS]
+    for title, belongs in TASKS.items():
+        own = [r for r in left if belongs(r)]
+        left = [r for r in left if r not in own]
+        groups: dict[str, list[Recipe]] = {}
+        for r in own:
+            groups.setdefault(' + '.join(r.objectives) or 'plain', []).append(r)
+        names = sorted(groups, key=lambda name: (name != 'plain', name.lower()))
+        lines = [f'- **{name}**: {", ".join(map(_recipe_link, groups[name]))}' for name in names]
+        parts += [f'## {title}', '\n'.join(lines)] if own else []
+    return '\n\n'.join(parts) + '\n'
+
+
+_CONFIGS = (
+    "By task and method. A name says `<method>_<student's model>_<teacher>_<student>[_<data>].py`; "
+    'what the fields mean is on the page [configs](../docs/configs.md), what a method does on its '
+    '[own](../docs/methods.md).'
+)
+
+
+def _recipe_link(r: Recipe) -> str:
+    return f'[{r.file.rpartition("/")[2].removesuffix(".py")}]({r.file})'

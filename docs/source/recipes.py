@@ -1,0 +1,67 @@
+"""Reads every shipped config from its syntax tree."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from .records import ROOT, Recipe, UndocumentedError
+
+
+def read_recipes(root: Path = ROOT) -> list[Recipe]:
+    """Every shipped config."""
+    folder = root / 'configs'
+    paths = [*folder.glob('*.py'), *folder.glob('small/*.py')]
+    return [_read_recipe(path, folder) for path in sorted(paths, key=lambda path: path.name)]
+
+
+def _read_recipe(path: Path, folder: Path) -> Recipe:
+    """One config, from its syntax tree.
+
+    Raises:
+        UndocumentedError: a Distiller whose objectives or teachers cannot be told from the file.
+    """
+    values = {
+        ast.unparse(line.targets[0]): line.value
+        for line in ast.parse(path.read_text()).body
+        if isinstance(line, ast.Assign)
+    }
+    parents = ast.literal_eval(values['_base_']) if '_base_' in values else []
+    model = _entries_of(values.get('model'))
+    teacher = _entries_of(model.get('teacher'))
+    teachers = [teacher] if 'config' in teacher else [_entries_of(t) for t in teacher.values()]
+    objectives = [_entries_of(entry) for entry in _entries_of(model.get('objectives')).values()]
+    try:
+        types = [_literal(entry['type'], values) for entry in objectives]
+        configs = [_literal(entry['config'], values) for entry in teachers]
+    except (KeyError, ValueError):
+        raise UndocumentedError(
+            f'configs/{path.relative_to(folder)}: write the type of each objective and the config '
+            'of each teacher as strings.'
+        ) from None
+    if not types and 'Distiller' in ast.unparse(model.get('type', ast.Constant(''))):
+        raise UndocumentedError(
+            f'configs/{path.relative_to(folder)}: a Distiller without objectives=dict(…).'
+        )
+    return Recipe(
+        file=path.relative_to(folder).as_posix(),
+        student=', '.join(parents),
+        teacher=', '.join(configs),
+        objectives=tuple(kind.removeprefix('mmkd.') for kind in types),
+    )
+
+
+def _literal(node: ast.expr, values: dict[str, ast.expr]) -> str:
+    """A string, written here or in a variable of the file."""
+    if isinstance(node, ast.Name) and node.id in values:
+        node = values[node.id]
+    return ast.literal_eval(node)
+
+
+def _entries_of(node: ast.expr | None) -> dict[str, ast.expr]:
+    """Entries of ``dict(…)`` or ``{…}`` in a config; {} for anything else."""
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == 'dict':
+        return {keyword.arg: keyword.value for keyword in node.keywords if keyword.arg}
+    if isinstance(node, ast.Dict):
+        return {ast.literal_eval(k): v for k, v in zip(node.keys, node.values, strict=True) if k}
+    return {}
