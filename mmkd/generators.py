@@ -1,4 +1,4 @@
-"""The random generators of one process, as plain values."""
+"""States of the random generators of one process, and generators that leave those alone."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.dist import get_rank
 from mmengine.logging import print_log
 
 
@@ -74,6 +75,22 @@ def torch_state() -> bytes:
 def as_tensor(raw: bytes) -> torch.Tensor:
     """What torch wants such a state to be."""
     return torch.frombuffer(bytearray(raw), dtype=torch.uint8)
+
+
+def step_generator(
+    seed: int, iteration: int, number: int | None = None, device: torch.device | str = 'cpu'
+) -> torch.Generator:
+    """A generator for one step, which depends on these numbers alone and moves no other one.
+
+    So what is drawn is the same after a resume, and does not depend on what else draws.
+
+    Args:
+        number (int | None): what tells apart several generators of a step, for instance the number
+            of an image; None is the rank, so that processes draw unlike numbers.
+    """
+    number = get_rank() if number is None else number
+    mixed = (seed * 1_000_003 + iteration) * 1_000_003 + number
+    return torch.Generator(device).manual_seed(mixed % 2**63)
 
 
 def warn(message: str) -> None:

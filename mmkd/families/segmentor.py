@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 
 from mmkd.families.agreement import Misfit, named
 from mmkd.families.head_kinds import definer
-from mmkd.tap import Tap, parse_taps
+from mmkd.tap import Tap, Trace, parse_taps
 
 
 def decode_head(model: nn.Module) -> tuple[nn.Module, str]:
@@ -273,9 +274,13 @@ def class_weights(model: nn.Module) -> list[float] | None:
 
 def valid_pixels(samples: list, size: tuple[int, int], ignore_index: int = 255) -> Tensor:
     """(N, h, w) bool: labels, resized by nearest neighbour, that are not ``ignore_index``."""
-    return resized_labels(samples, size) != ignore_index
+    found = labels(samples)[:, None].float()
+    return F.interpolate(found, size, mode='nearest')[:, 0].long() != ignore_index
 
 
-def resized_labels(samples: list, size: tuple[int, int]) -> Tensor:
-    """(N, h, w) long: ground truth resized by nearest neighbour."""
-    return F.interpolate(labels(samples)[:, None].float(), size, mode='nearest')[:, 0].long()
+def counted_pixels(objective: Any, trace: Trace, size: tuple[int, int]) -> Tensor | None:
+    """:func:`valid_pixels` of one step for an objective with the options ``mask_ignore`` and
+    ``ignore_index``; None where all pixels count."""
+    if not objective.mask_ignore:
+        return None
+    return valid_pixels(trace.samples, size, objective.ignore_index)

@@ -143,9 +143,7 @@ class AT(PairObjective):
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         losses = []
         for s, t in self.maps(trace):
-            valid = None
-            if self.mask_ignore:
-                valid = segmentor.valid_pixels(trace.samples, s.shape[2:], self.ignore_index)
+            valid = segmentor.counted_pixels(self, trace, s.shape[2:])
             losses.append(attention_distance(s, t, self.p, self.variant, valid, self.channels))
         return {'loss': sum(losses)}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from mmengine.dist import get_rank
 from torch import Tensor, nn
 
 from mmkd.adapters.queue import Queue
@@ -14,6 +13,7 @@ from mmkd.functional.gather import all_gather_rows
 from mmkd.functional.logits import soft_kl
 from mmkd.functional.parts import sum_in_parts
 from mmkd.functional.relations import smooth_unit
+from mmkd.generators import step_generator
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
 from mmkd.options import check_number, check_temperature
@@ -154,7 +154,7 @@ class CIRKDMemory(Objective):
             self, trace.samples, self.classes, self.ignore_index, teacher.shape[1:3]
         )
         keep = labels >= 0
-        generator = self.generator(trace.progress.iteration)
+        generator = step_generator(self.seed, trace.progress.iteration)
         if self.training:
             self.remember(teacher, labels, generator)
         result = {}
@@ -173,10 +173,6 @@ class CIRKDMemory(Objective):
             shape, size = ' x '.join(map(str, queue.entries.shape)), queue.entries.nbytes / 1e6
             lines.append(f'remembers {name}, {shape}, {size:.0f} MB')
         return lines
-
-    def generator(self, iteration: int) -> torch.Generator:
-        seed = (self.seed * 1_000_003 + iteration) * 997 + get_rank()
-        return torch.Generator().manual_seed(seed % 2**32)
 
     @torch.no_grad()
     def remember(self, teacher: Tensor, labels: Tensor, generator: torch.Generator) -> None:

@@ -14,6 +14,7 @@ from mmkd.families import classifier, family_of
 from mmkd.families.agreement import Misfit, named
 from mmkd.functional.gather import all_gather_rows
 from mmkd.functional.relations import unit
+from mmkd.generators import step_generator
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
 from mmkd.options import check_choice, check_number, check_temperature
@@ -178,13 +179,9 @@ class CRD(Objective):
         """K entries of the memory for each image, (B, K), the same whatever rank has the image."""
         rows = []
         for image in index.tolist():
-            generator = self._generator(image, iteration)
+            generator = step_generator(self.seed, iteration, image)
             rows.append(torch.randint(self.size, (self.count,), generator=generator))
         return torch.stack(rows)
-
-    def _generator(self, image: int, iteration: int) -> torch.Generator:
-        seed = (self.seed * 1_000_003 + iteration) * 1_000_003 + image
-        return torch.Generator().manual_seed(seed % 2**63)
 
     @torch.no_grad()
     def _normaliser(self, scores: list[Tensor]) -> Tensor:
@@ -205,7 +202,7 @@ class CRD(Objective):
             return index
         same = self.classes == labels[:, None]
         same[torch.arange(len(index), device=index.device), index] = True
-        draws = [self._generator(image, iteration + 1) for image in index.tolist()]
+        draws = [step_generator(self.seed, iteration + 1, image) for image in index.tolist()]
         share = torch.stack([torch.rand((), generator=g) for g in draws]).to(index.device)
         wanted = (share * same.sum(1)).long()
         return (same.cumsum(1) > wanted[:, None]).int().argmax(1)

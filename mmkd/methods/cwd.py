@@ -115,16 +115,14 @@ class CWD(PairObjective):
         return 1.0, 10.0
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
-        if not self.mask_ignore:
-            return {'loss': sum(self.compare(s, t) for s, t in self.tensor_pairs(trace))}
-        loss = torch.zeros((), device=trace.inputs.device)
-        for s, t in self.tensor_pairs(trace):
-            valid = segmentor.valid_pixels(trace.samples, s.shape[2:], self.ignore_index)
-            loss = loss + channel_wise_kl(s, t, self.tau, valid)
-        return {'loss': loss}
+        losses = [
+            self.compare(s, t, segmentor.counted_pixels(self, trace, s.shape[2:]))
+            for s, t in self.tensor_pairs(trace)
+        ]
+        return {'loss': sum(losses)}
 
-    def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
-        return channel_wise_kl(student, teacher, self.tau)
+    def compare(self, student: Tensor, teacher: Tensor, valid: Tensor | None = None) -> Tensor:
+        return channel_wise_kl(student, teacher, self.tau, valid)
 
     def views(self, trace: Trace) -> list[View]:
         """Attention averaged over channels, and of the channel with the largest loss."""

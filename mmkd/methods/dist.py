@@ -201,10 +201,10 @@ class DIST(PairObjective):
 
     def _correlate(self, student: Tensor, teacher: Tensor, trace: Trace) -> dict[str, Tensor]:
         s, t = ((_rows(x) / self.tau).softmax(1) for x in (student, teacher))
-        if self.mask_ignore and student.dim() == 4:
-            size = student.shape[2:]
-            valid = segmentor.valid_pixels(trace.samples, size, self.ignore_index).flatten()
-            s, t = s[valid], t[valid]
+        is_map = student.dim() == 4
+        valid = segmentor.counted_pixels(self, trace, student.shape[2:]) if is_map else None
+        if valid is not None:
+            s, t = s[valid.flatten()], t[valid.flatten()]
         scale = self.tau**2 if self.tau_square else 1.0
         losses = {}
         if self.terms['inter']:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from mmengine.dist import get_rank
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.families import classifier
+from mmkd.generators import step_generator
 from mmkd.objective import Objective, Taps
 from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS
@@ -81,9 +81,9 @@ class Jacobian(Objective):
         assert trace.teacher is not None
         wanted = trace.teacher[self.teacher_taps[0]][0].detach().float()
         if self.outputs == 'projection':
-            seed = (self.seed * 1_000_003 + trace.progress.iteration) * 997 + get_rank()
-            generator = torch.Generator(wanted.device).manual_seed(seed % 2**32)
-            return torch.randn(wanted.shape, generator=generator, device=wanted.device)
+            step, device = trace.progress.iteration, wanted.device
+            generator = step_generator(self.seed, step, device=device)
+            return torch.randn(wanted.shape, generator=generator, device=device)
         chosen = wanted.argmax(1)
         if self.outputs == 'label':
             chosen = classifier.labels(trace.samples, wanted.device)

@@ -151,9 +151,7 @@ class KD(Objective):
 
     def _pixels(self, student: Tensor, teacher: Tensor, trace: Trace) -> Tensor:
         student, teacher = self._same_size(student, teacher, trace)
-        valid = None
-        if self.mask_ignore:
-            valid = segmentor.valid_pixels(trace.samples, student.shape[2:], self.ignore_index)
+        valid = segmentor.counted_pixels(self, trace, student.shape[2:])
         return pixel_wise_kl(student, teacher, self.tau, self.reduction, valid)
 
     def _same_size(self, student: Tensor, teacher: Tensor, trace: Trace) -> tuple[Tensor, Tensor]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from mmengine.dist import get_rank
 from torch import Tensor, nn
 
 from mmkd.families import DETECTORS, family_of, is_two_stage, segmentor
 from mmkd.families.pyramid import bind_pyramid, check_maps
+from mmkd.generators import step_generator
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
 from mmkd.options import check_choice, check_number, weight_or
@@ -119,16 +119,16 @@ class MGD(PairObjective):
         losses = []
         for k, ((s, t), mask) in enumerate(zip(pairs, self.masks(trace, pairs), strict=True)):
             error = (self.generators[f'{k}'](s * mask) - t).square()
-            if self.mask_ignore:
-                valid = segmentor.valid_pixels(trace.samples, s.shape[2:], self.ignore_index)
+            valid = segmentor.counted_pixels(self, trace, s.shape[2:])
+            if valid is not None:
                 error = error * valid[:, None]
             losses.append(error.sum() / len(s))
         return {'loss': sum(losses)}
 
     def masks(self, trace: Trace, pairs: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
         """This step's mask of each level, (N, 1, H, W) or (N, C, 1, 1)."""
-        seed = self.seed * 1_000_003 + trace.progress.iteration * 65_537 + get_rank()
-        generator = torch.Generator(trace.inputs.device).manual_seed(seed % 2**32)
+        step, device = trace.progress.iteration, trace.inputs.device
+        generator = step_generator(self.seed, step, device=device)
         channel = self.mask == 'channel'
         shapes = [(*s.shape[:2], 1, 1) if channel else (len(s), 1, *s.shape[2:]) for s, _ in pairs]
         return [draw_mask(shape, self.mask_ratio, generator) for shape in shapes]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from mmengine.dist import get_rank
 from torch import Tensor, nn
 
 from mmkd.functional.logits import half_squared_error
+from mmkd.generators import step_generator
 from mmkd.levels import Level
 from mmkd.objective import RESIZE, Objective, Taps
 from mmkd.options import check_choice, check_number
@@ -83,8 +83,7 @@ class NoisyTeacher(Objective):
 
     def draw(self, teacher: Tensor, iteration: int) -> Tensor:
         """xi of one step, (R, 1) or (R, K), 0 in the rows that are left alone."""
-        seed = (self.seed * 1_000_003 + iteration) * 997 + get_rank()
-        generator = torch.Generator(teacher.device).manual_seed(seed % 2**32)
+        generator = step_generator(self.seed, iteration, device=teacher.device)
         options: dict = dict(generator=generator, device=teacher.device)
         shaken = torch.rand(len(teacher), 1, **options) < self.alpha
         columns = 1 if self.noise == 'sample' else teacher.shape[1]

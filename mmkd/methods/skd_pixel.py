@@ -75,9 +75,7 @@ class SKDPixel(PairObjective):
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         losses = []
         for s, t in self.tensor_pairs(trace):
-            valid = None
-            if self.mask_ignore:
-                valid = segmentor.valid_pixels(trace.samples, s.shape[2:], self.ignore_index)
+            valid = segmentor.counted_pixels(self, trace, s.shape[2:])
             losses.append(pixel_wise_kl(s, t, self.tau, self.reduction, valid))
         return {'loss': sum(losses)}
 

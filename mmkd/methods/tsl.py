@@ -136,9 +136,7 @@ class TSL(PairObjective):
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         losses: dict[str, Any] = {}
         for s, t in self.tensor_pairs(trace):
-            valid = None
-            if self.mask_ignore:
-                valid = segmentor.valid_pixels(trace.samples, s.shape[2:], self.ignore_index)
+            valid = segmentor.counted_pixels(self, trace, s.shape[2:])
             if self.prob_weight:
                 distance = masked_mean(probability_distance(s, t, self.prob_loss), valid)
                 losses['loss_prob'] = losses.get('loss_prob', 0) + self.prob_weight * distance
