@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -204,13 +204,3 @@ def tap_of(levels: list[Level], positions: list[int]) -> str:
     if not together or not tap or '[' in tap:
         return ''
     return f'{tap}[{first}]' if first == last else f'{tap}[{first}:{last + 1}]'
-
-
-def channel_free(levels: list[Level] | None, taps: tuple[Tap, ...]) -> list[Level]:
-    """The levels as if all had one channel, so that widths may differ and need no adapter.
-
-    A tap that could not be probed is taken for a single map.
-    """
-    if levels is None:
-        return [Level((1, 1, 1), None, str(tap)) for tap in taps]
-    return [replace(level, shape=(1, *level.shape[1:])) for level in levels]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from mmengine.registry import OPTIMIZERS
@@ -160,6 +161,9 @@ class PairObjective(Objective):
             cannot be probed.
     """
 
+    #: brings the student's maps to the teacher's width; False pairs them whatever their widths
+    adapts_width: ClassVar[bool] = True
+
     def __init__(
         self,
         student: Taps = None,
@@ -188,7 +192,10 @@ class PairObjective(Objective):
         self.align_corners = bool(getattr(student, 'align_corners', False))
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
-        if student is None or teacher is None:
+        if not self.adapts_width:
+            student = _of_one_channel(student, self.student_taps)
+            teacher = _of_one_channel(teacher, self.teacher_taps)
+        elif student is None or teacher is None:
             student, teacher = self._typed_levels()
         name = type(self).__name__
         options = options_of(type(self))
@@ -265,6 +272,16 @@ class PairObjective(Objective):
             f'student level {i} <- teacher level {j}: {_what(adapter)}'
             for (i, j), adapter in zip(self.pairs, adapters, strict=True)
         ]
+
+
+def _of_one_channel(levels: list[Level] | None, taps: tuple[Tap, ...]) -> list[Level]:
+    """The levels as if all had one channel, which need no adapter.
+
+    A tap that could not be probed is taken for a single map.
+    """
+    if levels is None:
+        return [Level((1, 1, 1), None, str(tap)) for tap in taps]
+    return [replace(level, shape=(1, *level.shape[1:])) for level in levels]
 
 
 def _what(adapter: nn.Module | None) -> str:

@@ -66,6 +66,19 @@ def test_adapters(adapt, widths, wanted):
     assert it.describe() == [f'student level 0 <- teacher level 0: {wanted or "no adapter"}']
 
 
+@pytest.mark.parametrize('adapt', [None, 'auto'])
+def test_maps_of_any_width_are_paired_without_an_adapter(adapt):
+    class AnyWidth(Sizes):
+        adapts_width = False
+
+    trace = make_trace({'neck': maps((3, 4, 4))}, {'neck': maps((5, 4, 4))})
+    it = ready(AnyWidth(adapt=adapt), trace)
+    assert [(s.shape[1], t.shape[1]) for s, t in it.maps(trace)] == [(3, 5)]
+    assert it.adapter(0) is None
+    it.setup(None, None)  # taps that could not be probed
+    assert it.pairs == [(0, 0)]
+
+
 def test_vectors_get_linear_adapters_and_pass_otherwise():
     trace = make_trace({'head.fc': torch.randn(2, 7)}, {'head.fc': torch.randn(2, 9)})
     it = ready(Sizes(student='head.fc'), trace)

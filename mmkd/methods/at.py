@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from mmkd.families import DETECTORS, family_of, segmentor
 from mmkd.families.pyramid import pyramid_of
-from mmkd.levels import Level, channel_free
+from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
 from mmkd.options import check_choice, check_number, weight_or
 from mmkd.registry import MODELS
@@ -92,6 +92,7 @@ class AT(PairObjective):
     """
 
     rank_invariant = True
+    adapts_width = False
     families = (*DETECTORS, 'segmentor', 'classifier')
 
     def __init__(
@@ -137,8 +138,7 @@ class AT(PairObjective):
                     f"AT compares where a map is active, but '{level.tap}' gives {level}. Tap a "
                     'feature map of more than one cell.'
                 )
-        student = channel_free(student, self.student_taps)
-        super().setup(student, channel_free(teacher, self.teacher_taps))
+        super().setup(student, teacher)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         losses = []

@@ -11,7 +11,6 @@ from mmkd.families import DETECTORS, segmentor
 from mmkd.functional.logits import soft_kl
 from mmkd.functional.parts import sum_in_parts
 from mmkd.functional.relations import smooth_unit
-from mmkd.levels import Level, channel_free
 from mmkd.objective import PairObjective, Taps
 from mmkd.options import check_number, check_temperature
 from mmkd.registry import MODELS
@@ -71,6 +70,7 @@ class CIRKD(PairObjective):
         ValueError: temperature not above 0; a pool below 1; models without a decode head.
     """
 
+    adapts_width = False
     families = ('segmentor',)
     named_taps = DETECTORS
 
@@ -92,10 +92,6 @@ class CIRKD(PairObjective):
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         super().bind(student, teacher)
         segmentor.bind_features(self, student, teacher)
-
-    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
-        student = channel_free(student, self.student_taps)
-        super().setup(student, channel_free(teacher, self.teacher_taps))
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         return {'loss_batch': sum(self.compare(s, t) for s, t in self.maps(trace))}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.families import family_of, segmentor
-from mmkd.levels import Level, channel_free
+from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
 from mmkd.options import check_number, check_temperature, weight_or
 from mmkd.registry import MODELS
@@ -86,6 +86,7 @@ class DIST(PairObjective):
         ValueError: options out of range; unequal or single class count; models of unequal kinds.
     """
 
+    adapts_width = False
     families = logits.KINDS
 
     def __init__(
@@ -163,8 +164,7 @@ class DIST(PairObjective):
         if self.kind == 'rois':
             return
         self._check_auxiliary(student, teacher)
-        student = channel_free(student, self.student_taps)
-        super().setup(student, channel_free(teacher, self.teacher_taps))
+        super().setup(student, teacher)
 
     def _check_auxiliary(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
         """The maps of both auxiliary heads must have one stride; the teacher's has its input's."""

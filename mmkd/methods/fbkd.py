@@ -12,7 +12,7 @@ from mmkd.adapters.context import NonLocal
 from mmkd.families import DETECTORS, is_two_stage
 from mmkd.families.pyramid import bind_pyramid, check_maps
 from mmkd.functional.attention import attention
-from mmkd.levels import Level, channel_free
+from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
 from mmkd.options import check_choice, check_number, check_temperature
 from mmkd.registry import MODELS
@@ -101,6 +101,7 @@ class FBKD(PairObjective):
         'loss_spatial_attention': 'beta',
         'loss_relation': 'gamma',
     }
+    adapts_width = False
     families = DETECTORS
     zero_at_equality = False
 
@@ -154,9 +155,7 @@ class FBKD(PairObjective):
         if student is None or teacher is None:
             student, teacher = self._typed_levels()
         check_maps('FBKD', student, teacher)
-        super().setup(
-            channel_free(student, self.student_taps), channel_free(teacher, self.teacher_taps)
-        )
+        super().setup(student, teacher)
         finest = sorted({student[i].stride or 0 for i, _ in self.pairs})
         for k, (i, j) in enumerate(self.pairs):
             rank = finest.index(student[i].stride or 0)

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.families import segmentor
-from mmkd.levels import Level, channel_free
 from mmkd.objective import PairObjective, Taps
 from mmkd.options import check_number
 from mmkd.registry import MODELS
@@ -87,6 +86,7 @@ class IFVD(PairObjective):
     default_weight = 200.0
     needs_ground_truth = True
     rank_invariant = True
+    adapts_width = False
     families = ('segmentor',)
 
     def __init__(
@@ -111,10 +111,6 @@ class IFVD(PairObjective):
         segmentor.bind_features(self, student, teacher)
         # A head with one sigmoid output still has labels 0 and 1.
         self.classes = max(int(segmentor.decode_head(student)[0].num_classes), 2)
-
-    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
-        student = channel_free(student, self.student_taps)
-        super().setup(student, channel_free(teacher, self.teacher_taps))
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         losses = [

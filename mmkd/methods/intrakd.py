@@ -12,7 +12,6 @@ from torch.utils.checkpoint import checkpoint
 
 from mmkd.families import segmentor
 from mmkd.functional.areas import areas_of_interest
-from mmkd.levels import Level, channel_free
 from mmkd.objective import PairObjective, Taps
 from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS
@@ -111,6 +110,7 @@ class IntRAKD(PairObjective):
     default_weight = 0.1
     needs_ground_truth = True
     rank_invariant = True
+    adapts_width = False
     families = ('segmentor',)
 
     def __init__(
@@ -149,10 +149,6 @@ class IntRAKD(PairObjective):
         if not set(self.exclude) <= set(range(self.classes)):
             known = f'classes 0 to {self.classes - 1}'
             raise ValueError(f'IntRAKD: exclude={self.exclude} are not all among {known}.')
-
-    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
-        student = channel_free(student, self.student_taps)
-        super().setup(student, channel_free(teacher, self.teacher_taps))
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         labels = segmentor.known_labels(self, trace.samples, self.classes, self.ignore_index)

@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from mmkd.families import DETECTORS, classifier
 from mmkd.functional.pooling import pool_to_smaller
-from mmkd.levels import Level, channel_free
 from mmkd.objective import PairObjective, Taps
 from mmkd.options import check_choice
 from mmkd.registry import MODELS
@@ -75,6 +74,7 @@ class NST(PairObjective):
 
     default_weight = 50.0
     rank_invariant = True
+    adapts_width = False
     families = ('classifier',)
     named_taps = (*DETECTORS, 'segmentor')
 
@@ -93,10 +93,6 @@ class NST(PairObjective):
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         super().bind(student, teacher)
         classifier.choose_taps(self, classifier.stage_taps, student, teacher)
-
-    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
-        student = channel_free(student, self.student_taps)
-        super().setup(student, channel_free(teacher, self.teacher_taps))
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         return {'loss': sum(self.compare(s, t) for s, t in self.maps(trace))}

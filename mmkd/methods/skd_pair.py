@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from mmkd.families import DETECTORS, segmentor
 from mmkd.functional.affinity import row_gaps
 from mmkd.functional.pooling import pool_nodes
-from mmkd.levels import Level, channel_free
 from mmkd.objective import PairObjective, Taps
 from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS
@@ -71,6 +70,7 @@ class SKDPair(PairObjective):
 
     default_weight = 0.5
     rank_invariant = True
+    adapts_width = False
     families = ('segmentor',)
     named_taps = DETECTORS
 
@@ -96,10 +96,6 @@ class SKDPair(PairObjective):
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         super().bind(student, teacher)
         segmentor.bind_features(self, student, teacher)
-
-    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
-        student = channel_free(student, self.student_taps)
-        super().setup(student, channel_free(teacher, self.teacher_taps))
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         return {'loss': sum(self.compare(s, t) for s, t in self.maps(trace))}

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from mmkd.families import segmentor
 from mmkd.functional.logits import PIXEL_REDUCTIONS, pixel_wise_kl, soft_kl
-from mmkd.levels import Level, channel_free
 from mmkd.objective import PairObjective, Taps
 from mmkd.options import check_choice, check_number, check_temperature, weight_or
 from mmkd.registry import MODELS
@@ -41,6 +40,7 @@ class SKDPixel(PairObjective):
     """
 
     rank_invariant = True
+    adapts_width = False
     families = ('segmentor',)
 
     def __init__(
@@ -67,10 +67,6 @@ class SKDPixel(PairObjective):
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         super().bind(student, teacher)
         segmentor.bind_logits(self, student, teacher)
-
-    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
-        student = channel_free(student, self.student_taps)
-        super().setup(student, channel_free(teacher, self.teacher_taps))
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         losses = []

@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from mmkd.families import segmentor
 from mmkd.functional.logits import soft_kl
 from mmkd.functional.masked import masked_mean
-from mmkd.levels import Level, channel_free
 from mmkd.objective import PairObjective, Taps
 from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS
@@ -93,6 +92,7 @@ class TSL(PairObjective):
     """
 
     rank_invariant = True
+    adapts_width = False
     families = ('segmentor',)
 
     def __init__(
@@ -128,10 +128,6 @@ class TSL(PairObjective):
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         super().bind(student, teacher)
         segmentor.bind_logits(self, student, teacher)
-
-    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
-        student = channel_free(student, self.student_taps)
-        super().setup(student, channel_free(teacher, self.teacher_taps))
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         losses: dict[str, Any] = {}
