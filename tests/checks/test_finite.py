@@ -4,87 +4,15 @@ import copy
 
 import pytest
 import torch
-from mmengine.hooks import Hook
+from finite_toys import SGD, Run, Term, broken, fine
 from mmengine.model import MMDistributedDataParallel
-from mmengine.optim import AmpOptimWrapper, OptimWrapper, build_optim_wrapper
-from runner_toys import make
-from torch import distributed, multiprocessing, nn
+from mmengine.optim import build_optim_wrapper
+from torch import distributed, multiprocessing
 
 from mmkd.checks.finite import GradientWatch
 from mmkd.distiller import Distiller
-from mmkd.engine.finite_hook import FiniteHook
-from mmkd.engine.optimizers import JointOptimWrapper
-from mmkd.objective import Objective
 from mmkd.teacher import Teacher
-from mmkd.testing import ToyNet, class_labels, pixels
-
-SGD = dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9))
-
-
-def fine(x):
-    return x
-
-
-def broken(x):
-    """Zero, with the slope NaN."""
-    return (x * 0).sqrt()
-
-
-class Term(Objective):
-    """Each call takes the next of ``changes``, the last one for ever."""
-
-    taps = 'neck[0]'
-    needs_teacher = False
-
-    def __init__(self, *changes, **kwargs):
-        super().__init__(**kwargs)
-        self.changes = list(changes)
-
-    def forward(self, trace):
-        change = self.changes.pop(0) if len(self.changes) > 1 else self.changes[0]
-        return change(trace.student['neck[0]'][0].square().mean())
-
-
-class Critic(Term):
-    """Learns a factor with an optimiser of its own."""
-
-    own_losses = ('loss_critic',)
-
-    def __init__(self, *changes):
-        super().__init__(*changes)
-        self.optimizer = dict(type='SGD', lr=0.1)
-        self.factor = nn.Parameter(torch.ones(1))
-
-    def forward(self, trace):
-        x = trace.student['neck[0]'][0].detach().mean()
-        return dict(loss_critic=self.changes[0]((self.factor * x).square().mean()))
-
-
-class Run:
-    """A Distiller, its optimiser, and the hook that watches them."""
-
-    def __init__(self, objectives, student=None, teacher=None, wrapper=SGD, preflight=False):
-        torch.manual_seed(0)
-        self.model = Distiller(student or ToyNet(), objectives, teacher, preflight=preflight)
-        self.optim_wrapper = build_optim_wrapper(self.model, copy.deepcopy(wrapper))
-        self.hook = FiniteHook()
-
-    def start(self):
-        self.hook.before_train(self)
-        return self
-
-    def step(self, data=None):
-        inputs, samples = data or (pixels(2, (32, 32)), class_labels(torch.arange(2)))
-        losses = self.model.loss(inputs, samples)
-        self.optim_wrapper.update_params(self.model.parse_losses(losses)[0])
-
-    def stops(self, message, data=None):
-        before = copy.deepcopy(self.model.state_dict())
-        with pytest.raises(FloatingPointError, match=message) as found:
-            self.step(data)
-        after = self.model.state_dict()
-        assert all(torch.equal(after[k], before[k]) for k in before)
-        return str(found.value)
+from mmkd.testing import ToyNet, class_labels
 
 
 def test_the_term_is_named_and_nothing_moves():
@@ -213,82 +141,9 @@ def test_one_wait_for_the_device_a_step(monkeypatch):
     assert waits == ['__bool__']
 
 
-def test_nothing_is_kept_and_nothing_is_left():
-    run = Run(dict(it=Term(fine))).start()
-    watch = run.hook.watch
-    run.step()
-    assert not watch.batches
-    with torch.no_grad():
-        run.model.loss(pixels(), class_labels(torch.arange(2)))
-    assert not watch.batches
-    assert copy.deepcopy(run.model).guard.watch is None
-    run.hook.after_train(run)
-    assert run.model.guard.watch is None
-    run.model.objectives['it'].changes = [broken]
-    run.step()  # as any Runner but ours
-
-
 def test_a_step_without_gradients():
     run = Run(dict(it=Term(fine))).start()
     run.optim_wrapper.optimizer.step()
-
-
-# ------------------------------------------------------------------------------ several optimisers
-
-
-def joint(run, scale=None):
-    critic = run.model.objectives['critic']
-    rest = [p for p in run.model.parameters() if p is not critic.factor]
-    optimizer = torch.optim.SGD(rest, 0.1)
-    student = CpuAmp(optimizer, scale) if scale else OptimWrapper(optimizer)
-    run.optim_wrapper = JointOptimWrapper(student, dict(critic=critic))
-    return run.start()
-
-
-class CpuAmp(AmpOptimWrapper):
-    """mmengine's wrapper with a scaler that works without a GPU."""
-
-    def __init__(self, optimizer, scale):
-        OptimWrapper.__init__(self, optimizer)
-        self._scale_update_param = None
-        self.loss_scaler = torch.amp.GradScaler('cpu', init_scale=scale)
-
-
-def test_a_critic_s_gradient_stops_the_student_too():
-    run = joint(Run(dict(critic=Critic(broken))))
-    run.stops(r'gradient of kd\.critic\.loss_critic is not finite')
-
-
-def test_steps_that_loss_scaling_skips_are_no_fault():
-    """Neither the student's nor the critic's, whose gradient overflows alone."""
-    run = joint(Run(dict(critic=Critic(lambda x: x * 1e30))), scale=2.0**100)
-    assert run.hook.watch is None
-    before, student = copy.deepcopy(run.model.state_dict()), run.model.head.fc.weight.clone()
-    run.step()
-    key = 'objectives.critic.factor'
-    assert torch.equal(run.model.state_dict()[key], before[key])
-    assert not torch.equal(run.model.head.fc.weight, student)
-    assert run.optim_wrapper.student.loss_scaler.get_scale() == 2.0**99
-
-
-# -------------------------------------------------------------------------------------- the weights
-
-
-class Spoil(Hook):
-    """What an update may do even with a gradient that is finite."""
-
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        if runner.iter == 3:
-            next(runner.model.parameters()).data[0] = float('nan')
-
-
-@pytest.mark.parametrize('hooks', [[], [dict(type='EMAHook')]])
-def test_no_checkpoint_holds_them(tmp_path, hooks):
-    runner = make(tmp_path, custom_hooks=[Spoil(), *hooks])
-    with pytest.raises(FloatingPointError, match=r'is written at iteration 4: body\.0\.weight'):
-        runner.train()
-    assert [p.name for p in tmp_path.glob('*.p*') if p.suffix != '.py'] == ['epoch_1.pth']
-    assert (tmp_path / 'last_checkpoint').read_text().endswith('epoch_1.pth')
 
 
 # -------------------------------------------------------------------------------------- two ranks

@@ -5,7 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import MessageHub
 from mmengine.runner import runner as mm_runner
+from resume_toys import train
 from runner_toys import log_of, make
 from torch import nn
 
@@ -180,3 +183,23 @@ def test_what_only_resuming_needs_is_not_in_the_best_checkpoint():
         checkpoint = dict(keys, state_dict=model.state_dict())
         CheckpointHook().before_save_checkpoint(runner, checkpoint)
         assert ('objectives.crd.memory' in checkpoint['state_dict']) is kept
+
+
+class Better(BaseMetric):
+    """Each validation beats the one before."""
+
+    def process(self, data_batch, data_samples):
+        self.results.extend(data_samples)
+
+    def compute_metrics(self, results):
+        return dict(mean=MessageHub.get_current_instance().get_info('epoch'))
+
+
+def test_a_better_validation_rewrites_the_last_checkpoint(tmp_path):
+    """Also when it was written before the interruption, as in the uninterrupted run."""
+    save = dict(interval=2, save_best='mean', rule='greater', save_last=False)
+    changes = dict(val={}, val_evaluator=dict(type=Better), save=save)
+    train(tmp_path, **changes)
+    (tmp_path / 'epoch_3.pth').unlink()
+    train(tmp_path, resume=True, **changes)
+    assert (tmp_path / 'epoch_3.pth').exists()

@@ -7,7 +7,6 @@ from mmengine.config import Config
 from mmkd.config import distils, load_config
 from mmkd.datasets.synthetic import write_coco
 from mmkd.engine.launch import train
-from mmkd.engine.student_config import student_config
 from mmkd.engine.wrapping import wrap_stock
 from mmkd.teacher import Teacher
 
@@ -132,16 +131,3 @@ def test_types_are_known_as_names_paths_and_classes(folder):
     for kind in ('mmkd.Distiller', 'mmkd.distiller.Distiller', 'Distiller'):
         assert distils(dict(type=kind))
     assert not distils(dict(type='mmdet.RetinaNet')) and not distils(dict(depth=18))
-
-
-def test_hooks_that_the_tools_add_are_not_the_students(folder):
-    config = load_config(str(folder / 'distil.py'))
-    config.custom_hooks = [dict(type='mmkd.PreflightHook'), dict(type='EMAHook')]
-    config.custom_imports = dict(imports=['mmkd', 'json'])
-    plain = student_config(config)
-    assert plain.custom_hooks == [dict(type='EMAHook')]
-    assert plain.custom_imports == dict(imports=['json'])
-    config.custom_hooks, config.custom_imports = config.custom_hooks[:1], dict(imports=['mmkd'])
-    plain = student_config(config)
-    assert 'custom_hooks' not in plain and 'custom_imports' not in plain
-    assert distils(config.model), 'the original is as it was'
