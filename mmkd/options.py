@@ -10,6 +10,18 @@ from typing import Any
 
 from mmkd.names import did_you_mean, find_name
 
+#: options that had another name before 1.0, by their owner: refused, with the name of today
+RENAMED = {
+    'CIRKDMemory': {'compat_queue': 'variant'},
+    'CrossKD': {'hold': 'variant'},
+    'DarkRank': {'variant': 'transfer'},
+    'GID': {'form': 'feature_variant', 'score': 'score_variant'},
+    'IRG': {'form': 'variant'},
+    'LD': {'region': 'variant'},
+    'PKT': {'diagonal': 'variant'},
+    'SKDHolistic': {'variant': 'gan_type'},
+}
+
 
 def check_number(
     owner: str,
@@ -125,6 +137,9 @@ def match_options(owner: str, options: Mapping[str, Any], known: Iterable[str]) 
     found: dict[str, Any] = {}
     for name, value in options.items():
         own = find_name(name, known)
+        if own is None and name in RENAMED.get(owner, {}):
+            now = RENAMED[owner][name]
+            raise TypeError(f'{owner} has no option {name}; it is now called {now}.')
         if own is None:
             raise TypeError(
                 f'{owner} has no option {name}; it has {", ".join(known)}.'

@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from mmkd.options import check_choice, check_factors, check_number, check_temperature
+from mmkd import methods
+from mmkd.options import (
+    RENAMED,
+    check_choice,
+    check_factors,
+    check_number,
+    check_temperature,
+    match_options,
+    options_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -59,3 +68,15 @@ def test_factors():
     assert check_factors('FGD', None, ('local',)) == {}
     with pytest.raises(ValueError, match=r'factors must be a mapping .*found \[1\]'):
         check_factors('FGD', [1], ('local',))
+
+
+@pytest.mark.parametrize(
+    ('owner', 'old', 'new'),
+    [(owner, *names) for owner, options in RENAMED.items() for names in options.items()],
+)
+def test_an_old_name_of_an_option_leads_to_the_new_one(owner, old, new):
+    known = options_of(getattr(methods, owner))
+    assert old not in known and new.partition('=')[0] in known
+    with pytest.raises(TypeError) as refused:
+        match_options(owner, {old: 1}, known)
+    assert str(refused.value) == f'{owner} has no option {old}; it is now called {new}.'

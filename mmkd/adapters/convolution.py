@@ -73,13 +73,9 @@ def build_adapter(
     Raises:
         ValueError: an unknown name; unequal widths with ``adapt=None``.
     """
-    c_s, c_t = student.channels, teacher.channels
-    if adapt is None and c_s != c_t:
-        raise ValueError(
-            f"{owner}: student '{student.tap}' has {c_s} channels and teacher '{teacher.tap}' "
-            f"{c_t}, but adapt=None. Set adapt='auto' for a 1x1 convolution."
-        )
     adapt = check_choice(owner, 'adapt', adapt, ('auto', None, *ADAPTERS))
+    _check_widths(owner, adapt, student, teacher)
+    c_s, c_t = student.channels, teacher.channels
     if adapt is None or (adapt == 'auto' and c_s == c_t):
         return None
     if len(student.shape) != 3:
@@ -87,13 +83,26 @@ def build_adapter(
     return ConvAdapter(c_s, c_t, **ADAPTERS['conv1x1' if adapt == 'auto' else adapt])
 
 
+def _check_widths(owner: str, adapt: str | None, student: Level, teacher: Level) -> None:
+    """ValueError for unequal widths without an adapter."""
+    if adapt is None and student.channels != teacher.channels:
+        raise ValueError(
+            f"{owner}: student '{student.tap}' has {student.channels} channels and teacher "
+            f"'{teacher.tap}' {teacher.channels}, but adapt=None. Set adapt='auto' for a 1x1 "
+            'convolution.'
+        )
+
+
 def consecutive_adapters(
-    owner: str, student: list[Level] | None, teacher: list[Level] | None, adapt: bool
+    owner: str, student: list[Level] | None, teacher: list[Level] | None, adapt: str | None
 ) -> list[nn.Module]:
-    """1x1 convolutions for methods that relate consecutive maps, identities at equal widths.
+    """Adapters of methods that relate consecutive maps: identities at equal widths.
+
+    Args:
+        adapt (str | None): ``'auto'``, a 1x1 convolution without bias where widths differ, or None.
 
     Raises:
-        ValueError: fewer than two maps or unequally many; unequal widths without ``adapt``.
+        ValueError: fewer than two maps or unequally many; unequal widths with ``adapt=None``.
     """
     if student is None or teacher is None or not 2 <= len(student) == len(teacher):
         found = [len(levels or []) for levels in (student, teacher)]
@@ -103,12 +112,8 @@ def consecutive_adapters(
         )
     adapters: list[nn.Module] = []
     for own, wanted in zip(student, teacher, strict=True):
+        _check_widths(owner, adapt, own, wanted)
         narrow, wide = own.channels, wanted.channels
-        if narrow != wide and not adapt:
-            raise ValueError(
-                f"{owner} with adapt=False needs equal widths, but '{own.tap}' has {narrow} and "
-                f"'{wanted.tap}' {wide} channels."
-            )
         same = narrow == wide
         adapters.append(nn.Identity() if same else nn.Conv2d(narrow, wide, 1, bias=False))
     return adapters

@@ -28,7 +28,7 @@ class Cost:
     Attributes:
         seconds (float): median.
         ratio (float): median of the ratios to its floor in the same round.
-        spread (tuple[float, float]): their quartiles.
+        quartiles (tuple[float, float]): first and third quartile of the seconds.
         fastest (float): its fastest run over the floor's fastest: on a machine that others slow
             down now and then the steadier number.
         peak (int): most bytes held at a time.
@@ -37,7 +37,7 @@ class Cost:
 
     seconds: float
     ratio: float
-    spread: tuple[float, float]
+    quartiles: tuple[float, float]
     fastest: float
     peak: int
     peak_ratio: float
@@ -255,7 +255,7 @@ def report(costs: Mapping[str, Cost]) -> str:
         '|---|---|---|---|---|---|',
     ]
     for name, cost in costs.items():
-        low, high = cost.spread
+        low, high = cost.quartiles
         lines.append(
             f'| {name} | {cost.seconds:.3f} | {cost.ratio:.3f} ({low:.3f} to {high:.3f}) | '
             f'{cost.fastest:.3f} | {cost.peak / 2**20:.0f} | {cost.peak_ratio:.3f} |'

@@ -12,7 +12,7 @@ from mmengine.logging import print_log
 
 from mmkd.datasets._coco import DataError
 from mmkd.datasets._files import fault, is_local, shown, similar
-from mmkd.datasets._kinds import describe, is_coco, leaves, spread
+from mmkd.datasets._kinds import describe, is_coco, leaves, shuffled
 from mmkd.datasets._labels import look_at_labels
 from mmkd.datasets._names import Names, read_names
 from mmkd.datasets._objects import Objects
@@ -162,7 +162,7 @@ def _look_at_images(
         How many images can be read.
     """
     objects, seen, repeated, readable = report.objects, set(), [], 0
-    for index in spread(len(dataset)):
+    for index in shuffled(len(dataset)):
         info = dataset.get_data_info(index)
         if 'instances' in info:
             objects.add(info, index)

@@ -30,7 +30,7 @@ def describe(dataset) -> str:
     return f'{type(dataset).__name__} {next((path for path in paths if path), "")}'.strip()
 
 
-def spread(count: int) -> Iterator[int]:
+def shuffled(count: int) -> Iterator[int]:
     """0 to count - 1 in a fixed shuffled order: any beginning of it is a fair sample."""
     yield from np.random.default_rng(0).permutation(count).tolist()
 

@@ -13,7 +13,7 @@ from mmengine import fileio
 from mmkd.datasets._coco import DataError
 from mmkd.datasets._failure import Failure
 from mmkd.datasets._files import fault, shown, similar
-from mmkd.datasets._kinds import spread
+from mmkd.datasets._kinds import shuffled
 from mmkd.datasets._pictures import read_header
 
 FILES = 2000  # label images whose existence is checked, whatever the time
@@ -33,7 +33,7 @@ def look_at_labels(report: Any, dataset: Any, local: bool, deadline: float) -> N
         return
     semantic = hasattr(dataset, 'reduce_zero_label')  # else labels need not be the classes
     pixels, kinds, start = np.zeros(256, np.int64), set(), time.monotonic()
-    for count, index in enumerate(spread(len(dataset))):
+    for count, index in enumerate(shuffled(len(dataset))):
         if count >= FILES and time.monotonic() > deadline and not dataset.test_mode:
             break
         info = dataset.get_data_info(index)

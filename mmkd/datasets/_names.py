@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-from mmkd.datasets._kinds import is_coco, is_voc, spread
+from mmkd.datasets._kinds import is_coco, is_voc, shuffled
 from mmkd.datasets._voc import voc_files
 
 
@@ -53,7 +53,7 @@ def read_names(dataset, deadline: float) -> Names | None:
         return Names(counts, 1, True)
     if is_voc(dataset):
         paths = list(voc_files(dataset).values())
-        return voc_names([paths[i] for i in spread(len(paths))], deadline)
+        return voc_names([paths[i] for i in shuffled(len(paths))], deadline)
     return None
 
 

@@ -56,14 +56,16 @@ def check_widths(owner: str, student: nn.Module, teacher: nn.Module, stop: int) 
     check_same(owner, 'widths', *found)
 
 
-def features_taps(model: nn.Module, stop: int, hold: str = 'before') -> list[str]:
-    """Addresses of what convolution ``stop`` (from 1) of each tower gives, (N, C, H_l, W_l) of
-    all levels: normalised, ``'before'`` or ``'after'`` the activation. 0 is what enters both, one
-    address."""
+def features_taps(model: nn.Module, stop: int, activated: bool = False) -> list[str]:
+    """Addresses of the output of convolution ``stop`` (from 1) of each tower.
+
+    Maps (N, C, H_l, W_l) of all levels: normalised, and ``activated`` or not. 0 is the input of
+    both towers, one address.
+    """
     if stop == 0:
         return [features_tap(model)]
     head = outputs_tap(model).removesuffix('.forward()')
-    place = '.activate@in[0]' if hold == 'before' else ''
+    place = '' if activated else '.activate@in[0]'
     return [f'{head}.{name}.{stop - 1}{place}' for name in TOWERS]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 
-def attention(x: Tensor, tau: float) -> tuple[Tensor, Tensor]:
+def softmax_attention(x: Tensor, tau: float) -> tuple[Tensor, Tensor]:
     """Softmax of the mean absolute value, scaled to the mean 1, over places and over channels.
 
     Args:

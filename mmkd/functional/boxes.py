@@ -59,8 +59,8 @@ def rank_in_group(groups: Tensor) -> Tensor:
     return same.cumsum(0).gather(1, groups.long()[:, None])[:, 0] - 1
 
 
-def spread(groups: Tensor, quotas: Tensor) -> Tensor:
-    """Keep ``quotas[g]`` entries of each group g, evenly spread over its order; (R,) bool.
+def thin_out(groups: Tensor, quotas: Tensor) -> Tensor:
+    """Keep ``quotas[g]`` entries of each group g, at even distances in its order; (R,) bool.
 
     Args:
         groups (Tensor): (R,) long.

@@ -81,8 +81,8 @@ def cluster_correlations(x: Tensor, labels: Tensor, means: Tensor, counts: Tenso
     )
     all_reduce(covariance)
     covariance = covariance / counts.clamp(min=1)[:, None, None]
-    spread = covariance.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()
-    return covariance / (spread[:, :, None] * spread[:, None]).clamp(min=1e-6)
+    deviation = covariance.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()
+    return covariance / (deviation[:, :, None] * deviation[:, None]).clamp(min=1e-6)
 
 
 class Partition(nn.Module):

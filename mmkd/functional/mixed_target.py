@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def trust(
+def teacher_share(
     teacher: Tensor, labels: Tensor, policy: str = 'confidence', fixed: float = 0.5
 ) -> Tensor:
     """alpha of each pixel, the share of the teacher in the target.

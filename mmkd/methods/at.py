@@ -21,7 +21,7 @@ VARIANTS = ('code', 'sum', 'paper')
 WEIGHTS = {'segmentor': 10000.0, 'classifier': 1000.0}
 
 
-def attention(
+def attention_map(
     x: Tensor, p: float = 2, valid: Tensor | None = None, channels: str = 'sum'
 ) -> Tensor:
     """(N, C, H, W) -> (N, H * W): ``sum_c |x_c|^p`` over its Euclidean length; 0 stays 0.
@@ -51,9 +51,10 @@ def attention_distance(
         variant (str): of q_s - q_t, the mean square over N and places (``'code'``), the squared
             length (``'sum'``) or the length (``'paper'``), mean over N.
         valid (Tensor | None): (N, H, W) bool; other places have no energy and are not counted.
-        channels (str): ``'sum'`` or ``'max'``, see :func:`attention`.
+        channels (str): ``'sum'`` or ``'max'``, see :func:`attention_map`.
     """
-    difference = attention(student, p, valid, channels) - attention(teacher, p, valid, channels)
+    s, t = (attention_map(x, p, valid, channels) for x in (student, teacher))
+    difference = s - t
     if variant == 'paper':
         return difference.norm(dim=1).mean()
     squared = difference.square()
@@ -152,7 +153,7 @@ class AT(PairObjective):
         views = []
         for pair in self.maps(trace):
             for side, x in zip(('student', 'teacher'), pair, strict=True):
-                q = attention(x, self.p, channels=self.channels).view(len(x), *x.shape[2:])
+                q = attention_map(x, self.p, channels=self.channels).view(len(x), *x.shape[2:])
                 shown = q / q.mean((1, 2), keepdim=True).clamp(min=1e-12)
                 views.append(View('attention', shown, side=side, unit='× mean', scale=2))
         return views

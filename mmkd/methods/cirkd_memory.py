@@ -16,7 +16,7 @@ from mmkd.functional.relations import smooth_unit
 from mmkd.generators import step_generator
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
-from mmkd.options import check_number, check_temperature
+from mmkd.options import check_choice, check_number, check_temperature
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
 
@@ -54,7 +54,7 @@ class CIRKDMemory(Objective):
 
     In each step every image of all ranks first adds the mean of each of its classes and up to 16
     pixels of each; then entries are drawn. The published code takes those pixels from anywhere in
-    the image, whatever the class; ``compat_queue=True`` does so too.
+    the image, whatever the class (``variant='code'``).
 
     Args:
         weight: 0.1; 0.01 for Pascal VOC.
@@ -63,7 +63,7 @@ class CIRKDMemory(Objective):
             above 50 classes, which would take gigabytes) and 2,000 regions.
         pixels, regions (int): entries that are drawn each step, shared out over the classes.
         pushed (int): pixels of each class that an image adds.
-        compat_queue (bool): see above.
+        variant (str): ``'paper'`` or ``'code'``, see above.
         persistent (bool): queues are part of checkpoints. Without, a resumed run starts them anew.
         seed (int): of what is drawn; with the iteration and the rank it settles every choice.
         ignore_index (int): label of pixels that take no part.
@@ -91,7 +91,7 @@ class CIRKDMemory(Objective):
         pixels: int = 4096,
         regions: int = 1024,
         pushed: int = 16,
-        compat_queue: bool = False,
+        variant: str = 'paper',
         persistent: bool = True,
         seed: int = 0,
         ignore_index: int = 255,
@@ -108,7 +108,8 @@ class CIRKDMemory(Objective):
             for option, value in (('pixels', pixels), ('regions', regions))
         )
         self.pushed = check_number(name, 'pushed', pushed, 1, whole=True)
-        self.compat_queue, self.persistent = compat_queue, persistent
+        self.variant = check_choice(name, 'variant', variant, ('paper', 'code'))
+        self.persistent = persistent
         self.seed = check_number(name, 'seed', seed, 0, whole=True)
         self.ignore_index = check_number(name, 'ignore_index', ignore_index, whole=True)
         self.classes = 0
@@ -194,7 +195,7 @@ class CIRKDMemory(Objective):
                 names[0].append(k)
                 order = torch.randperm(len(members), generator=generator)[: self.pushed]
                 order = order.to(rows.device)
-                pixels.append(rows[order if self.compat_queue else members[order]])
+                pixels.append(rows[order if self.variant == 'code' else members[order]])
                 names[1].extend([k] * len(order))
         empty = teacher.new_zeros(0, teacher.shape[3])
         for queue, found, classes in (

@@ -80,8 +80,8 @@ class CrossKD(Objective):
         classes (float | None): weight of the classes. Published: 1, for FCOS 0.4.
         boxes (float | None): weight of the boxes and of ATSS's centerness. Published: 4 for GFL,
             0.75 for FCOS, otherwise 1.
-        hold (str): statistics are aligned ``'before'`` the activation, or ``'after'`` it: so does
-            the authors' code, since a ReLU in place goes over the maps that it holds.
+        variant (str): statistics are aligned before the activation (``'paper'``), or behind it, as
+            the authors' ``'code'`` does, whose in-place ReLU overwrites the maps that it kept.
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`; the taps are
             the head's whatever is given.
 
@@ -108,21 +108,22 @@ class CrossKD(Objective):
         stop: int | None = None,
         classes: float | None = None,
         boxes: float | None = None,
-        hold: str = 'before',
+        variant: str = 'paper',
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
         self.asked = {
             name: check_number('CrossKD', name, value, 0, whole=name == 'stop', optional=True)
             for name, value in dict(stop=stop, classes=classes, boxes=boxes).items()
         }
-        self.hold = check_choice('CrossKD', 'hold', hold, ('before', 'after'))
+        self.variant = check_choice('CrossKD', 'variant', variant, ('paper', 'code'))
         self.kind, self.stop, self.factors = '', 0, dict[str, float]()
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         towers.check_towers('CrossKD', student, teacher)
         self._choose(towers.tower_kind(teacher), len(towers.widths(teacher)[0]))
         towers.check_widths('CrossKD', student, teacher, self.stop)
-        ends = [towers.features_taps(model, self.stop, self.hold) for model in (student, teacher)]
+        activated = self.variant == 'code'
+        ends = [towers.features_taps(model, self.stop, activated) for model in (student, teacher)]
         self.student_taps = parse_taps([*ends[0], dense.targets_tap(student)])
         self.teacher_taps = parse_taps([*ends[1], dense.outputs_tap(teacher)])
 

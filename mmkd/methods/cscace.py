@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.families import segmentor
-from mmkd.functional.mixed_target import mixed_cross_entropy, trust
+from mmkd.functional.mixed_target import mixed_cross_entropy, teacher_share
 from mmkd.functional.pooling import pool_nodes
 from mmkd.functional.resize import resize
 from mmkd.levels import Level
@@ -74,7 +74,7 @@ class CSCACE(Objective):
             GPU) or 2,896 (four).
         pool_size (int): side of the windows.
         policy (str): share of the teacher in ACE's target: ``'confidence'``, ``'correct'`` or
-            ``'fixed'``, see :func:`trust`.
+            ``'fixed'``, see :func:`teacher_share`.
         fixed (float): that share for ``'fixed'``, in [0, 1].
         csc, ace (float): factors of the two terms; 0 leaves one out.
         tau (float): temperature of the teacher's probabilities.
@@ -184,7 +184,7 @@ class CSCACE(Objective):
         if not len(student):
             return student.sum() * 0.0
         probabilities, labels = (teacher / self.tau).softmax(1), labels[keep]
-        alpha = trust(probabilities, labels, self.policy, self.fixed)
+        alpha = teacher_share(probabilities, labels, self.policy, self.fixed)
         return mixed_cross_entropy(student, probabilities, labels, alpha, self.class_weight)
 
 

@@ -39,7 +39,7 @@ def channel_wise_kl(
     return kl * tau**2 / (n * c)
 
 
-def attention(x: Tensor, tau: float) -> Tensor:
+def channel_distribution(x: Tensor, tau: float) -> Tensor:
     """(N, C, H, W) -> the same, each channel a distribution over places."""
     return (x.flatten(2) / tau).softmax(-1).view_as(x)
 
@@ -125,10 +125,10 @@ class CWD(PairObjective):
         return channel_wise_kl(student, teacher, self.tau, valid)
 
     def views(self, trace: Trace) -> list[View]:
-        """Attention averaged over channels, and of the channel with the largest loss."""
+        """Channel distributions: their mean, and that of the channel with the largest loss."""
         views = []
         for pair in self.tensor_pairs(trace):
-            student, teacher = (attention(x, self.tau) for x in pair)
+            student, teacher = (channel_distribution(x, self.tau) for x in pair)
             kl = teacher * (teacher.clamp(min=1e-12) / student.clamp(min=1e-12)).log()
             worst = int(kl.sum((0, 2, 3)).argmax())
             name = f'channel {worst}, largest loss'

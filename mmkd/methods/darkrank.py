@@ -17,7 +17,7 @@ from mmkd.registry import MODELS
 from mmkd.rows.instances import Instances
 from mmkd.tap import Trace
 
-VARIANTS = ('hard', 'soft')
+TRANSFERS = ('hard', 'soft')
 #: lists of all permutations are kept short: 6! = 720
 _LONGEST = 6
 
@@ -33,7 +33,7 @@ def log_likelihood(scores: Tensor) -> Tensor:
 def ranking_error(
     student: Tensor,
     teacher: Tensor,
-    variant: str = 'hard',
+    transfer: str = 'hard',
     alpha: float = 3.0,
     beta: float = 3.0,
     length: int | None = 4,
@@ -50,7 +50,7 @@ def ranking_error(
     far = teacher.clone().fill_diagonal_(float('inf'))
     order = far.argsort(dim=1, stable=True)[:, : min(length or len(far), len(far) - 1)]
     s, t = (-alpha * x.gather(1, order).pow(beta) for x in (student, teacher))
-    if variant == 'hard':
+    if transfer == 'hard':
         return -log_likelihood(s).mean()
     orders = torch.tensor(list(permutations(range(order.shape[1]))), device=s.device)
     log_s, log_t = (log_likelihood(x[:, orders]) for x in (s, t))
@@ -70,7 +70,7 @@ class DarkRank(Objective):
     per-pixel classifier. The weight is that for classifiers.
 
     Args:
-        variant (str): ``'hard'``, the likelihood of the teacher's order, or ``'soft'``, the
+        transfer (str): ``'hard'``, the likelihood of the teacher's order, or ``'soft'``, the
             divergence between distributions over all orders.
         alpha (float): factor of the scores ``-alpha d^beta``.
         beta (float): their exponent, at least 1.
@@ -99,7 +99,7 @@ class DarkRank(Objective):
         teacher: Taps = None,
         weight: Any = None,
         teacher_name: str | None = None,
-        variant: str = 'hard',
+        transfer: str = 'hard',
         alpha: float = 3.0,
         beta: float = 3.0,
         length: int | None = 4,
@@ -108,8 +108,8 @@ class DarkRank(Objective):
         gather: bool = True,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
-        self.variant = check_choice('DarkRank', 'variant', variant, VARIANTS)
-        longest = _LONGEST if self.variant == 'soft' else None
+        self.transfer = check_choice('DarkRank', 'transfer', transfer, TRANSFERS)
+        longest = _LONGEST if self.transfer == 'soft' else None
         optional = longest is None
         self.length = check_number(
             'DarkRank', 'length', length, 2, longest, whole=True, optional=optional
@@ -132,7 +132,7 @@ class DarkRank(Objective):
                 errors.append(student.sum() * 0.0)
                 continue
             s, t = (distances(unit(x) if self.normalize else x) for x in (student, teacher))
-            errors.append(ranking_error(s, t, self.variant, self.alpha, self.beta, self.length))
+            errors.append(ranking_error(s, t, self.transfer, self.alpha, self.beta, self.length))
         return {'loss': sum(errors)}
 
     def describe(self) -> list[str]:

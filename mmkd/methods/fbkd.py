@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mmkd.adapters.context import NonLocal
 from mmkd.families import DETECTORS, is_two_stage
 from mmkd.families.pyramid import bind_pyramid, check_maps
-from mmkd.functional.attention import attention
+from mmkd.functional.attention import softmax_attention
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
 from mmkd.options import check_choice, check_number, check_temperature
@@ -19,6 +19,7 @@ from mmkd.registry import MODELS
 from mmkd.tap import Trace
 from mmkd.view import View
 
+STAGES = ('two_stage', 'one_stage')
 _NAMES = ('alpha', 'beta', 'gamma', 'tau', 'use_channel_mask', 'signed_mean')
 PRESETS = {
     'two_stage_code': (7e-5, 4e-3, 7e-5, 0.5, False, True),
@@ -40,8 +41,8 @@ def attention_masks(
     student: Tensor, teacher: Tensor, tau: float, use_channel_mask: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Mean attention of both sides, (N, H, W) and (N, C_t); the teacher's where widths differ."""
-    spatial_s, channel_s = attention(student, tau)
-    spatial_t, channel_t = attention(teacher, tau)
+    spatial_s, channel_s = softmax_attention(student, tau)
+    spatial_t, channel_t = softmax_attention(teacher, tau)
     spatial = (spatial_s + spatial_t) / 2
     if not use_channel_mask:
         return spatial, None
@@ -74,9 +75,9 @@ class FBKD(PairObjective):
     ``per_image``. Without taps: the whole neck.
 
     Args:
-        preset (str | None): ``'two_stage_code'``, ``'two_stage_paper'``, ``'one_stage_code'`` or
-            ``'one_stage_paper'``: all settings below as the released code or as the paper has them.
-            ``None``: the code's, by the student's family.
+        preset (str | None): published settings of all options below, for ``'two_stage'`` or
+            ``'one_stage'`` detectors; ``None`` takes those of the student's family.
+        variant (str): the settings of the released ``'code'`` or of the ``'paper'``.
         alpha, beta, gamma (float | None): factors of the terms; ``None`` is the preset's.
         tau (float | None): temperature of the attention; ``None`` is the preset's.
         use_channel_mask (bool | None): L_AM is weighted by channel attention as well. Channels of
@@ -112,6 +113,7 @@ class FBKD(PairObjective):
         weight: Any = 1.0,
         teacher_name: str | None = None,
         preset: str | None = None,
+        variant: str = 'code',
         alpha: float | None = None,
         beta: float | None = None,
         gamma: float | None = None,
@@ -128,7 +130,8 @@ class FBKD(PairObjective):
     ) -> None:
         widths = in_channels, out_channels
         super().__init__(student, teacher, weight, teacher_name, None, resize, level_map, *widths)
-        self.preset = check_choice('FBKD', 'preset', preset, (None, *PRESETS))
+        self.preset = check_choice('FBKD', 'preset', preset, (None, *STAGES))
+        self.variant = check_choice('FBKD', 'variant', variant, ('code', 'paper'))
         for name, factor in (('alpha', alpha), ('beta', beta), ('gamma', gamma)):
             check_number('FBKD', name, factor, 0, optional=True)
         tau = check_temperature('FBKD', tau, optional=True)
@@ -145,8 +148,8 @@ class FBKD(PairObjective):
         super().bind(student, teacher)
         assert teacher is not None
         bind_pyramid(self, student, teacher)
-        stages = 'two_stage' if is_two_stage(student) else 'one_stage'
-        preset = dict(zip(_NAMES, PRESETS[self.preset or f'{stages}_code'], strict=True))
+        stages = self.preset or STAGES[not is_two_stage(student)]
+        preset = dict(zip(_NAMES, PRESETS[f'{stages}_{self.variant}'], strict=True))
         chosen = [{**preset, **self.given}[name] for name in _NAMES]
         self.alpha, self.beta, self.gamma, self.tau, *switches = chosen
         self.use_channel_mask, self.signed_mean = switches
@@ -206,7 +209,7 @@ class FBKD(PairObjective):
         views = []
         for pair in self.maps(trace):
             for side, x in zip(('student', 'teacher'), pair, strict=True):
-                shown = attention(x, self.tau)[0]
+                shown = softmax_attention(x, self.tau)[0]
                 views.append(View('attention', shown, side=side, unit='× uniform', scale=2))
             mean = attention_masks(*pair, self.tau, False)[0]
             views.append(View('mean attention', mean, unit='× uniform', scale=2))

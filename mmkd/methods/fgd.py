@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mmkd.adapters.context import ContextBlock
 from mmkd.families import DETECTORS, dense, family_of, is_two_stage
 from mmkd.families.pyramid import bind_pyramid, check_maps
-from mmkd.functional.attention import attention
+from mmkd.functional.attention import softmax_attention
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
 from mmkd.options import check_choice, check_factors, check_temperature
@@ -165,8 +165,8 @@ class FGD(PairObjective):
     ) -> dict[str, Tensor]:
         """The four terms of (N, C, H, W) each, foreground (N, H, W), without their factors."""
         n = len(student)
-        spatial_s, channel_s = attention(student, self.tau)
-        spatial_t, channel_t = attention(teacher, self.tau)
+        spatial_s, channel_s = softmax_attention(student, self.tau)
+        spatial_t, channel_t = softmax_attention(teacher, self.tau)
         difference = student - teacher
         error = torch.bmm(channel_t[:, None], difference.square().flatten(2))
         error = spatial_t * error.view_as(spatial_t)
@@ -197,6 +197,6 @@ class FGD(PairObjective):
         for pair, mask in zip(pairs, masks, strict=True):
             views += [View('foreground', mask > 0, 'mask'), View('background', mask == 0, 'mask')]
             for side, x in zip(('student', 'teacher'), pair, strict=True):
-                shown = attention(x, self.tau)[0]
+                shown = softmax_attention(x, self.tau)[0]
                 views.append(View('attention', shown, side=side, unit='× uniform', scale=2))
         return views

@@ -12,11 +12,11 @@ from mmkd.options import check_choice
 from mmkd.registry import MODELS
 
 
-def hint_error(student: Tensor, teacher: Tensor, variant: str = 'mse') -> Tensor:
+def hint_error(student: Tensor, teacher: Tensor, variant: str = 'code') -> Tensor:
     """Squared error of (N, C, H, W): the mean over all elements, or ``'paper'``: half the sum of
     an image, mean over N."""
     error = (student - teacher).square()
-    return error.mean() if variant == 'mse' else error.flatten(1).sum(1).mean() / 2
+    return error.mean() if variant == 'code' else error.flatten(1).sum(1).mean() / 2
 
 
 @MODELS.register_module()
@@ -36,8 +36,8 @@ class FitNet(PairObjective):
     for classifiers; it is kept here for a 1x1 convolution and any taps, uncalibrated.
 
     Args:
-        variant (str): ``'mse'``, to which the default weight of 100 belongs (RepDistiller), or
-            ``'paper'``, which is C * H * W / 2 times that.
+        variant (str): ``'code'`` is the mean squared error of RepDistiller, to which the default
+            weight of 100 belongs; ``'paper'`` is C * H * W / 2 times that.
         student, teacher, weight, teacher_name, adapt, resize, level_map, in_channels,
         out_channels: see :class:`~mmkd.objective.PairObjective`; maps of unequal size are compared
             at the teacher's.
@@ -55,13 +55,13 @@ class FitNet(PairObjective):
         student: Taps = None,
         teacher: Taps = None,
         weight: Any = None,
-        variant: str = 'mse',
+        variant: str = 'code',
         adapt: str | None = 'conv1x1_bn',
         resize: str | None = 'teacher',
         **pair: Any,
     ) -> None:
         super().__init__(student, teacher, weight, adapt=adapt, resize=resize, **pair)
-        self.variant = check_choice('FitNet', 'variant', variant, ('mse', 'paper'))
+        self.variant = check_choice('FitNet', 'variant', variant, ('code', 'paper'))
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         super().bind(student, teacher)

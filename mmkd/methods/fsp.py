@@ -42,9 +42,8 @@ def flow_error(student: Tensor, teacher: Tensor, reduction: str = 'mean') -> Ten
 class FSP(Objective):
     """A gift from knowledge distillation: the flow of solution procedure.
 
-    Yim et al., CVPR 2017, eqs. 1-3, over consecutive taps. Widths of student and teacher must
-    agree, or ``adapt=True`` puts a 1x1 convolution on the student's maps. Without taps: what enters
-    the first stage of two classifiers, and all stages. The published way has two phases, the flow
+    Yim et al., CVPR 2017, eqs. 1-3, over consecutive taps. Without taps: the input of the first
+    stage of two classifiers, and all stages. The published way has two phases, the flow
     alone (``task_weight=0``) and then the task alone; beside the task it works as a regulariser::
 
         tools/train.py configs/small/fsp_init_….py                      # task_weight=0
@@ -59,7 +58,8 @@ class FSP(Objective):
         pool (str): ``'max'`` (paper) or ``'avg'`` (RepDistiller), where two maps differ in size.
         reduction (str): ``'mean'`` over N * C1 * C2 (RepDistiller) or ``'frobenius'``,
             which is C1 * C2 times that (paper).
-        adapt (bool): see above.
+        adapt (str | None): ``'auto'``: a 1x1 convolution on the student's maps where widths differ;
+            ``None``: unequal widths are refused.
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.
 
     Raises:
@@ -78,12 +78,12 @@ class FSP(Objective):
         teacher_name: str | None = None,
         pool: str = 'max',
         reduction: str = 'mean',
-        adapt: bool = True,
+        adapt: str | None = 'auto',
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
         self.pool = check_choice('FSP', 'pool', pool, ('max', 'avg'))
         self.reduction = check_choice('FSP', 'reduction', reduction, ('mean', 'frobenius'))
-        self.adapt = adapt
+        self.adapt = check_choice('FSP', 'adapt', adapt, ('auto', None))
         self.adapters = nn.ModuleList()
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:

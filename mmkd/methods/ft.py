@@ -20,19 +20,19 @@ from mmkd.tap import Trace
 PHASES = ('student', 'paraphraser')
 
 
-def factor_distance(student: Tensor, teacher: Tensor, variant: str = 'l1') -> Tensor:
+def factor_distance(student: Tensor, teacher: Tensor, variant: str = 'code') -> Tensor:
     """Between factors (N, C, H, W), each scaled to length 1 as a vector.
 
     Args:
-        variant (str): ``'l1'``: mean absolute difference over all elements; ``'l1_sum'``: its sum
-            over an image, mean over N; ``'attention'``: the squares are averaged over channels
+        variant (str): ``'code'``: mean absolute difference over all elements; ``'paper'``: its sum
+            over an image, mean over N; ``'repdistiller'``: the squares are averaged over channels
             before they are scaled, then the mean absolute difference.
     """
-    if variant == 'attention':
+    if variant == 'repdistiller':
         student, teacher = student.square().mean(1), teacher.square().mean(1)
     s, t = (F.normalize(x.flatten(1)) for x in (student, teacher))
     error = (s - t).abs()
-    return error.sum(1).mean() if variant == 'l1_sum' else error.mean()
+    return error.sum(1).mean() if variant == 'paper' else error.mean()
 
 
 def encoder(channels: int, factors: int, norm: bool = True) -> nn.Sequential:
@@ -74,9 +74,8 @@ class FT(Objective):
         rate (float): k, factors over the teacher's channels.
         norm (bool): BatchNorms in paraphraser and translator, as torchdistill has them; without,
             as the authors. The same in both phases.
-        variant (str): ``'l1'``, to which the default weight of 500 belongs, ``'l1_sum'``, the
-            paper's, or ``'attention'``, RepDistiller's with a weight of 200, see
-            :func:`factor_distance`.
+        variant (str): ``'code'``, to which the default weight of 500 belongs, ``'paper'``, or
+            ``'repdistiller'``, with a weight of 200 there; see :func:`factor_distance`.
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.
 
     Raises:
@@ -99,11 +98,11 @@ class FT(Objective):
         phase: str = 'student',
         rate: float = 0.5,
         norm: bool = True,
-        variant: str = 'l1',
+        variant: str = 'code',
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
         self.phase = check_choice('FT', 'phase', phase, PHASES)
-        variants = ('l1', 'l1_sum', 'attention')
+        variants = ('code', 'paper', 'repdistiller')
         self.variant = check_choice('FT', 'variant', variant, variants)
         self.rate, self.norm = check_number('FT', 'rate', rate, above=0), norm
         #: steps for which the paraphraser was trained

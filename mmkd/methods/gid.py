@@ -24,18 +24,18 @@ from mmkd.tap import Trace, parse_taps
 from mmkd.view import Boxes
 
 
-def instance_scores(student: Tensor, teacher: Tensor, score: str = 'paper') -> Tensor:
+def instance_scores(student: Tensor, teacher: Tensor, variant: str = 'paper') -> Tensor:
     """``max_c |P_t - P_s|``, or the code's ``|max_c P_t - max_c P_s|``; (..., K) -> (...)."""
-    if score == 'paper':
+    if variant == 'paper':
         return (teacher - student).abs().amax(-1)
     return (teacher.amax(-1) - student.amax(-1)).abs()
 
 
-def feature_loss(student: Tensor, teacher: Tensor, form: str = 'code') -> Tensor:
+def feature_loss(student: Tensor, teacher: Tensor, variant: str = 'code') -> Tensor:
     """Distance of instances, (Q, C, h, w) each: ``sum ||t - s||^2 / (Q h w)``, as the code, or
     ``mean_i ||t_i - s_i||``, as the paper."""
     square = (teacher - student).square().flatten(1).sum(1)
-    if form == 'paper':
+    if variant == 'paper':
         return (square + 1e-12).sqrt().sum() / max(len(square), 1)
     return square.sum() / max(len(square) * student.shape[2] * student.shape[3], 1)
 
@@ -71,8 +71,9 @@ class GID(PairObjective):
         instances (int): K, of each image.
         iou (float): threshold of the NMS, over all levels and classes together.
         min_side (float): smaller predictions are left out, in pixels.
-        score (str): ``'paper'`` or ``'code'``, see :func:`instance_scores`.
-        form (str): of the feature term, see :func:`feature_loss`; 5e-4 belongs to ``'code'``.
+        score_variant (str): ``'paper'`` or ``'code'``, see :func:`instance_scores`.
+        feature_variant (str): ``'code'``, to which the factor of 5e-4 belongs, or ``'paper'``, see
+            :func:`feature_loss`.
         relation_scope (str): pairs of the whole ``'batch'`` or of each ``'image'``.
         pooled (int): size of the aligned features.
         adapt (str | None): one adapter for all levels, in front of RoIAlign.
@@ -107,8 +108,8 @@ class GID(PairObjective):
         instances: int = 10,
         iou: float = 0.3,
         min_side: float = 10.0,
-        score: str = 'paper',
-        form: str = 'code',
+        score_variant: str = 'paper',
+        feature_variant: str = 'code',
         relation_scope: str = 'batch',
         pooled: int = 10,
         adapt: str | None = 'conv3x3',
@@ -124,8 +125,10 @@ class GID(PairObjective):
         self.pooled = check_number('GID', 'pooled', pooled, 1, whole=True)
         self.iou = check_number('GID', 'iou', iou, 0, 1)
         self.min_side = check_number('GID', 'min_side', min_side, 0)
-        self.score = check_choice('GID', 'score', score, ('paper', 'code'))
-        self.form = check_choice('GID', 'form', form, ('code', 'paper'))
+        variants = dict(score_variant=score_variant, feature_variant=feature_variant)
+        self.score_variant, self.feature_variant = (
+            check_choice('GID', name, value, ('paper', 'code')) for name, value in variants.items()
+        )
         self.scope = check_choice('GID', 'relation_scope', relation_scope, ('batch', 'image'))
         self.maps_at: tuple[set[str], set[str]] = (set(), set())
         self.strides: list[int] = []
@@ -166,7 +169,7 @@ class GID(PairObjective):
         student, teacher = aligned(levels, rois, self.pooled, 2, self.adapter(0))
         images = rois[:, 0] if self.scope == 'image' else None
         terms = self._response(trace, answers, rois)
-        terms['feature'] = feature_loss(student, teacher, self.form)
+        terms['feature'] = feature_loss(student, teacher, self.feature_variant)
         terms['relation'] = relation_loss(student, teacher, images)
         losses = {f'loss_{name}': self.factors[name] * term for name, term in terms.items()}
         if self.second_stage:
@@ -182,7 +185,7 @@ class GID(PairObjective):
         sizes = predictions.sizes_of(trace)
         b_s, b_t = (predictions.decode(model, codes, sizes, trace.samples) for _, codes in answers)
         surer = (p_t.amax(-1) > p_s.amax(-1))[..., None]
-        scores = instance_scores(p_s, p_t, self.score)
+        scores = instance_scores(p_s, p_t, self.score_variant)
         rois, places = select_boxes(
             scores, torch.where(surer, b_t, b_s), self.iou, self.instances, 3000, self.min_side
         )

@@ -74,7 +74,7 @@ class IRG(Objective):
     largest. The transformation of edges, how much they change between two layers, is an option: the
     authors leave it out for its cost. Layers are vectors, or maps averaged over places, as the
     authors' code has them. The default weights are those of Knowledge-Distillation-Zoo, which
-    flattens maps (``form='zoo'``); they are kept for averaged maps, uncalibrated.
+    flattens maps (``variant='zoo'``); they are kept for averaged maps, uncalibrated.
 
     Without taps: of two classifiers the second and third last stage, the embedding and the logits.
     With taps (the logits are added) layers of any classifier, or with ``vertex=0`` of any model: of
@@ -86,8 +86,9 @@ class IRG(Objective):
         transform (float): weight of the distances between layers; 0 leaves them out.
         edge_transform (float): weight of the squared change of each edge between layers; 0, as
             published, leaves it out.
-        form (str): ``'pooled'``, or ``'zoo'``: maps are flattened, and transformed only between the
-            first two layers, the larger map averaged and channels of the wider one in groups.
+        variant (str): ``'code'``, the authors', averages maps over places; ``'zoo'`` flattens them,
+            and transforms only between the first two layers, the larger map averaged and channels
+            of the wider one in groups.
         reduction (str): ``'mean'`` over all numbers (the weights above), or ``'sum'``: over 2 B for
             edges and 2 for transformations, as the authors' code does with weights 0, 0.005 and
             0.005.
@@ -118,7 +119,7 @@ class IRG(Objective):
         edge: float = 5.0,
         transform: float = 5.0,
         edge_transform: float = 0.0,
-        form: str = 'pooled',
+        variant: str = 'code',
         reduction: str = 'mean',
         edge_layers: int = 3,
         one_to_many: bool = False,
@@ -134,11 +135,11 @@ class IRG(Objective):
             raise ValueError(
                 'IRG: vertex, edge, transform and edge_transform are 0: nothing is left to teach.'
             )
-        self.form = check_choice('IRG', 'form', form, ('pooled', 'zoo'))
+        self.variant = check_choice('IRG', 'variant', variant, ('code', 'zoo'))
         self.reduction = check_choice('IRG', 'reduction', reduction, REDUCTIONS)
         self.edge_layers = check_number('IRG', 'edge_layers', edge_layers, 1, whole=True)
         self.one_to_many = one_to_many
-        self.instances = Instances('IRG', instances, gather, pooled=form == 'pooled')
+        self.instances = Instances('IRG', instances, gather, pooled=self.variant == 'code')
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         self.instances.bind(self, _last_layers, student, teacher)
@@ -181,12 +182,12 @@ class IRG(Objective):
 
     def _moves(self, trace: Trace, student: tuple, teacher: tuple) -> Tensor:
         """How differently the rows move from layer to layer."""
-        if self.form == 'zoo' and self.instances.rows not in ('boxes', 'regions'):
+        if self.variant == 'zoo' and self.instances.rows not in ('boxes', 'regions'):
             sides = (trace.student, self.student_taps), (trace.teacher, self.teacher_taps)
             maps = [[x for tap in taps for x in side[tap]][:2] for side, taps in sides]
             flat = [self.instances.together(*same_shape(*pair)) for pair in maps]
             return self._mean_error(*([transform(*pair)] for pair in flat))
-        count = 2 if self.form == 'zoo' else len(student)
+        count = 2 if self.variant == 'zoo' else len(student)
         moves = [[transform(*p) for p in pairwise(side[:count])] for side in (student, teacher)]
         return self._mean_error(*moves)
 

@@ -12,7 +12,7 @@ from mmkd.families import DETECTORS, classifier
 from mmkd.functional.singular import aligned_vectors
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
-from mmkd.options import check_number
+from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
 
@@ -44,17 +44,17 @@ class KDSVD(Objective):
     """Self-supervised knowledge distillation using singular value decomposition.
 
     Lee, Kim and Song, ECCV 2018, eqs. 3-6, over consecutive taps: the first right singular
-    vectors of each map, in the space of channels, the student's turned towards the teacher's, and
-    how alike those of two consecutive maps are. Widths must agree; ``adapt=True`` puts a 1x1
-    convolution on the student's maps. Signs of singular vectors are arbitrary: here the teacher's
-    largest entry is positive. The authors' code clips this gradient to the norm of the task's:
-    train with ``optim_wrapper=dict(clip_grad=dict(max_norm=5))``. Without taps: all stages of two
-    classifiers.
+    vectors of each map, in the space of channels, the student's aligned with the teacher's, and
+    the RBF correlation of those of two consecutive maps. Signs of singular vectors are arbitrary:
+    here the teacher's largest entry is positive. The authors' code clips this gradient to the norm
+    of the task's: train with ``optim_wrapper=dict(clip_grad=dict(max_norm=5))``. Without taps: all
+    stages of two classifiers.
 
     Args:
         count (int): k, singular vectors of the teacher.
         spare (int): how many more of the student may be partners.
-        adapt (bool): see above.
+        adapt (str | None): ``'auto'``: a 1x1 convolution on the student's maps where widths differ;
+            ``None``: unequal widths are refused.
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.
 
     Raises:
@@ -72,12 +72,12 @@ class KDSVD(Objective):
         teacher_name: str | None = None,
         count: int = 1,
         spare: int = 3,
-        adapt: bool = True,
+        adapt: str | None = 'auto',
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
         self.count = check_number('KDSVD', 'count', count, 1, whole=True)
         self.spare = check_number('KDSVD', 'spare', spare, 0, whole=True)
-        self.adapt = adapt
+        self.adapt = check_choice('KDSVD', 'adapt', adapt, ('auto', None))
         self.adapters = nn.ModuleList()
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:

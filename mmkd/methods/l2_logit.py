@@ -31,8 +31,8 @@ class L2Logit(Objective):
     behind the input is part of a student's architecture, not of the loss.
 
     Args:
-        variant (str): ``'mse'`` is the mean over R * K, to which the default weight of 0.1 belongs
-            (Knowledge-Distillation-Zoo); ``'paper'`` is K / 2 times that.
+        variant (str): ``'code'`` is the mean over R * K (Knowledge-Distillation-Zoo), to which the
+            default weight of 0.1 belongs; ``'paper'`` is K / 2 times that.
         standardise (bool): divide each logit's difference by the standard deviation of the
             teacher's over all rows of training seen so far.
         resize (str | None): for pixels, see :class:`~mmkd.objective.PairObjective`.
@@ -52,13 +52,13 @@ class L2Logit(Objective):
         teacher: Taps = None,
         weight: Any = None,
         teacher_name: str | None = None,
-        variant: str = 'mse',
+        variant: str = 'code',
         standardise: bool = False,
         resize: str | None = None,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
         self.resize = check_choice('L2Logit', 'resize', resize, RESIZE)
-        self.variant = check_choice('L2Logit', 'variant', variant, ('mse', 'paper'))
+        self.variant = check_choice('L2Logit', 'variant', variant, ('code', 'paper'))
         self.standardise = standardise
         self.kind = ''
 

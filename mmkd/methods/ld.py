@@ -27,11 +27,12 @@ def mean_kl(student: Tensor, teacher: Tensor, tau: float) -> Tensor:
     return F.kl_div(log_s, log_t, reduction='none', log_target=True).mean(-1) * tau**2
 
 
-def overlaps(boxes: Tensor, anchors: Tensor, published: bool = False) -> tuple[Tensor, Tensor]:
+def overlaps(boxes: Tensor, anchors: Tensor, variant: str = 'paper') -> tuple[Tensor, Tensor]:
     """IoU and DIoU of every box with every anchor, (G, 4) and (P, 4) -> (G, P) each.
 
     Args:
-        published (bool): DIoU with the overlap over the anchor's area instead of the union.
+        variant (str): DIoU as in the ``'paper'``, or as in the ``'code'``, with the overlap over
+            the anchor's area instead of the union.
     """
     low, high = (f(boxes[:, None], anchors) for f in (torch.minimum, torch.maximum))
     inter = (low[..., 2:] - high[..., :2]).clamp(min=0).prod(-1)
@@ -39,7 +40,7 @@ def overlaps(boxes: Tensor, anchors: Tensor, published: bool = False) -> tuple[T
     iou = inter / (area_b[:, None] + area_a - inter).clamp(min=1e-9)
     apart = (boxes[:, None, :2] + boxes[:, None, 2:] - anchors[:, :2] - anchors[:, 2:]) / 2
     diagonal = (high[..., 2:] - low[..., :2]).square().sum(-1).clamp(min=1e-9)
-    overlap = inter / area_a.clamp(min=1e-9) if published else iou
+    overlap = inter / area_a.clamp(min=1e-9) if variant == 'code' else iou
     return iou, overlap - apart.square().sum(-1) / diagonal
 
 
@@ -69,7 +70,7 @@ def valuable_region(
     images: Tensor,
     used: Tensor,
     gamma: float = 0.25,
-    published: bool = False,
+    variant: str = 'paper',
 ) -> Tensor:
     """Anchors with ``gamma t_g <= DIoU < t_g`` for a box g: their IoU with the best such; (N, P).
 
@@ -78,13 +79,13 @@ def valuable_region(
         boxes, images (Tensor): ground truth (G, 4) and the image (G,) that each lies in.
         used (Tensor): (N, P) bool, anchors that lie on the image.
         gamma (float): lower bound as a share of the assigner's threshold t_g.
-        published (bool): see :func:`overlaps`.
+        variant (str): see :func:`overlaps`.
     """
     counts, flat = [len(level) for level in anchors], torch.cat(anchors)
     weight = flat.new_zeros(used.shape)
     for start in range(0, len(boxes), _BOX_CHUNK):  # bounds the (G, P) matrices
         part = slice(start, start + _BOX_CHUNK)
-        iou, diou = overlaps(boxes[part], flat, published)
+        iou, diou = overlaps(boxes[part], flat, variant)
         top = atss_threshold(iou, boxes[part], flat, counts, used[images[part]])[:, None]
         iou = iou * ((diou >= gamma * top) & (diou < top))
         weight.scatter_reduce_(0, images[part, None].expand_as(iou), iou, 'amax')
@@ -109,7 +110,8 @@ class LD(Objective):
         tau (float): temperature of the bins.
         tau_class (float): temperature of the classes.
         gamma (float): lower bound of the region as a share of the assigner's threshold.
-        region (str): ``'diou'``, or ``'published'``: the code's overlap over the anchor's area.
+        variant (str): DIoU of the region as in the ``'paper'``, or as in the ``'code'``, with the
+            overlap over the anchor's area.
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`; the taps are
             the head's whatever is given.
 
@@ -139,7 +141,7 @@ class LD(Objective):
         tau: float = 10.0,
         tau_class: float = 2.0,
         gamma: float = 0.25,
-        region: str = 'diou',
+        variant: str = 'paper',
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
         for name, factor in dict(main=main, valuable=valuable, classes=classes).items():
@@ -148,7 +150,7 @@ class LD(Objective):
         self.tau = check_temperature('LD', tau)
         self.tau_class = check_temperature('LD', tau_class, 'tau_class')
         self.gamma = check_number('LD', 'gamma', gamma, 0, 1)
-        self.published = check_choice('LD', 'region', region, ('diou', 'published')) == 'published'
+        self.variant = check_choice('LD', 'variant', variant, ('paper', 'code'))
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         if not (is_gfl(student) and is_gfl(teacher)):
@@ -191,7 +193,7 @@ class LD(Objective):
         # The targets' own anchors are 0 off each image, so they are no grid for all of them.
         anchors = head.prior_generator.grid_priors(predictions.sizes_of(trace), device=used.device)
         boxes, _, images = dense.ground_truth(trace.samples, used.device)
-        valuable = valuable_region(anchors, boxes, images, used, self.gamma, self.published)
+        valuable = valuable_region(anchors, boxes, images, used, self.gamma, self.variant)
         level = torch.cat([torch.full((len(a),), i) for i, a in enumerate(anchors)])
         return used & (labels >= 0) & (labels < head.num_classes), valuable, level.to(used.device)
 

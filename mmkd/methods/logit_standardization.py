@@ -24,8 +24,8 @@ def standardize(z: Tensor) -> Tensor:
 
     A row that does not vary becomes 0 and gets no gradient, which would be huge.
     """
-    spread = z.std(1, keepdim=True)
-    return (z - z.mean(1, keepdim=True)) / (spread + _EPS) * (spread > _FLAT)
+    std = z.std(1, keepdim=True)
+    return (z - z.mean(1, keepdim=True)) / (std + _EPS) * (std > _FLAT)
 
 
 @MODELS.register_module()

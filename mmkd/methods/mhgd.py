@@ -23,7 +23,7 @@ from mmkd.tap import Trace
 PHASES = ('student', 'attention')
 
 
-class Attention(nn.Module):
+class AttentionHeads(nn.Module):
     """Scores ``K Q^T`` of each head between images in two layers: (B, D_2), (B, D_1) -> (h, B, B).
 
     Args:
@@ -89,13 +89,13 @@ class MHGD(Objective):
     (``phase='attention'``), then ``tools/train.py configs/small/mhgd_….py``, which starts from the
     result (``load_from``).
 
-    Widths must agree; ``adapt=True`` puts a 1x1 convolution on the student's maps. Without taps:
-    all stages of two classifiers.
+    Without taps: all stages of two classifiers.
 
     Args:
         phase (str): ``'attention'`` trains that and nothing else; ``'student'`` trains the student.
         heads (int): h.
-        adapt (bool): see above.
+        adapt (str | None): ``'auto'``: a 1x1 convolution on the student's maps where widths differ;
+            ``None``: unequal widths are refused.
         gather (bool): in the second phase, compare the images of all ranks, not only one's own.
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.
 
@@ -117,13 +117,14 @@ class MHGD(Objective):
         teacher_name: str | None = None,
         phase: str = 'student',
         heads: int = 8,
-        adapt: bool = True,
+        adapt: str | None = 'auto',
         gather: bool = True,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
         self.phase = check_choice('MHGD', 'phase', phase, PHASES)
         self.heads = check_number('MHGD', 'heads', heads, 1, whole=True)
-        self.adapt, self.gather = adapt, gather
+        self.adapt = check_choice('MHGD', 'adapt', adapt, ('auto', None))
+        self.gather = gather
         self.adapters, self.attention = nn.ModuleList(), nn.ModuleList()
         self.estimators = nn.ModuleList()
         #: steps for which the attention was trained
@@ -138,7 +139,7 @@ class MHGD(Objective):
         alone = self.phase == 'attention'
         adapters = consecutive_adapters('MHGD', teacher if alone else student, teacher, self.adapt)
         widths = [(a.channels, b.channels, self.heads) for a, b in pairwise(teacher or [])]
-        self.attention.extend(Attention(*width) for width in widths)
+        self.attention.extend(AttentionHeads(*width) for width in widths)
         if alone:
             self.estimators.extend(Estimator(*width) for width in widths)
         else:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.families import DETECTORS
-from mmkd.functional.boxes import aligned, spread
+from mmkd.functional.boxes import aligned, thin_out
 from mmkd.functional.crops import NORMS, crop_distance, level_weights
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
@@ -154,5 +154,5 @@ class Mimic(PairObjective):
         ]
         own = self.regions.of(trace)
         images = own[:, 0].long()
-        some = own[spread(images, images.new_full((len(trace.inputs),), shown))]
+        some = own[thin_out(images, images.new_full((len(trace.inputs),), shown))]
         return [Boxes(f'regions, at most {shown} of an image', some), *views]

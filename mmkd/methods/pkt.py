@@ -10,6 +10,7 @@ from mmkd.families import WITH_INSTANCES, classifier
 from mmkd.functional.relations import conditional, cosines, without_diagonal
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
+from mmkd.options import check_choice
 from mmkd.registry import MODELS
 from mmkd.rows.instances import Instances
 from mmkd.tap import Trace
@@ -51,8 +52,8 @@ class PKT(Objective):
     per-pixel classifier. The weight is that for classifiers.
 
     Args:
-        diagonal (bool): an image is a neighbour of itself, as in the authors' code; the paper
-            leaves it out (``False``).
+        variant (str): each image is a neighbour of itself in the authors' ``'code'``, and is left
+            out in the ``'paper'``.
         instances (str | None): what a row is: ``'images'``, ``'boxes'`` of the ground truth, or
             ``'regions'``, the mean of each class in each image; ``None`` suits the student.
         gather (bool): compare the instances of all ranks, not only of one's own.
@@ -73,12 +74,13 @@ class PKT(Objective):
         teacher: Taps = None,
         weight: Any = None,
         teacher_name: str | None = None,
-        diagonal: bool = True,
+        variant: str = 'code',
         instances: str | None = None,
         gather: bool = True,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
-        self.diagonal, self.instances = diagonal, Instances('PKT', instances, gather)
+        self.variant = check_choice('PKT', 'variant', variant, ('code', 'paper'))
+        self.instances = Instances('PKT', instances, gather)
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         self.instances.bind(self, classifier.embedding_tap, student, teacher)
@@ -88,7 +90,8 @@ class PKT(Objective):
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         pairs = self.instances.pairs(trace, self)
-        return {'loss': sum(transfer_error(s, t, self.diagonal) for s, t in pairs)}
+        diagonal = self.variant == 'code'
+        return {'loss': sum(transfer_error(s, t, diagonal) for s, t in pairs)}
 
     def describe(self) -> list[str]:
         return self.instances.describe()

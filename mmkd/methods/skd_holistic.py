@@ -36,21 +36,21 @@ def fool(critic: nn.Module, student: Tensor) -> Tensor:
 
 
 def contest(
-    critic: nn.Module, student: Tensor, teacher: Tensor, variant: str
+    critic: nn.Module, student: Tensor, teacher: Tensor, gan_type: str
 ) -> tuple[Tensor, ...]:
     """What the critic minimises, without a penalty, and its mean scores of both.
 
     Args:
         critic (nn.Module): D, (N, C, H, W) -> (N,).
         student, teacher (Tensor): (N, C, H, W), without gradients.
-        variant (str): ``'wgan-gp'``: ``E[D(student)] - E[D(teacher)]``; ``'hinge'``:
+        gan_type (str): ``'wgan-gp'``: ``E[D(student)] - E[D(teacher)]``; ``'hinge'``:
             ``E[max(0, 1 - D(teacher))] + E[max(0, 1 + D(student))]``.
 
     Returns:
         tuple: the loss, ``E[D(student)]`` and ``E[D(teacher)]``.
     """
     real, fake = critic(teacher), critic(student)
-    if variant == 'hinge':
+    if gan_type == 'hinge':
         loss = F.relu(1 - real).mean() + F.relu(1 + fake).mean()
     else:
         loss = fake.mean() - real.mean()
@@ -70,7 +70,7 @@ class SKDHolistic(PairObjective):
     (``condition_on_image=True, input='softmax'``), that of the released numbers
     (irfanICMLL/structure_knowledge_distillation) logits alone, the default. IFVD's code has
     weights of 0.001 and 0.1 and Adam: ``student_factor=0.01``, ``optimizer=dict(type='Adam',
-    lr=4e-4, betas=(0.9, 0.99))``. CIRKD's SKD has ``variant='hinge'``.
+    lr=4e-4, betas=(0.9, 0.99))``. CIRKD's SKD has ``gan_type='hinge'``.
 
     Where maps of 80 or more cells a side have several scores, an image's score is their mean, in
     losses and penalty; the code's penalty has their sum, and so a target that depends on the crop.
@@ -78,7 +78,7 @@ class SKDHolistic(PairObjective):
     Args:
         weight: 0.1, that of the student's term and of all of the critic's loss.
         student_factor (float): what the student's term counts within the weight.
-        variant (str): ``'wgan-gp'`` or ``'hinge'``.
+        gan_type (str): ``'wgan-gp'`` or ``'hinge'``.
         penalty (float | None): factor of the gradient penalty; None is 10 for ``'wgan-gp'`` and 0
             for ``'hinge'``.
         input (str): what the critic sees: ``'logits_bn'`` (logits, then its own BatchNorm),
@@ -112,7 +112,7 @@ class SKDHolistic(PairObjective):
         weight: Any = None,
         teacher_name: str | None = None,
         student_factor: float = 1.0,
-        variant: str = 'wgan-gp',
+        gan_type: str = 'wgan-gp',
         penalty: float | None = None,
         input: str = 'logits_bn',
         condition_on_image: bool = False,
@@ -125,8 +125,8 @@ class SKDHolistic(PairObjective):
         super().__init__(student, teacher, weight, teacher_name, None, resize)
         name = 'SKDHolistic'
         self.student_factor = check_number(name, 'student_factor', student_factor, 0)
-        self.variant = check_choice(name, 'variant', variant, ('wgan-gp', 'hinge'))
-        penalty = 10.0 * (self.variant == 'wgan-gp') if penalty is None else penalty
+        self.gan_type = check_choice(name, 'gan_type', gan_type, ('wgan-gp', 'hinge'))
+        penalty = 10.0 * (self.gan_type == 'wgan-gp') if penalty is None else penalty
         self.penalty = check_number(name, 'penalty', penalty, 0)
         self.input = check_choice(name, 'input', input, _FIRST)
         self.condition_on_image = condition_on_image
@@ -158,7 +158,7 @@ class SKDHolistic(PairObjective):
         student, teacher = self.inputs(trace)
         loss_fool = self.student_factor * fool(self.critic, student)
         student = student.detach()
-        loss, fake, real = contest(self.critic, student, teacher, self.variant)
+        loss, fake, real = contest(self.critic, student, teacher, self.gan_type)
         result = dict(loss_fool=loss_fool, score_student=fake, score_teacher=real)
         if self.penalty:
             channels = self.classes if self.penalty_on == 'map' else None
@@ -195,4 +195,4 @@ class SKDHolistic(PairObjective):
 
     def describe(self) -> list[str]:
         image = ' and the image' * self.condition_on_image
-        return [f'critic of {self.classes} channels ({self.input}){image}, {self.variant}']
+        return [f'critic of {self.classes} channels ({self.input}){image}, {self.gan_type}']

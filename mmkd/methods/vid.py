@@ -85,8 +85,8 @@ class VID(PairObjective):
             gaussian_nll(mean, teacher, self.variance(k))
             for k, (mean, teacher) in enumerate(self.tensor_pairs(trace))
         ]
-        spread = torch.cat([self.variance(k).detach() for k in range(len(losses))]).mean()
-        return {'loss': sum(losses), 'variance': spread}
+        variance = torch.cat([self.variance(k).detach() for k in range(len(losses))]).mean()
+        return {'loss': sum(losses), 'variance': variance}
 
     def variance(self, pair: int) -> Tensor:
         """sigma^2 of each teacher channel of a pair, (C,)."""

@@ -15,7 +15,7 @@ from mmkd.rows import logits
 from mmkd.tap import Trace
 
 
-def trust(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
+def soft_label_weights(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
     """``1 - exp(-CE(z_s, y) / CE(z_t, y))`` of each row, detached; (R, K) and (R,) -> (R,)."""
     own, wanted = (
         F.cross_entropy(z.detach(), target, reduction='none') for z in (student, teacher)
@@ -77,5 +77,5 @@ class WSLD(Objective):
         if not len(rows.student):
             return {'loss': rows.student.sum() * 0.0}
         distance = soft_cross_entropy(rows.student, rows.teacher, self.tau)
-        weight = trust(*rows)
-        return {'loss': (weight * distance).mean(), 'trust': weight.mean()}
+        weight = soft_label_weights(*rows)
+        return {'loss': (weight * distance).mean(), 'soft_label_weight': weight.mean()}

@@ -9,7 +9,7 @@ from mmkd.families import dense, is_two_stage, two_stage
 from mmkd.families.dense import ground_truth_rois
 from mmkd.families.head_kinds import check_decodable, kind_of
 from mmkd.families.pyramid import among, bind_pyramid, tap_beside
-from mmkd.functional.boxes import spread
+from mmkd.functional.boxes import thin_out
 from mmkd.levels import Level
 from mmkd.objective import Objective
 from mmkd.options import check_choice, check_number
@@ -136,4 +136,4 @@ def _sampled(trace: Trace, count: int, fg_fraction: float | None) -> Tensor:
         found = torch.bincount(groups[foreground > 0], minlength=len(quotas))
         most = found.clamp(max=round(fg_fraction * count))
         groups, quotas = 2 * groups + foreground, torch.stack((quotas - most, most), 1).flatten()
-    return rois[spread(groups, quotas)]
+    return rois[thin_out(groups, quotas)]

@@ -72,7 +72,7 @@ def restore(inputs: Tensor, samples: list, pixels: Pixels, meta: dict | None = N
     return result
 
 
-def spread(view: View, shown: Shown) -> np.ndarray:
+def pixel_values(view: View, shown: Shown) -> np.ndarray:
     """A view's map of one image at one value a pixel, cut to the area that is no padding.
 
     A map covers the *padded* input, never the valid area only: pixel x takes the value of the
@@ -192,7 +192,7 @@ def panels_of(views: list[Any], shown: Shown) -> list[np.ndarray]:
 
 
 def _map_panel(view: View, shown: Shown, scale: tuple[float, float]) -> np.ndarray:
-    image, values = canvas.enlarge(shown.image, PANEL), spread(view, shown)
+    image, values = canvas.enlarge(shown.image, PANEL), pixel_values(view, shown)
     smooth = cv2.INTER_LINEAR if view.kind == 'heat' else cv2.INTER_NEAREST
     values = cv2.resize(values, image.shape[1::-1], interpolation=smooth)
     cells = valid_cells(view, shown)

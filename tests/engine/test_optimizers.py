@@ -318,7 +318,7 @@ def test_the_plan_names_the_optimiser():
 
 # -------------------------------------------------------------------------------------- two ranks
 
-SMOOTH = dict(variant='hinge', input='tanh')  # neither random nor dependent on the batch
+SMOOTH = dict(gan_type='hinge', input='tanh')  # neither random nor dependent on the batch
 
 
 def segmentor(**options):

@@ -5,14 +5,14 @@ import math
 import pytest
 import torch
 
-from mmkd.functional.attention import attention
+from mmkd.functional.attention import softmax_attention
 
 
 @pytest.mark.parametrize('tau', [0.1, 0.5, 2.0])
 def test_places_and_channels_one_by_one(tau):
     torch.manual_seed(0)
     x = torch.randn(2, 3, 2, 4, dtype=torch.float64)
-    spatial, channel = attention(x, tau)
+    spatial, channel = softmax_attention(x, tau)
     for n in range(2):
         places = [
             math.exp(float(x[n, :, i, j].abs().mean()) / tau) for i in range(2) for j in range(4)
@@ -24,10 +24,10 @@ def test_places_and_channels_one_by_one(tau):
 
 def test_sums_signs_and_constants():
     x = torch.randn(2, 5, 3, 4)
-    spatial, channel = attention(x, 0.5)
+    spatial, channel = softmax_attention(x, 0.5)
     torch.testing.assert_close(spatial.sum((1, 2)), torch.full((2,), 12.0))
     torch.testing.assert_close(channel.sum(1), torch.full((2,), 5.0))
-    assert torch.equal(attention(-x, 0.5)[0], spatial)
+    assert torch.equal(softmax_attention(-x, 0.5)[0], spatial)
     for value in (0.0, 1e4):
-        flat = attention(torch.full((1, 2, 3, 3), value), 0.5)
+        flat = softmax_attention(torch.full((1, 2, 3, 3), value), 0.5)
         torch.testing.assert_close(flat, (torch.ones(1, 3, 3), torch.ones(1, 2)))

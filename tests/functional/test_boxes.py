@@ -13,7 +13,7 @@ from mmkd.functional.boxes import (
     rank_in_group,
     roi_features,
     select_boxes,
-    spread,
+    thin_out,
 )
 
 
@@ -30,11 +30,11 @@ def test_level_rule():
 
 def test_spread():
     groups = torch.tensor([0] * 10 + [1] * 3)
-    keep = spread(groups, torch.tensor([4, 5]))
+    keep = thin_out(groups, torch.tensor([4, 5]))
     assert torch.bincount(groups[keep]).tolist() == [4, 3]
     assert keep[:10].nonzero()[:, 0].tolist() == [2, 4, 7, 9]
     assert rank_in_group(torch.tensor([1, 0, 1, 1])).tolist() == [0, 0, 1, 2]
-    assert len(spread(groups[:0], torch.tensor([4, 5]))) == 0
+    assert len(thin_out(groups[:0], torch.tensor([4, 5]))) == 0
 
 
 def test_select_boxes():

@@ -5,7 +5,7 @@ import torch
 from segmentation_toys import probe_tensors
 from torch.nn import functional as F
 
-from mmkd.functional.mixed_target import mixed_cross_entropy, trust
+from mmkd.functional.mixed_target import mixed_cross_entropy, teacher_share
 
 S, T, Y = probe_tensors()
 KEEP = Y != 255
@@ -25,7 +25,7 @@ LABELS = Y[KEEP]
 )
 def test_mixed_cross_entropy(policy, fixed, wanted):
     p = ROWS[1].softmax(1)
-    alpha = trust(p, LABELS, policy, fixed)
+    alpha = teacher_share(p, LABELS, policy, fixed)
     found = mixed_cross_entropy(ROWS[0], p, LABELS, alpha)
     assert float(found) == pytest.approx(wanted, abs=1e-6)
     if fixed == 0:
@@ -34,7 +34,7 @@ def test_mixed_cross_entropy(policy, fixed, wanted):
 
 def test_one_pixel_where_the_teacher_doubts():
     p_t, label = torch.tensor([[0.7, 0.3]]), torch.tensor([1])
-    alpha = trust(p_t, label)
+    alpha = teacher_share(p_t, label)
     assert float(alpha) == pytest.approx(0.3)
     student = torch.tensor([[0.8, 0.2]]).log()
     assert float(mixed_cross_entropy(student, p_t, label, alpha)) == (
@@ -45,10 +45,12 @@ def test_one_pixel_where_the_teacher_doubts():
 def test_trust():
     teacher = torch.tensor([[0.7, 0.2, 0.1], [0.3, 0.3, 0.4]])
     labels = torch.tensor([0, 1])
-    assert trust(teacher, labels).tolist() == pytest.approx([0.7, 0.3])
-    assert trust(teacher, labels, 'correct').tolist() == [1, 0]
-    assert trust(teacher, labels, 'fixed', 0.25).tolist() == [0.25, 0.25]
-    assert all(trust(teacher[:0], labels[:0], p).shape == (0,) for p in ('confidence', 'correct'))
+    assert teacher_share(teacher, labels).tolist() == pytest.approx([0.7, 0.3])
+    assert teacher_share(teacher, labels, 'correct').tolist() == [1, 0]
+    assert teacher_share(teacher, labels, 'fixed', 0.25).tolist() == [0.25, 0.25]
+    assert all(
+        teacher_share(teacher[:0], labels[:0], p).shape == (0,) for p in ('confidence', 'correct')
+    )
 
 
 def test_weights_of_labels():

@@ -7,7 +7,7 @@ import torch
 from segmentation_toys import ToyClassifier, ToySegmentor, make_step, prepare, probe_tensors
 from torch.nn import functional as F
 
-from mmkd.methods.at import AT, attention, attention_distance
+from mmkd.methods.at import AT, attention_distance, attention_map
 from mmkd.testing import make_trace, ready
 
 S, T, _ = probe_tensors()
@@ -75,7 +75,7 @@ def test_finite_at_equality_zero_and_huge(variant, p):
         loss = attention_distance(s, T.float(), p, variant)
         loss.backward()
         assert loss.isfinite() and s.grad.isfinite().all()
-    assert attention(torch.zeros(1, 2, 3, 3)).sum() == 0
+    assert attention_map(torch.zeros(1, 2, 3, 3)).sum() == 0
 
 
 def test_defaults_follow_the_family():
@@ -150,10 +150,12 @@ def test_bad_input(build, message):
 def test_maximum_over_channels():
     """F_max^p: a place is as active as its strongest channel."""
     x = torch.tensor([[[[1.0, -3.0]], [[2.0, 0.0]]]])
-    torch.testing.assert_close(attention(x, channels='max')[0], torch.tensor([4.0, 9.0]) / 97**0.5)
+    torch.testing.assert_close(
+        attention_map(x, channels='max')[0], torch.tensor([4.0, 9.0]) / 97**0.5
+    )
     y = torch.rand(1, 2, 1, 2)
     largest = attention_distance(x, y, channels='max')
-    wanted = (attention(x, channels='max') - attention(y, channels='max')).square().mean()
+    wanted = (attention_map(x, channels='max') - attention_map(y, channels='max')).square().mean()
     torch.testing.assert_close(largest, wanted)
     assert largest != attention_distance(x, y)
     with pytest.raises(ValueError, match='AT: channels must be one of'):

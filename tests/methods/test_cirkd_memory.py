@@ -98,7 +98,7 @@ def test_a_step_is_compared_with_what_it_pushed():
 
 
 def test_compat_takes_pixels_from_anywhere():
-    objective, models = toys(compat_queue=True, pushed=3)
+    objective, models = toys(variant='code', pushed=3)
     labels = torch.zeros(2, 32, 48).long()
     labels[:, 16:] = 1
     trace = make_step(objective, *models, labels=labels)

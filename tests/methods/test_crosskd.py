@@ -80,9 +80,9 @@ def predict(head, level, of_classes, of_boxes):
     return head.conv_cls(of_classes), far, None
 
 
-def reuse(head, trace, stop, hold):
+def reuse(head, trace, stop, variant):
     """What the teacher's head (in float64) makes of the student's features, level by level."""
-    place = '.activate@in[0]' if hold == 'before' else ''
+    place = '.activate@in[0]' if variant == 'paper' else ''
     levels = []
     for level in range(5):
         ends = []
@@ -149,9 +149,9 @@ def targets(trace, name):
 
 
 @torch.no_grad()
-def literal(trace, stop, classes, boxes, hold='before'):
+def literal(trace, stop, classes, boxes, variant='paper'):
     head = copy.deepcopy(trace.teacher.model.bbox_head).double()
-    name, levels = type(head).__name__, reuse(head, trace, stop, hold)
+    name, levels = type(head).__name__, reuse(head, trace, stop, variant)
     own = [x.double() for x in trace.teacher['bbox_head.forward()']]
     sizes = [tuple(x.shape[2:]) for x in own[:5]]
     labels, weights, count = targets(trace, name)
@@ -181,7 +181,7 @@ def literal(trace, stop, classes, boxes, hold='before'):
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('given', [False, True], ids=['published', 'chosen'])
 def test_against_the_equations(kind, given):
-    options = dict(stop=1, classes=0.3, boxes=2.5, hold='after') if given else {}
+    options = dict(stop=1, classes=0.3, boxes=2.5, variant='code') if given else {}
     losses, trace = step(CrossKD(**options), deep(kind), deep(kind, 1))
     published = dict(gfl=(3, 1, 4), fcos=(2, 0.4, 0.75)).get(kind.split()[0], (3, 1, 1))
     wanted = literal(trace, *(options.values() or published))
@@ -343,7 +343,7 @@ def wide_neck():
     ('build', 'message'),
     [
         (lambda: CrossKD(stop=-1), 'stop must be a whole number of at least 0'),
-        (lambda: CrossKD(hold='never'), 'hold must be one of'),
+        (lambda: CrossKD(variant='never'), 'variant must be one of'),
         (lambda: CrossKD(classes=-1), 'classes must be a finite number'),
         (lambda: CrossKD(boxes=math.nan), 'boxes must be a finite number'),
         (lambda: CrossKD(stop=5).bind(deep('gfl'), deep('gfl')), 'at most 4, or 0, found 5'),

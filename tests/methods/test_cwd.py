@@ -4,7 +4,7 @@ import pytest
 import torch
 from segmentation_toys import ToySegmentor, prepare, probe_tensors
 
-from mmkd.methods.cwd import CWD, attention, channel_wise_kl
+from mmkd.methods.cwd import CWD, channel_distribution, channel_wise_kl
 from mmkd.testing import ToyNet, label_maps, make_trace, ready
 
 S, T, LABELS = probe_tensors()
@@ -127,7 +127,7 @@ def test_levels_are_summed():
 
 
 def test_attention_is_a_distribution_over_places():
-    torch.testing.assert_close(attention(S, 2.0).sum((2, 3)), torch.ones(2, 3).double())
+    torch.testing.assert_close(channel_distribution(S, 2.0).sum((2, 3)), torch.ones(2, 3).double())
 
 
 def test_defaults_follow_what_is_tapped():

@@ -95,7 +95,7 @@ def test_hard_asks_the_teacher_for_nothing_but_order():
 def test_options_of_the_ranking():
     s, t = random_rows(b=6)
     d_s, d_t = distances(unit(s)), distances(unit(t))
-    for options in (dict(variant='soft', length=3), dict(alpha=2.0, beta=2.0, length=None)):
+    for options in (dict(transfer='soft', length=3), dict(alpha=2.0, beta=2.0, length=None)):
         assert value(DarkRank('x', **options), s, t) == pytest.approx(
             float(ranking_error(d_s, d_t, **options)), rel=1e-4
         )
@@ -104,13 +104,13 @@ def test_options_of_the_ranking():
 @pytest.mark.parametrize(
     ('make', 'message'),
     [
-        (lambda: DarkRank(variant='list'), 'variant must be one of'),
+        (lambda: DarkRank(transfer='list'), 'transfer must be one of'),
         (
             lambda: DarkRank(length=1),
             'length must be a whole number of at least 2, or None, found 1',
         ),
-        (lambda: DarkRank(variant='soft', length=7), 'from 2 to 6, found 7'),
-        (lambda: DarkRank(variant='soft', length=None), 'from 2 to 6, found None'),
+        (lambda: DarkRank(transfer='soft', length=7), 'from 2 to 6, found 7'),
+        (lambda: DarkRank(transfer='soft', length=None), 'from 2 to 6, found None'),
         (lambda: DarkRank(beta=0.5), 'beta must be .* at least 1'),
     ],
 )

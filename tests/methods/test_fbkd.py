@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mmkd.adapters.context import NonLocal
-from mmkd.functional.attention import attention
+from mmkd.functional.attention import softmax_attention
 from mmkd.levels import Level
 from mmkd.methods.fbkd import FBKD, PRESETS, Connectors, attention_masks, norm
 
@@ -40,7 +40,7 @@ def terms_of(s, t, **options):
 
 
 def test_worked_masks():  # FBKD-1
-    spatial_t, spatial_s = attention(T, 0.5)[0], attention(S, 0.5)[0]
+    spatial_t, spatial_s = softmax_attention(T, 0.5)[0], softmax_attention(S, 0.5)[0]
     assert spatial_t.flatten().tolist() == pytest.approx([0.238406, 1.761594], abs=1e-6)
     assert spatial_s.flatten().tolist() == pytest.approx([1.462117, 0.537883], abs=1e-6)
     spatial, channel = attention_masks(S, T, 0.5, True)
@@ -49,7 +49,7 @@ def test_worked_masks():  # FBKD-1
     assert attention_masks(S, T, 0.5, False)[1] is None
     # unequal widths: the teacher's alone
     wide = torch.cat((T, T), 1)
-    assert torch.equal(attention_masks(S, wide, 0.5, True)[1], attention(wide, 0.5)[1])
+    assert torch.equal(attention_masks(S, wide, 0.5, True)[1], softmax_attention(wide, 0.5)[1])
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
@@ -146,7 +146,7 @@ def test_non_local_on_single_cells():
 
 
 def test_equations_written_out():
-    options = dict(preset='one_stage_code', signed_mean=False)
+    options = dict(preset='one_stage', signed_mean=False)
     objective = prepare(FBKD(**options), [4], [6]).double()
     s, t = (random_maps(2, [c], seed=c)[0].double() for c in (4, 6))
     connect = objective.connectors['0']
@@ -200,8 +200,12 @@ def test_non_local_of_each_level():
     [
         ('two_stage', {}, (7e-5, 4e-3, 7e-5, 0.5, False, True)),
         ('dense', {}, (4.2e-4, 2.4e-2, 4.2e-4, 0.1, True, True)),
-        ('two_stage', {'preset': 'two_stage_paper'}, (7e-5, 4e-3, 7e-5, 0.1, True, False)),
-        ('dense', {'preset': 'one_stage_paper'}, (4e-4, 2e-2, 4e-4, 0.5, True, False)),
+        (
+            'two_stage',
+            {'preset': 'two_stage', 'variant': 'paper'},
+            (7e-5, 4e-3, 7e-5, 0.1, True, False),
+        ),
+        ('dense', {'variant': 'paper'}, (4e-4, 2e-2, 4e-4, 0.5, True, False)),
         (
             'dense',
             {'alpha': 0.0, 'tau': 2.0, 'use_channel_mask': False, 'signed_mean': False},
@@ -244,7 +248,9 @@ def test_views():
 
 def test_bad_input():
     with pytest.raises(ValueError, match='preset must be one of'):
-        FBKD(preset='two_stage')
+        FBKD(preset='two_stage_code')
+    with pytest.raises(ValueError, match='variant must be one of'):
+        FBKD(variant='mmrazor')
     for name in ('alpha', 'beta', 'gamma'):
         with pytest.raises(
             ValueError, match=f'{name} must be a finite number of at least 0, or None, found -1'

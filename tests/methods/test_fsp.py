@@ -32,8 +32,8 @@ def test_objective():
     assert float(found['loss']) == pytest.approx(0.8178711, abs=1e-6)
     wide = torch.cat((FT, FT), 1)
     assert float(on_maps(FSP(['a', 'b']), [FS, FS2], [wide, FT2])['loss'].detach()) > 0
-    with pytest.raises(ValueError, match="equal widths, but 'a' has 2 and 'a' 4"):
-        on_maps(FSP(['a', 'b'], adapt=False), [FS, FS2], [wide, FT2])
+    with pytest.raises(ValueError, match="'a' has 2 channels and teacher 'a' 4, but adapt=None"):
+        on_maps(FSP(['a', 'b'], adapt=None), [FS, FS2], [wide, FT2])
     with pytest.raises(ValueError, match='two or more taps.*found 1 and 1'):
         on_maps(FSP('a'), [FS], [FT])
 

@@ -13,7 +13,7 @@ FS, FT_ = ((i - 7) / 4).view(2, 2, 2, 2), (((5 * i) % 9 - 4) / 4).view(2, 2, 2, 
 
 
 @pytest.mark.parametrize(
-    ('variant', 'wanted'), [('l1', 0.3492770), ('l1_sum', 2.794216), ('attention', 0.2178719)]
+    ('variant', 'wanted'), [('code', 0.3492770), ('paper', 2.794216), ('repdistiller', 0.2178719)]
 )
 def test_worked_numbers(variant, wanted):
     assert float(factor_distance(FS, FT_, variant)) == pytest.approx(wanted, abs=1e-6)

@@ -102,7 +102,13 @@ def test_real_detectors(name):
     if name == 'fcos':
         for model in (student, teacher):
             model.bbox_head.norm_on_bbox = True
-    objective = GID(instances=4, min_side=6, relation_scope='image', form='paper', score='code')
+    objective = GID(
+        instances=4,
+        min_side=6,
+        relation_scope='image',
+        feature_variant='paper',
+        score_variant='code',
+    )
     losses, trace = step(objective, student, teacher)
     total(losses).backward()
     assert total(losses).isfinite() and student.backbone.conv1.weight.grad.abs().sum() > 0
@@ -244,8 +250,8 @@ def other_unit():
             'reg_class_agnostic: .* second_stage=0 leaves box heads out',
         ),
         (lambda: GID(instances=0), 'instances must be a whole number of at least 1, found 0'),
-        (lambda: GID(score='max'), 'score must be one of'),
-        (lambda: GID(form='max'), 'form must be one of'),
+        (lambda: GID(score_variant='max'), 'score_variant must be one of'),
+        (lambda: GID(feature_variant='max'), 'feature_variant must be one of'),
         (lambda: GID(relation_scope='max'), 'relation_scope must be one of'),
         (lambda: bound(detector('retinanet'), detector('gfl')), 'kinds of box codes: .* delta and'),
         (lambda: bound(detector('retinanet'), detector('atss')), 'equal priors a cell'),

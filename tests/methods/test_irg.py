@@ -33,8 +33,8 @@ def moved(first, second):
     return square / square.max()
 
 
-def test_zoo_form():
-    found, student, teacher = step(form='zoo', edge=2.0, transform=3.0)
+def test_zoo_variant():
+    found, student, teacher = step(variant='zoo', edge=2.0, transform=3.0)
     flat = [
         (edges(s.flatten(1)) - edges(t.flatten(1))).square().mean()
         for s, t in zip(student, teacher, strict=True)
@@ -58,9 +58,9 @@ def test_vectors_have_no_size():
     assert a.shape == b.shape == (2, 3)
 
 
-def test_bad_form():
-    with pytest.raises(ValueError, match='IRG: form must be one of'):
-        IRG(form='caffe')
+def test_bad_variant():
+    with pytest.raises(ValueError, match='IRG: variant must be one of'):
+        IRG(variant='caffe')
 
 
 @pytest.mark.parametrize(

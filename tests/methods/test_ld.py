@@ -27,7 +27,7 @@ def test_overlaps():  # LD-3
     pair = torch.tensor([[0.0, 0, 8, 8]]), torch.tensor([[4.0, 0, 12, 8]])
     iou, diou = overlaps(*pair)
     assert (float(iou), float(diou)) == pytest.approx((1 / 3, 0.256410), abs=1e-6)
-    assert float(overlaps(*pair, published=True)[1]) == pytest.approx(0.423077, abs=1e-6)
+    assert float(overlaps(*pair, variant='code')[1]) == pytest.approx(0.423077, abs=1e-6)
 
 
 def grid(size, stride):
@@ -44,14 +44,14 @@ def box_iou(a, b):
     return inter / (area - inter)
 
 
-@pytest.mark.parametrize('published', [False, True])
-def test_region_anchor_by_anchor(published):
+@pytest.mark.parametrize('variant', ['paper', 'code'])
+def test_region_anchor_by_anchor(variant):
     anchors = [grid(8, 8), grid(4, 16), grid(1, 64)]
     boxes = torch.tensor([[5.0, 3, 60, 50], [20, 10, 30, 22], [0, 0, 40, 64]])
     images = torch.tensor([1, 1, 0])
     used = torch.ones(2, 81, dtype=torch.bool)
     used[1, 56:64] = used[1, 76:80] = False  # the last rows of the second image are padding
-    found = valuable_region(anchors, boxes, images, used, 0.25, published)
+    found = valuable_region(anchors, boxes, images, used, 0.25, variant)
     wanted = torch.zeros(2, 81)
     flat = torch.cat(anchors).tolist()
     for g, box in enumerate(boxes.tolist()):
@@ -75,7 +75,7 @@ def test_region_anchor_by_anchor(published):
         for i, a in enumerate(flat):
             hull = sum((max(box[d + 2], a[d + 2]) - min(box[d], a[d])) ** 2 for d in (0, 1))
             overlap = ious[i]
-            if published:
+            if variant == 'code':
                 union = ious[i] + 0
                 area = (a[2] - a[0]) * (a[3] - a[1]) + (box[2] - box[0]) * (box[3] - box[1])
                 inter = union * area / (1 + union)
@@ -135,7 +135,7 @@ def test_same_network_and_no_boxes():  # LD-2
     student = detector('gfl')
     losses, _ = step(LD(), student, copy.deepcopy(student), train=False)
     assert float(total(losses).detach()) == pytest.approx(0, abs=1e-4)
-    losses, _ = step(LD(region='published'), student, detector('gfl', 1), samples((0, 1)))
+    losses, _ = step(LD(variant='code'), student, detector('gfl', 1), samples((0, 1)))
     total(losses).backward()
     assert total(losses) == 0 and student.bbox_head.gfl_reg.weight.grad is not None
 
@@ -146,7 +146,7 @@ def test_same_network_and_no_boxes():  # LD-2
         (lambda: LD(main=-1), 'main must be a finite number of at least 0'),
         (lambda: LD(gamma=2), r'gamma must be a finite number from 0 to 1'),
         (lambda: LD(tau=0), 'tau must be a finite number above 0'),
-        (lambda: LD(region='iou'), 'region must be one of'),
+        (lambda: LD(variant='iou'), 'variant must be one of'),
         (
             lambda: LD().bind(detector('gfl'), detector('atss')),
             'the teacher ATSS with ATSSHead',

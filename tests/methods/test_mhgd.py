@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmkd.methods.mhgd import MHGD, Attention, Estimator, graph_divergence
+from mmkd.methods.mhgd import MHGD, AttentionHeads, Estimator, graph_divergence
 from mmkd.teacher import build_model
 from mmkd.testing import make_trace, ready, tiny_classifier
 
@@ -27,7 +27,7 @@ def test_worked_number():
 
 
 def test_attention_relates_every_image_to_every_other():
-    attention = Attention(3, 5, heads=2).eval()
+    attention = AttentionHeads(3, 5, heads=2).eval()
     first, second = torch.randn(4, 3), torch.randn(4, 5)
     scores = attention(second, first)
     assert scores.shape == (2, 4, 4)

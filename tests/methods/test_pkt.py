@@ -34,6 +34,6 @@ def test_transcription():
 
 def test_without_the_diagonal():
     s, t = random_rows(b=6)
-    assert value(PKT('x', diagonal=False), s, t) == pytest.approx(
+    assert value(PKT('x', variant='paper'), s, t) == pytest.approx(
         float(transfer_error(s, t, False)), rel=1e-4
     )

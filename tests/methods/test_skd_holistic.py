@@ -148,7 +148,7 @@ def test_defaults_are_those_of_the_code(ordinary):
     [
         (dict(student_factor=0.01), ['loss_fool']),
         (dict(penalty=1.0), ['loss_critic']),
-        (dict(variant='hinge', penalty=10.0), ['loss_critic']),
+        (dict(gan_type='hinge', penalty=10.0), ['loss_critic']),
     ],
 )
 def test_options_that_change_one_term(options, changes, ordinary):
@@ -161,7 +161,7 @@ def test_options_that_change_one_term(options, changes, ordinary):
         assert found['loss_critic'] == pytest.approx(ordinary['loss_critic'] - less, rel=1e-4)
 
 
-@pytest.mark.parametrize('options', [dict(variant='hinge'), dict(penalty=0.0)])
+@pytest.mark.parametrize('options', [dict(gan_type='hinge'), dict(penalty=0.0)])
 def test_without_a_penalty(options):
     assert set(result(*build(**options)[:2])) == {
         'loss_fool',
@@ -245,7 +245,7 @@ def test_each_side_learns_from_its_own_terms():
 
 
 def test_the_plan_shows_critic_and_optimiser():
-    objective, _, _ = build(condition_on_image=True, variant='hinge')
+    objective, _, _ = build(condition_on_image=True, gan_type='hinge')
     assert objective.describe() == ['critic of 3 channels (logits_bn) and the image, hinge']
 
 
@@ -253,7 +253,7 @@ def test_the_plan_shows_critic_and_optimiser():
     ('make', 'message'),
     [
         (lambda: SKDHolistic(student_factor=-1), 'student_factor must be a finite number'),
-        (lambda: SKDHolistic(variant='wgan'), 'variant must be one of'),
+        (lambda: SKDHolistic(gan_type='wgan'), 'gan_type must be one of'),
         (lambda: SKDHolistic(penalty=-1), 'penalty must be a finite number'),
         (lambda: SKDHolistic(width=1), 'width must be a whole number of at least 2'),
         (lambda: SKDHolistic(input='logits'), 'input must be one of'),

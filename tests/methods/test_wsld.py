@@ -6,18 +6,20 @@ from logit_toys import CE, ZS, ZT, Y, images
 from torch.nn import functional as F
 
 from mmkd.functional.logits import soft_kl
-from mmkd.methods.wsld import WSLD, soft_cross_entropy, trust
+from mmkd.methods.wsld import WSLD, soft_cross_entropy, soft_label_weights
 
 
 def test_worked_numbers():
-    weight = trust(ZS, ZT, Y)
+    weight = soft_label_weights(ZS, ZT, Y)
     torch.testing.assert_close(
         weight, torch.tensor([0.909269, 0.811553, 0.997943]).double(), atol=1e-6, rtol=0
     )
     loss = images(WSLD())['loss']
     assert float(loss) == pytest.approx(3.5373551, abs=1e-6)
     assert float(CE + 2.5 * loss) == pytest.approx(9.341882, abs=1e-5)
-    assert float(trust(100 * F.one_hot(Y).double(), ZT, Y).max()) == pytest.approx(0, abs=1e-6)
+    assert float(soft_label_weights(100 * F.one_hot(Y).double(), ZT, Y).max()) == pytest.approx(
+        0, abs=1e-6
+    )
 
 
 def test_has_the_gradient_of_the_divergence():

@@ -8,7 +8,7 @@ import torch
 from mmkd.pixels import Pixels
 from mmkd.plan.recording import record
 from mmkd.visualization.audit import Audit, annotations_first
-from mmkd.visualization.page import restore, spread
+from mmkd.visualization.page import pixel_values, restore
 
 
 def run(config, split, indices):
@@ -30,7 +30,7 @@ def test_masks_follow_the_objects_in_a_padded_batch(detector):
     for one, sample in zip(shown, samples, strict=True):
         covered = np.zeros(one.image.shape[:2], bool)
         for view in masks:
-            mask = (spread(view, one) > 0.5).astype(np.uint8)
+            mask = (pixel_values(view, one) > 0.5).astype(np.uint8)
             reach = np.ones((view.stride + 1,) * 2, np.uint8)  # half a cell in each direction
             covered |= cv2.dilate(mask, reach).astype(bool)
         centres = sample.gt_instances.bboxes.view(-1, 2, 2).mean(1).round().long()

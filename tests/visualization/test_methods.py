@@ -19,7 +19,7 @@ from mmkd.families import (
 from mmkd.registry import MODELS  # noqa: E402
 from mmkd.rows import predictions  # noqa: E402
 from mmkd.view import Boxes, View  # noqa: E402
-from mmkd.visualization.page import Shown, boxes_on, page, spread  # noqa: E402
+from mmkd.visualization.page import Shown, boxes_on, page, pixel_values  # noqa: E402
 
 SIZE = (96, 128)
 
@@ -53,11 +53,11 @@ def test_object_masks_cover_the_boxes_and_little_more(kind):
     assert len(masks) == len(rest) == (4 if kind == 'frcnn' else 5)
     for view, other in zip(masks, rest, strict=True):
         stride = SIZE[0] // view.maps.shape[1]
-        inside = spread(view, one) > 0.5
+        inside = pixel_values(view, one) > 0.5
         assert inside[far == 0].all()
         assert not inside[far > 2 * stride].any()
-        np.testing.assert_array_equal(spread(other, one) > 0.5, ~inside)
-    assert not (spread(masks[0], one) > 0.5).all()
+        np.testing.assert_array_equal(pixel_values(other, one) > 0.5, ~inside)
+    assert not (pixel_values(masks[0], one) > 0.5).all()
 
 
 def test_anchors_are_shown_around_their_centres():
@@ -71,11 +71,11 @@ def test_anchors_are_shown_around_their_centres():
         nearest = np.abs(pixels - centres).max(-1).argmin(1)
         own = level == i
         wanted = positive[1, own].numpy()[nearest].reshape(h, w)
-        found = spread(views[2 * i], one) > 0.5
+        found = pixel_values(views[2 * i], one) > 0.5
         np.testing.assert_array_equal(found, wanted)
         weights = valuable[1, own]
         if weights.any():
-            assert spread(views[2 * i + 1], one).max() <= float(weights.max()) + 1e-6
+            assert pixel_values(views[2 * i + 1], one).max() <= float(weights.max()) + 1e-6
     assert positive[1].any() and valuable[1].any()
 
 
@@ -161,7 +161,7 @@ def test_heat_peaks_in_the_cell_that_stands_out(name):
     assert len(heats) >= 2
     one = shown(trace.samples[1], padded=(64, 64))
     for view in heats:
-        values = spread(view, one)
+        values = pixel_values(view, one)
         stride = 64 // view.maps.shape[1]
         peak = np.argwhere(values >= values.max() - 1e-6).mean(0)
         centre = (np.array(CELL) + 0.5) * stride - 0.5

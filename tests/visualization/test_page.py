@@ -13,8 +13,8 @@ from mmkd.visualization.page import (
     ground_truth,
     page,
     panels_of,
+    pixel_values,
     restore,
-    spread,
     stride_of,
     valid_cells,
 )
@@ -30,8 +30,8 @@ def test_a_cell_covers_its_pixels_of_the_padded_input():
     maps = torch.zeros(2, 8, 8, dtype=torch.bool)
     maps[1, 2, 5] = True
     view = View('mask', maps, kind='mask')
-    assert not spread(view, shown()).any()
-    found = spread(view, shown(index=1))
+    assert not pixel_values(view, shown()).any()
+    found = pixel_values(view, shown(index=1))
     assert found.shape == (40, 52)
     wanted = np.zeros((40, 52), bool)
     wanted[16:24, 40:48] = True
@@ -41,7 +41,7 @@ def test_a_cell_covers_its_pixels_of_the_padded_input():
 def test_values_of_upper_left_corners_are_drawn_around_them():
     maps = torch.zeros(1, 8, 8, dtype=torch.bool)
     maps[0, 2, 5] = True
-    found = spread(View('mask', maps, kind='mask', centre=0.0), shown())
+    found = pixel_values(View('mask', maps, kind='mask', centre=0.0), shown())
     wanted = np.zeros((40, 52), bool)
     wanted[12:20, 36:44] = True
     np.testing.assert_array_equal(found > 0.5, wanted)
@@ -50,14 +50,14 @@ def test_values_of_upper_left_corners_are_drawn_around_them():
 def test_heat_peaks_at_the_centre_of_its_cell():
     maps = torch.zeros(1, 8, 8)
     maps[0, 2, 5] = 1
-    values = spread(View('attention', maps), shown())
+    values = pixel_values(View('attention', maps), shown())
     assert np.argwhere(values == values.max()).mean(0).tolist() == [19.5, 43.5]
 
 
 def test_a_map_is_not_stretched_to_the_valid_area():
     """A map over 64 pixels stays one of 64 pixels for an image of 40x52."""
     ramp = torch.arange(8.0).repeat(8, 1)[None]
-    values = spread(View('attention', ramp, kind='classes'), shown())
+    values = pixel_values(View('attention', ramp, kind='classes'), shown())
     np.testing.assert_array_equal(values[0], np.arange(52) // 8)
 
 
@@ -77,7 +77,7 @@ def test_strides(padded, cells, stride):
 def test_a_map_that_cannot_cover_the_image_is_refused():
     view = View('mask', torch.zeros(1, 4, 4), stride=8)
     with pytest.raises(ValueError, match='do not cover an image of 40x52'):
-        spread(view, shown())
+        pixel_values(view, shown())
 
 
 def test_sides_share_one_colour_scale(monkeypatch):
