@@ -123,7 +123,7 @@ def test_default_taps():
     [
         (lambda: MHGD(phase='both'), 'phase must be one of'),
         (lambda: MHGD(heads=0), 'heads must be'),
-        (lambda: prepared(*sides(widths=(2, 4)), adapt=False), 'adapt=False needs equal widths'),
+        (lambda: prepared(*sides(widths=(2, 4)), adapt=None), 'but adapt=None'),
         (lambda: prepared({'a': maps()[0]}, sides()[1]), 'saw nothing'),
     ],
 )
