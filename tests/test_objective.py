@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from mmkd.levels import Level
+from mmkd.methods.at import AT
 from mmkd.objective import Objective, PairObjective, crop_padding
 from mmkd.tap import TapError
 from mmkd.testing import ToyNet, make_trace, ready
@@ -188,3 +189,8 @@ def test_typed_widths_must_agree_with_what_the_probe_saw():
         PairObjective('x', out_channels=7).check_widths(*levels)
     PairObjective('x', in_channels=8, out_channels=16).check_widths(*levels)
     PairObjective('x', in_channels=5, out_channels=5).check_widths(None, None)
+
+
+def test_one_objective_listens_to_one_teacher():
+    with pytest.raises(TypeError, match=r"AT: teacher_name must be .* found \['a', 'b'\]. Add an"):
+        AT(teacher_name=['a', 'b'])

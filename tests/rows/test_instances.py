@@ -218,3 +218,12 @@ def test_rows_that_a_model_has_not(rows, make, message):
 def test_unknown_rows():
     with pytest.raises(ValueError, match=r"RKD: instances must be one of .*found 'pixels'"):
         RKD(instances='pixels')
+
+
+def test_maps_of_unequal_width_are_answered_with_one_that_both_have():
+    sides = [
+        [Level((8 * s, 64 // s, 64 // s), s, 'backbone') for s in (4, 8, 16)],
+        [Level((256, 4, 4), 16, 'backbone')],
+    ]
+    with pytest.raises(ValueError, match=r"student='backbone\[2\]', teacher='backbone\[0\]'"):
+        Instances('RKD', 'boxes', gather=False).setup(*sides)

@@ -1,20 +1,15 @@
 """Heads whose numbers do not mean the same: refused at build, and never without a way out."""
 
 import re
-import sys
-from pathlib import Path
 
 import pytest
+from detection_toys import detector
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).parents[1] / 'methods'))
-
-from detection_toys import detector  # noqa: E402
-
-from mmkd.distiller import Distiller  # noqa: E402
-from mmkd.methods import names  # noqa: E402
-from mmkd.registry import MODELS  # noqa: E402
-from mmkd.teacher import Teacher  # noqa: E402
+from mmkd.distiller import Distiller
+from mmkd.methods import names
+from mmkd.registry import MODELS
+from mmkd.teacher import Teacher
 
 CLASSES, SIGMOID = dict(num_classes=4), dict(loss_cls=dict(type='FocalLoss', use_sigmoid=True))
 CODER = dict(bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_stds=[0.5, 0.5, 0.3, 0.3]))

@@ -3,15 +3,11 @@
 import re
 
 import pytest
-import torch
 
 from mmkd.analysis.fits import advised
 from mmkd.distiller import Distiller
-from mmkd.families import dense
-from mmkd.levels import Level
 from mmkd.options import options_of
 from mmkd.registry import MODELS
-from mmkd.rows.instances import Instances
 from mmkd.teacher import Teacher, build_model
 from mmkd.testing import (
     detection_batch,
@@ -129,42 +125,3 @@ def test_detectors_without_a_neck_are_compared_at_their_backbones():
     assert "level_map='common'" in message
     model = build('FGFI', student, teacher, level_map='common').train()
     assert model(*detection_batch(2, (64, 96)), mode='loss')['kd.it.loss'].isfinite()
-
-
-@pytest.mark.parametrize(
-    ('own', 'seen', 'levels'),
-    [
-        ([550 / n for n in (69, 35, 18, 9, 5)], [8, 16, 32, 64, 128], [0, 1, 2, 3, 4]),  # YOLACT
-        ([8, 16, 32, 64, 100, 300], [8, 16, 30, 60, 100, 300], [0, 1, 2, 3, 4, 5]),  # SSD at 300
-        ([8, 16, 32], [16, 8], [1, 0]),
-        ([16], [4], None),
-        ([8, 16], [0, 8], None),
-        ([10], [9, 11], None),
-    ],
-)
-def test_levels_of_anchors_are_those_nearest(own, seen, levels):
-    assert dense.nearest_levels(own, seen) == levels
-
-
-def test_anchors_of_uneven_strides():
-    config = tiny_retinanet()
-    config['bbox_head']['anchor_generator'].update(strides=[7.97, 15.7, 30.6, 61.1, 110.0])
-    model = build_model(config)
-    (found,) = dense.anchors(model, [(2, 3)], [16], torch.device('cpu'))
-    own = model.bbox_head.prior_generator
-    assert torch.equal(found.flatten(0, 1), own.single_level_grid_priors((2, 3), 1, device='cpu'))
-    build('FGFI', model, build_model(tiny_retinanet(4)))
-
-
-def test_maps_of_unequal_width_are_answered_with_one_that_both_have():
-    sides = [
-        [Level((8 * s, 64 // s, 64 // s), s, 'backbone') for s in (4, 8, 16)],
-        [Level((256, 4, 4), 16, 'backbone')],
-    ]
-    with pytest.raises(ValueError, match=r"student='backbone\[2\]', teacher='backbone\[0\]'"):
-        Instances('RKD', 'boxes', gather=False).setup(*sides)
-
-
-def test_one_objective_listens_to_one_teacher():
-    with pytest.raises(TypeError, match=r"AT: teacher_name must be .* found \['a', 'b'\]. Add an"):
-        method('AT')(teacher_name=['a', 'b'])

@@ -1,0 +1,117 @@
+"""Which dense heads are known, and which of them can be compared."""
+
+import pytest
+from detection_toys import detector
+from torch import nn
+
+from mmkd.families.agreement import Misfit
+from mmkd.families.head_kinds import (
+    check_anchor_heads,
+    check_assigner,
+    check_comparable,
+    check_decodable,
+    check_stages,
+    definer,
+    has_anchor_targets,
+    is_gfl,
+    is_yolov3,
+    judges_objects_only,
+    kind_of,
+)
+from mmkd.teacher import build_model
+from mmkd.testing import tiny_yolov3
+
+KINDS = {
+    'frcnn': 'delta',
+    'retinanet': 'delta',
+    'atss': 'delta',
+    'gfl': 'distribution',
+    'fcos': 'distance',
+}
+POINTS = dict(bbox_coder=dict(type='TBLRBBoxCoder', normalizer=4.0))
+
+
+@pytest.mark.parametrize('name', KINDS)
+def test_how_boxes_are_coded(name):
+    model = detector(name)
+    assert kind_of(model) == KINDS[name]
+    assert has_anchor_targets(model) == (name in ('frcnn', 'retinanet'))
+    assert is_gfl(model) == (name == 'gfl')
+    assert judges_objects_only(model) == (name == 'frcnn')
+    assert not is_yolov3(model)
+
+
+@pytest.mark.parametrize(
+    'model', [nn.Identity(), build_model(tiny_yolov3(4))], ids=['none', 'yolo']
+)
+def test_other_heads_are_unknown(model):
+    assert kind_of(model) is None
+    assert not has_anchor_targets(model) and not is_gfl(model) and not judges_objects_only(model)
+    assert is_yolov3(model) == (type(model).__name__ == 'YOLOV3')
+
+
+def test_changed_heads_are_unknown():
+    assert kind_of(detector('retinanet', **POINTS)) is None
+    softmax = detector('retinanet')
+    softmax.bbox_head.use_sigmoid_cls = False
+    assert kind_of(softmax) is None
+
+
+def test_a_head_with_a_way_of_its_own_is_unknown():
+    model = detector('retinanet')
+
+    class Own(type(model.bbox_head)):
+        def _predict_by_feat_single(self):
+            pass
+
+    model.bbox_head.__class__ = Own
+    assert definer(model.bbox_head, '_predict_by_feat_single').startswith('test_a_head')
+    assert kind_of(model) is None
+
+
+def test_who_defines_a_method():
+    head = detector('gfl').bbox_head
+    assert definer(head, 'forward_single') == 'GFLHead'
+    assert definer(head, 'predict_by_feat') == 'BaseDenseHead'
+    assert definer(head, 'nothing') == definer(None, 'forward') == ''
+
+
+def test_boxes_must_be_decodable():
+    known, other = detector('fcos'), detector('retinanet', **POINTS)
+    check_decodable('GID', known, known)
+    check_decodable('GID', known, other, 'student')
+    with pytest.raises(Misfit, match='GID decodes boxes, which .* teacher RetinaNet'):
+        check_decodable('GID', known, other)
+    with pytest.raises(Misfit, match='GID decodes boxes of the teacher, which'):
+        check_decodable('GID', known, other, 'teacher')
+
+
+def test_an_assigner_that_looks_at_predictions():
+    for name in ('retinanet', 'atss', 'fcos'):
+        check_assigner('LD', detector(name))
+    model = detector('retinanet')
+    model.bbox_head.assigner = nn.Identity()
+    with pytest.raises(Misfit, match='LD asks the assigner .* the Identity of .* RetinaNet looks'):
+        check_assigner('LD', model)
+
+
+@pytest.mark.parametrize(
+    ('check', 'student', 'teacher', 'said'),
+    [
+        (check_stages, 'frcnn', 'retinanet', 'of the student FasterRCNN is an RPN, .* RetinaHead'),
+        (check_stages, 'gfl', 'frcnn', 'of the teacher FasterRCNN is an RPN, .* GFLHead tells'),
+        (check_anchor_heads, 'retinanet', 'atss', 'works with RPN and RetinaNet heads'),
+        (check_anchor_heads, 'retinanet', 'frcnn', 'is an RPN'),
+        (check_comparable, 'retinanet', 'frcnn', 'is an RPN'),
+        (check_comparable, 'retinanet', 'fcos', 'kinds of box codes: .* delta .* distance'),
+    ],
+)
+def test_heads_that_cannot_be_compared(check, student, teacher, said):
+    with pytest.raises(Misfit, match=said):
+        check('Chen2017', detector(student), detector(teacher))
+
+
+@pytest.mark.parametrize('name', KINDS)
+def test_a_head_can_be_compared_with_its_like(name):
+    check_comparable('GID', detector(name), detector(name, 1))
+    check_stages('GID', detector(name), detector(name, 1))
