@@ -9,6 +9,10 @@ from mmkd.version import __version__
 
 check_environment()  # before anything that a wrong version would break with a worse message
 
+from mmkd import operators  # noqa: E402
+
+operators.install()  # before mmdet and mmseg, which import mmcv's operators
+
 from mmkd.checkpoint import guard_file_handlers, guard_stock_loaders  # noqa: E402
 from mmkd.config import install_scopes, lend_student_config  # noqa: E402
 

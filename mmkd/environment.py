@@ -107,7 +107,7 @@ def find_problems(
             install = package.fork or f'"{package.module}{package.wanted}"'
             problems.append(
                 f'{package.module} is not installed, mmkd needs {package.module}{package.wanted}. '
-                f'Run: pip install {_build_options(package)}{install}'
+                f'Run: pip install {install}'
             )
     return problems + _mmcv_problems(found)
 
@@ -123,8 +123,9 @@ def _keep_fork(found: dict[str, dict[str, str]]) -> bool:
     return forks >= upstream
 
 
-def _build_options(package: Package) -> str:
-    return '--no-build-isolation ' if package.module == 'mmcv' else ''
+def _build_options(distribution: str) -> str:
+    """open-mmlab's mmcv does not build in pip's isolation; the fork does, without operators."""
+    return '--no-build-isolation ' if distribution == 'mmcv' else ''
 
 
 def _conflict(package: Package, versions: dict[str, str], keep_fork: bool) -> str:
@@ -134,14 +135,14 @@ def _conflict(package: Package, versions: dict[str, str], keep_fork: bool) -> st
         f'{listed} are both installed and overwrite each other, because both provide the import '
         f'package {package.module}. Keep one family everywhere, here {kept}. '
         f'Run: pip uninstall -y {" ".join(versions)} && '
-        f'pip install --no-deps {_build_options(package)}{kept}=={versions[kept]}'
+        f'pip install --no-deps {_build_options(kept)}{kept}=={versions[kept]}'
     )
 
 
 def _misfits(package: Package, versions: dict[str, str]) -> list[str]:
     return [
         f'{name} {version} is installed, mmkd needs {name}{package.wanted}. '
-        f'Run: pip install {_build_options(package)}"{name}{package.wanted}"'
+        f'Run: pip install {_build_options(name)}"{name}{package.wanted}"'
         for name, version in versions.items()
         if not fits(version, package.wanted)
     ]
@@ -151,12 +152,6 @@ def _mmcv_problems(found: dict[str, dict[str, str]]) -> list[str]:
     """What mmdet and mmseg, being what they are, demand of mmcv."""
     problems = []
     mmcv = found['mmcv']
-    if list(mmcv) == ['mmcv-lite'] and found['mmdet']:
-        version = mmcv['mmcv-lite']
-        problems.append(
-            f'mmcv-lite {version} has no compiled operators, and mmdet needs them. '
-            f'Run: pip uninstall -y mmcv-lite && pip install --no-build-isolation mmcv=={version}'
-        )
     too_new = [
         f'{name} {version}' for name, version in mmcv.items() if not fits(version, MMCV_LIMIT)
     ]
@@ -165,7 +160,7 @@ def _mmcv_problems(found: dict[str, dict[str, str]]) -> list[str]:
         one_family = len(mmcv) == len(found[module]) == 1
         if version and too_new and one_family and release(version) <= release(last):
             fork = next(package.fork for package in PACKAGES if name in package.upstream)
-            older = f'pip install --no-build-isolation "mmcv{MMCV_LIMIT}"'
+            older = f'pip uninstall -y {" ".join(mmcv)} && pip install "mmcv-lite{MMCV_LIMIT}"'
             newer = f'pip uninstall -y {name} && pip install {fork}'
             problems.append(
                 f'{name} {version} refuses {too_new[0]}, it accepts mmcv{MMCV_LIMIT} only. '
@@ -204,7 +199,7 @@ def report() -> list[tuple[str, str, str]]:
         wanted = package.wanted + ('' if package.required else ' (optional)')
         rows.append((package.module, listed or missing, wanted))
     rows += [
-        ('mmcv operators', _try_import('mmcv._ext', lambda module: 'compiled'), ''),
+        ('mmcv operators', _try_import('mmkd.operators', _describe_operators), ''),
         ('CUDA', _try_import('torch', _describe_cuda), ''),
         ('numpy', installed_version('numpy') or 'not installed', ''),
     ]
@@ -219,6 +214,11 @@ def _try_import(module: str, describe: Callable) -> str:
         return describe(importlib.import_module(module))
     except Exception as error:  # a broken installation fails in any way it likes
         return f'cannot be imported: {str(error).splitlines()[0] if str(error) else error!r}'
+
+
+def _describe_operators(operators) -> str:
+    operators.install()
+    return operators.describe()
 
 
 def _describe_cuda(torch) -> str:

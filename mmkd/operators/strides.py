@@ -9,32 +9,16 @@ tensors, and float32 ones where they have no kernel for bfloat16 or float16.
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-LOW = {torch.float16, torch.bfloat16}
+from mmkd.operators.precision import LOW
+
 #: what operators say that lack a precision, or lack it beside another
 NO_KERNEL = ('not implemented for', 'expected scalar type')
-
-
-@functools.cache
-def respect_strides() -> None:
-    """Let every operator of mmcv's extension accept tensors of any memory layout, from now on.
-
-    Contiguous tensors are handed on as they are, so results do not change by a bit. Without
-    compiled operators (mmcv-lite) nothing is done.
-    """
-    try:
-        import mmcv._ext as extension
-    except ImportError:
-        return
-    for name, operator in vars(extension).copy().items():
-        if inspect.isbuiltin(operator):
-            setattr(extension, name, contiguous(operator))
 
 
 def contiguous(operator: Callable) -> Callable:

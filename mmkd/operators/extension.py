@@ -1,0 +1,173 @@
+"""mmcv's extension module ``mmcv._ext``: the compiled one, or mmkd's where there is none.
+
+mmcv reaches everything compiled through this one module. It is provided at the moment when it is
+imported, so neither torch nor mmcv is imported earlier than it would be.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor
+
+from mmkd.environment import EnvironmentProblem
+from mmkd.operators.grid import MAX
+from mmkd.operators.missing import absent
+from mmkd.operators.strides import contiguous
+from mmkd.operators.vision import torchvision_problem
+
+NAME = 'mmcv._ext'
+OWN = 'mmkd.operators'
+CHOICE = 'MMKD_OPERATORS'  # 'compiled': mmcv's alone; 'own': mmkd's alone
+
+#: modules, and what they provide under the names of mmcv's extension
+OPERATORS = {
+    'boxes': ('bbox_overlaps',),
+    'nms': ('nms', 'nms_match', 'softnms'),
+    'roi_align': ('roi_align_forward', 'roi_align_backward'),
+    'roi_pool': ('roi_pool_forward', 'roi_pool_backward'),
+    'focal_loss': (
+        'sigmoid_focal_loss_forward',
+        'sigmoid_focal_loss_backward',
+        'softmax_focal_loss_forward',
+        'softmax_focal_loss_backward',
+    ),
+    'deform_conv': (
+        'deform_conv_forward',
+        'deform_conv_backward_input',
+        'deform_conv_backward_parameters',
+        'modulated_deform_conv_forward',
+        'modulated_deform_conv_backward',
+    ),
+    'deform_attention': ('ms_deform_attn_forward', 'ms_deform_attn_backward'),
+    'masked_conv': ('masked_im2col_forward', 'masked_col2im_forward'),
+}
+#: what imports the extension, and goes on without it
+USERS = ('mmdet.structures.mask', 'mmdet.models', 'mmseg.models')
+#: modules whose operators are several times faster on a CPU than the compiled ones
+FASTER_ON_CPU = ('nms', 'roi_align', 'deform_conv')
+
+
+def install() -> None:
+    """Let ``import mmcv._ext`` succeed from now on, and adapt it where it is imported already.
+
+    Raises:
+        EnvironmentProblem: If mmdet or mmseg was imported earlier and had to do without it.
+    """
+    if any(isinstance(finder, Finder) for finder in sys.meta_path):
+        return
+    if NAME in sys.modules:
+        adapt(sys.modules[NAME])
+    elif late := [name for name in USERS if name in sys.modules]:
+        raise EnvironmentProblem(
+            f'{late[0]} was imported before mmkd, and without the operators that mmkd has where '
+            'those of mmcv are not compiled. Put `import mmkd` first.'
+        )
+    sys.meta_path.insert(0, Finder())
+
+
+class Finder(MetaPathFinder):
+    """Finds ``mmcv._ext``, whether or not it was compiled."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != NAME:
+            return None
+        compiled = PathFinder.find_spec(fullname, path)
+        if compiled is None or compiled.loader is None or os.environ.get(CHOICE) == 'own':
+            return ModuleSpec(NAME, Provider(None), origin=OWN)
+        compiled.loader = Provider(compiled.loader)
+        return compiled
+
+
+class Provider(Loader):
+    """Loads the compiled extension, and mmkd's operators where there is none or it is broken."""
+
+    def __init__(self, compiled: Loader | None) -> None:
+        self.compiled = compiled
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        if self.compiled is None:
+            return None
+        try:
+            return self.compiled.create_module(spec)
+        except ImportError as error:  # compiled for another torch, or without its libraries
+            self.compiled, spec.has_location = None, False
+            spec.origin = f'{OWN}, because the compiled ones do not load: {error}'
+            return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        if self.compiled is None:
+            fill(module)
+        else:
+            self.compiled.exec_module(module)
+            adapt(module)
+
+
+def fill(module: ModuleType) -> None:
+    """Give a module mmkd's operators, and under every other name one that refuses to run."""
+
+    def other(name: str) -> Callable:
+        if name.startswith('__'):
+            raise AttributeError(name)
+        return absent(name)
+
+    vars(module).update(
+        own_operators(),
+        get_compiler_version=lambda: f'none ({OWN})',
+        get_compiling_cuda_version=lambda: f'none ({OWN})',
+        __getattr__=other,
+    )
+
+
+def adapt(module: ModuleType) -> None:
+    """Let compiled operators take any strides, and mmkd's do the work where they are faster."""
+    faster = {} if os.environ.get(CHOICE) == 'compiled' else own_operators(FASTER_ON_CPU)
+    for name, operator in vars(module).copy().items():
+        if inspect.isbuiltin(operator):
+            anywhere = contiguous(operator)
+            own = faster.get(name)
+            setattr(module, name, anywhere if own is None else by_device(own, anywhere))
+
+
+def own_operators(files: Iterable[str] = tuple(OPERATORS)) -> dict[str, Callable]:
+    """mmkd's operators by their names in mmcv's extension."""
+    modules = {file: importlib.import_module(f'{OWN}.{file}') for file in files}
+    return {
+        name: getattr(module, name) for file, module in modules.items() for name in OPERATORS[file]
+    }
+
+
+def by_device(own: Callable, compiled: Callable) -> Callable:
+    """mmkd's operator for tensors on a CPU, but for the maximum in RoIs; the compiled one else."""
+
+    @functools.wraps(compiled)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        first = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+        faster = first.device.type == 'cpu' and kwargs.get('pool_mode') != MAX
+        return (own if faster else compiled)(*args, **kwargs)
+
+    return call
+
+
+def describe() -> str:
+    """Which operators mmcv has in this process, in words; imports them."""
+    module = importlib.import_module(NAME)
+    origin = getattr(module.__spec__, 'origin', '') or ''
+    if not origin.startswith(OWN):
+        chosen = os.environ.get(CHOICE) == 'compiled'
+        return 'compiled' if chosen else 'compiled; on a CPU, those that are faster from mmkd'
+    problem = torchvision_problem()
+    on_gpu = f'none, as torchvision cannot be imported ({problem})' if problem else 'torchvision'
+    reason = origin.removeprefix(OWN)
+    return f"mmkd's, without a compiler{reason}; on a GPU: {on_gpu}"

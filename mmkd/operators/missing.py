@@ -1,0 +1,35 @@
+"""Operators that cannot run here, and what to install."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from mmkd.environment import installed_version
+
+
+class OperatorMissing(RuntimeError):
+    """Neither mmcv's compiled operators, nor mmkd's in their place, can do what was asked."""
+
+
+def absent(name: str) -> Callable[..., NoReturn]:
+    """An operator that refuses to run."""
+
+    def refuse(*args: Any, **kwargs: Any) -> NoReturn:
+        raise OperatorMissing(
+            f"mmcv's operator {name} is not among those that mmkd has without a compiler. Choose a "
+            f'model without it, or compile mmcv: {compile_command()}'
+        )
+
+    return refuse
+
+
+def compile_command() -> str:
+    """What compiles the installed mmcv against the installed torch."""
+    found = ((name, installed_version(name)) for name in ('onedl-mmcv', 'mmcv', 'mmcv-lite'))
+    name, version = next((pair for pair in found if pair[1]), ('onedl-mmcv', None))
+    release = f'{name.removesuffix("-lite")}{f"=={version}" if version else ""}'
+    return (
+        'CFLAGS=-g0 pip install --force-reinstall --no-deps --no-cache-dir --no-build-isolation '
+        f'--no-binary :all: {release}'
+    )
