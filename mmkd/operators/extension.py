@@ -19,7 +19,6 @@ from typing import Any
 
 from torch import Tensor
 
-from mmkd.environment import EnvironmentProblem
 from mmkd.operators.grid import MAX
 from mmkd.operators.missing import absent
 from mmkd.operators.strides import contiguous
@@ -61,14 +60,14 @@ def install() -> None:
     """Let ``import mmcv._ext`` succeed from now on, and adapt it where it is imported already.
 
     Raises:
-        EnvironmentProblem: If mmdet or mmseg was imported earlier and had to do without it.
+        ImportError: If mmdet or mmseg was imported earlier and had to do without it.
     """
     if any(isinstance(finder, Finder) for finder in sys.meta_path):
         return
     if NAME in sys.modules:
         adapt(sys.modules[NAME])
     elif late := [name for name in USERS if name in sys.modules]:
-        raise EnvironmentProblem(
+        raise ImportError(
             f'{late[0]} was imported before mmkd, and without the operators that mmkd has where '
             'those of mmcv are not compiled. Put `import mmkd` first.'
         )

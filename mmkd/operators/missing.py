@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.metadata import packages_distributions, version
 from typing import Any, NoReturn
-
-from mmkd.environment import installed_version
 
 
 class OperatorMissing(RuntimeError):
@@ -26,10 +25,9 @@ def absent(name: str) -> Callable[..., NoReturn]:
 
 def compile_command() -> str:
     """What compiles the installed mmcv against the installed torch."""
-    found = ((name, installed_version(name)) for name in ('onedl-mmcv', 'mmcv', 'mmcv-lite'))
-    name, version = next((pair for pair in found if pair[1]), ('onedl-mmcv', None))
-    release = f'{name.removesuffix("-lite")}{f"=={version}" if version else ""}'
+    installed = packages_distributions().get('mmcv', [])  # none where it is a source tree
+    pins = [f'{name.removesuffix("-lite")}=={version(name)}' for name in installed]
     return (
         'CFLAGS=-g0 pip install --force-reinstall --no-deps --no-cache-dir --no-build-isolation '
-        f'--no-binary :all: {release}'
+        f'{(pins or ["onedl-mmcv"])[0]}'
     )
