@@ -135,13 +135,12 @@ class Guard:
             if value > self.ratio * abs(own):
                 text = (
                     f'{key} = {value:.4g} is more than {self.ratio:g} times the task loss '
-                    f'({own:.4g}); it will drown it. Lower its weight.'
+                    f'({own:.4g}) and will dominate training. Lower its weight.'
                 )
             elif own and value >= SHARE * total:
                 text = (
                     f'{key} = {value:.4g} makes up {value / total:.0%} of the total loss (the task '
-                    f'loss is {own:.4g}). Whether it also pulls that hard, tools/plan.py --step '
-                    'tells.'
+                    f'loss is {own:.4g}). tools/plan.py --step compares their gradients.'
                 )
             else:
                 continue
