@@ -5,24 +5,20 @@ schedules, and ends with a table and a picture. Stop it when you like: the next 
 """
 
 import argparse
-import contextlib
 import copy
 import hashlib
 import json
 import shutil
 import statistics
-import sys
 import time
-import warnings
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-import torch
 from mmengine.hooks import Hook
-from torch.utils.flop_counter import FlopCounterMode
 
 import mmkd  # noqa: F401  (registers the scope)
+from mmkd.analysis.complexity import complexity
 from mmkd.checkpoint import atomic_file
 from mmkd.config import load_config
 from mmkd.datasets.synthetic import MARKER, write_coco
@@ -31,12 +27,15 @@ from mmkd.engine.overhead import OverheadHook
 from mmkd.errors.ending import plain_errors
 from mmkd.pixels import Pixels
 from mmkd.plan.recording import record
+from mmkd.quiet import quietly, say
 from mmkd.registry import HOOKS
 from mmkd.teacher import build_model, load_strictly
 from mmkd.visualization import canvas
 from mmkd.visualization.audit import Audit, build_dataset
-from mmkd.visualization.compare import comparison, curves, detect
-from mmkd.visualization.page import PANEL, panels_of, restore
+from mmkd.visualization.chart import curves
+from mmkd.visualization.compare import comparison, predict
+from mmkd.visualization.page import panels_of
+from mmkd.visualization.shown import PANEL, restore
 
 RUNS = dict(  # config, options and share of the time
     teacher=('mmkd::demo_teacher.py', {}, 0.45),
@@ -54,11 +53,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--quick', action='store_true', help='seconds; its numbers mean nothing')
     parser.add_argument('--seed', type=int, default=0, help='of all three runs (%(default)s)')
     return parser.parse_args(argv)
-
-
-def say(text: str = '') -> None:
-    """Print for the reader; all else that talks is sent to a log file."""
-    print(text, file=sys.__stdout__, flush=True)
 
 
 @HOOKS.register_module(force=True)
@@ -129,16 +123,6 @@ _parse = lru_cache(load_config)
 def write_json(path: Path, content: dict) -> None:
     with atomic_file(str(path)) as part:
         Path(part).write_text(json.dumps(content))
-
-
-@contextlib.contextmanager
-def quietly(path: Path):
-    """Send what mmengine and its friends print to a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open('a') as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            yield
 
 
 class Demo:
@@ -247,10 +231,8 @@ class Demo:
         data = model.data_preprocessor(
             dict(inputs=[dataset[0]['inputs']], data_samples=[dataset[0]['data_samples']])
         )
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            model(data['inputs'], data['data_samples'], mode='tensor')
-        count = sum(p.numel() for p in model.parameters())
-        return count / 1e6, counter.get_total_flops() / 2e9
+        found = complexity(model, lambda: model(**data, mode='tensor'))
+        return found.parameters / 1e6, found.macs / 1e9
 
     def table(self, costs: dict) -> list[str]:
         """The result, and what it means."""
@@ -272,7 +254,7 @@ class Demo:
         order = ('plain', 'fgfi', 'teacher')
         scores = {run: list(self.history(run)['scores'].values())[-1][0] for run in RUNS}
         results = {
-            f'{NAMES[run]}, AP {scores[run]:.1f}': detect(self.model(run), dataset, indices)
+            f'{NAMES[run]}, AP {scores[run]:.1f}': predict(self.model(run), dataset, indices)
             for run in order
         }
         audit = Audit(self.config('fgfi'), 'val', str(self.checkpoint('fgfi')))

@@ -1,1 +1,1 @@
-"""Measurements: cost of a step, gradients, routes, what fits a pair, comparisons."""
+"""Measurements: costs, gradients, routes, what fits a pair, comparisons of models."""

@@ -1,87 +1,28 @@
-"""One table of scores, class by class, for teachers and any number of students."""
+"""Scores and costs of teachers and any number of students on one test set."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import csv
-import io
-import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import nn
 
-from mmkd.analysis.per_class import report_classes
+from mmkd.analysis.per_class import is_class, report_classes
+from mmkd.analysis.prediction_cost import PredictionCosts
+from mmkd.analysis.score_table import ScoreTable
+from mmkd.checkpoint import weights_of
 from mmkd.config import distils, load_config
 from mmkd.engine.launch import check_data, tester
 from mmkd.teacher import build_model, load_strictly
 
-FORMS = ('.md', '.csv', '.json')
-
-
-@dataclass
-class Comparison:
-    """Scores of several models on one test set.
-
-    Attributes:
-        columns (list[str]): names of the models, teachers first.
-        rows (dict[str, list[float]]): a score of each model by class or metric; NaN where a model
-            has none.
-        teachers (int): how many of the columns are teachers'.
-    """
-
-    columns: list[str] = field(default_factory=list)
-    rows: dict[str, list[float]] = field(default_factory=dict)
-    teachers: int = 0
-
-    def add(self, name: str, scores: Mapping[str, float]) -> None:
-        """Append a column."""
-        for values in self.rows.values():
-            values.append(math.nan)
-        for key, score in scores.items():
-            values = self.rows.setdefault(key, [math.nan] * (len(self.columns) + 1))
-            values[-1] = float(score)
-        self.columns.append(name)
-
-    def table(self) -> list[list[str]]:
-        """Cells with a header; students after the first are also shown as differences to it."""
-        base, *others = range(self.teachers, len(self.columns))
-        gains = [f'{self.columns[i]} - {self.columns[base]}' for i in others]
-        cells = [['', *self.columns, *gains]]
-        for key, values in self.rows.items():
-            digits = 2 if any(abs(v) > 1 for v in values) else 3
-            shown = [_number(v, f'.{digits}f') for v in values]
-            shown += [_number(values[i] - values[base], f'+.{digits}f') for i in others]
-            cells.append([key, *shown])
-        return cells
-
-    def text(self, form: str = '.md') -> str:
-        """As markdown (``'.md'``), ``'.csv'`` or ``'.json'``."""
-        if form == '.json':
-            known = {
-                key: [None if math.isnan(v) else v for v in values]
-                for key, values in self.rows.items()
-            }
-            return json.dumps(dict(columns=self.columns, rows=known), indent=1) + '\n'
-        cells = self.table()
-        if form == '.csv':
-            out = io.StringIO()
-            csv.writer(out, lineterminator='\n').writerows(cells)
-            return out.getvalue()
-        lines = ['| ' + ' | '.join(row) + ' |' for row in cells]
-        lines.insert(1, '|---' * len(cells[0]) + '|')
-        return '\n'.join(lines) + '\n'
-
-
-def form_of(path: str) -> str:
-    """The ending of a file's name; ValueError if it is none of ``FORMS``."""
-    form = Path(path).suffix
-    if form not in FORMS:
-        raise ValueError(f'a comparison is written as .md, .csv or .json, not as {path!r}.')
-    return form
+Visit = Callable[[str, nn.Module], None]
 
 
 def parse_students(entries: Sequence[str]) -> dict[str, str]:
@@ -109,19 +50,48 @@ class Entry(NamedTuple):
     ignore_keys: Sequence[str] = ()
 
 
-def compare(config: Config, students: Mapping[str, str], work_dir: str) -> Comparison:
+def compare(
+    config: Config,
+    students: Mapping[str, str],
+    work_dir: str,
+    visit: Visit = lambda name, model: None,
+) -> ScoreTable:
     """Score the config's teachers and some student checkpoints on its own test set.
 
     Args:
         config (Config): of a distilled run, or a plain one, which has no teacher.
         students (dict[str, str]): checkpoints by name; differences are to the first.
         work_dir (str): for the logs of the tests.
+        visit (callable): called with the name and the model after each test, in the main process.
 
     Raises:
         ValueError: no student; a student called like a teacher; a teacher without weights; a
             checkpoint that does not fit. All before anything is scored.
         FileNotFoundError: a checkpoint or dataset path that does not exist.
     """
+    entries, teachers = _entries(config, students)
+    costs, scored = PredictionCosts(), {}
+    for name, entry in entries.items():
+        one = copy.deepcopy(config)
+        one.model, one.experiment_name = copy.deepcopy(entry.model), f'compare_{name}'
+        runner = tester(one, entry.checkpoint, str(Path(work_dir) / name), entry.ignore_keys)
+        scored[name] = _scores(runner)
+        dataset = runner.test_dataloader.dataset
+        if is_main_process():
+            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+            costs.add(name, model, dataset)
+            visit(name, model)
+    measured = costs.measure()
+    result = ScoreTable(teachers=teachers, notes=costs.notes())
+    classes = dataset.metainfo.get('classes') or ()
+    for name, scores in scored.items():
+        own = [key for key in scores if is_class(key, classes)]
+        result.add(name, scores, measured.get(name), own)
+    return result
+
+
+def _entries(config: Config, students: Mapping[str, str]) -> tuple[dict[str, Entry], int]:
+    """What is to be scored, by name, and how many of them are teachers; all weights fit."""
     teachers, model = dict(_teachers(config.model)), config.model
     if not students:
         raise ValueError('compare needs a student: --student NAME=CHECKPOINT.')
@@ -132,16 +102,7 @@ def compare(config: Config, students: Mapping[str, str], work_dir: str) -> Compa
     check_data(config, 'test')
     for name, entry in entries.items():
         _check(name, entry, config)
-    result = Comparison(teachers=len(teachers))
-    for name, entry in entries.items():
-        one = copy.deepcopy(config)
-        one.model, one.experiment_name = copy.deepcopy(entry.model), f'compare_{name}'
-        runner = tester(one, entry.checkpoint, str(Path(work_dir) / name), entry.ignore_keys)
-        metrics = runner.test_loop.evaluator.metrics
-        report_classes(metrics)
-        prefixes = [f'{metric.prefix}/' for metric in metrics if metric.prefix]
-        result.add(name, {_short(key, prefixes): score for key, score in runner.test().items()})
-    return result
+    return entries, len(teachers)
 
 
 def _teachers(model: Mapping[str, Any]) -> Iterator[tuple[str, Entry]]:
@@ -157,23 +118,27 @@ def _teachers(model: Mapping[str, Any]) -> Iterator[tuple[str, Entry]]:
         config.merge_from_dict(dict(entry.get('cfg_options') or {}))
         own = config.get('model', config._cfg_dict)
         own = own['student'] if distils(own) else own
-        yield name, Entry(own, entry['checkpoint'], tuple(entry.get('ignore_keys') or ()))
+        weights = weights_of(entry['checkpoint'], entry['config'])
+        yield name, Entry(own, weights, tuple(entry.get('ignore_keys') or ()))
 
 
 def _check(name: str, entry: Entry, config: Config) -> None:
     """Load the weights once, so that nobody waits for a score before the next model is refused."""
-    if '://' not in entry.checkpoint and not Path(entry.checkpoint).is_file():
+    if '://' not in entry.checkpoint and not Path(entry.checkpoint).exists():
         raise FileNotFoundError(f'{name}: there is no checkpoint {entry.checkpoint}.')
     own = dict(model=entry.model, default_scope=config.get('default_scope'))
     load_strictly(build_model(Config(own)), entry.checkpoint, entry.ignore_keys, who=name)
 
 
-def _short(key: str, prefixes: Sequence[str]) -> str:
-    """A score without its metric's prefix, a class's precision under the name of the class."""
-    for prefix in prefixes:
-        key = key.removeprefix(prefix)
-    return key.removesuffix('_precision')
-
-
-def _number(value: float, form: str) -> str:
-    return 'n/a' if math.isnan(value) else format(value, form)
+def _scores(runner: Runner) -> dict[str, float]:
+    """Test, and return every number without its metric's prefix, classes' included."""
+    metrics = runner.test_loop.evaluator.metrics
+    report_classes(metrics)
+    prefixes = [f'{metric.prefix}/' for metric in metrics if metric.prefix]
+    found: dict[str, float] = {}
+    for key, score in runner.test().items():
+        for prefix in prefixes:
+            key = key.removeprefix(prefix)
+        with contextlib.suppress(TypeError, ValueError):  # metrics may also return text
+            found[key] = float(score)
+    return found

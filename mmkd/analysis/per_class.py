@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,19 +50,44 @@ _BY_TYPE = {'IoUMetric': iou_of_classes, 'VOCMetric': ap_of_classes}
 
 
 def report_classes(metrics: Iterable[BaseMetric]) -> None:
-    """Let metrics return the score of each class, too; those of other kinds are left alone."""
+    """Let metrics return the score of each class, too, under its name; those of other kinds are
+    left alone. What COCO's tools call -1, because there is nothing to find, becomes NaN."""
     for metric in metrics:
-        kind = type(metric).__name__
-        if kind == 'CocoMetric':
-            metric.classwise = True  # type: ignore[attr-defined]
-        elif kind in _BY_TYPE and getattr(metric, 'metric', 'mAP') == 'mAP':
-            _extend(metric, _BY_TYPE[kind])
+        kinds = [kind.__name__ for kind in type(metric).__mro__]
+        if 'CocoMetric' in kinds:
+            _split_coco(metric)
+        elif kinds[0] in _BY_TYPE and getattr(metric, 'metric', 'mAP') == 'mAP':
+            _extend(metric, _BY_TYPE[kinds[0]])
+
+
+def is_class(row: str, classes: Collection[str]) -> bool:
+    """Whether a score is that of a single class: ``'car'``, or ``'car (segm)'`` beside boxes."""
+    return row in classes or row.rpartition(' (')[0] in classes
 
 
 def _extend(metric: Any, of_classes: Any) -> None:
     means = metric.compute_metrics
 
     def compute_metrics(results: list) -> dict[str, float]:
-        return {**of_classes(metric, results), **means(results)}
+        return {**means(results), **of_classes(metric, results)}
+
+    metric.compute_metrics = compute_metrics
+
+
+def _split_coco(metric: Any) -> None:
+    """Evaluate boxes and masks one by one: their classes would share their names."""
+    original, kinds = metric.compute_metrics, metric.metrics
+    metric.classwise = True
+
+    def compute_metrics(results: list) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for kind in kinds:
+            metric.metrics = [kind]
+            suffix = f' ({kind})' if len(kinds) > 1 else ''
+            for key, score in original(results).items():
+                name = key.removesuffix('_precision')
+                found[name + suffix * (name != key)] = math.nan if score == -1 else score
+        metric.metrics = kinds
+        return found
 
     metric.compute_metrics = compute_metrics

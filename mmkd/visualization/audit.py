@@ -21,8 +21,9 @@ from mmkd.plan.recording import load_student, record
 from mmkd.registry import DATASETS, MODELS
 from mmkd.teacher import Teacher
 from mmkd.visualization import canvas
-from mmkd.visualization.page import Shown, page, restore
+from mmkd.visualization.page import page
 from mmkd.visualization.predictions import prediction_views
+from mmkd.visualization.shown import Shown, restore
 
 SPLITS = ('train', 'val')
 

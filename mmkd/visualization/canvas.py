@@ -186,6 +186,22 @@ def overlay_classes(
     return result
 
 
+def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Class indices or a mask (H, W) at another (width, height), by the nearest pixel."""
+    # OpenCV resizes neither bool nor int64; float32 holds class indices exactly.
+    values = np.asarray(labels).astype(np.float32)
+    return cv2.resize(values, size, interpolation=cv2.INTER_NEAREST).astype(np.int32)
+
+
+def tint(image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+    """An image with the pixels of ``mask`` (H, W) coloured and outlined."""
+    mixed = cv2.addWeighted(image, 0.5, np.full_like(image, colour), 0.5, 0)
+    result = np.where(mask[..., None], mixed, image)
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(result, contours, -1, colour, max(image.shape[1] // 250, 1))
+    return result
+
+
 def draw_boxes(
     image: np.ndarray,
     boxes: np.ndarray,

@@ -1,112 +1,90 @@
-"""Detections of several models side by side, found and missed objects counted."""
+"""Predictions of several models side by side, the ground truth first."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from mmengine.registry import init_default_scope
 from torch import nn
 
+from mmkd.pixels import Pixels
 from mmkd.visualization import canvas
-from mmkd.visualization.page import PANEL, Shown, boxes_on, ground_truth
+from mmkd.visualization.audit import build_dataset
+from mmkd.visualization.outcome import outcome_panel, truth_panel
+from mmkd.visualization.page import legend
+from mmkd.visualization.shown import Shown, restore
+
+WIDTH, COLUMNS = 320, 4  # of a gallery's picture in pixels, and pictures in a line
 
 
 @torch.no_grad()
-def detect(model: nn.Module, dataset: Any, indices: Sequence[int]) -> list[Any]:
-    """A model's data samples with ``pred_instances``, of some images of a test dataset."""
+def predict(model: nn.Module, dataset: Any, indices: Sequence[int]) -> list[Any]:
+    """A model's data samples with predictions, of some images of a test dataset."""
     model.eval()
     return [model.test_step(pseudo_collate([dataset[i]]))[0] for i in indices]
-
-
-def matches(
-    boxes: np.ndarray, labels: Sequence[int], truth: np.ndarray, names: Sequence[int]
-) -> int:
-    """How many objects are found: boxes in the order of their scores, IoU of at least 0.5.
-
-    Args:
-        boxes, labels: detections (R, 4) and their classes.
-        truth, names: objects (G, 4) and their classes.
-    """
-    free, found = set(range(len(truth))), 0
-    for box, label in zip(boxes, labels, strict=True):
-        fitting = [(_iou(box, truth[g]), g) for g in free if names[g] == label]
-        overlap, best = max(fitting, default=(0.0, -1))
-        if overlap >= 0.5:
-            free.remove(best)
-            found += 1
-    return found
-
-
-def _iou(a: np.ndarray, b: np.ndarray) -> float:
-    low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
-    inter = float(np.prod(np.clip(high - low, 0, None)))
-    areas = float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]))
-    return inter / max(areas - inter, 1e-9)
-
-
-def detection_panel(
-    shown: Shown, result: Any, caption: str, threshold: float = 0.4, width: int = PANEL
-) -> np.ndarray:
-    """One model's detections above a score, and how many of the objects they find."""
-    found = result.pred_instances
-    found = found[found.scores >= threshold]
-    found = found[found.scores.argsort(descending=True)]
-    boxes, labels = found.bboxes.cpu().numpy(), found.labels.tolist()
-    truth = shown.sample.gt_instances
-    objects = torch.as_tensor(getattr(truth.bboxes, 'tensor', truth.bboxes)).cpu().numpy()
-    hits = matches(boxes, labels, objects, torch.as_tensor(truth.labels).tolist())
-    names = [
-        f'{shown.classes[k]} {s:.2f}' for k, s in zip(labels, found.scores.tolist(), strict=True)
-    ]
-    wrong = len(boxes) - hits
-    detail = f'{hits} of {len(objects)} found' + (f', {wrong} wrong' if wrong else '')
-    return canvas.captioned(boxes_on(shown, boxes, labels, names, width), caption, detail)
 
 
 def comparison(
     shown: Sequence[Shown], results: Mapping[str, Sequence[Any]], threshold: float = 0.4
 ) -> np.ndarray:
-    """A row for each image: ground truth, then the detections of each named model."""
+    """A row for each image: ground truth, then the predictions of each named model."""
     rows = []
     for index, one in enumerate(shown):
-        panels = [canvas.captioned(ground_truth(one), 'ground truth', one.name)]
-        for name, samples in results.items():
-            panels.append(detection_panel(one, samples[index], name, threshold))
-        rows.append(canvas.beside(panels))
+        panels = [outcome_panel(one, r[index], name, threshold) for name, r in results.items()]
+        rows.append(canvas.beside([truth_panel(one), *panels]))
     return canvas.below(rows, 14)
 
 
-def curves(
-    lines: Mapping[str, Mapping[int, float]], caption: str, detail: str, size: tuple[int, int]
-) -> np.ndarray:
-    """A small chart: a value over epochs for each name, the last one written beside its end."""
-    width, height = size
-    chart = canvas.blank(width, height)
-    points = [(x, y) for line in lines.values() for x, y in line.items()]
-    last = max((x for x, _ in points), default=1)
-    top = max((y for _, y in points), default=1.0) * 1.08 or 1.0
-    left, right, bottom = 8, width - 118, height - 20
+class Gallery:
+    """One picture for each of some test images: ground truth and the prediction of every model.
 
-    def at(x: float, y: float) -> tuple[int, int]:
-        return round(left + (right - left) * x / last), round(bottom - (bottom - 4) * y / top)
+    Args:
+        config (Config): whose test set and pipeline are used.
+        count (int): images, spread evenly over the test set; all of a smaller one.
+        threshold (float): objects of a lower score are left out.
+    """
 
-    cv2.line(chart, at(0, 0), at(last, 0), canvas.GREY, 1)
-    for x in sorted({x for x, _ in points}):
-        canvas.write(chart, str(x), (at(x, 0)[0] - 4, bottom + 2), 11, canvas.GREY)
-    used: list[int] = []
-    for index, (name, line) in sorted(enumerate(lines.items()), key=lambda item: -_end(item[1][1])):
-        colour = canvas.COLOURS[index]
-        path = np.array([at(0, 0), *(at(x, y) for x, y in sorted(line.items()))], np.int32)
-        cv2.polylines(chart, [path], False, colour, 2, cv2.LINE_AA)
-        y = max([path[-1][1] - 8, *(u + 15 for u in used)])
-        used.append(y)
-        canvas.write(chart, f'{name} {_end(line):.1f}', (path[-1][0] + 5, y), 11, colour, bold=True)
-    return canvas.captioned(chart, caption, detail)
+    def __init__(self, config: Config, count: int, threshold: float = 0.3) -> None:
+        init_default_scope(config.get('default_scope') or 'mmengine')
+        self.dataset = build_dataset(copy.deepcopy(config), 'test')
+        total = len(self.dataset)
+        count = min(count, total)
+        self.indices = [i * total // count for i in range(count)]
+        self.threshold = threshold
+        self.shown: list[Shown] = []
+        self.panels: list[list[np.ndarray]] = []
 
+    def add(self, name: str, model: nn.Module) -> None:
+        """Let a model predict, and keep the pictures alone."""
+        if not self.shown:
+            self.shown = [self._restored(i, model) for i in self.indices]
+            self.panels = [[truth_panel(one, WIDTH)] for one in self.shown]
+        results = predict(model, self.dataset, self.indices)
+        for one, panels, result in zip(self.shown, self.panels, results, strict=True):
+            panels.append(outcome_panel(one, result, name, self.threshold, WIDTH))
 
-def _end(line: Mapping[int, float]) -> float:
-    return line[max(line)] if line else 0.0
+    @torch.no_grad()
+    def _restored(self, index: int, model: Any) -> Shown:
+        data = model.data_preprocessor(pseudo_collate([self.dataset[index]]), False)
+        pixels = Pixels.of(model)
+        return restore(data['inputs'], data['data_samples'], pixels, self.dataset.metainfo)[0]
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write one PNG for each image; returns their paths."""
+        paths = []
+        for index, one, panels in zip(self.indices, self.shown, self.panels, strict=True):
+            lines = [panels[i : i + COLUMNS] for i in range(0, len(panels), COLUMNS)]
+            rows = [canvas.beside(line) for line in lines]
+            if 'gt_sem_seg' in one.sample and one.classes:
+                rows.append(legend(one, rows[0].shape[1]))
+            stem = one.name.rpartition('.')[0] or one.name
+            picture = canvas.framed(canvas.below(rows, 14))
+            paths.append(canvas.save(picture, Path(folder) / f'{index:06d}_{stem}.png'))
+        return paths

@@ -3,73 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from torch import Tensor
 
-from mmkd.pixels import Pixels
 from mmkd.view import Boxes, View
 from mmkd.visualization import canvas
+from mmkd.visualization.shown import PANEL, Shown, boxes_on
+from mmkd.visualization.truth import ground_truth
 
-PANEL = 272  # pixels, width of one picture
 COLUMNS = 4
-
-
-@dataclass
-class Shown:
-    """One image of a batch, as a model's input holds it.
-
-    Attributes:
-        image (np.ndarray): (H, W, 3) uint8, BGR: the area that is no padding.
-        sample (Any): its data sample.
-        index (int): its place in the batch.
-        padded (tuple[int, int]): (H, W) of the batch.
-        classes (Sequence[str]): class names.
-        palette (Sequence | None): their colours, RGB.
-    """
-
-    image: np.ndarray
-    sample: Any
-    index: int
-    padded: tuple[int, int]
-    classes: Sequence[str] = ()
-    palette: Sequence | None = field(default=None, repr=False)
-
-    @property
-    def name(self) -> str:
-        path = self.sample.metainfo.get('img_path') or f'image {self.index}'
-        return str(path).replace('\\', '/').rpartition('/')[2]
-
-
-def restore(inputs: Tensor, samples: list, pixels: Pixels, meta: dict | None = None) -> list[Shown]:
-    """Turn a normalised, padded batch (N, C, H, W) back into images; of one channel, or of more
-    than three, the first is shown in grey.
-
-    Args:
-        inputs, samples: what a data preprocessor returned.
-        pixels (Pixels): its normalisation.
-        meta (dict | None): the dataset's meta information, for class names and colours.
-    """
-    meta = meta or {}
-    mean, std = (v.to(inputs).view(1, -1, 1, 1) for v in (pixels.mean, pixels.std))
-    values = (inputs * std + mean).clamp(0, 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    if values.shape[-1] != 3:
-        values = values[..., [0, 0, 0]]
-    elif pixels.swapped:
-        values = values[..., ::-1]
-    padded = (int(inputs.shape[2]), int(inputs.shape[3]))
-    result = []
-    for index, (value, sample) in enumerate(zip(values, samples, strict=True)):
-        h, w = sample.metainfo.get('img_shape', padded)[:2]
-        image = np.ascontiguousarray(value[:h, :w])
-        names, palette = meta.get('classes', ()), meta.get('palette')
-        result.append(Shown(image, sample, index, padded, names, palette))
-    return result
 
 
 def pixel_values(view: View, shown: Shown) -> np.ndarray:
@@ -228,48 +174,5 @@ def _box_panel(view: Boxes, shown: Shown) -> np.ndarray:
 
 
 def _box_name(shown: Shown, label: int | None, score: float | None) -> str:
-    words = [] if label is None else [_class_name(shown, label)]
+    words = [] if label is None else [shown.class_name(label)]
     return ' '.join(words if score is None else [*words, f'{score:.2f}'])
-
-
-def _class_name(shown: Shown, label: int) -> str:
-    if not shown.classes:
-        return f'class {label}'
-    return shown.classes[label] if 0 <= label < len(shown.classes) else 'bg'
-
-
-def boxes_on(
-    shown: Shown, boxes: np.ndarray, labels: Sequence[int], names: Sequence[str], width: int = PANEL
-) -> np.ndarray:
-    """The image with boxes (G, 4) in its own pixels."""
-    image = canvas.enlarge(shown.image, width)
-    scale = np.array([image.shape[1] / shown.image.shape[1], image.shape[0] / shown.image.shape[0]])
-    known = len(shown.classes)
-    colours = [
-        canvas.GREY if known and label >= known else canvas.colour_of(label, shown.palette)
-        for label in labels
-    ]
-    return canvas.draw_boxes(image, boxes.reshape(-1, 4) * np.tile(scale, 2), names, colours)
-
-
-def ground_truth(shown: Shown, width: int = PANEL) -> np.ndarray:
-    """The image with its annotated boxes or labels, or as it is where it has none."""
-    sample = shown.sample
-    if 'gt_sem_seg' in sample:
-        labels = sample.gt_sem_seg.data.squeeze(0).cpu().numpy()
-        h, w = shown.image.shape[:2]
-        image = canvas.enlarge(shown.image, width)
-        labels = cv2.resize(
-            labels[:h, :w].astype(np.int32).astype(np.float32),
-            image.shape[1::-1],
-            interpolation=cv2.INTER_NEAREST,
-        )
-        count = len(shown.classes) or int(labels[labels < 255].max(initial=0)) + 1
-        return canvas.overlay_classes(image, labels.astype(int), shown.palette, count)
-    boxes, labels = np.zeros((0, 4)), []
-    if 'gt_instances' in sample:
-        boxes = sample.gt_instances.bboxes
-        boxes = getattr(boxes, 'tensor', boxes).detach().cpu().numpy()
-        labels = torch.as_tensor(sample.gt_instances.labels).tolist()
-    names = [_class_name(shown, label) for label in labels]
-    return boxes_on(shown, boxes, labels, names, width)

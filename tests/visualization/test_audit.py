@@ -8,7 +8,8 @@ import torch
 from mmkd.pixels import Pixels
 from mmkd.plan.recording import record
 from mmkd.visualization.audit import Audit, annotations_first
-from mmkd.visualization.page import pixel_values, restore
+from mmkd.visualization.page import pixel_values
+from mmkd.visualization.shown import restore
 
 
 def run(config, split, indices):

@@ -1,43 +1,45 @@
-"""Objects found and missed, and the chart."""
+"""Models side by side: rows for the demo, a gallery for tools/compare.py."""
 
+import cv2
 import numpy as np
+import pytest
 import torch
 from mmengine.structures import BaseDataElement, InstanceData
 
-from mmkd.visualization.compare import comparison, curves, matches
-from mmkd.visualization.page import PANEL, Shown
-
-TRUTH = np.array([[0, 0, 10, 10], [20, 0, 30, 10]], float)
-
-
-def test_an_object_is_found_once_and_by_its_class():
-    boxes = np.array([[0, 0, 10, 10], [1, 0, 10, 10], [20, 0, 30, 10], [0, 20, 5, 30]], float)
-    assert matches(boxes, [0, 0, 1, 0], TRUTH, [0, 1]) == 2
-    assert matches(boxes, [1, 1, 0, 0], TRUTH, [0, 1]) == 0
-    assert matches(np.zeros((0, 4)), [], TRUTH, [0, 1]) == 0
-
-
-def test_half_an_overlap_is_needed():
-    assert matches(np.array([[0, 0, 10, 5.1]]), [0], TRUTH, [0, 1]) == 1
-    assert matches(np.array([[0, 0, 10, 4.9]]), [0], TRUTH, [0, 1]) == 0
+from mmkd.registry import MODELS
+from mmkd.visualization.compare import COLUMNS, WIDTH, Gallery, comparison
+from mmkd.visualization.shown import PANEL, Shown
 
 
 def test_a_comparison_has_a_panel_for_each_model():
     sample = BaseDataElement(metainfo=dict(img_shape=(40, 60)))
-    sample.gt_instances = InstanceData(
-        bboxes=torch.from_numpy(TRUTH).float(), labels=torch.tensor([0, 1])
-    )
+    instances = dict(bboxes=torch.tensor([[0.0, 0, 10, 10]]), labels=torch.tensor([0]))
+    sample.gt_instances = InstanceData(**instances)
     result = BaseDataElement()
-    result.pred_instances = InstanceData(
-        bboxes=torch.from_numpy(TRUTH).float(),
-        labels=torch.tensor([0, 0]),
-        scores=torch.tensor([0.9, 0.1]),
-    )
+    result.pred_instances = InstanceData(**instances, scores=torch.tensor([0.9]))
     one = Shown(np.zeros((40, 60, 3), np.uint8), sample, 0, (40, 60), ('disc', 'ring'))
     picture = comparison([one, one], dict(student=[result] * 2, teacher=[result] * 2))
     assert picture.shape[1] == 3 * PANEL + 2 * 12
 
 
-def test_curves_of_one_point_and_of_none():
-    picture = curves({'teacher': {1: 10.0}, 'student': {}}, 'AP', 'epochs', (200, 100))
-    assert picture.shape[1] == 200
+@pytest.mark.parametrize('kind', ['detector', 'segmentor'])
+def test_a_gallery_draws_each_model_on_images_of_the_test_set(kind, request, tmp_path):
+    config = request.getfixturevalue(kind)
+    config.test_dataloader = config.val_dataloader
+    before = config.pretty_text
+    gallery = Gallery(config, count=9)
+    assert gallery.indices == [0, 1] and config.pretty_text == before
+    model = MODELS.build(config.model).student
+    for name in ('large', 'small', 'plain', 'kd'):
+        gallery.add(name, model)
+    paths = gallery.save(tmp_path / 'new')
+    assert [path.name[:7] for path in paths] == ['000000_', '000001_']
+    for path in paths:
+        height, width = cv2.imread(str(path)).shape[:2]
+        assert width == COLUMNS * WIDTH + (COLUMNS - 1) * 12 + 2 * 16
+        assert height > 2 * WIDTH * 0.7  # the fifth panel begins a second row
+
+
+def test_images_are_spread_over_the_test_set(detector):
+    detector.test_dataloader = detector.train_dataloader
+    assert Gallery(detector, count=2).indices == [0, 2]

@@ -19,7 +19,8 @@ from mmkd.families import (
 from mmkd.registry import MODELS  # noqa: E402
 from mmkd.rows import predictions  # noqa: E402
 from mmkd.view import Boxes, View  # noqa: E402
-from mmkd.visualization.page import Shown, boxes_on, page, pixel_values  # noqa: E402
+from mmkd.visualization.page import page, pixel_values  # noqa: E402
+from mmkd.visualization.shown import Shown, boxes_on  # noqa: E402
 
 SIZE = (96, 128)
 

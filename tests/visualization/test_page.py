@@ -7,17 +7,8 @@ from mmengine.structures import BaseDataElement
 
 from mmkd.view import Boxes, View
 from mmkd.visualization import canvas
-from mmkd.visualization.page import (
-    PANEL,
-    Shown,
-    ground_truth,
-    page,
-    panels_of,
-    pixel_values,
-    restore,
-    stride_of,
-    valid_cells,
-)
+from mmkd.visualization.page import page, panels_of, pixel_values, stride_of, valid_cells
+from mmkd.visualization.shown import PANEL, Shown
 
 
 def shown(height=40, width=52, padded=(64, 64), index=0):
@@ -106,24 +97,6 @@ def test_boxes_of_other_images_are_left_out():
     assert not np.array_equal(first, second)
 
 
-class Swapped:
-    """Normalisation of a model that wants RGB."""
-
-    mean, std, swapped = torch.tensor([10.0, 20.0, 30.0]), torch.tensor([2.0, 3.0, 4.0]), True
-
-
-def test_restore_is_exact_and_leaves_the_padding_out():
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 256, (40, 52, 3), dtype=np.uint8)
-    inputs = torch.zeros(1, 3, 64, 64)
-    rgb = torch.from_numpy(image[..., ::-1].copy()).permute(2, 0, 1).float()
-    inputs[0, :, :40, :52] = (rgb - Swapped.mean.view(-1, 1, 1)) / Swapped.std.view(-1, 1, 1)
-    (one,) = restore(inputs, [shown().sample], Swapped)
-    np.testing.assert_array_equal(one.image, image)
-    assert one.padded == (64, 64)
-    assert one.name == 'one.jpg'
-
-
 def test_a_page_holds_every_kind_of_view():
     scores = torch.rand(1, 8, 8)
     views = [
@@ -137,10 +110,6 @@ def test_a_page_holds_every_kind_of_view():
     assert picture.dtype == np.uint8
     assert picture.shape[1] >= 4 * PANEL
     assert (picture == canvas.RED).all(-1).any()
-
-
-def test_an_image_without_annotations_is_shown_as_it_is():
-    assert ground_truth(shown()).shape[1] == PANEL
 
 
 def test_text_that_is_too_long_ends_in_an_ellipsis():

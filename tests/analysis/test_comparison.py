@@ -10,11 +10,17 @@ import pytest
 import torch
 from recipes import MODELS, distilled, recipe
 
-from mmkd.analysis.comparison import Comparison, compare, form_of, parse_students
-from mmkd.analysis.per_class import report_classes
+from mmkd.analysis import complexity
+from mmkd.analysis.comparison import compare, parse_students
+from mmkd.analysis.score_table import form_of
 from mmkd.teacher import build_model
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'compare.py'
+
+
+@pytest.fixture(autouse=True)
+def few_rounds(monkeypatch):
+    monkeypatch.setattr(complexity, 'SECONDS', 0.0)
 
 
 @pytest.fixture
@@ -61,19 +67,35 @@ def iou_by_hand(config, model, checkpoint):
     }
 
 
-def test_segmentor_class_by_class(tmp_path, weights):
-    """From the command to the file; IoU as counted by hand, for the teacher's own network, too."""
+def test_segmentor_class_by_class(tmp_path, weights, capsys):
+    """From the command to the files; IoU as counted by hand, for the teacher's own network, too."""
     config = config_of('pspnet', tmp_path, weights)
+    config.log_level = 'INFO'
     paths = {name: weights(name, 'pspnet', seed) for seed, name in enumerate(('plain', 'cwd'))}
     config.dump(str(tmp_path / 'config.py'))
     out = tmp_path / 'new' / 'table.json'
     students = [f'--student={name}={path}' for name, path in paths.items()]
     argv = [str(tmp_path / 'config.py'), *students, f'--out={out}', f'--work-dir={tmp_path}/runs']
-    run_tool(argv)
+    capsys.readouterr()
+    run_tool([*argv, '--show=2'])
     found = json.loads(out.read_text())
     assert found['columns'] == ['teacher', 'plain', 'cwd']
     rows = found['rows']
-    assert list(rows)[-3:] == ['aAcc', 'mIoU', 'mAcc'] and len(rows) == 19 + 3
+    costs = ['parameters (M)', 'MACs (G)', 'latency (ms)']
+    assert list(rows)[:6] == ['aAcc', 'mIoU', 'mAcc', *costs] and len(rows) == 19 + 6
+    check_ious(config, paths, tmp_path, rows)
+    assert rows['parameters (M)'][0] > rows['parameters (M)'][1] == rows['parameters (M)'][2] > 0
+    assert rows['MACs (G)'][0] > rows['MACs (G)'][1] == rows['MACs (G)'][2] > 0
+    assert all(value > 0 for value in rows['latency (ms)'])
+    screen, error = capsys.readouterr()
+    assert error == '' and screen.startswith('|  | teacher | plain | cwd | cwd - plain |\n|---')
+    *_, first, second = screen.splitlines()
+    assert [Path(first).is_file(), Path(second).is_file()] == [True, True]
+    assert len(screen.splitlines()) == 2 + len(rows) + 1 + len(found['notes']) + 2
+    assert 'mIoU' in (tmp_path / 'runs' / 'compare.log').read_text()
+
+
+def check_ious(config, paths, tmp_path, rows):
     models = [(config.model.teacher.config, str(tmp_path / 'teacher.pth'))]
     models += [(config.model.student, path) for path in paths.values()]
     for column, (model, path) in enumerate(models):
@@ -95,71 +117,28 @@ def run_tool(argv):
 
 
 def test_detector_class_by_class(tmp_path, weights):
+    """A teacher named by its run, as in the configs of this repository; who visits sees it all."""
     config = config_of('retinanet', tmp_path, weights)
-    students = dict(plain=weights('plain', 'retinanet', 0))
-    found = compare(config, students, str(tmp_path / 'compare'))
-    assert found.columns == ['teacher', 'plain'] and 'bbox_mAP' in found.rows
-    assert set(config.test_dataloader.dataset.metainfo['classes']) < set(found.rows)
+    run = tmp_path / 'run'
+    run.mkdir()
+    Path(config.model.teacher.checkpoint).rename(run / 'best_mAP.pth')
+    source = recipe('retinanet', tmp_path / 'data', run, config.model.teacher.config)
+    source.dump(str(tmp_path / 'teacher.py'))
+    config.model.teacher.update(config=str(tmp_path / 'teacher.py'), checkpoint='best')
+    students, seen = dict(plain=weights('plain', 'retinanet', 0)), {}
+    found = compare(config, students, str(tmp_path / 'compare'), seen.setdefault)
+    assert found.columns == list(seen) == ['teacher', 'plain'] and 'bbox_mAP' in found.rows
+    assert found.classes == list(config.test_dataloader.dataset.metainfo['classes'])
+    channels = [model.backbone.conv1.out_channels for model in seen.values()]
+    assert channels[0] > channels[1]
+    assert found.notes[0].startswith('Costs are of the first test image alone (64 x 96 pixels)')
 
 
 def test_a_plain_config_has_no_teacher(tmp_path, weights):
     paths = {name: weights(name, 'pspnet', seed) for seed, name in enumerate(('a', 'b'))}
     config = recipe('pspnet', tmp_path / 'data', tmp_path / 'runs')
     found = compare(config, paths, str(tmp_path / 'compare'))
-    assert found.table()[0] == ['', 'a', 'b', 'b - a']
-
-
-def test_average_precision_of_each_class():
-    """One class found, one found half, one missed, one without objects."""
-    from mmdet.evaluation.metrics import VOCMetric
-
-    metric = VOCMetric(iou_thrs=[0.5, 0.9], eval_mode='area')
-    metric.dataset_meta = dict(classes=('cat', 'dog', 'owl', 'elk'))
-    report_classes([metric])
-    boxes = np.array([[0, 0, 9, 9], [20, 20, 39, 39], [50, 50, 69, 69]], np.float32)
-    nothing = dict(bboxes_ignore=np.zeros((0, 4)), labels_ignore=np.zeros(0, int))
-    scored = np.hstack([boxes, [[0.9], [0.8], [0.7]]])
-    scored[1, 2] -= 4  # IoU 0.8
-    detections = [scored[:1], scored[1:2], scored[:0], scored[:0]]
-    metric.results = [(dict(bboxes=boxes, labels=np.array([0, 1, 2]), **nothing), detections)]
-    found = metric.evaluate(1)
-    each = [found[f'pascal_voc/{name}'] for name in ('cat', 'dog', 'owl', 'elk')]
-    np.testing.assert_allclose(each, [1, 0.5, 0, np.nan], atol=1e-6)
-    assert found['pascal_voc/mAP'] == pytest.approx(np.nanmean(each), abs=1e-6)
-
-
-def test_other_metrics_are_left_alone():
-    from mmdet.evaluation.metrics import VOCMetric
-
-    from mmkd.evaluation import Accuracy
-
-    for metric in (Accuracy(), VOCMetric(metric='recall')):
-        report_classes([metric])
-        assert 'compute_metrics' not in vars(metric)
-
-
-def test_a_table_in_three_forms():
-    found = Comparison(teachers=1)
-    found.add('teacher', dict(sky=90.0, mIoU=50.0))
-    found.add('plain', dict(sky=80.0, mIoU=30.0, top1=0.5))
-    found.add('cwd', dict(sky=81.5, mIoU=38.25, top1=0.75))
-    assert found.text().splitlines()[2:] == [
-        '| sky | 90.00 | 80.00 | 81.50 | +1.50 |',
-        '| mIoU | 50.00 | 30.00 | 38.25 | +8.25 |',
-        '| top1 | n/a | 0.500 | 0.750 | +0.250 |',
-    ]
-    assert found.text('.csv').splitlines()[0] == ',teacher,plain,cwd,cwd - plain'
-    assert json.loads(found.text('.json'))['rows']['top1'] == [None, 0.5, 0.75]
-
-
-def test_a_difference_with_nothing_is_not_a_number():
-    found = Comparison()
-    found.add('plain', dict(owl=1.0))
-    found.add('cwd', dict(elk=2.0))
-    assert found.table()[1:] == [
-        ['owl', '1.000', 'n/a', 'n/a'],
-        ['elk', 'n/a', '2.00', 'n/a'],
-    ]
+    assert found.cells()[0] == ['', 'a', 'b', 'b - a']
 
 
 @pytest.mark.parametrize(
@@ -205,5 +184,6 @@ def test_several_teachers(tmp_path, weights):
     paths = {name: weights(name, 'pspnet', seed) for seed, name in enumerate(('plain', 'kd'))}
     config.model.teacher.small.checkpoint = paths['plain']
     found = compare(config, paths, str(tmp_path / 'compare'))
-    assert found.table()[0] == ['', 'large', 'small', 'plain', 'kd', 'kd - plain']
+    assert found.cells()[0] == ['', 'large', 'small', 'plain', 'kd', 'kd - plain']
+    del found.rows['latency (ms)']
     assert all(row[1] == row[2] for row in found.rows.values() if row[1] == row[1])

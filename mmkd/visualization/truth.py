@@ -1,0 +1,80 @@
+"""What an image is annotated with, as numbers and as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from mmkd.visualization import canvas
+from mmkd.visualization.shown import PANEL, Shown, boxes_on
+
+
+@dataclass
+class Objects:
+    """Annotated or detected, in pixels of the shown image.
+
+    Attributes:
+        boxes (np.ndarray): (R, 4), xyxy.
+        labels (list[int]): R class indices.
+        scores (list[float]): R, in [0, 1]; empty for annotations.
+        masks (Sequence): R masks (H, W) bool, or none.
+    """
+
+    boxes: np.ndarray
+    labels: list[int]
+    scores: Sequence[float] = ()
+    masks: Sequence[np.ndarray] = ()
+
+    def picture(self, shown: Shown, width: int = PANEL) -> np.ndarray:
+        """Masks and boxes with the names of their classes, and their scores."""
+        names = [shown.class_name(label) for label in self.labels]
+        if len(self.scores):
+            names = [f'{n} {s:.2f}' for n, s in zip(names, self.scores, strict=True)]
+        image = shown.image
+        for mask, label in zip(self.masks, self.labels, strict=False):
+            image = canvas.tint(image, mask, shown.colour(label))
+        return boxes_on(shown, self.boxes, self.labels, names, width, image)
+
+
+def annotated_objects(shown: Shown) -> Objects | None:
+    """The boxes and masks of a sample; None where nothing is annotated."""
+    found = shown.sample.get('gt_instances')
+    if found is None or 'bboxes' not in found or 'labels' not in found:
+        return None
+    boxes = torch.as_tensor(getattr(found.bboxes, 'tensor', found.bboxes)).detach().cpu().numpy()
+    masks = found.masks.to_ndarray() if 'masks' in found else ()
+    labels = torch.as_tensor(found.labels).tolist()
+    return Objects(boxes, labels, masks=[shown.cut(mask) > 0 for mask in masks])
+
+
+def annotated_map(shown: Shown) -> np.ndarray | None:
+    """(H, W) class indices of a sample's label map; None where it has none."""
+    if 'gt_sem_seg' not in shown.sample:
+        return None
+    return shown.cut(values_of(shown.sample.gt_sem_seg))
+
+
+def values_of(pixels: Any) -> np.ndarray:
+    """(H, W) of a PixelData: mmseg calls its field ``data``, mmdet ``sem_seg``."""
+    return next(iter(pixels.values())).squeeze(0).cpu().numpy()
+
+
+def map_picture(shown: Shown, labels: np.ndarray, width: int = PANEL) -> np.ndarray:
+    """Class indices (H, W) in colours over the pale image; what is no class stays pale."""
+    image = canvas.enlarge(shown.image, width)
+    count = len(shown.classes) or int(labels[labels < 255].max(initial=0)) + 1
+    drawn = canvas.resize_labels(labels, image.shape[1::-1])
+    return canvas.overlay_classes(image, drawn, shown.palette, count)
+
+
+def ground_truth(shown: Shown, width: int = PANEL) -> np.ndarray:
+    """The image with its annotated objects or label map, or as it is where it has none."""
+    labels = annotated_map(shown)
+    if labels is not None:
+        return map_picture(shown, labels, width)
+    objects = annotated_objects(shown) or Objects(np.zeros((0, 4)), [])
+    return objects.picture(shown, width)
