@@ -238,10 +238,10 @@ class Demo:
         """The result, and what it means."""
         scores = {run: list(self.history(run)['scores'].values())[-1] for run in RUNS}
         steps = {run: 1e3 * statistics.median(self.history(run)['steps']) for run in RUNS}
-        lines = ['', f'{"":15}{"AP":>7}{"AP50":>7}{"parameters":>13}{"GFLOPs":>9}{"step":>10}']
+        lines = ['', f'{"":15}{"AP":>7}{"AP50":>7}{"parameters":>13}{"GMACs":>9}{"step":>10}']
         for run, name in NAMES.items():
-            (ap, ap50), (size, flops) = scores[run], costs[run]
-            line = f'{name:15}{ap:7.1f}{ap50:7.1f}{size:11.2f} M{flops:9.3f}{steps[run]:7.0f} ms'
+            (ap, ap50), (size, macs) = scores[run], costs[run]
+            line = f'{name:15}{ap:7.1f}{ap50:7.1f}{size:11.2f} M{macs:9.3f}{steps[run]:7.0f} ms'
             ratio = f'  = {steps[run] / steps["plain"]:.2f} x plain' if run == 'fgfi' else ''
             lines.append(line + ratio)
         cost = self.history('fgfi')['cost']
