@@ -24,6 +24,7 @@ guard_file_handlers()
 from mmkd.distiller import Distiller  # noqa: E402
 from mmkd.objective import Objective, PairObjective  # noqa: E402
 from mmkd.registry import MODELS  # noqa: E402
+from mmkd.rows.instance_objective import InstanceObjective  # noqa: E402
 from mmkd.schedule import Progress, Schedule  # noqa: E402
 from mmkd.tap import Tap, TapError, Trace  # noqa: E402
 from mmkd.teacher import Teacher  # noqa: E402
@@ -33,6 +34,7 @@ __all__ = [
     'MODELS',
     'Boxes',
     'Distiller',
+    'InstanceObjective',
     'Objective',
     'PairObjective',
     'Progress',

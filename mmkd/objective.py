@@ -1,4 +1,4 @@
-"""The two base classes that the author of a method meets."""
+"""Objective and PairObjective, from which methods are derived; relations have a third class."""
 
 from __future__ import annotations
 
@@ -90,13 +90,18 @@ class Objective(nn.Module):
         self.teacher_taps = parse_taps(student if teacher is None else teacher)
         if not self.needs_teacher:
             self.teacher_taps = ()
-        self.weight = Schedule.of(weight_or(self.default_weight, weight))
+        self._asked_weight = weight
+        self.set_default_weight(self.default_weight)
         if not isinstance(teacher_name, (str, type(None))):
             raise TypeError(
                 f'{type(self).__name__}: teacher_name must be the name of one teacher, found '
                 f'{teacher_name!r}. Add an objective for each teacher to listen to several.'
             )
         self.teacher_name = teacher_name
+
+    def set_default_weight(self, value: float) -> None:
+        """Take another weight where the config names none: one that suits the options or models."""
+        self.weight = Schedule.of(weight_or(value, self._asked_weight))
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         """See both networks once, at build; raise ValueError where the method cannot work."""

@@ -5,12 +5,16 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from .records import ROOT, UndocumentedError
 
-BASES = ('Objective', 'PairObjective')
+#: base classes of methods, and the files that define them
+BASES = {
+    'Objective': 'objective.py',
+    'PairObjective': 'objective.py',
+    'InstanceObjective': 'rows/instance_objective.py',
+}
 
 
 @cache
@@ -37,12 +41,14 @@ def constants() -> dict:
     return found
 
 
-def base_defaults(root: Path) -> dict[str, dict]:
+def base_defaults() -> dict[str, dict]:
     """Class attributes of the base classes."""
-    tree = ast.parse((root / 'mmkd' / 'objective.py').read_text())
-    found = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
-    objective = attributes(found['Objective'], {})
-    return {name: {**objective, **attributes(found[name], {})} for name in BASES}
+    found: dict[str, dict] = {}
+    for name, file in BASES.items():
+        tree = ast.parse((ROOT / 'mmkd' / file).read_text())
+        own = next(x for x in tree.body if isinstance(x, ast.ClassDef) and x.name == name)
+        found[name] = {**found.get('Objective', {}), **attributes(own, constants())}
+    return found
 
 
 def attributes(node: ast.ClassDef | ast.Module, names: dict) -> dict:
@@ -77,7 +83,7 @@ def bases_of(node: ast.ClassDef) -> list[str]:
 
 
 def lineage_of(node: ast.ClassDef, classes: dict, file: str) -> Iterator[str]:
-    """The class and its parents in the same file, up to one of the two base classes."""
+    """The class and its parents in the same file, up to one of the base classes."""
     yield node.name
     if any(base in BASES for base in bases_of(node)):
         return

@@ -29,7 +29,7 @@ PAPER = re.compile(
 
 def read_methods(root: Path = ROOT) -> list[Method]:
     """Every registered objective under ``mmkd/methods``, by name, regardless of case."""
-    defaults = base_defaults(root)
+    defaults = base_defaults()
     methods = []
     for path in sorted((root / 'mmkd' / 'methods').glob('*.py')):
         tree = ast.parse(path.read_text())

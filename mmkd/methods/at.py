@@ -11,9 +11,8 @@ from mmkd.families import DETECTORS, family_of, segmentor
 from mmkd.families.pyramid import pyramid_of
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
-from mmkd.options import check_choice, check_number, weight_or
+from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS
-from mmkd.schedule import Schedule
 from mmkd.tap import Trace, parse_taps
 from mmkd.view import View
 
@@ -110,9 +109,7 @@ class AT(PairObjective):
         resize: str | None = None,
         level_map: str | list | None = None,
     ) -> None:
-        initial = weight_or(1.0, weight)
-        super().__init__(student, teacher, initial, teacher_name, None, resize, level_map)
-        self.asked_weight = weight
+        super().__init__(student, teacher, weight, teacher_name, None, resize, level_map)
         self.variant = check_choice('AT', 'variant', variant, (None, *VARIANTS))
         self.p = check_number('AT', 'the exponent p', p, 1)
         self.channels = check_choice('AT', 'channels', channels, ('sum', 'max'))
@@ -124,7 +121,7 @@ class AT(PairObjective):
         family = family_of(student)
         self.variant = self.variant or ('code' if family in WEIGHTS else 'sum')
         default = WEIGHTS.get(family, 1000.0) if self.variant == 'code' else 1.0
-        self.weight = Schedule.of(weight_or(default, self.asked_weight))
+        self.set_default_weight(default)
         if family == 'segmentor' and family_of(teacher) == 'segmentor':
             segmentor.bind_features(self, student, teacher)
         part = 'backbone' if family == 'classifier' else pyramid_of(student, teacher)

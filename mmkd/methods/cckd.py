@@ -5,17 +5,15 @@ from __future__ import annotations
 from math import exp, factorial
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmkd.families import WITH_INSTANCES, classifier
 from mmkd.functional.relations import at_least_float32, distances, unit
 from mmkd.levels import Level
-from mmkd.objective import Objective, Taps
-from mmkd.options import check_choice, check_number, weight_or
+from mmkd.objective import Taps
+from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS
 from mmkd.rows.embeddings import linear_layers
-from mmkd.rows.instances import Instances
-from mmkd.tap import Trace
+from mmkd.rows.instance_objective import InstanceObjective
 
 KERNELS = ('taylor', 'rbf', 'bilinear', 'mmd', 'neighbors')
 
@@ -47,7 +45,7 @@ def neighbor_error(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 @MODELS.register_module()
-class CCKD(Objective):
+class CCKD(InstanceObjective):
     """Correlation congruence for knowledge distillation.
 
     Peng et al., ICCV 2019: embeddings of both networks go through a linear layer each,
@@ -72,10 +70,8 @@ class CCKD(Objective):
         order (int): of its expansion.
         dim (int): outputs of the linear layers.
         train_both (bool): train the teacher's linear layer too, else only the student's.
-        instances (str | None): what a row is: ``'images'``, ``'boxes'`` of the ground truth, or
-            ``'regions'``, the mean of each class in each image; ``None`` suits the student.
-        gather (bool): compare the instances of all ranks, not only of one's own.
-        student, teacher, teacher_name: see :class:`~mmkd.objective.Objective`.
+        student, teacher, teacher_name, instances, gather: see
+            :class:`~mmkd.rows.instance_objective.InstanceObjective`.
 
     Raises:
         ValueError: options out of range; not one layer a side; models that do not fit. One instance
@@ -83,50 +79,35 @@ class CCKD(Objective):
     """
 
     zero_at_equality = False
-    rank_invariant = True
-    families = WITH_INSTANCES
-    named_taps = ('yolo',)
 
     def __init__(
         self,
-        student: Taps = None,
-        teacher: Taps = None,
-        weight: Any = None,
-        teacher_name: str | None = None,
+        *taps: Taps,
         kernel: str = 'taylor',
         gamma: float = 0.4,
         order: int = 2,
         dim: int = 128,
         train_both: bool = True,
-        instances: str | None = None,
-        gather: bool = True,
+        **common: Any,
     ) -> None:
-        kernel = check_choice('CCKD', 'kernel', kernel, KERNELS)
-        published = 0.02 if kernel == 'neighbors' else 0.003
-        super().__init__(student, teacher, weight_or(published, weight), teacher_name)
-        self.kernel = kernel
+        super().__init__(*taps, **common)
+        self.kernel = check_choice('CCKD', 'kernel', kernel, KERNELS)
+        self.set_default_weight(0.02 if self.kernel == 'neighbors' else 0.003)
         self.dim = check_number('CCKD', 'dim', dim, 1, whole=True)
         self.gamma = check_number('CCKD', 'gamma', gamma, above=0)
         self.order = check_number('CCKD', 'order', order, 1, whole=True)
-        self.train_both, self.instances = train_both, Instances('CCKD', instances, gather)
-
-    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
-        self.instances.bind(self, classifier.embedding_tap, student, teacher)
+        self.train_both = train_both
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
         layers = self.instances.setup(student, teacher)
         self.embed, self.embed_target = linear_layers(self, *layers, self.dim)
         self.embed_target.requires_grad_(self.train_both)
 
-    def forward(self, trace: Trace) -> dict[str, Tensor]:
-        ((student, teacher),) = self.instances.pairs(trace, self)
-        own, wanted = self.embed(student), self.embed_target(teacher)
+    def compare(self, student_rows: Tensor, teacher_rows: Tensor) -> Tensor:
+        own, wanted = self.embed(student_rows), self.embed_target(teacher_rows)
         if len(own) < 2:
-            return {'loss': (own.sum() + wanted.sum()) * 0.0}
+            return (own.sum() + wanted.sum()) * 0.0
         if self.kernel == 'neighbors':
-            return {'loss': neighbor_error(own, wanted)}
+            return neighbor_error(own, wanted)
         s, t = (correlations(x, self.kernel, self.gamma, self.order) for x in (own, wanted))
-        return {'loss': (t - s).square().mean()}
-
-    def describe(self) -> list[str]:
-        return self.instances.describe()
+        return (t - s).square().mean()

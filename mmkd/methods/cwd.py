@@ -11,9 +11,8 @@ from torch.nn import functional as F
 from mmkd.families import DETECTORS, family_of, segmentor
 from mmkd.families.pyramid import pyramid_of
 from mmkd.objective import PairObjective, Taps
-from mmkd.options import check_number, check_temperature, weight_or
+from mmkd.options import check_number, check_temperature
 from mmkd.registry import MODELS
-from mmkd.schedule import Schedule
 from mmkd.tap import Trace, parse_taps
 from mmkd.view import View
 
@@ -83,7 +82,6 @@ class CWD(PairObjective):
         **pair: Any,
     ) -> None:
         super().__init__(student, teacher, weight, **pair)
-        self.asked_weight = weight
         self.tau = check_temperature('CWD', tau, optional=True)
         self.mask_ignore = mask_ignore
         self.ignore_index = check_number('CWD', 'ignore_index', ignore_index, whole=True)
@@ -99,7 +97,7 @@ class CWD(PairObjective):
             tau, weight = 4.0, 3.0
             segmentor.check_same_classes('CWD', student, teacher)
         self.tau = self.tau or tau
-        self.weight = Schedule.of(weight_or(weight, self.asked_weight))
+        self.set_default_weight(weight)
 
     def _choose_taps(self, student: nn.Module, teacher: nn.Module) -> tuple[float, float]:
         if family_of(student) == 'segmentor' and family_of(teacher) == 'segmentor':

@@ -6,16 +6,13 @@ from itertools import permutations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmkd.families import WITH_INSTANCES, classifier
 from mmkd.functional.relations import distances, unit
-from mmkd.levels import Level
-from mmkd.objective import Objective, Taps
+from mmkd.objective import Taps
 from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS
-from mmkd.rows.instances import Instances
-from mmkd.tap import Trace
+from mmkd.rows.instance_objective import InstanceObjective
 
 TRANSFERS = ('hard', 'soft')
 #: lists of all permutations are kept short: 6! = 720
@@ -58,7 +55,7 @@ def ranking_error(
 
 
 @MODELS.register_module()
-class DarkRank(Objective):
+class DarkRank(InstanceObjective):
     """DarkRank: accelerating deep metric learning via cross sample similarities transfer.
 
     Chen et al., AAAI 2018, on embeddings of length 1; every image of the batch is the
@@ -76,11 +73,9 @@ class DarkRank(Objective):
         beta (float): their exponent, at least 1.
         length (int | None): how many of the nearest are ranked, at least 2; for ``'soft'`` at most
             6. ``None``, for ``'hard'``, ranks the whole batch.
-        instances (str | None): what a row is: ``'images'``, ``'boxes'`` of the ground truth, or
-            ``'regions'``, the mean of each class in each image; ``None`` suits the student.
         normalize (bool): embeddings of length 1, as published; ``False`` ranks them as they are.
-        gather (bool): rank the instances of all ranks, not only of one's own.
-        student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.
+        student, teacher, weight, teacher_name, instances, gather: see
+            :class:`~mmkd.rows.instance_objective.InstanceObjective`.
 
     Raises:
         ValueError: options out of range; unequally many layers; models that do not fit. One
@@ -89,25 +84,18 @@ class DarkRank(Objective):
 
     default_weight = 2.0
     zero_at_equality = False
-    rank_invariant = True
-    families = WITH_INSTANCES
-    named_taps = ('yolo',)
 
     def __init__(
         self,
-        student: Taps = None,
-        teacher: Taps = None,
-        weight: Any = None,
-        teacher_name: str | None = None,
+        *taps: Taps,
         transfer: str = 'hard',
         alpha: float = 3.0,
         beta: float = 3.0,
         length: int | None = 4,
-        instances: str | None = None,
         normalize: bool = True,
-        gather: bool = True,
+        **common: Any,
     ) -> None:
-        super().__init__(student, teacher, weight, teacher_name)
+        super().__init__(*taps, **common)
         self.transfer = check_choice('DarkRank', 'transfer', transfer, TRANSFERS)
         longest = _LONGEST if self.transfer == 'soft' else None
         optional = longest is None
@@ -117,23 +105,10 @@ class DarkRank(Objective):
         self.alpha = check_number('DarkRank', 'alpha', alpha, above=0)
         self.beta = check_number('DarkRank', 'beta', beta, 1)
         self.normalize = normalize
-        self.instances = Instances('DarkRank', instances, gather)
 
-    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
-        self.instances.bind(self, classifier.embedding_tap, student, teacher)
-
-    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
-        self.instances.setup(student, teacher)
-
-    def forward(self, trace: Trace) -> dict[str, Tensor]:
-        errors = []
-        for student, teacher in self.instances.pairs(trace, self):
-            if len(student) < 3:
-                errors.append(student.sum() * 0.0)
-                continue
-            s, t = (distances(unit(x) if self.normalize else x) for x in (student, teacher))
-            errors.append(ranking_error(s, t, self.transfer, self.alpha, self.beta, self.length))
-        return {'loss': sum(errors)}
-
-    def describe(self) -> list[str]:
-        return self.instances.describe()
+    def compare(self, student_rows: Tensor, teacher_rows: Tensor) -> Tensor:
+        if len(student_rows) < 3:
+            return student_rows.sum() * 0.0
+        pair = student_rows, teacher_rows
+        s, t = (distances(unit(x) if self.normalize else x) for x in pair)
+        return ranking_error(s, t, self.transfer, self.alpha, self.beta, self.length)

@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from mmkd.families import family_of, segmentor
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
-from mmkd.options import check_number, check_temperature, weight_or
+from mmkd.options import check_number, check_temperature
 from mmkd.registry import MODELS
 from mmkd.rows import logits
-from mmkd.schedule import Schedule
 from mmkd.tap import Tap, Trace, parse_taps
 from mmkd.view import View
 
@@ -106,9 +105,7 @@ class DIST(PairObjective):
         ignore_index: int = 255,
         resize: str | None = None,
     ) -> None:
-        initial = weight_or(1.0, weight)
-        super().__init__(student, teacher, initial, teacher_name, adapt=None, resize=resize)
-        self.asked_weight = weight
+        super().__init__(student, teacher, weight, teacher_name, adapt=None, resize=resize)
         self.tau = check_temperature('DIST', tau, optional=True)
         self.terms = {
             name: check_number('DIST', name, factor, 0)
@@ -134,7 +131,7 @@ class DIST(PairObjective):
         count = logits.class_count(student, self.kind)
         tau, weight = (4.0, 2.0) if self.kind == 'images' else (1.0, 1.0)
         self.tau = self.tau or tau
-        self.weight = Schedule.of(weight_or(weight, self.asked_weight))
+        self.set_default_weight(weight)
         if count == 2 and self.terms['inter']:
             self._drop_inter()
 

@@ -8,13 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmkd.families import WITH_INSTANCES, classifier
+from mmkd.families import classifier
 from mmkd.functional.relations import cosines, without_diagonal
-from mmkd.levels import Level
-from mmkd.objective import Objective, Taps
+from mmkd.objective import Taps
 from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS
-from mmkd.rows.instances import Instances
+from mmkd.rows.instance_objective import InstanceObjective
 from mmkd.tap import Trace
 
 _EPS = 1e-6
@@ -70,7 +69,7 @@ def graph_error(
 
 
 @MODELS.register_module()
-class GKD(Objective):
+class GKD(InstanceObjective):
     """Deep geometric knowledge distillation with graphs.
 
     Lassance et al., ICASSP 2020: squared Frobenius norm between normalised adjacency matrices of
@@ -89,10 +88,8 @@ class GKD(Objective):
             ``'other'`` classes, options of the authors' code; ``None`` keeps all.
         error (str): ``'frobenius'``, the authors' code, or ``'huber'`` (delta 1), which surveys
             name; below 1 it is half the square.
-        instances (str | None): what a row is: ``'images'``, ``'boxes'`` of the ground truth, or
-            ``'regions'``, the mean of each class in each image; ``None`` suits the student.
-        gather (bool): compare the instances of all ranks, not only of one's own.
-        student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.
+        student, teacher, weight, teacher_name, instances, gather: see
+            :class:`~mmkd.rows.instance_objective.InstanceObjective`.
 
     Raises:
         ValueError: options out of range; unequally many layers; models that do not fit. A
@@ -100,41 +97,31 @@ class GKD(Objective):
     """
 
     default_weight = 25.0
-    rank_invariant = True
-    families = WITH_INSTANCES
-    named_taps = ('yolo',)
+    pooled = False
 
     def __init__(
         self,
-        student: Taps = None,
-        teacher: Taps = None,
-        weight: Any = None,
-        teacher_name: str | None = None,
+        *taps: Taps,
         power: int = 1,
         neighbors: int | None = None,
         classes: str | None = None,
         error: str = 'frobenius',
-        instances: str | None = None,
-        gather: bool = True,
+        **common: Any,
     ) -> None:
-        super().__init__(student, teacher, weight, teacher_name)
+        super().__init__(*taps, **common)
         self.power = check_number('GKD', 'power', power, 1, whole=True)
         self.neighbors = check_number('GKD', 'neighbors', neighbors, 1, whole=True, optional=True)
         self.classes = check_choice('GKD', 'classes', classes, (None, 'same', 'other'))
         self.error = check_choice('GKD', 'error', error, ('frobenius', 'huber'))
-        self.instances = Instances('GKD', instances, gather, pooled=False)
 
-    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
-        self.instances.bind(self, classifier.stage_taps, student, teacher)
-
-    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
-        self.instances.setup(student, teacher)
+    @staticmethod
+    def taps_of(model: nn.Module) -> list[str]:
+        return classifier.stage_taps(model)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         pairs = self.instances.pairs(trace, self)
         options = self.power, self.neighbors, self._edges(trace), self.error
-        errors = [graph_error(s, t, *options) for s, t in pairs]
-        return {'loss': sum(errors) / len(errors)}
+        return {'loss': sum(graph_error(s, t, *options) for s, t in pairs) / len(pairs)}
 
     def _edges(self, trace: Trace) -> Tensor | None:
         """(R, R), 1 for pairs of rows of the same class, or of other classes."""
@@ -143,6 +130,3 @@ class GKD(Objective):
         labels = self.instances.labels(trace, self)
         same = labels[:, None] == labels
         return (same if self.classes == 'same' else ~same).float()
-
-    def describe(self) -> list[str]:
-        return self.instances.describe()

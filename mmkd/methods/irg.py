@@ -13,10 +13,10 @@ from mmkd.families.agreement import Misfit, both
 from mmkd.functional.pooling import pool_to_smaller
 from mmkd.functional.relations import distances
 from mmkd.levels import Level
-from mmkd.objective import Objective, Taps
+from mmkd.objective import Taps
 from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS
-from mmkd.rows.instances import Instances
+from mmkd.rows.instance_objective import InstanceObjective
 from mmkd.tap import Trace, parse_taps
 
 REDUCTIONS = ('mean', 'sum')
@@ -66,7 +66,7 @@ def relation_error(student: Tensor, teacher: Tensor, reduction: str = 'mean') ->
 
 
 @MODELS.register_module()
-class IRG(Objective):
+class IRG(InstanceObjective):
     """Knowledge distillation via instance relationship graph.
 
     Liu et al., CVPR 2019. Vertices are logits, edges squared distances within a layer, and the
@@ -95,26 +95,20 @@ class IRG(Objective):
         edge_layers (int): how many of the last layers have edges.
         one_to_many (bool): the teacher's last layer teaches the edges of all of them (paper), not
             each its partner.
-        instances (str | None): what a row is: ``'images'``, ``'boxes'`` of the ground truth, or
-            ``'regions'``, the mean of each class in each image; ``None`` suits the student.
-        gather (bool): compare the instances of all ranks, not only of one's own.
-        student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.
+        student, teacher, weight, teacher_name, instances, gather: see
+            :class:`~mmkd.rows.instance_objective.InstanceObjective`.
 
     Raises:
         ValueError: options out of range; unequally many layers; unequal classes; models
             that do not fit. A batch of one gives 0 for edges and transformations.
     """
 
-    rank_invariant = True
     families = ('classifier',)
     named_taps = (*DETECTORS, 'segmentor')
 
     def __init__(
         self,
-        student: Taps = None,
-        teacher: Taps = None,
-        weight: Any = 1.0,
-        teacher_name: str | None = None,
+        *taps: Taps,
         vertex: float = 0.1,
         edge: float = 5.0,
         transform: float = 5.0,
@@ -123,10 +117,9 @@ class IRG(Objective):
         reduction: str = 'mean',
         edge_layers: int = 3,
         one_to_many: bool = False,
-        instances: str | None = None,
-        gather: bool = True,
+        **common: Any,
     ) -> None:
-        super().__init__(student, teacher, weight, teacher_name)
+        super().__init__(*taps, **common)
         self.vertex = check_number('IRG', 'vertex', vertex, 0)
         self.edge = check_number('IRG', 'edge', edge, 0)
         self.transform = check_number('IRG', 'transform', transform, 0)
@@ -139,10 +132,14 @@ class IRG(Objective):
         self.reduction = check_choice('IRG', 'reduction', reduction, REDUCTIONS)
         self.edge_layers = check_number('IRG', 'edge_layers', edge_layers, 1, whole=True)
         self.one_to_many = one_to_many
-        self.instances = Instances('IRG', instances, gather, pooled=self.variant == 'code')
+        self.instances.pooled = self.variant == 'code'
+
+    @staticmethod
+    def taps_of(model: nn.Module) -> list[str]:
+        return [*classifier.stage_taps(model)[-3:-1], classifier.embedding_tap(model)]
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
-        self.instances.bind(self, _last_layers, student, teacher)
+        super().bind(student, teacher)
         if not self.vertex:
             return
         if [family_of(model) for model in (student, teacher)] != ['classifier'] * 2:
@@ -203,10 +200,3 @@ class IRG(Objective):
         if self.one_to_many:
             wanted = wanted[-1:] * len(own)
         return self._mean_error(own, wanted)
-
-    def describe(self) -> list[str]:
-        return self.instances.describe()
-
-
-def _last_layers(model: nn.Module) -> list[str]:
-    return [*classifier.stage_taps(model)[-3:-1], classifier.embedding_tap(model)]

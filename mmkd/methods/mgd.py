@@ -12,9 +12,8 @@ from mmkd.families.pyramid import bind_pyramid, check_maps
 from mmkd.generators import step_generator
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
-from mmkd.options import check_choice, check_number, weight_or
+from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS
-from mmkd.schedule import Schedule
 from mmkd.tap import Trace
 from mmkd.view import View
 
@@ -86,8 +85,7 @@ class MGD(PairObjective):
         ignore_index: int = 255,
         **pair: Any,
     ) -> None:
-        super().__init__(student, teacher, weight_or(1.0, weight), **pair)
-        self.asked_weight = weight
+        super().__init__(student, teacher, weight, **pair)
         self.mask_ratio = check_number('MGD', 'mask_ratio', mask_ratio, 0, 1, optional=True)
         self.seed = check_number('MGD', 'seed', seed, 0, whole=True)
         self.mask = check_choice('MGD', 'mask', mask, ('spatial', 'channel'))
@@ -103,7 +101,7 @@ class MGD(PairObjective):
             segmentor.bind_encoders(self, student, teacher)
         bind_pyramid(self, student, teacher, levels=4 if family == 'two_stage' else None)
         weight, ratio = DEFAULTS.get(family, ONE_STAGE)
-        self.weight = Schedule.of(weight_or(weight, self.asked_weight))
+        self.set_default_weight(weight)
         self.mask_ratio = ratio if self.mask_ratio is None else self.mask_ratio
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:

@@ -12,9 +12,8 @@ from mmkd.families.pyramid import bind_pyramid, check_maps
 from mmkd.functional.standardise import standardise
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
-from mmkd.options import check_number, weight_or
+from mmkd.options import check_number
 from mmkd.registry import MODELS
-from mmkd.schedule import Schedule
 from mmkd.tap import Trace
 from mmkd.view import View
 
@@ -62,16 +61,14 @@ class PKD(PairObjective):
         std_floor: float = 0.0,
         **pair: Any,
     ) -> None:
-        super().__init__(student, teacher, weight_or(1.0, weight), **pair)
-        self.asked_weight = weight
+        super().__init__(student, teacher, weight, **pair)
         self.std_floor = check_number('PKD', 'std_floor', std_floor, 0)
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         super().bind(student, teacher)
         assert teacher is not None
         bind_pyramid(self, student, teacher, levels=4)
-        default = 6.0 if is_two_stage(teacher) else 10.0
-        self.weight = Schedule.of(weight_or(default, self.asked_weight))
+        self.set_default_weight(6.0 if is_two_stage(teacher) else 10.0)
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
         check_maps('PKD', student, teacher)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmkd.families import WITH_INSTANCES, classifier
 from mmkd.functional.relations import conditional, cosines, without_diagonal
-from mmkd.levels import Level
-from mmkd.objective import Objective, Taps
+from mmkd.objective import Taps
 from mmkd.options import check_choice
 from mmkd.registry import MODELS
-from mmkd.rows.instances import Instances
-from mmkd.tap import Trace
+from mmkd.rows.instance_objective import InstanceObjective
 
 _EPS = 1e-7
 
@@ -40,7 +37,7 @@ def transfer_error(student: Tensor, teacher: Tensor, diagonal: bool = True) -> T
 
 
 @MODELS.register_module()
-class PKT(Objective):
+class PKT(InstanceObjective):
     """Learning deep representations with probabilistic knowledge transfer.
 
     Passalis and Tefas, ECCV 2018, with the cosine kernel. The mean is over B^2 pairs, which
@@ -54,44 +51,18 @@ class PKT(Objective):
     Args:
         variant (str): each image is a neighbour of itself in the authors' ``'code'``, and is left
             out in the ``'paper'``.
-        instances (str | None): what a row is: ``'images'``, ``'boxes'`` of the ground truth, or
-            ``'regions'``, the mean of each class in each image; ``None`` suits the student.
-        gather (bool): compare the instances of all ranks, not only of one's own.
-        student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.
+        student, teacher, weight, teacher_name, instances, gather: see
+            :class:`~mmkd.rows.instance_objective.InstanceObjective`.
 
     Raises:
         ValueError: unequally many layers; models that do not fit. A batch of one gives 0.
     """
 
     default_weight = 30000.0
-    rank_invariant = True
-    families = WITH_INSTANCES
-    named_taps = ('yolo',)
 
-    def __init__(
-        self,
-        student: Taps = None,
-        teacher: Taps = None,
-        weight: Any = None,
-        teacher_name: str | None = None,
-        variant: str = 'code',
-        instances: str | None = None,
-        gather: bool = True,
-    ) -> None:
-        super().__init__(student, teacher, weight, teacher_name)
+    def __init__(self, *taps: Taps, variant: str = 'code', **common: Any) -> None:
+        super().__init__(*taps, **common)
         self.variant = check_choice('PKT', 'variant', variant, ('code', 'paper'))
-        self.instances = Instances('PKT', instances, gather)
 
-    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
-        self.instances.bind(self, classifier.embedding_tap, student, teacher)
-
-    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
-        self.instances.setup(student, teacher)
-
-    def forward(self, trace: Trace) -> dict[str, Tensor]:
-        pairs = self.instances.pairs(trace, self)
-        diagonal = self.variant == 'code'
-        return {'loss': sum(transfer_error(s, t, diagonal) for s, t in pairs)}
-
-    def describe(self) -> list[str]:
-        return self.instances.describe()
+    def compare(self, student_rows: Tensor, teacher_rows: Tensor) -> Tensor:
+        return transfer_error(student_rows, teacher_rows, diagonal=self.variant == 'code')

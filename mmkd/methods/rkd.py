@@ -9,13 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from mmkd.families import WITH_INSTANCES, classifier
 from mmkd.functional.relations import distances, unit
-from mmkd.levels import Level
-from mmkd.objective import Objective, Taps
+from mmkd.objective import Taps
 from mmkd.options import check_choice, check_number, weight_or
 from mmkd.registry import MODELS
-from mmkd.rows.instances import Instances
+from mmkd.rows.instance_objective import InstanceObjective
 from mmkd.tap import Trace
 
 #: numbers held at a time for angles; beyond, they are computed in parts, and again backwards
@@ -69,7 +67,7 @@ def _angle_error_at(student: Tensor, teacher: Tensor, vertices: Tensor) -> Tenso
 
 
 @MODELS.register_module()
-class RKD(Objective):
+class RKD(InstanceObjective):
     """Relational knowledge distillation, of distances and of angles.
 
     Park et al., CVPR 2019, with Huber's loss of width 1. Means include pairs and triples
@@ -88,42 +86,31 @@ class RKD(Objective):
         angle (float | None): weight of the angles; 0 leaves them out. ``None`` is 50 or 2.
         normalize (str): embeddings scaled to length 1 before: ``'none'`` (RepDistiller), the
             ``'teacher'``'s (lenscloth/RKD) or ``'both'`` (mmrazor).
-        instances (str | None): what a row is: ``'images'``, ``'boxes'`` of the ground truth, or
-            ``'regions'``, the mean of each class in each image; ``None`` suits the student.
-        gather (bool): compare the instances of all ranks, not only of one's own.
-        student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.
+        student, teacher, weight, teacher_name, instances, gather: see
+            :class:`~mmkd.rows.instance_objective.InstanceObjective`.
 
     Raises:
         ValueError: options out of range; unequally many layers; models that do not fit. One
             image gives 0, two have no angle and always the same distance.
     """
 
-    rank_invariant = True
-    families = WITH_INSTANCES
-    named_taps = ('yolo',)
-
     def __init__(
         self,
-        student: Taps = None,
-        teacher: Taps = None,
-        weight: Any = 1.0,
-        teacher_name: str | None = None,
+        *taps: Taps,
         distance: float | None = None,
         angle: float | None = None,
         normalize: str = 'none',
-        instances: str | None = None,
-        gather: bool = True,
+        **common: Any,
     ) -> None:
-        super().__init__(student, teacher, weight, teacher_name)
+        super().__init__(*taps, **common)
         self.asked = distance, angle
         self.distance, self.angle = self._weights(25.0, 50.0)
         if not self.distance + self.angle:
             raise ValueError('RKD: distance and angle are both 0, so nothing is left to teach.')
         self.normalize = check_choice('RKD', 'normalize', normalize, NORMALIZE)
-        self.instances = Instances('RKD', instances, gather)
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
-        self.instances.bind(self, classifier.embedding_tap, student, teacher)
+        super().bind(student, teacher)
         if self.instances.rows != 'images':
             self.distance, self.angle = self._weights(1.0, 2.0)
 
@@ -134,9 +121,6 @@ class RKD(Objective):
                 ('distance', 'angle'), defaults, self.asked, strict=True
             )
         ]
-
-    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
-        self.instances.setup(student, teacher)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         pairs = [self._normalised(*pair) for pair in self.instances.pairs(trace, self)]
@@ -151,6 +135,3 @@ class RKD(Objective):
         if self.normalize == 'none':
             return student, teacher
         return (unit(student) if self.normalize == 'both' else student), unit(teacher)
-
-    def describe(self) -> list[str]:
-        return self.instances.describe()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mmkd.families import segmentor
 from mmkd.functional.logits import PIXEL_REDUCTIONS, pixel_wise_kl, soft_kl
 from mmkd.objective import PairObjective, Taps
-from mmkd.options import check_choice, check_number, check_temperature, weight_or
+from mmkd.options import check_choice, check_number, check_temperature
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
 from mmkd.view import View
@@ -55,12 +55,10 @@ class SKDPixel(PairObjective):
         ignore_index: int = 255,
         resize: str | None = None,
     ) -> None:
-        reduction = check_choice('SKDPixel', 'reduction', reduction, PIXEL_REDUCTIONS)
-        self_weight = 1.0 if reduction == 'per_pixel' else 10.0
-        weight = weight_or(self_weight, weight)
         super().__init__(student, teacher, weight, teacher_name, adapt=None, resize=resize)
         self.tau = check_temperature('SKDPixel', tau)
-        self.reduction = reduction
+        self.reduction = check_choice('SKDPixel', 'reduction', reduction, PIXEL_REDUCTIONS)
+        self.set_default_weight(1.0 if self.reduction == 'per_pixel' else 10.0)
         self.mask_ignore = mask_ignore
         self.ignore_index = check_number('SKDPixel', 'ignore_index', ignore_index, whole=True)
 

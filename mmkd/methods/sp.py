@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from mmkd.families import WITH_INSTANCES, classifier
+from mmkd.families import classifier
 from mmkd.functional.relations import at_least_float32, unit
-from mmkd.levels import Level
-from mmkd.objective import Objective, Taps
 from mmkd.registry import MODELS
-from mmkd.rows.instances import Instances
-from mmkd.tap import Trace
+from mmkd.rows.instance_objective import InstanceObjective
 
 
 def similarities(x: Tensor) -> Tensor:
@@ -30,7 +25,7 @@ def similarity_error(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 @MODELS.register_module()
-class SP(Objective):
+class SP(InstanceObjective):
     """Similarity-preserving knowledge distillation, summed over the layers tapped.
 
     Tung and Mori, ICCV 2019: ``G`` holds the inner products of all flattened maps of a
@@ -42,45 +37,19 @@ class SP(Objective):
     per-pixel classifier. The weight is that for classifiers.
 
     Args:
-        instances (str | None): what a row is: ``'images'``, ``'boxes'`` of the ground truth, or
-            ``'regions'``, the mean of each class in each image; ``None`` suits the student.
-        gather (bool): compare the instances of all ranks, not only of one's own.
-        student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.
+        student, teacher, weight, teacher_name, instances, gather: see
+            :class:`~mmkd.rows.instance_objective.InstanceObjective`.
 
     Raises:
         ValueError: unequally many layers; models that do not fit. A batch of one gives 0.
     """
 
     default_weight = 3000.0
-    rank_invariant = True
-    families = WITH_INSTANCES
-    named_taps = ('yolo',)
+    pooled = False
 
-    def __init__(
-        self,
-        student: Taps = None,
-        teacher: Taps = None,
-        weight: Any = None,
-        teacher_name: str | None = None,
-        instances: str | None = None,
-        gather: bool = True,
-    ) -> None:
-        super().__init__(student, teacher, weight, teacher_name)
-        self.instances = Instances('SP', instances, gather, pooled=False)
+    @staticmethod
+    def taps_of(model: nn.Module) -> str:
+        return classifier.stage_taps(model)[-1]
 
-    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
-        self.instances.bind(self, _last_stage, student, teacher)
-
-    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
-        self.instances.setup(student, teacher)
-
-    def forward(self, trace: Trace) -> dict[str, Tensor]:
-        pairs = self.instances.pairs(trace, self)
-        return {'loss': sum(similarity_error(s, t) for s, t in pairs)}
-
-    def describe(self) -> list[str]:
-        return self.instances.describe()
-
-
-def _last_stage(model: nn.Module) -> str:
-    return classifier.stage_taps(model)[-1]
+    def compare(self, student_rows: Tensor, teacher_rows: Tensor) -> Tensor:
+        return similarity_error(student_rows, teacher_rows)

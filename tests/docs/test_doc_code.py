@@ -23,6 +23,8 @@ from mmkd.checks.guard import Guard
 from mmkd.config import load_config, resolve
 from mmkd.datasets.synthetic import write_coco, write_folders
 from mmkd.distiller import build_objectives, build_teachers
+from mmkd.objective import Objective
+from mmkd.options import options_of
 from mmkd.teacher import build_model
 from mmkd.testing import tiny_faster_rcnn
 
@@ -146,8 +148,8 @@ def check_type(entry):
     cls = next((c for c in (table.get(kind) for table in tables) if c is not None), None)
     assert cls, kind
     parameters = inspect.signature(cls).parameters.values()
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    known = {p.name for p in parameters} | {'type', '_delete_', '_scope_'}
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters) and not issubclass(cls, Objective)
+    known = {*options_of(cls), 'type', '_delete_', '_scope_'}
     assert open_ended or set(entry) <= known, (kind, set(entry) - known)
 
 
