@@ -144,3 +144,13 @@ def test_suffixes_in_upper_case(data, log):
         path.rename(path.with_suffix('.PNG'))
     with pytest.raises(ValueError, match=r"img_suffix \(images there end: 6 in '\.PNG'\)"):
         guard.check_paths(config)
+
+
+def test_label_values_that_are_no_class(data, log):
+    root, config = data('cityscapes')
+    for path in root.glob('gtFine/train/shapes/*.png'):
+        labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        labels[0, :3] = 19
+        cv2.imwrite(str(path), labels)
+    (report,) = guard.audit(DATASETS.build(config))
+    assert report.unknown == {'label 19': 18} and 'must be below 19 or 255' in log.text

@@ -13,7 +13,6 @@ from mmengine.config import Config
 from mmkd.analysis.probes import Probe, Prober, Probes
 from mmkd.analysis.routes import Search, ranked, search_routes
 from mmkd.config import load_config
-from mmkd.datasets.hold_out import hold_out
 from mmkd.datasets.synthetic import write_folders
 from mmkd.registry import TRANSFORMS
 from mmkd.testing import tiny_classifier
@@ -232,30 +231,6 @@ def test_a_single_route_needs_no_search(searched, capsys):
     found = search(folder, 'single', changes={'model.objectives.guide.routes': [(2, 2)]})
     assert found.winner == (2, 2) and found.gap is None and not (folder / 'single').exists()
     assert found.text().startswith('backbone.layer3 <- backbone.layer3 is the only route')
-
-
-def test_held_out_parts_depend_on_the_seed_and_the_share(searched):
-    folder, _, _ = searched
-
-    def names(part):
-        return [info['img_path'] for info in map(part.get_data_info, range(len(part)))]
-
-    data = folders(folder / 'data')
-    (held, rest), other = (
-        [names(hold_out(dict(data), 0.3, seed, held)) for held in (True, False)] for seed in (0, 1)
-    )
-    assert len(held) == 12 and len(rest) == 28 and not set(held) & set(rest)
-    assert set(other[0]) != set(held)
-    assert set(other[0] + other[1]) == set(held + rest)
-    few = [names(hold_out(dict(data, indices=10), 0.3, 0, held)) for held in (True, False)]
-    assert len(few[0]) == 3 and len(few[1]) == 7
-    assert set(few[0] + few[1]) == set(sorted(held + rest)[:10])
-
-
-def test_a_wrapper_around_datasets_is_refused(searched):
-    folder, _, _ = searched
-    with pytest.raises(ValueError, match='train_dataloader has a RepeatDataset'):
-        hold_out(dict(type='RepeatDataset', times=2, dataset=folders(folder / 'data')))
 
 
 def table():

@@ -1,27 +1,24 @@
-"""BCCD and CamVid classes, on files made up here in the published layouts."""
-
-import importlib.util
-import re
-import runpy
-import sys
-from pathlib import Path
+"""Blood cells in their published layout."""
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from mmdet.evaluation import CocoMetric, VOCMetric
 from mmengine.registry import DATASETS
 
-import mmkd.datasets
-from mmkd.datasets import BCCDDataset, CamVidDataset
-from mmkd.datasets.camvid import UNLABELLED
+from mmkd.datasets import BCCDDataset
 
 BOX = '<object><name>{}</name><difficult>{}</difficult><bndbox><xmin>{}</xmin><ymin>{}</ymin>'
 BOX += '<xmax>{}</xmax><ymax>{}</ymax></bndbox></object>'
+
+
 OBJECTS = (
     [('RBC', 0, 1, 1, 21, 31), ('Platelets', 0, 40, 10, 50, 20), ('WBC', 0, 7, 7, 7, 7)],
     [('WBC', 0, 5, 5, 60, 45), ('RBC', 1, 2, 2, 12, 12)],
 )
+
+
 META_KEYS = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'instances')
 
 
@@ -76,7 +73,6 @@ def test_bccd_reads_boxes_and_leaves_points_out(bccd):
 
 def test_bccd_through_coco_metric_without_an_annotation_file(bccd):
     """COCO's AP and AP50; a perfect detector gets 1.0, so difficult boxes are not counted."""
-    from mmdet.evaluation import CocoMetric
 
     dataset = DATASETS.build(bccd)
     metric = CocoMetric(metric='bbox', classwise=True)
@@ -90,7 +86,6 @@ def test_bccd_through_coco_metric_without_an_annotation_file(bccd):
 
 @pytest.mark.parametrize('mode', ['area', '11points'])
 def test_bccd_through_voc_metric(bccd, mode):
-    from mmdet.evaluation import VOCMetric
 
     dataset = DATASETS.build(bccd)
     metric = VOCMetric(eval_mode=mode)
@@ -98,65 +93,3 @@ def test_bccd_through_voc_metric(bccd, mode):
     for sample in perfect(dataset):
         metric.process({}, [sample])
     assert metric.evaluate(2)['pascal_voc/mAP'] == pytest.approx(1.0)
-
-
-@pytest.fixture(params=['.png', '.jpg'])
-def camvid(tmp_path, request):
-    labels = np.arange(12, dtype=np.uint8).repeat(8).reshape(12, 8)
-    for folder in ('img_dir/train', 'ann_dir/train'):
-        (tmp_path / folder).mkdir(parents=True)
-    image = np.full((12, 8, 3), 50, np.uint8)
-    cv2.imwrite(str(tmp_path / f'img_dir/train/0001TP_006690{request.param}'), image)
-    cv2.imwrite(str(tmp_path / 'ann_dir/train/0001TP_006690.png'), labels)
-    return {
-        'type': 'mmkd.CamVidDataset',
-        'data_root': str(tmp_path),
-        'data_prefix': {'img_path': 'img_dir/train', 'seg_map_path': 'ann_dir/train'},
-        'serialize_data': False,
-        'pipeline': [
-            {'type': 'mmseg.LoadImageFromFile'},
-            {'type': 'mmseg.LoadAnnotations'},
-            {'type': 'mmseg.PackSegInputs'},
-        ],
-    }
-
-
-def test_camvid_ignores_what_is_unlabelled(camvid):
-    dataset = DATASETS.build(camvid)
-    assert isinstance(dataset, CamVidDataset) and len(dataset) == 1
-    rows = dataset[0]['data_samples'].gt_sem_seg.data[0, :, 0].tolist()
-    assert rows == [*range(11), 255]
-    assert dataset[0]['data_samples'].gt_sem_seg.data[0, :, 0].tolist() == rows
-
-
-def test_camvid_subset_of_classes(camvid):
-    dataset = DATASETS.build({**camvid, 'metainfo': {'classes': ('car', 'road')}})
-    rows = dataset[0]['data_samples'].gt_sem_seg.data[0, :, 0].tolist()
-    assert rows[8] == 0 and rows[3] == 1 and set(rows) == {0, 1, 255}
-    assert dataset.metainfo['palette'] == [[64, 0, 128], [128, 64, 128]]
-
-
-def test_camvid_has_eleven_colours_and_needs_no_label_for_the_rest():
-    info = CamVidDataset.METAINFO
-    assert len(info['classes']) == len(info['palette']) == UNLABELLED == 11
-    assert len({tuple(colour) for colour in info['palette']}) == 11
-
-
-@pytest.mark.parametrize(('absent', 'module'), [('mmdet', 'bccd'), ('mmseg', 'camvid')])
-def test_package_imports_with_either_framework_alone(absent, module, monkeypatch):
-    find = importlib.util.find_spec
-    monkeypatch.setattr('importlib.util.find_spec', lambda name: name != absent and find(name))
-    monkeypatch.setitem(sys.modules, f'mmkd.datasets.{module}', None)
-    names = runpy.run_path(mmkd.datasets.__file__)['__all__']
-    gone = {'bccd': {'BCCDDataset'}, 'camvid': {'CamVidDataset', 'LoadLabelMap'}}[module]
-    assert set(mmkd.datasets.__all__) - set(names) == gone and 'generate_scene' in names
-
-
-def test_only_three_files_import_a_framework():
-    files = Path(mmkd.datasets.__file__).parent.glob('*.py')
-    users = {
-        path.stem
-        for path in files
-        if re.search('^(from|import) mm(det|seg)', path.read_text(), re.M)
-    }
-    assert users == {'bccd', 'camvid', 'label_maps'}
