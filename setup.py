@@ -43,6 +43,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['mmkd', 'mmkd.*']),
+    entry_points={'console_scripts': ['mmkd = mmkd.commands:main']},
     package_data={'mmkd': ['py.typed']},
     install_requires=requirements('runtime.txt'),
     extras_require={

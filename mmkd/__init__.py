@@ -9,6 +9,10 @@ from mmkd.version import __version__
 
 check_environment()  # before anything that a wrong version would break with a worse message
 
+from mmkd.commands import answer  # noqa: E402
+
+answer()  # `mmkd train --help` needs nothing of what follows, which takes seconds to import
+
 from mmkd import operators  # noqa: E402
 
 operators.install()  # before mmdet and mmseg, which import mmcv's operators

@@ -43,6 +43,10 @@ class PreflightHook(Hook):
     priority = 'LOW'
     reached: Reached | None = None
 
+    def __init__(self) -> None:
+        #: metrics of each teacher that was scored
+        self.scores: dict[str, dict[str, float]] = {}
+
     def before_train(self, runner: Any) -> None:
         model = _unwrapped(runner.model)
         check_labels(runner, model)
@@ -66,8 +70,10 @@ class PreflightHook(Hook):
             if any(p.requires_grad for p in teacher.model.parameters()) or teacher.model.training:
                 raise RuntimeError(f"teacher '{name}' was thawed; nothing may train it.")
             if model.guard.score:
-                score = score_teacher(runner, teacher, model.guard.score)
-                runner.logger.info(f"teacher '{name}' on {model.guard.score} val samples: {score}")
+                self.scores[name] = score_teacher(runner, teacher, model.guard.score)
+                runner.logger.info(
+                    f"teacher '{name}' on {model.guard.score} val samples: {self.scores[name]}"
+                )
 
         self.reached = Reached(model) if model.guard.steps else None
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner as StockRunner
 
@@ -18,7 +19,8 @@ from mmkd.checks.data_guard import DataGuardHook
 from mmkd.checks.preflight import PreflightHook
 from mmkd.config import default_work_dir, distils, load_config, type_name
 from mmkd.datasets.guard import check_evaluator, check_paths
-from mmkd.engine.overrides import OverrideAction, check_overrides
+from mmkd.engine.console.hook import ConsoleHook  # noqa: F401  (registers it)
+from mmkd.engine.overrides import check_overrides
 from mmkd.engine.runner import Runner
 from mmkd.engine.student_config import RUN_HOOKS
 from mmkd.engine.wrapping import wrap_stock
@@ -99,13 +101,15 @@ def build_runner(config: Config) -> StockRunner:
     return RUNNERS.build(config)
 
 
-def train(config: Config, **options: Any) -> StockRunner:
-    """Prepare, build and train; returns the finished Runner.
+def train(config: Config, hooks: Iterable[Hook] = (), **options: Any) -> StockRunner:
+    """Prepare, build and train with these hooks as well; returns the finished Runner.
 
     Raises:
         Stopped: Ctrl-C or SIGTERM, with the command that continues.
     """
     runner = build_runner(prepare(config, **options))
+    for hook in hooks:
+        runner.register_hook(hook)
     before = last_saved(runner.work_dir)
     try:
         runner.train()
@@ -144,33 +148,18 @@ def tester(
     return runner
 
 
-def test(config: Config, checkpoint: str, **options: Any) -> dict[str, float]:
+def test(
+    config: Config, checkpoint: str, hooks: Iterable[Hook] = (), **options: Any
+) -> dict[str, float]:
     """Score a student's checkpoint with the config's own test metric, see :func:`tester`."""
-    return tester(config, checkpoint, **options).test()
-
-
-def add_common(parser: Any) -> None:
-    """Arguments that every tool takes."""
-    parser.add_argument('--cfg-options', nargs='+', action=OverrideAction, metavar='KEY=VALUE')
-    parser.add_argument(
-        '--trust-checkpoint',
-        action='store_true',
-        help='also load files that contain code (only from a source you trust)',
-    )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
-
-
-def add_teacher(parser: Any, method: str = 'FGFI', more: str = '') -> None:
-    """Arguments that distil a stock config, without any config of ours."""
-    parser.add_argument(
-        '--teacher', nargs=2, metavar=('CONFIG', 'CHECKPOINT'), help='wrap a stock config'
-    )
-    parser.add_argument('--method', default=method, help=f'with --teacher: the objective{more}')
+    runner = tester(config, checkpoint, **options)
+    for hook in hooks:
+        runner.register_hook(hook)
+    return runner.test()
 
 
 def read_config(args: Any) -> Config:
-    """The config of :func:`add_teacher` and :func:`add_common`."""
+    """The config that the arguments shared by the commands name and change."""
     if args.teacher:
         return apply_common(args, wrap_stock(args.config, *args.teacher, args.method)[0])
     return apply_common(args, load_config(args.config))
@@ -196,7 +185,7 @@ def move_data(config: Config, root: str) -> None:
 
 
 def apply_common(args: Any, config: Config) -> Config:
-    """Honour :func:`add_common`.
+    """Change a config as the arguments that all commands take ask for.
 
     Raises:
         ValueError: a key of ``--cfg-options`` that is misspelt.

@@ -31,6 +31,7 @@ class OverheadHook(Hook):
         self.steps = check_number('OverheadHook', 'steps', steps, 1, whole=True)
         self.done = 0
         self.total = StepTimer()
+        self.measured = ''  # the line, once it is known
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         model = _distiller(runner)
@@ -53,7 +54,8 @@ class OverheadHook(Hook):
             self.total.enabled = model.timer.enabled = False
         self.done += 1
         if self.done == self.warmup + self.steps:
-            runner.logger.info(self.report(model))
+            self.measured = self.report(model)
+            runner.logger.info(self.measured)
 
     def report(self, model: Any) -> str:
         """The line, from what the two timers hold."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from logging import WARNING
 from typing import Any
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
@@ -22,22 +22,8 @@ _TOP = {
         'find_unused_parameters',
         'model_wrapper_cfg',
     ),
-    *('runner_type', 'tta_model', 'tta_pipeline'),
+    *('runner_type', 'tta_model', 'tta_pipeline', 'verbose'),
 }
-
-
-class OverrideAction(DictAction):
-    """mmengine's, which answers what is no ``KEY=VALUE`` with the usage instead of a traceback."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, *rest: Any) -> None:
-        for text in values:
-            key, equals, _ = text.partition('=')
-            if not key or not equals:
-                parser.error(f'{self.option_strings[0]} takes KEY=VALUE, found {text!r}')
-        try:
-            super().__call__(parser, namespace, values, *rest)
-        except (AssertionError, ValueError) as error:
-            parser.error(f'{self.option_strings[0]}: {error}')
 
 
 def check_overrides(keys: Iterable[str], config: Config) -> None:

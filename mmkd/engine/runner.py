@@ -15,7 +15,7 @@ from mmengine.fileio.backends import LocalBackend
 from mmengine.hooks import CheckpointHook as MMCheckpointHook
 from mmengine.hooks import EarlyStoppingHook as MMEarlyStoppingHook
 from mmengine.hooks import EMAHook
-from mmengine.logging import print_log
+from mmengine.logging import MMLogger, print_log
 from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS, MODEL_WRAPPERS
@@ -40,6 +40,7 @@ from mmkd.checkpoint.partial import load_some
 from mmkd.checks.in_vain import check_settings
 from mmkd.datasets.guard import building
 from mmkd.engine.checkpoint_hook import CheckpointHook
+from mmkd.engine.console.screen import adopt
 from mmkd.engine.early_stopping import EarlyStoppingHook
 from mmkd.engine.finite_hook import FiniteHook
 from mmkd.engine.loading import check_complete, check_optimiser_state, revised
@@ -92,6 +93,10 @@ class Runner(MMRunner):
         if self.distributed and not is_distributed() and _on_cpu():
             _init_gloo(self.launcher, env_cfg.get('dist_cfg', {}))
         super().setup_env(env_cfg)
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        """As mmengine's; a command keeps all but warnings and errors off its screen."""
+        return adopt(super().build_logger(*args, **kwargs))
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """As mmengine's; on CPUs DDP gets no device id, and SyncBN, for GPUs only, becomes BN."""

@@ -20,6 +20,7 @@ from typing import Any
 
 from mmkd.errors.origin import Origin, circle_of, config_files, origin_of, short
 from mmkd.errors.remedies import remedy
+from mmkd.started import typed
 
 _STARTED = time.time()
 _LONGEST = 15  # lines of a message that are printed
@@ -173,7 +174,7 @@ def way_on(work_dir: str, argv: list[str], before: tuple[str, int] | None = None
             only by a run that did so itself.
     """
     given = os.environ.get('MMKD_COMMAND')
-    words = given.split(' ') if given else ['python', *argv]
+    words = given.split(' ') if given else typed(argv)
     rest, resumed = _without_resume(words)
     write = ' '.join if given else shlex.join
     newest = last_saved(work_dir)

@@ -1,0 +1,91 @@
+"""The command ``mmkd``: one file a command, thin over the functions of the package.
+
+The files here import nothing but the standard library until their arguments are understood, so that
+``mmkd train --help`` does not wait for torch; see :func:`answer`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
+
+from mmkd.names import did_you_mean
+from mmkd.started import command_words
+from mmkd.version import __version__
+
+#: in the order of a project: look, train, judge
+COMMANDS = (
+    'plan',
+    'train',
+    'test',
+    'compare',
+    'visualize',
+    'benchmark',
+    'search_routes',
+    'environment',
+)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run ``mmkd COMMAND …``; the exit status is that of the command, 2 for an unknown one."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    _module(words).main(words[1:])
+
+
+def answer() -> None:
+    """Let a command answer ``--help``, ``--version`` and wrong arguments before mmkd is imported.
+
+    ``mmkd/__init__.py`` calls it before it imports torch and OpenMMLab, which takes seconds. In any
+    other program, and where the arguments are right, it does nothing.
+
+    Raises:
+        SystemExit: the answer was printed.
+    """
+    words = command_words(sys.argv, sys.orig_argv)
+    if words is None or (sys.argv[0].endswith('.py') and words[0] not in COMMANDS):
+        return  # another program, or a tool without a command
+    _module(words).parser().parse_args(words[1:])
+
+
+def _module(words: Sequence[str]) -> ModuleType:
+    """The file of the command that is asked for.
+
+    Raises:
+        SystemExit: help, the version, or a command that there is not.
+    """
+    asked = words[0] if words else '--help'
+    if asked in ('-h', '--help'):
+        print(_help())
+    elif asked in ('-V', '--version'):
+        print(f'mmkd {__version__}')
+    elif asked.replace('-', '_') in COMMANDS:
+        return import_module(f'mmkd.commands.{asked.replace("-", "_")}')
+    else:
+        hint = did_you_mean(asked, COMMANDS)
+        print(f'mmkd has no command {asked!r}.{hint} `mmkd --help` lists all.', file=sys.stderr)
+        raise SystemExit(2)
+    raise SystemExit(0)
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f'  {name:{width}}  {_summary(name)}' for name in COMMANDS]
+    return '\n'.join(
+        [
+            'usage: mmkd COMMAND ...',
+            '',
+            'Knowledge distillation for detectors and segmentors on OpenMMLab.',
+            '',
+            'commands:',
+            *lines,
+            '',
+            '`mmkd COMMAND --help` lists its arguments, `mmkd --version` prints the version.',
+        ]
+    )
+
+
+def _summary(name: str) -> str:
+    """What a command does: the first sentence of its file."""
+    return (_module([name]).__doc__ or '').split('.')[0].strip()

@@ -1,0 +1,81 @@
+"""Arguments that commands share, and how a command runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mmkd.started import prefix_of
+
+Parser = argparse.ArgumentParser
+
+
+def command_parser(name: str, text: str) -> Parser:
+    """A parser whose help shows the text of the command's file as it is."""
+    early = ['python', '-m', 'mmkd'] * (sys.argv[0] == '-m')  # Python still imports the package
+    prefix = early or prefix_of(sys.argv[0])
+    return Parser(
+        prog=' '.join([*prefix, name]) if prefix else None,
+        description=text.strip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_common(parser: Parser) -> None:
+    """Arguments of every command that reads a config; `apply_common` honours them."""
+    parser.add_argument('--cfg-options', nargs='+', action=OverrideAction, metavar='KEY=VALUE')
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='also load files that contain code (only from a source you trust)',
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+
+
+def add_teacher(parser: Parser, method: str = 'FGFI', more: str = '') -> None:
+    """Arguments that distil a stock config, without any config of ours."""
+    parser.add_argument(
+        '--teacher', nargs=2, metavar=('CONFIG', 'CHECKPOINT'), help='wrap a stock config'
+    )
+    parser.add_argument('--method', default=method, help=f'with --teacher: the objective{more}')
+
+
+def add_verbose(parser: Parser) -> None:
+    """The switch between a console for a person and the whole log."""
+    parser.add_argument(
+        '--verbose',
+        action='store_true',
+        help='show the whole log on the screen, which otherwise goes to its file alone '
+        '(also MMKD_VERBOSE=1, or verbose=True in the config)',
+    )
+
+
+class OverrideAction(argparse.Action):
+    """mmengine's, which answers what is no ``KEY=VALUE`` with the usage instead of a traceback."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+        from mmengine.config import DictAction
+
+        for text in values:
+            key, equals, _ = text.partition('=')
+            if not key or not equals:
+                parser.error(f'{self.option_strings[0]} takes KEY=VALUE, found {text!r}')
+        try:
+            DictAction(self.option_strings, self.dest, nargs='+')(parser, namespace, values)
+        except (AssertionError, ValueError) as error:
+            parser.error(f'{self.option_strings[0]}: {error}')
+
+
+def execute(
+    parser: Parser, run: Callable[[argparse.Namespace], Any], argv: Sequence[str] | None
+) -> None:
+    """Run a command: it ends with a message of one line, or without any."""
+    args = parser.parse_args(argv)
+    from mmkd.engine.console.noise import without_noise
+    from mmkd.errors.ending import plain_errors
+
+    with plain_errors(), without_noise():
+        run(args)

@@ -1,0 +1,76 @@
+"""Measure what a distillation costs, or how its gradients compare.
+
+    mmkd benchmark step CONFIG [CONFIG ...]
+    mmkd benchmark gradients CONFIG [CONFIG ...] --checkpoint STUDENT
+
+``step`` times, in turn and in one process, a plain student step, that and a bare teacher forward
+(the floor), and the distilled step of each config; peak memory likewise. Weights are random, no
+data is read. Several configs must share student and teacher.
+
+``gradients`` takes training batches and a student's --checkpoint, and compares the gradient of
+each term with that of the task: a ratio far below 0.1 teaches little, one far above 1 drowns the
+task, and a negative cosine pulls against it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmkd.commands.arguments import add_common, command_parser, execute
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = command_parser('benchmark', __doc__)
+    parser.add_argument('what', choices=['step', 'gradients'])
+    parser.add_argument('config', nargs='+')
+    parser.add_argument('--size', type=int, nargs=2, default=(256, 256), metavar=('H', 'W'))
+    parser.add_argument('--batch', type=int, default=2, help='images a step')
+    parser.add_argument('--rounds', type=int, default=7, help='measured steps or batches')
+    parser.add_argument('--boxes', type=int, default=8, help='ground-truth boxes an image')
+    parser.add_argument('--teacher-dtype', choices=['bf16', 'fp16'])
+    parser.add_argument('--checkpoint', help='gradients: the student; untrained without')
+    add_common(parser)
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    from mmkd.config import load_config
+    from mmkd.engine.launch import apply_common
+
+    configs = {Path(path).stem: apply_common(args, load_config(path)) for path in args.config}
+    measure = measure_gradients if args.what == 'gradients' else measure_steps
+    measure(args, configs)
+
+
+def measure_gradients(args: argparse.Namespace, configs: Mapping[str, Any]) -> None:
+    from mmkd.analysis import gradients
+    from mmkd.engine.launch import check_data
+
+    for name, config in configs.items():
+        check_data(config, 'train')
+        pulls = gradients.measure_gradients(config, args.checkpoint, args.rounds)
+        print(f'{name}, {args.checkpoint or "untrained student"}, {args.rounds} batches')
+        print(gradients.report(pulls))
+
+
+def measure_steps(args: argparse.Namespace, configs: Mapping[str, Any]) -> None:
+    import torch
+
+    from mmkd.analysis.benchmark import benchmark_step, report
+
+    costs = benchmark_step(
+        configs, tuple(args.size), args.batch, args.rounds, args.boxes, args.teacher_dtype
+    )
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'
+    print(
+        f'{args.batch} x {args.size[0]} x {args.size[1]}, {device}, '
+        f'{torch.get_num_threads()} threads, torch {torch.__version__}'
+    )
+    print(report(costs))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    execute(parser(), run, argv)

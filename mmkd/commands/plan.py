@@ -1,0 +1,102 @@
+"""Say what a config taps, pairs, adapts and trains, without data.
+
+    mmkd plan CONFIG [--step]
+    mmkd plan STOCK_CONFIG --teacher CONFIG FILE [--method NAME]
+
+Prints where the student and the teacher can be tapped and with which shapes, then what the config
+taps, pairs, adapts and trains. With --teacher, CONFIG is a stock config, and FILE may be 'random';
+--method all answers which methods fit this pair, as they are or with which options.
+
+--step then runs one real training batch and prints each term, its gradient at each tap over that of
+the task, and what it counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from mmkd.commands.arguments import add_common, add_teacher, command_parser, execute
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = command_parser('plan', __doc__)
+    parser.add_argument('config', help='a config of mmkd, or a plain one to see its taps')
+    parser.add_argument('--depth', type=int, default=2, help='levels of module names to list')
+    parser.add_argument(
+        '--random-teacher', action='store_true', help='do not load the checkpoint, only plan'
+    )
+    parser.add_argument('--step', action='store_true', help='also run one real batch')
+    parser.add_argument('--checkpoint', help='with --step: the student; untrained without')
+    add_teacher(parser, 'all', ', or all')
+    add_common(parser)
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    from mmengine.registry import init_default_scope
+
+    from mmkd.config import distils
+    from mmkd.engine.launch import read_config
+    from mmkd.teacher import build_model
+
+    if args.teacher and args.method == 'all':
+        show_fits(args)
+        return
+    config = read_config(args)
+    init_default_scope(config.get('default_scope') or 'mmengine')
+    if distils(config.model):
+        show_plan(config, args)
+    else:
+        show('model', build_model(config.model).eval(), args.depth)
+
+
+def show_plan(config: Any, args: argparse.Namespace) -> None:
+    """The taps of student and teachers, the plan, and one batch if asked for."""
+    from mmkd.analysis.first_batch import report_step
+    from mmkd.engine.launch import check_data
+    from mmkd.registry import MODELS
+
+    if args.random_teacher:
+        teacher = config.model.teacher
+        for entry in [teacher] if 'config' in teacher else teacher.values():
+            entry.checkpoint = 'random'
+    distiller = MODELS.build(config.model)
+    show('student', distiller.student, args.depth)
+    for name, teacher in distiller.teachers.items():
+        show(name, teacher.model, args.depth)
+    print(f'\n{distiller.plan}')
+    if args.step:
+        check_data(config, 'train')
+        print(f'\nfirst batch\n{report_step(config, args.checkpoint)}')
+
+
+def show_fits(args: argparse.Namespace) -> None:
+    """What fits a pair, method by method."""
+    from mmengine.registry import init_default_scope
+
+    from mmkd.analysis.fits import Pair, table
+    from mmkd.config import load_config
+    from mmkd.engine.launch import apply_common
+    from mmkd.teacher import Teacher, build_model
+
+    if args.step:
+        raise ValueError('--step runs one method: name it with --method.')
+    config = apply_common(args, load_config(args.config))
+    init_default_scope(config.get('default_scope') or 'mmengine')
+    path, file = args.teacher
+    teacher = Teacher(path, 'random' if args.random_teacher else file)
+    print(table(list(Pair(build_model(config), teacher).fits())))
+
+
+def show(title: str, model: Any, depth: int) -> None:
+    from mmkd.plan.places import candidates
+
+    print(f'\ntaps of the {title}, {type(model).__name__}')
+    for name, levels in candidates(model, depth):
+        print(f'  {name:40s} {", ".join(map(str, levels))}')
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    execute(parser(), run, argv)

@@ -1,0 +1,76 @@
+"""Train a student, distilled or plain.
+
+mmkd train CONFIG [--resume]
+mmkd train STOCK_CONFIG --teacher CONFIG CHECKPOINT --method FGFI
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from mmkd.commands.arguments import (
+    add_common,
+    add_teacher,
+    add_verbose,
+    command_parser,
+    execute,
+)
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = command_parser('train', __doc__)
+    parser.add_argument('config', help='a config of mmkd, or a stock one with --teacher')
+    parser.add_argument('--work-dir', help='default: work_dirs/<config name>')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from the newest complete checkpoint of the work dir, or from the one named',
+    )
+    parser.add_argument('--amp', action='store_true', help='mixed precision')
+    add_teacher(parser)
+    add_common(parser)
+    add_verbose(parser)
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    from mmkd.commands.console import console
+    from mmkd.engine.launch import train
+
+    with console(args) as hooks:
+        config, work_dir = read(args)
+        train(config, hooks=hooks(config), work_dir=work_dir, amp=args.amp)
+
+
+def read(args: argparse.Namespace) -> tuple[Any, str]:
+    """The config of a run, and its work dir, where a wrapped stock config is written."""
+    from mmkd.config import default_work_dir, load_config
+    from mmkd.engine.launch import apply_common
+    from mmkd.engine.wrapping import wrap_stock
+
+    text = None
+    if args.teacher:
+        config, text = wrap_stock(args.config, *args.teacher, args.method)
+    else:
+        config = load_config(args.config)
+    config = apply_common(args, config)
+    if args.resume is not None:
+        config.resume = True
+        config.load_from = None if args.resume == 'auto' else args.resume
+    work_dir = args.work_dir or config.get('work_dir') or default_work_dir(config.filename)
+    if text:
+        name = f'distil_{args.method.rpartition(".")[2].lower()}'
+        work_dir = args.work_dir or f'{work_dir}_{name}'  # not that of the plain training
+        os.makedirs(work_dir, exist_ok=True)
+        with open(os.path.join(work_dir, f'{name}.py'), 'w') as file:
+            file.write(text)
+    return config, work_dir
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    execute(parser(), run, argv)

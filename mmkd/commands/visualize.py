@@ -1,0 +1,51 @@
+"""Draw what each objective looks at.
+
+    mmkd visualize CONFIG [--checkpoint STUDENT]
+
+Writes one PNG for each image and objective: ground truth, then masks, attention or classes of every
+level, teacher and student side by side. A plain config gives its images and annotations.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from mmkd.commands.arguments import add_common, add_teacher, command_parser, execute
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = command_parser('visualize', __doc__)
+    parser.add_argument('config')
+    parser.add_argument('--split', choices=['train', 'val'], default='train')
+    parser.add_argument('--indices', nargs='+', type=int, default=[0, 1, 2], metavar='N')
+    parser.add_argument('--checkpoint', help="the student's weights; untrained without")
+    parser.add_argument(
+        '--point',
+        nargs=2,
+        type=float,
+        metavar=('X', 'Y'),
+        help="a pixel of the network's input: show what is similar to it (SKDPair)",
+    )
+    parser.add_argument('--out', help='folder; default: work_dirs/<config name>/pages')
+    add_teacher(parser)
+    add_common(parser)
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    from mmkd.config import default_work_dir
+    from mmkd.engine.launch import check_data, read_config
+    from mmkd.visualization.audit import Audit
+
+    config = read_config(args)
+    check_data(config, args.split)
+    point = tuple(args.point) if args.point else None
+    audit = Audit(config, args.split, args.checkpoint, point=point)
+    out = args.out or f'{default_work_dir(config.filename)}/pages'
+    for path in audit.pages(args.indices, out):
+        print(path)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    execute(parser(), run, argv)

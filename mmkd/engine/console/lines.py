@@ -1,0 +1,139 @@
+"""What the console says of a run, as text."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+#: terms of objectives in a line of the progress, and metrics in one of a validation
+SHOWN = 4
+#: lines for objectives before the first step
+OBJECTIVES = 4
+_TERM = re.compile(r'train/(kd\.[^.]+\.loss.*)')
+
+
+@dataclass
+class Losses:
+    """Means over the log's window: the total, the task's part of it, and each term's."""
+
+    total: float
+    terms: dict[str, float]
+
+    @classmethod
+    def read(cls, hub: Any, window: int) -> Losses:
+        """From the scalars that mmengine has collected, without a look at the device."""
+        scalars = hub.log_scalars
+        terms = {
+            found[1]: float(scalars[key].mean(window))
+            for key in scalars
+            if (found := _TERM.fullmatch(key))
+        }
+        total = scalars.get('train/loss')
+        return cls(float('nan') if total is None else float(total.mean(window)), terms)
+
+    def text(self) -> str:
+        """``loss 0.87  task 0.81  kd.fgfi.loss 0.054 (6.2 %)``, the largest terms first."""
+        words = [f'loss {self.total:.4g}']
+        if self.terms:
+            words.append(f'task {self.total - sum(self.terms.values()):.4g}')
+        largest = sorted(self.terms, key=lambda key: -abs(self.terms[key]))
+        words += [f'{k} {self.terms[k]:.4g}{self._share(self.terms[k])}' for k in largest[:SHOWN]]
+        more = len(largest) - SHOWN
+        return '  '.join([*words, *[f'and {more} more'] * (more > 0)])
+
+    def _share(self, term: float) -> str:
+        if not self.total > 0 or not np.isfinite(term / self.total):
+            return ''
+        return f' ({100 * term / self.total:.2g} %)'
+
+
+def progress(place: str, hub: Any, window: int) -> str:
+    """Where the run is, how long it still takes, and its losses.
+
+    Args:
+        place (str): ``'epoch 3/12  step 200/7330'``.
+        hub (MessageHub): mmengine's, with the scalars of each step.
+        window (int): steps over which the log takes its means.
+    """
+    eta = hub.runtime_info.get('eta')
+    left = [] if eta is None else [f'eta {duration(eta)}']
+    return '  '.join([place, *left, Losses.read(hub, window).text()])
+
+
+def duration(seconds: float) -> str:
+    """``1:02:03``."""
+    return str(datetime.timedelta(seconds=int(seconds)))
+
+
+def score(key: str, value: float) -> str:
+    """``bbox_mAP 0.312``; COCO's -1 is where nothing of the kind is in the data."""
+    absent = key.startswith('coco/') and value == -1
+    return f'{key} {"n/a" if absent else format(float(value), ".4g")}'
+
+
+def scalars(metrics: Mapping[str, Any] | None) -> dict[str, float]:
+    """What is a number among the metrics of an evaluation."""
+    numbers = (int, float, np.number)
+    return {k: float(v) for k, v in (metrics or {}).items() if isinstance(v, numbers)}
+
+
+def main_metric(deciding: Sequence[str], metrics: Iterable[str]) -> str | None:
+    """The metric that chooses the best checkpoint, else the mean over classes, else the first."""
+    keys = list(metrics)
+    means = [key for key in keys if re.search(r'(mAP|mIoU)$', key)]
+    return next(iter([*deciding, *means, *keys]), None)
+
+
+def validation(
+    metrics: Mapping[str, float], main: str | None, teacher: Mapping[str, float], best: bool
+) -> str:
+    """One line: the metric that decides first, beside the teacher's where that is known."""
+    keys = sorted(metrics, key=lambda key: key != main)
+    words = [score(key, metrics[key]) for key in keys[:SHOWN]]
+    words[1:] = [word.partition('/')[2] or word for word in words[1:]]
+    if keys and keys[0] in teacher:
+        words[0] += f' (teacher {teacher[keys[0]]:.4g})'
+    return '  '.join([*words, *['the best so far'] * best]) or 'no metric'
+
+
+def rows(named: Sequence[tuple[str, str]]) -> list[str]:
+    """Lines of two columns."""
+    return [f'{name:9} {text}' for name, text in named if text]
+
+
+def plan_rows(model: Any) -> list[tuple[str, str]]:
+    """Student, teachers and objectives of a Distiller, a line each."""
+    plan = model.plan
+    found = [('student', _network(plan.student))]
+    for name, teacher in plan.teachers.items():
+        loaded = f'{teacher.loaded_keys} keys from {teacher.source}'
+        source = 'RANDOM WEIGHTS' if teacher.source == 'random' else loaded
+        found.append((name, f'{_network(teacher.model)}, {source}'))
+    objectives = list(plan.objectives.items())
+    for name, objective in objectives[:OBJECTIVES]:
+        places = [
+            ', '.join(map(str, taps)) for taps in (objective.student_taps, objective.teacher_taps)
+        ]
+        text = f'{type(objective).__name__}, weight {objective.weight}'
+        text += f', {" <- ".join(filter(None, places))}' * any(places)
+        levels = plan.seen.get(f'{name}.student')
+        text += f', {len(levels)} maps' * bool(levels and len(levels) > 1)
+        count = sum(p.numel() for p in objective.parameters())
+        found.append((name, text + f', trains {count:,} parameters of its own' * bool(count)))
+    more = len(objectives) - OBJECTIVES
+    return found + [('', f'and {more} more objectives')] * (more > 0)
+
+
+def _network(model: Any) -> str:
+    count = sum(p.numel() for p in model.parameters())
+    return f'{type(model).__name__}, {count / 1e6:.2f} M parameters'
+
+
+def network_rows(model: Any) -> list[tuple[str, str]]:
+    """What is trained, distilled or plain."""
+    return plan_rows(model) if hasattr(model, 'plan') else [('model', _network(model))]

@@ -1,0 +1,44 @@
+"""What packages say about themselves in every run, which nobody who trains can act on."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import warnings
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any
+
+#: by the packages' own words
+SAID = (
+    r'\bdeprecated\b',
+    r'Could not import OneDL',
+    r'faster_coco_eval is not installed',
+    r'`save_param_scheduler` is True but',
+    r'The prefix is not set in metric class',
+    r'Default ``avg_non_ignore`` is False',
+)
+_NOISE = re.compile('|'.join(SAID))
+_KINDS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
+
+
+def is_noise(text: str, kind: type | None = None) -> bool:
+    """Whether a line or a warning of this kind is left off the screen."""
+    return bool(_NOISE.search(text)) or (kind is not None and issubclass(kind, _KINDS))
+
+
+@contextlib.contextmanager
+def without_noise() -> Iterator[None]:
+    """Import what greets on being imported, and let no noise among the warnings that follow."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def show_rest(message: Any, category: type, *place: Any, **more: Any) -> None:
+            if not is_noise(str(message), category):
+                show(message, category, *place, **more)
+
+        warnings.showwarning = show_rest
+        with contextlib.redirect_stdout(io.StringIO()):
+            import_module('mmkd.engine.launch')  # and with it mmdet and mmseg
+        yield

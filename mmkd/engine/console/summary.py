@@ -1,0 +1,72 @@
+"""The end of a run: checkpoints, scores, cost, and what to type next."""
+
+from __future__ import annotations
+
+import os.path as osp
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mmengine.hooks import CheckpointHook
+
+from mmkd.checks.preflight import PreflightHook
+from mmkd.engine.console import lines
+from mmkd.engine.overhead import OverheadHook
+from mmkd.errors.origin import short
+from mmkd.started import sibling
+
+
+def find_hook(runner: Any, kind: type) -> Any:
+    """The first hook of a kind, or None."""
+    return next((hook for hook in runner.hooks if isinstance(hook, kind)), None)
+
+
+def teachers(runner: Any) -> dict[str, dict[str, float]]:
+    """Metrics of each teacher that the preflight has scored."""
+    hook = find_hook(runner, PreflightHook)
+    return hook.scores if hook else {}
+
+
+def deciding(runner: Any) -> list[str]:
+    """The metrics that decide which checkpoint is the best; none before the first validation."""
+    keys = getattr(find_hook(runner, CheckpointHook), 'key_indicators', None) or []
+    return [key for key in keys if key != 'auto']
+
+
+def bests(runner: Any) -> dict[str, str]:
+    """The best checkpoint by each metric so far."""
+    info, keys = runner.message_hub.runtime_info, deciding(runner)
+    names = ['best_ckpt'] if len(keys) == 1 else [f'best_ckpt_{key}' for key in keys]
+    return {key: info[name] for key, name in zip(keys, names, strict=True) if info.get(name)}
+
+
+def summary(runner: Any, scores: Mapping[str, float], took: float) -> list[tuple[str, str]]:
+    """Names and texts of the last lines.
+
+    Args:
+        scores (Mapping[str, float]): of the last validation.
+        took (float): seconds.
+    """
+    info, best = runner.message_hub.runtime_info, bests(runner)
+    main = lines.main_metric(deciding(runner), scores)
+    last = info.get('last_ckpt')
+    rows = [('done', f'{runner.iter} of {runner.max_iters} steps, {lines.duration(took)}')]
+    for key, path in best.items():
+        value = info['best_score' if len(best) == 1 else f'best_score_{key}']
+        rows.append(('best', f'{lines.score(key, value)}  {short(path)}'))
+    if last:
+        scored = f'{lines.score(main, scores[main])}  ' if main in scores else ''
+        rows.append(('last', f'{scored}{short(last)}'))
+    for name, found in teachers(runner).items():
+        rows += [(name, lines.score(main, found[main]))] if main in found else []
+    cost = find_hook(runner, OverheadHook)
+    rows.append(('cost', cost.measured.removeprefix('cost: ') if cost else ''))
+    return [*rows, ('next', ' '.join(_next(runner, next(iter([*best.values(), last])))))]
+
+
+def _next(runner: Any, checkpoint: str | None) -> Iterator[str]:
+    """The command that scores a checkpoint, with the config that mmengine has written."""
+    name = osp.basename(runner.cfg.filename or f'{runner.timestamp}.py')
+    config = osp.join(runner.work_dir, name)
+    if checkpoint and runner.cfg.get('test_dataloader') and osp.isfile(config):
+        yield from (*sibling(sys.argv, 'test'), short(config), short(checkpoint))
