@@ -63,6 +63,12 @@ def test_the_wheel_leaves_torch_and_openmmlab_to_the_user(wheel):
     assert fields['Requires-Python'] == '>=3.10'
 
 
+def test_the_wheel_gives_the_command(wheel):
+    (points,) = (name for name in wheel.namelist() if name.endswith('/entry_points.txt'))
+    lines = wheel.read(points).decode().splitlines()
+    assert lines == ['[console_scripts]', 'mmkd = mmkd.commands:main']
+
+
 def test_configs_of_the_installed_package_serve_as_parents(wheel, tmp_path):
     wheel.extractall(tmp_path / 'site')
     mine = tmp_path / 'mine.py'

@@ -20,6 +20,7 @@ from mmengine.registry import DefaultScope, init_default_scope
 
 from mmkd import MODELS, registry
 from mmkd.checks.guard import Guard
+from mmkd.commands import COMMANDS
 from mmkd.config import load_config, resolve
 from mmkd.datasets.synthetic import write_coco, write_folders
 from mmkd.distiller import build_objectives, build_teachers
@@ -164,6 +165,8 @@ def test_commands_are_understood(page, monkeypatch):
                 words = words[1:]
             if words[:1] == ['make']:
                 assert words[1] in targets, line
+            elif words[:1] == ['mmkd']:
+                parser_of(words[1]).parse_args(words[2:])  # SystemExit where one is unknown
             elif words[:1] == ['python']:
                 check_python(words[1:], monkeypatch)
             elif words[:1] == ['bash']:
@@ -174,6 +177,13 @@ def check_python(words, monkeypatch):
     if words[0] == '-m':
         assert importlib.util.find_spec(words[1]), words
         return
-    tool = importlib.import_module(re.fullmatch(r'tools/(\w+)\.py', words[0])[1])
+    name = re.fullmatch(r'tools/(\w+)\.py', words[0])[1]
+    if name in COMMANDS:
+        parser_of(name).parse_args(words[1:])
+        return
     monkeypatch.setattr(sys, 'argv', words)
-    tool.parse_args()  # SystemExit where an argument is unknown
+    importlib.import_module(name).parse_args()
+
+
+def parser_of(command):
+    return importlib.import_module(f'mmkd.commands.{command}').parser()

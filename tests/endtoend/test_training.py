@@ -92,6 +92,7 @@ def test_the_tools_run_from_the_command_line(trained, tmp_path):
     for name, config in (('stock', stock), ('teacher', teacher)):
         config.pop('work_dir')
         config.pop('experiment_name')
+        config.pop('log_level')
         config.dump(tmp_path / f'{name}.py')
     checkpoint = str(folder / 'kd' / 'iter_4.pth')
     wrap = ['--teacher', 'teacher.py', checkpoint, '--method', 'FGFI']
@@ -99,11 +100,31 @@ def test_the_tools_run_from_the_command_line(trained, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / 'out' / 'iter_2.pth').is_file()
     assert "type='mmkd.FGFI'" in (tmp_path / 'out' / 'distil_fgfi.py').read_text()
+    check_the_screen(done, next((tmp_path / 'out').glob('*/*.log')).read_text())
     done = _tool(
         tmp_path, 'train.py', 'out/distil_fgfi.py', '--cfg-options', 'model.teacher.dtype=f'
     )
     assert done.returncode == 1
     assert 'Traceback' not in done.stderr and 'dtype must be one of' in done.stderr
+
+
+def check_the_screen(done, log):
+    """A person's lines on the screen, all the rest in the log file."""
+    lines = done.stdout.splitlines()
+    steps = [line for line in lines if line.startswith('step ')]
+    assert [line.split()[1] for line in steps] == ['1/2', '2/2']
+    assert all('  task ' in line and '  kd.fgfi.loss ' in line and ' %)' in line for line in steps)
+    assert lines.index(steps[0]) <= 25
+    told = [line.split()[0] for line in lines if line not in steps]
+    assert [name for name in told if name != 'warning:'] == [
+        *('student', 'teacher', 'fgfi', 'log', 'data', 'training'),
+        *('validation', 'done', 'last', 'next'),
+    ]
+    for text in ('System environment', 'Iter(train) [2/2]', 'loading annotations', 'index created'):
+        assert text in log and text not in done.stdout
+    for noise in ('OneDL', 'deprecated', 'faster_coco_eval', 'Warning:'):
+        assert noise not in done.stdout + done.stderr
+    assert lines[-1].endswith('tools/test.py out/stock.py out/iter_2.pth')
 
 
 def _tool(folder, name, *arguments):

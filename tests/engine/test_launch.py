@@ -6,11 +6,10 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from mmkd.commands.arguments import add_common, add_teacher
 from mmkd.config import default_work_dir
 from mmkd.engine import launch
 from mmkd.engine.launch import (
-    add_common,
-    add_teacher,
     apply_common,
     enable_amp,
     move_data,

@@ -1,13 +1,12 @@
 """--cfg-options: keys that would change nothing."""
 
-import argparse
 import copy
 
 import pytest
 from mmengine.config import Config
 
 from mmkd.engine import overrides
-from mmkd.engine.overrides import OverrideAction, check_overrides, one_slip
+from mmkd.engine.overrides import check_overrides, one_slip
 
 CONFIG = Config(
     dict(
@@ -70,18 +69,6 @@ def test_slips():
     )
     assert not one_slip('stage1', 'stage2') and not one_slip('kd', 'pkd')
     assert not one_slip('min_size', 'max_size') and not one_slip('in_channels', 'out_channels')
-
-
-@pytest.mark.parametrize(
-    ('text', 'message'),
-    [('lr', 'takes KEY=VALUE'), ('=3', 'takes KEY=VALUE'), ('x=[1,', 'Imbalanced brackets')],
-)
-def test_no_key_and_value_is_answered_with_the_usage(text, message, capsys):
-    parser = argparse.ArgumentParser()
-    parser.add_argument('--cfg-options', nargs='+', action=OverrideAction)
-    with pytest.raises(SystemExit) as end:
-        parser.parse_args(['--cfg-options', 'a=1', text])
-    assert end.value.code == 2 and message in capsys.readouterr().err
 
 
 def test_dtype_is_no_slip_of_type():

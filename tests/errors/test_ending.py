@@ -227,6 +227,19 @@ def test_the_way_on_when_the_checkpoint_is_of_the_run_before(argv):
         assert found.endswith(f'To start again: python {shlex.join(argv)}')
 
 
+@pytest.mark.parametrize(
+    ('program', 'typed'),
+    [('/venv/bin/mmkd', 'mmkd'), (f'{Path(mmkd.__file__).parent}/__main__.py', 'python -m mmkd')],
+)
+def test_the_way_on_of_the_command(program, typed):
+    found = way_on('.', [program, 'train', 'c.py'])
+    assert found.endswith(f'To start again: {typed} train c.py')
+    Path('iter_5.pth').touch()
+    Path('last_checkpoint').write_text('iter_5.pth')
+    found = way_on('.', [program, 'train', 'c.py'])
+    assert found == f'Stopped. To go on from iter_5.pth: {typed} train c.py --resume'
+
+
 def test_a_pipe_in_place_of_last_checkpoint_is_not_waited_for():
     os.mkfifo('last_checkpoint')
     assert last_saved('.') is None

@@ -30,7 +30,7 @@ class ConsoleHook(Hook):
     def __init__(self) -> None:
         self.screen: Screen | None = None  # of rank 0 alone
         self.scores: dict[str, float] = {}
-        self.bests: dict[str, str] = {}
+        self.bests: dict[str, tuple[str, float]] = {}
 
     def before_run(self, runner: Any) -> None:
         if not is_main_process():

@@ -44,7 +44,7 @@ class Screen:
     """
 
     def __init__(self, stream: Any = None, speaks: bool = True) -> None:
-        self.stream = sys.stdout if stream is None else stream
+        self.stream = stream or sys.stdout or io.StringIO()  # none where it was closed
         self.speaks = speaks
         self.console = Console(file=self.stream, force_terminal=_is_terminal(self.stream))
         self.live = self.console.is_terminal and not self.console.is_dumb_terminal
@@ -192,4 +192,6 @@ class _Kept(io.TextIOBase):
 
 
 def _is_terminal(stream: Any) -> bool:
-    return bool(getattr(stream, 'isatty', bool)())
+    with contextlib.suppress(ValueError):  # closed
+        return bool(getattr(stream, 'isatty', bool)())
+    return False

@@ -33,11 +33,15 @@ def deciding(runner: Any) -> list[str]:
     return [key for key in keys if key != 'auto']
 
 
-def bests(runner: Any) -> dict[str, str]:
-    """The best checkpoint by each metric so far."""
+def bests(runner: Any) -> dict[str, tuple[str, float]]:
+    """The best checkpoint by each metric so far, and its score."""
     info, keys = runner.message_hub.runtime_info, deciding(runner)
-    names = ['best_ckpt'] if len(keys) == 1 else [f'best_ckpt_{key}' for key in keys]
-    return {key: info[name] for key, name in zip(keys, names, strict=True) if info.get(name)}
+    ends = [''] if len(keys) == 1 else [f'_{key}' for key in keys]
+    return {
+        key: (info[f'best_ckpt{end}'], info[f'best_score{end}'])
+        for key, end in zip(keys, ends, strict=True)
+        if info.get(f'best_ckpt{end}')
+    }
 
 
 def summary(runner: Any, scores: Mapping[str, float], took: float) -> list[tuple[str, str]]:
@@ -51,9 +55,8 @@ def summary(runner: Any, scores: Mapping[str, float], took: float) -> list[tuple
     main = lines.main_metric(deciding(runner), scores)
     last = info.get('last_ckpt')
     rows = [('done', f'{runner.iter} of {runner.max_iters} steps, {lines.duration(took)}')]
-    for key, path in best.items():
-        value = info['best_score' if len(best) == 1 else f'best_score_{key}']
-        rows.append(('best', f'{lines.score(key, value)}  {short(path)}'))
+    for key, (path, score) in best.items():
+        rows.append(('best', f'{lines.score(key, score)}  {short(path)}'))
     if last:
         scored = f'{lines.score(main, scores[main])}  ' if main in scores else ''
         rows.append(('last', f'{scored}{short(last)}'))
@@ -61,7 +64,8 @@ def summary(runner: Any, scores: Mapping[str, float], took: float) -> list[tuple
         rows += [(name, lines.score(main, found[main]))] if main in found else []
     cost = find_hook(runner, OverheadHook)
     rows.append(('cost', cost.measured.removeprefix('cost: ') if cost else ''))
-    return [*rows, ('next', ' '.join(_next(runner, next(iter([*best.values(), last])))))]
+    wanted = [*(path for path, _ in best.values()), last][0]
+    return [*rows, ('next', ' '.join(_next(runner, wanted)))]
 
 
 def _next(runner: Any, checkpoint: str | None) -> Iterator[str]:
