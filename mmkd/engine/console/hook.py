@@ -38,9 +38,8 @@ class ConsoleHook(Hook):
         self.screen = current_screen()
         self.began = time.time()
         files = [getattr(handler, 'baseFilename', '') for handler in runner.logger.handlers]
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         log = [('log', short(file)) for file in files if file]
-        self._say([*lines.network_rows(model), *log])
+        self._say([*lines.network_rows(_model(runner)), *log])
 
     def before_train(self, runner: Any) -> None:
         if self.screen is None:
@@ -59,8 +58,9 @@ class ConsoleHook(Hook):
         if runner.iter:
             rows.append(('resumed', f'{runner.iter} of {runner.max_iters} steps are done'))
         for name, found in teachers(runner).items():
-            main = lines.main_metric([], found)
-            rows.append((name, f'scores {lines.validation(found, main, {}, False)}'))
+            text = lines.validation(found, lines.main_metric([], found), {}, False)
+            count = _model(runner).guard.score
+            rows.append((name, f'{text} on {count} samples to validate'))
         self._say(rows)
 
     def _say(self, rows: list[tuple[str, str]]) -> None:
@@ -128,3 +128,7 @@ class ConsoleHook(Hook):
 
 def _by_epoch(runner: Any) -> bool:
     return isinstance(runner.train_loop, EpochBasedTrainLoop)
+
+
+def _model(runner: Any) -> Any:
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model

@@ -17,6 +17,7 @@ SAID = (
     r'faster_coco_eval is not installed',
     r'`save_param_scheduler` is True but',
     r'The prefix is not set in metric class',
+    r'Setting \w+ environment variable for each process',
     r'Default ``avg_non_ignore`` is False',
 )
 _NOISE = re.compile('|'.join(SAID))

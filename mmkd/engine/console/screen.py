@@ -130,7 +130,7 @@ class Screen:
         global _current
         _current = self
         self.undo.enter_context(warnings.catch_warnings())
-        warnings.showwarning = self._warn
+        warnings.showwarning = self._warn  # type: ignore[assignment]
         self.undo.enter_context(contextlib.redirect_stdout(_Kept(self)))
         self.adopt(MMLogger.get_instance('mmengine'))  # which speaks before there is a Runner
         return self
@@ -145,7 +145,7 @@ class Screen:
         self.undo.close()
         _current = None
 
-    def _warn(self, message: Any, category: type, file: str, line: int, *more: Any) -> None:
+    def _warn(self, message: Any, category: type, file: str, line: int, *_: Any) -> None:
         text = ' '.join(str(message).split())
         self.keep(f'{category.__name__} at {file}:{line}: {text}')
         if not is_noise(text, category):
