@@ -56,7 +56,9 @@ class ConsoleHook(Hook):
             length = f'{runner.max_epochs} epochs of {len(train)} steps'
         rows = [('data', data), ('training', length)]
         if runner.iter:
-            rows.append(('resumed', f'{runner.iter} of {runner.max_iters} steps are done'))
+            source = getattr(runner, '_resume_from', None)
+            done = f'{runner.iter} of {runner.max_iters} steps are done'
+            rows.append(('resumed', f'{short(source)}, {done}' if source else done))
         for name, found in teachers(runner).items():
             text = lines.validation(found, lines.main_metric([], found), {}, False)
             count = _model(runner).guard.score
