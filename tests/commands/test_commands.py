@@ -37,7 +37,7 @@ def test_every_file_is_a_command():
 
 
 def test_tools_are_commands():
-    for name in {*COMMANDS} - {'environment', 'compare'}:
+    for name in {*COMMANDS} - {'environment'}:
         assert f'from mmkd.commands.{name} import main\n' in (TOOLS / f'{name}.py').read_text()
 
 
