@@ -10,6 +10,7 @@ import re
 import sys
 from pathlib import Path
 
+from helper_table import helper_table
 from method_page import page
 from recipe_page import recipe_page
 from source import ROOT, read_methods, read_recipes
@@ -42,6 +43,7 @@ def outputs(root: Path = ROOT) -> dict[Path, str]:
         (root / 'mkdocs.yml', 'methods', navigation(methods)),
         (docs / 'methods.md', 'methods', short_tables(methods)),
         (docs / 'methods.md', 'families', full_table(methods)),
+        (docs / 'helpers.md', 'modules', helper_table(ROOT)),
     ):
         text = files.get(path) or path.read_text()
         files[path] = between(text, marker, content)

@@ -1,4 +1,4 @@
-"""A map compressed to a coarser and narrower code, and back."""
+"""An autoencoder of feature maps, with a coarser and narrower code."""
 
 from __future__ import annotations
 
@@ -31,6 +31,6 @@ class AutoEncoder(nn.Module):
                 self.decoder.extend([nn.BatchNorm2d(b), nn.ReLU()])
 
     def reconstruct(self, x: Tensor, code: Tensor) -> Tensor:
-        """The map that a code stands for, at the size of x."""
+        """Reconstruction of x from its code, at the size of x."""
         found = self.decoder(code)
         return resize(found, x.shape[2:])

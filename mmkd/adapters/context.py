@@ -1,4 +1,4 @@
-"""Train-time blocks that gather context over a whole map."""
+"""Blocks with global context (GcBlock, non-local block), for training only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 class ContextBlock(nn.Module):
-    """What global context adds to each channel, (N, C, H, W) -> (N, C); 0 at the beginning."""
+    """Global context added to each channel, (N, C, H, W) -> (N, C); 0 at initialisation."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class ContextBlock(nn.Module):
 
 
 class NonLocal(nn.Module):
-    """Non-local block with residual, (N, C, H, W) -> same; the identity at the beginning.
+    """Non-local block with residual, (N, C, H, W) -> same; the identity at initialisation.
 
     ``x + BN(W y)`` with ``y_i = sum_m (theta_i . phi_m) g_m / M`` over M pooled places m. There is
     no softmax in between, so the sum over m comes first and no H * W x M affinity is ever made.

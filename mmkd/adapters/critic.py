@@ -1,4 +1,4 @@
-"""A critic of segmentation maps, in the manner of self-attention GANs."""
+"""A critic of segmentation maps, as in self-attention GANs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class SelfAttention(nn.Module):
 
 
 class Critic(nn.Module):
-    """(N, C, H, W) -> (N,): how much a map looks like one of the teacher's.
+    """(N, C, H, W) -> (N,): score of each map, high for maps like the teacher's.
 
     Four convolutions 4x4 of stride 2 with spectral norm (one power iteration a forward) and
     LeakyReLU 0.1, self-attention behind the third and the fourth, and a convolution 4x4 to a map

@@ -1,4 +1,4 @@
-"""What is remembered of each class, first in first out."""
+"""Queues of past entries of each class, first in, first out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 class Queue(nn.Module):
-    """The last entries of each class, first in first out, (K, size, C); random unit vectors first.
+    """The last entries of each class, (K, size, C), initialised with random unit vectors.
 
     Args:
         classes, size, channels (int): K, entries of a class, width.

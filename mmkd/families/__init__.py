@@ -48,7 +48,7 @@ def family_of(model: nn.Module) -> str:
 
 
 def is_two_stage(model: nn.Module) -> bool:
-    """Whether a second stage judges regions of interest, with masks or without."""
+    """Whether a second stage classifies regions of interest, with masks or without."""
     return getattr(model, 'roi_head', None) is not None
 
 

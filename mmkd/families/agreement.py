@@ -1,4 +1,4 @@
-"""Do the numbers of the student's head and of the teacher's mean the same? Errors where not."""
+"""Checks that two heads can be compared: classes, scores, box coders, priors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mmkd.families.dense import dense_head
 
 
 class Misfit(ValueError):
-    """These two networks do not suit the method; the plan adds which methods they suit.
+    """The method does not support these two networks; the plan adds methods that do.
 
     Args:
         message (str): the reason.
@@ -25,7 +25,7 @@ class Misfit(ValueError):
 
 
 def both(student: nn.Module, teacher: nn.Module) -> str:
-    """For messages: what the two are."""
+    """Describes the two models in messages."""
     return f'the student is {named(student)} and the teacher {named(teacher)}'
 
 
@@ -36,7 +36,7 @@ def listed(words: Sequence[str], conjunction: str = 'and') -> str:
 
 
 def named(model: nn.Module) -> str:
-    """``'RetinaNet with RetinaHead'``; the name alone of what has no dense head."""
+    """``'RetinaNet with RetinaHead'``; the name alone for models without a dense head."""
     head = dense_head(model)
     return type(model).__name__ + (f' with {type(head).__name__}' if head is not None else '')
 
@@ -66,7 +66,7 @@ def check_classes(owner: str, student: nn.Module, teacher: nn.Module) -> None:
 
 
 def uses_sigmoid(head: nn.Module) -> bool:
-    """Whether the head scores each class on its own."""
+    """Whether the head scores each class independently (sigmoid)."""
     found = getattr(head, 'use_sigmoid_cls', None)
     if found is None:
         found = getattr(getattr(head, 'loss_cls', None), 'use_sigmoid', False)

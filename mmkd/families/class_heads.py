@@ -1,4 +1,4 @@
-"""The heads of a model that number classes: for how many they are built, and what shows them."""
+"""Heads with outputs per class: their number of classes, and taps that give class scores."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Misfit:
 
 
 def class_heads(model: nn.Module) -> dict[str, nn.Module]:
-    """Heads (and losses in them) that were told a number of classes, by path.
+    """Heads (and losses in them) that are built for a number of classes, by path.
 
     Left out are RPNs, masks without classes, heads for labels of another kind (HTC's stuff, depth),
     open-vocabulary models, whose outputs belong to words, and trackers, whose data name more
@@ -60,7 +60,7 @@ def class_heads(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def numbers_classes(model: nn.Module) -> bool:
-    """Whether any of its outputs belongs to a class by number."""
+    """Whether any of its outputs belongs to a class index."""
     return family_of(model) == 'classifier' or bool(class_heads(model))
 
 
@@ -135,7 +135,7 @@ def spare_channels(model: nn.Module, labels: Labels) -> list[str]:
 
 
 def compares_classes(objective: Objective, student: nn.Module, teacher: nn.Module) -> bool:
-    """Whether label i of the teacher has to mean label i of the student.
+    """Whether label i of the teacher must be the same class as label i of the student.
 
     An objective says so itself, or it looks at class scores of one of the two. At weight 0 it
     compares nothing.
@@ -152,7 +152,7 @@ def compares_classes(objective: Objective, student: nn.Module, teacher: nn.Modul
 
 
 def shows_classes(model: nn.Module, tap: Tap) -> bool:
-    """Whether a tap is the output of a head that numbers classes, or of its class layer."""
+    """Whether a tap is the output of a head with outputs per class, or of its class layer."""
     path, _, method = tap.path.rpartition('.') if tap.call else (tap.path, '', 'forward')
     if tap.arg is not None or method != 'forward':
         return False

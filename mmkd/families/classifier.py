@@ -1,4 +1,4 @@
-"""Image classifiers: where logits, embedding and stages are, labels and numbers of images.
+"""Image classifiers: taps of logits, embedding and stages; labels and indices of images.
 
 A classifier has a ``backbone`` and a ``head`` with a linear layer ``fc``, as those of mmkd and
 mmpretrain do. A backbone says where its parts are by ``stem``, ``stages``, ``preacts`` and
@@ -35,7 +35,7 @@ def logits_tap(model: nn.Module) -> str:
 
 
 def embedding_tap(model: nn.Module) -> str:
-    """Address of the pooled features (N, D), which the linear layer judges.
+    """Address of the pooled features (N, D), the input of the linear layer.
 
     Raises:
         ValueError: no classifier.

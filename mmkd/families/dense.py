@@ -34,7 +34,7 @@ def anchor_strides(model: nn.Module) -> list[float] | None:
 
 
 def nearest_levels(own: list[float], strides: list[int]) -> list[int] | None:
-    """For maps of these strides, which of the anchors' levels judges each; None where none does.
+    """For maps of these strides, the nearest level of anchors; None where there is none.
 
     Heads state strides of their own, 7.97 of YOLACT, and a picture whose side is no multiple of
     the stride shows another, 30 for SSD's 32. So it is the nearest one, less than half an octave
@@ -117,7 +117,7 @@ def assigned_levels(
 def assigned(
     model: nn.Module, priors: Tensor, counts: list[int], boxes: Tensor, labels: Tensor | None = None
 ) -> Tensor:
-    """(P,) long: one plus the index of the box that the head's assigner gives to each anchor.
+    """(P,) long: one plus the index of the box that the head's assigner assigns to each anchor.
 
     0 is background and -1 to be ignored.
 
@@ -149,5 +149,5 @@ def targets_tap(model: nn.Module) -> str:
 
 
 def targets(trace: Trace) -> tuple:
-    """What ``get_targets()`` of the student's dense head gave in this step."""
+    """Return value of ``get_targets()`` of the student's dense head in this step."""
     return trace.student.raw(targets_tap(trace.student.model))[0]

@@ -1,4 +1,4 @@
-"""Which dense heads are known, how they code boxes, and whether two of them can be compared."""
+"""Kinds of dense heads: how they code boxes, and whether two of them can be compared."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def definer(head: nn.Module | None, method: str) -> str:
 
 
 def judges_objects_only(model: nn.Module) -> bool:
-    """Whether the dense head is an RPN, which tells objects from background and no classes."""
+    """Whether the dense head is an RPN, which separates objects from background without classes."""
     return definer(dense_head(model), '_predict_by_feat_single') == 'RPNHead'
 
 
@@ -80,7 +80,7 @@ def check_decodable(
 
 
 def check_assigner(owner: str, student: nn.Module) -> None:
-    """Refuse heads that give anchors to boxes by looking at predictions."""
+    """Refuse heads whose assigner uses predictions."""
     assigner = type(getattr(dense_head(student), 'assigner', None)).__name__
     if kind_of(student) != 'distance' and assigner not in ('MaxIoUAssigner', 'ATSSAssigner'):
         raise Misfit(
@@ -90,7 +90,7 @@ def check_assigner(owner: str, student: nn.Module) -> None:
 
 
 def check_stages(owner: str, student: nn.Module, teacher: nn.Module) -> None:
-    """Refuse an RPN beside a head that tells classes, before their class counts are compared."""
+    """Refuse an RPN beside a head with classes, before their class counts are compared."""
     sides = dict(student=student, teacher=teacher)
     rpn = [name for name, model in sides.items() if judges_objects_only(model)]
     if len(rpn) == 1:

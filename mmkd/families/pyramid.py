@@ -61,7 +61,7 @@ def check_maps(owner: str, *sides: list[Level] | None) -> None:
 def tap_beside(
     objective: Objective, taps: tuple[tuple[Tap, ...], tuple[Tap, ...]]
 ) -> tuple[set[str], set[str]]:
-    """Let an objective look at more than its pyramid, of student and teacher.
+    """Add taps beside the pyramid to an objective, on student and teacher.
 
     Returns:
         tuple: the taps of the pyramid, for :func:`among`.
@@ -73,5 +73,5 @@ def tap_beside(
 
 
 def among(levels: list[Level] | None, taps: set[str]) -> list[Level] | None:
-    """The levels seen at these taps, for objectives that look at other places as well."""
+    """The levels at these taps, for objectives that have other taps as well."""
     return levels and [level for level in levels if level.tap in taps]

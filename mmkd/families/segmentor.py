@@ -1,4 +1,4 @@
-"""Semantic segmentors (mmseg encoder-decoders): where the logits are, labels, valid pixels."""
+"""Semantic segmentors of mmseg: taps of logits and features, labels, valid pixels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmkd.tap import Tap, Trace, parse_taps
 
 
 def decode_head(model: nn.Module) -> tuple[nn.Module, str]:
-    """The decode head and its path; of a cascade the last that judges every pixel."""
+    """The decode head and its path; of a cascade the last one that classifies every pixel."""
     head = model.decode_head
     if not isinstance(head, nn.ModuleList):
         return head, 'decode_head'
@@ -69,13 +69,13 @@ def logits_tap(model: nn.Module) -> str:
 
 
 def on_logits(model: nn.Module, taps: Iterable[Tap]) -> bool:
-    """Whether one of the taps is at class logits."""
+    """Whether one of the taps gives class logits."""
     own = logits_tap(model) if judges_pixels(model) else None
     return any(str(tap) == own or tap.path.endswith('conv_seg') for tap in taps)
 
 
 def feature_tap(model: nn.Module) -> str:
-    """Address of the features (N, C, h, w) by which pixels are told apart.
+    """Address of the features (N, C, h, w) from which pixels are classified.
 
     They are what the per-pixel classifier sees, before dropout; of K-Net what its kernels see; of
     MaskFormer and Mask2Former the pixel decoder's mask features, of SAN those of its side adapter;
@@ -129,7 +129,7 @@ def auxiliary_input(model: nn.Module) -> int:
 
 @torch.no_grad()
 def auxiliary_logits(model: nn.Module, feats: list[Tensor]) -> Tensor:
-    """(N, K, h, w) in float32: what a frozen model's (last) auxiliary head says.
+    """(N, K, h, w) in float32: logits of a frozen model's (last) auxiliary head.
 
     Args:
         feats (list[Tensor]): its neck's or else its backbone's output, (N, C_l, H_l, W_l) each.
@@ -140,7 +140,7 @@ def auxiliary_logits(model: nn.Module, feats: list[Tensor]) -> Tensor:
 
 
 def bind_features(objective: nn.Module, student: nn.Module, teacher: nn.Module) -> None:
-    """Give an objective without taps the features before the classifier, of both."""
+    """Give an objective without taps the features before the classifier, on both sides."""
     owner = type(objective).__name__
     if not objective.student_taps:
         check_segmentors(owner, student, teacher)
@@ -149,14 +149,14 @@ def bind_features(objective: nn.Module, student: nn.Module, teacher: nn.Module) 
 
 
 def bind_encoders(objective: nn.Module, student: nn.Module, teacher: nn.Module) -> None:
-    """Give an objective without taps the backbone's last map, of both."""
+    """Give an objective without taps the backbone's last map, on both sides."""
     check_segmentors(type(objective).__name__, student, teacher)
     objective.student_taps = objective.student_taps or parse_taps(encoder_tap(student))
     objective.teacher_taps = objective.teacher_taps or parse_taps(encoder_tap(teacher))
 
 
 def bind_logits(objective: nn.Module, student: nn.Module, teacher: nn.Module) -> None:
-    """Check the classes and give an objective without taps the logits before resizing, of both."""
+    """Check the classes; give an objective without taps the logits before resizing."""
     check_logits(type(objective).__name__, student, teacher)
     objective.student_taps = objective.student_taps or parse_taps(logits_tap(student))
     objective.teacher_taps = objective.teacher_taps or parse_taps(logits_tap(teacher))
@@ -220,7 +220,7 @@ def known_labels(
     ignore_index: int = 255,
     size: tuple[int, int] | None = None,
 ) -> Tensor:
-    """(N, h, w) long: ground truth, resized by nearest neighbour; -1 where it is to be ignored.
+    """(N, h, w) long: ground truth, resized by nearest neighbour; -1 at ignored pixels.
 
     Labels beyond the classes are an error in an objective's first batch and ignored from then on:
     looking costs a synchronisation with the device.
@@ -254,7 +254,7 @@ def check_labels(owner: str, found: Tensor, classes: int, ignore_index: int = 25
 
 
 def check_batch(model: nn.Module, samples: list) -> None:
-    """Labels must be there and mean classes of the main head, else ValueError; not for depth."""
+    """Labels must exist and be classes of the main head, else ValueError; not for depth."""
     if any('gt_depth_map' in sample for sample in samples):
         return
     head = decode_head(model)[0]
@@ -264,7 +264,7 @@ def check_batch(model: nn.Module, samples: list) -> None:
 
 
 def class_weights(model: nn.Module) -> list[float] | None:
-    """Class weights of the main head's own loss; None where classes count alike."""
+    """Class weights of the main head's own loss; None where classes have equal weights."""
     losses = getattr(decode_head(model)[0], 'loss_decode', None)
     for loss in losses if isinstance(losses, nn.ModuleList) else [losses]:
         if getattr(loss, 'class_weight', None) is not None:

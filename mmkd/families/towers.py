@@ -1,4 +1,4 @@
-"""Dense heads of two towers of convolutions (RetinaNet, ATSS, GFL, FCOS): enter them half-way."""
+"""Dense heads with two towers of convolutions (RetinaNet, ATSS, GFL, FCOS), run from inside."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def features_taps(model: nn.Module, stop: int, activated: bool = False) -> list[
 
 
 def carry_on(model: nn.Module, towers: list[list[Tensor]], stop: int) -> list[Tensor]:
-    """What a frozen model's head says, entered behind convolution ``stop`` of its towers.
+    """Outputs of a frozen model's head for features behind convolution ``stop`` of its towers.
 
     Gradients pass through it.
 
@@ -90,7 +90,7 @@ def carry_on(model: nn.Module, towers: list[list[Tensor]], stop: int) -> list[Te
 
 @torch.no_grad()
 def assignment(trace: Trace) -> tuple[Tensor, Tensor, Tensor]:
-    """What the student's assigner said in this step.
+    """Targets of the student's assigner in this step.
 
     Returns:
         tuple: label weights (N, P), 0 for anchors to be ignored; positives (N, P) bool; what the

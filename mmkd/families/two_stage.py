@@ -29,7 +29,7 @@ def box_head(model: nn.Module) -> nn.Module:
 
 
 def rois_tap(model: nn.Module) -> str:
-    """Address of the RoIs (R, 5) that the model's box head sees in this step."""
+    """Address of the RoIs (R, 5) of the model's box head in this step."""
     return first_stage(model, 'bbox_roi_extractor')[1] + '@in[1]'
 
 
@@ -44,7 +44,7 @@ def targets_tap(model: nn.Module) -> str:
 
 
 def levels(model: nn.Module) -> int:
-    """How many maps of the pyramid the RoI extractor reads."""
+    """Number of pyramid levels that the RoI extractor reads."""
     return int(first_stage(model, 'bbox_roi_extractor')[0].num_inputs)
 
 
@@ -97,7 +97,7 @@ def roi_outputs(model: nn.Module, feats: list[Tensor], rois: Tensor) -> tuple[An
 
 
 def judge(model: nn.Module, feats: list[Tensor], rois: Tensor) -> tuple[Any, Any]:
-    """What a model's (first) box head says of given RoIs.
+    """Outputs of a model's (first) box head for given RoIs.
 
     Args:
         feats (list[Tensor]): its neck's output, (N, C, H_l, W_l) each.
@@ -129,7 +129,7 @@ def answers_to(trace: Trace, rois: Tensor) -> tuple[tuple[Any, Any], tuple[Any, 
 
 
 def answer_taps(student: nn.Module, teacher: nn.Module) -> tuple[tuple[Tap, ...], tuple[Tap, ...]]:
-    """What :func:`answers` and :func:`targets` have to see of student and teacher."""
+    """Taps on student and teacher that :func:`answers` and :func:`targets` need."""
     own = [box_head_tap(student), rois_tap(student), targets_tap(student)]
     return parse_taps(own), parse_taps(features_tap(teacher))
 

@@ -1,4 +1,4 @@
-"""Similarities of all pairs of places of a map, compared without building them."""
+"""Similarities between all pairs of cells of a map, compared without storing the matrices."""
 
 from __future__ import annotations
 

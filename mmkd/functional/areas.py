@@ -1,4 +1,4 @@
-"""Where the classes of a label map are, and what features are like there."""
+"""Masks of the classes of a label map, and mean features inside them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 def areas_of_interest(
     labels: Tensor, classes: int, size: tuple[int, int], kernel: int = 11, binary: bool = True
 ) -> Tensor:
-    """Where each class is, smoothed at full size and then resized, (N, H, W) -> (N, K, h, w).
+    """Mask of each class, smoothed at full size and then resized, (N, H, W) -> (N, K, h, w).
 
     Smoothing first keeps thin markings, which a nearest resize would lose.
 

@@ -1,4 +1,4 @@
-"""Where a feature map is strong, over places and over channels."""
+"""Spatial and channel attention of a feature map."""
 
 from __future__ import annotations
 

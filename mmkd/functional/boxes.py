@@ -1,4 +1,4 @@
-"""Compare and choose boxes, and say on which level of a pyramid they belong; all images at once."""
+"""Boxes of all images at once: IoU, selection, levels of a pyramid, RoI features."""
 
 from __future__ import annotations
 

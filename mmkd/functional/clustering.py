@@ -1,4 +1,4 @@
-"""k-means with random numbers of its own, and clusters that follow a teacher's features."""
+"""k-means with its own random generator, and clusters of the teacher's features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Distances between class logits, row by row or pixel by pixel."""
+"""Distances between class logits, such as the KL divergence, per row or per pixel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Means and squared distances over some cells of a map, the latter at the cost of those."""
+"""Means and squared distances over masked cells of a map; distances cost only those cells."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cross entropy with a target between the teacher's probabilities and the label."""
+"""Cross entropy whose target mixes the teacher's probabilities with the label."""
 
 from __future__ import annotations
 

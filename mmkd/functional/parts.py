@@ -1,4 +1,4 @@
-"""Sums over rows whose intermediate results would not fit into memory at once."""
+"""Sums over rows, computed in parts because all intermediate results do not fit into memory."""
 
 from __future__ import annotations
 

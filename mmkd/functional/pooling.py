@@ -1,4 +1,4 @@
-"""Smaller maps: of two the size of the smaller, or windows as nodes."""
+"""Average pooling: two maps to the smaller size of both, or windows as nodes of a graph."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Matrices of relations between the rows of a batch."""
+"""Relations between the rows of a batch: cosines, distances, and losses on them."""
 
 from __future__ import annotations
 

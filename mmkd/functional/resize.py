@@ -1,4 +1,4 @@
-"""Maps brought to another size: enlarged by bilinear interpolation, shrunk by averaging."""
+"""Resized maps: enlarged by bilinear interpolation, shrunk by averaging."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Singular vectors of feature maps, aligned between two networks, with gradients that stay finite.
+"""Singular vectors of feature maps, aligned between two networks, with finite gradients.
 
 ``aligned_vectors`` is what KDSVD and MHGD compare: Lee, Kim and Song, ECCV 2018, section 3.
 """

@@ -1,4 +1,4 @@
-"""Channels of a map without their mean and scale."""
+"""Channels of a map, standardised to mean 0 and variance 1."""
 
 from __future__ import annotations
 

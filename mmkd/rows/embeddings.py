@@ -1,4 +1,4 @@
-"""What two networks showed of a batch, as one vector an image, for losses on their relations."""
+"""Embeddings of a batch by student and teacher, one vector per image."""
 
 from __future__ import annotations
 

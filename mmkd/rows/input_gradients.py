@@ -1,4 +1,4 @@
-"""How a score moves with the pixels, of student and teacher."""
+"""Gradients of a score with respect to the pixels, of student and teacher."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What losses on relations compare: images, a detector's objects, a segmentor's regions."""
+"""Samples of relation losses: images, objects of a detector, regions of a segmentor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Class logits as rows, whatever a row is: a detector's RoI, a segmentor's pixel, an image."""
+"""Class logits as rows: RoIs of a detector, pixels of a segmentor, images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Rows(NamedTuple):
 
 
 def bind_rows(objective: Objective, student: nn.Module, teacher: nn.Module | None) -> str:
-    """Check that both judge the same things in the same classes, and choose the taps.
+    """Check that both classify the same samples into the same classes, and choose the taps.
 
     Returns:
         str: ``'rois'`` (R sampled RoIs, background is a class), ``'pixels'`` (those with a label)
@@ -126,7 +126,7 @@ def _choose(objective: Objective, student: str, teacher: str | None) -> None:
 
 
 def check_more_than_two(owner: str, model: nn.Module, kind: str, beta: float) -> None:
-    """Refuse a term on the classes besides the target where there is only one, else ValueError."""
+    """Refuse a term on the other classes where there is only one class, by ValueError."""
     if beta and class_count(model, kind) == 2:
         raise ValueError(
             f'{owner}: of two outputs only one is left besides the target, whose share among the '
@@ -144,7 +144,7 @@ def class_count(model: nn.Module, kind: str) -> int:
 def check_strides(
     objective: Objective, kind: str, student: list[Level] | None, teacher: list[Level] | None
 ) -> None:
-    """Logit maps of pixels must have equal strides, unless ``resize`` says whose size both take.
+    """Logit maps of pixels must have equal strides, unless ``resize`` names a common size.
 
     Raises:
         ValueError: unequal strides; the message names the option.
@@ -185,7 +185,7 @@ def rows(trace: Trace, objective: Objective, kind: str, ignore_index: int = 255)
 
 
 def object_rows(trace: Trace, objective: Objective, kind: str) -> Rows:
-    """:func:`rows`, but of RoIs only those that are not background, the last class."""
+    """:func:`rows`; of RoIs only the foreground ones (background is the last class)."""
     found = rows(trace, objective, kind)
     if kind != 'rois':
         return found

@@ -1,4 +1,4 @@
-"""What dense heads (RPN, RetinaNet, ATSS, GFL, FCOS) predict, one row a prior, decoded."""
+"""Decoded predictions of dense heads (RPN, RetinaNet, ATSS, GFL, FCOS), one row per prior."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmkd.tap import Tap, Trace, parse_taps
 
 @torch.no_grad()
 def head_outputs(model: nn.Module, feats: list[Tensor]) -> list[Tensor]:
-    """What a frozen model's dense head says: class maps of all levels, box maps, and so on."""
+    """Outputs of a frozen model's dense head: class maps of all levels, box maps, and so on."""
     head = dense_head(model)
     dtype = next(head.parameters()).dtype
     return [m.float() for part in head(tuple(f.to(dtype) for f in feats)) for m in part]
@@ -122,7 +122,7 @@ def proposals(model: nn.Module, outputs: list[Tensor], samples: list, count: int
 
 
 def answer_taps(student: nn.Module, teacher: nn.Module) -> tuple[tuple[Tap, ...], tuple[Tap, ...]]:
-    """What :func:`answers` and :func:`targets` have to see of student and teacher."""
+    """Taps on student and teacher that :func:`answers` and :func:`targets` need."""
     return parse_taps([outputs_tap(student), targets_tap(student)]), parse_taps(
         features_tap(teacher)
     )

@@ -1,4 +1,4 @@
-"""Regions that may hold objects, out of what a step has anyway; no sample is drawn again."""
+"""Regions that may contain objects, taken from the current step without further sampling."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def default_source(student: nn.Module) -> str:
 def region_taps(
     owner: str, source: str, student: nn.Module, teacher: nn.Module
 ) -> tuple[tuple[Tap, ...], tuple[Tap, ...]]:
-    """What :func:`regions` has to see of student and teacher.
+    """Taps on student and teacher that :func:`regions` needs.
 
     Raises:
         ValueError: boxes of a head that cannot be decoded.

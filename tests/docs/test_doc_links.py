@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 from messages import ROOT
 
+from mmkd import methods
+
 PAGES = [*ROOT.glob('*.md'), *(ROOT / 'docs').rglob('*.md')]
+HELPERS = (ROOT / 'docs' / 'helpers.md').read_text().partition('<!-- modules')[0]
 LINK = re.compile(r'\]\(([^)\s]+)\)')
 
 
@@ -82,3 +85,21 @@ def is_importable(name: str) -> bool:
     except (ImportError, AttributeError):
         return False
     return True
+
+
+def test_helpers_on_their_page_exist():
+    """``room.module.name`` in the tables for authors of methods."""
+    named = re.findall(r'`((?:functional|families|rows|adapters)\.[\w.]+)`', HELPERS)
+    assert len(named) > 40
+    assert not [name for name in named if not is_importable(f'mmkd.{name}')]
+
+
+def test_base_classes_on_the_page_of_helpers():
+    """Each row of the table by kind of method: the methods to read derive from its base class."""
+    rows = re.findall(r'^\|[^|]+\| `(\w+Objective|Objective)`.*\|([^|]+)\|$', HELPERS, re.MULTILINE)
+    assert len(rows) > 10
+    for base, read in rows:
+        for name in re.findall(r'\[(\w+)\]', read):
+            nearest = [cls.__name__ for cls in getattr(methods, name).__mro__]
+            found = next(cls for cls in nearest if cls.endswith('Objective'))
+            assert found == base, name
