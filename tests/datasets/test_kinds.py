@@ -10,8 +10,9 @@ def test_each_dataset_inside_wrappers_once(data):
     _, config = data('coco')
     one, two = DATASETS.build(config), DATASETS.build(config)
     both = DATASETS.build(dict(type='ConcatDataset', datasets=[one, two, one]))
-    repeated = DATASETS.build(dict(type='RepeatDataset', times=2, dataset=both))
-    assert [id(x) for x in leaves(repeated)] == [id(one), id(two)]
+    assert [id(x) for x in leaves(both)] == [id(one), id(two)]
+    repeated = DATASETS.build(dict(type='RepeatDataset', times=2, dataset=two))
+    assert list(leaves(repeated)) == [two]
     assert list(leaves(one)) == [one]
 
 
