@@ -1,4 +1,4 @@
-"""A model that everybody takes for another one: its children, attributes, hooks and methods."""
+"""A model that behaves like another one: same children, attributes, hooks and methods."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def install_scopes() -> None:
 
 
 def lend_student_config() -> None:
-    """Let a Distiller's config answer for its student's, as the Distiller does for the student.
+    """Give a Distiller's config the entries of its student's, as the Distiller has its attributes.
 
     ``init_detector`` of mmdet, for instance, looks at ``config.model.backbone``.
     """

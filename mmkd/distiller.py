@@ -275,7 +275,7 @@ def build_objectives(objectives: Mapping[str, Any]) -> dict[str, Objective]:
 
 
 def build_objective(entry: Mapping[str, Any]) -> Objective:
-    """Build one config entry; an unknown type or argument is answered with what there is.
+    """Build one config entry; for an unknown type or argument the error lists the known ones.
 
     Raises:
         ValueError: unknown type.

@@ -82,7 +82,7 @@ def find_problems(
     version_of: Callable[[str], str | None] = installed_version,
     is_importable: Callable[[str], bool] = importable,
 ) -> list[str]:
-    """One sentence or two for each thing that does not fit, with the command that repairs it.
+    """One or two sentences for each mismatch, with the command that repairs it.
 
     Args:
         version_of: Distribution name to its installed version, `None` where there is none.
@@ -190,7 +190,7 @@ def check_environment() -> None:
 
 
 def report() -> list[tuple[str, str, str]]:
-    """Rows of name, what was found, what is wanted."""
+    """Rows of name, installed version, supported range."""
     rows = [('python', platform.python_version(), '>=3.10'), ('system', platform.platform(), '')]
     for package in PACKAGES:
         versions = {name: installed_version(name) for name in package.distributions}

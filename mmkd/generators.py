@@ -73,7 +73,7 @@ def torch_state() -> bytes:
 
 
 def as_tensor(raw: bytes) -> torch.Tensor:
-    """What torch wants such a state to be."""
+    """The state in the form that torch needs."""
     return torch.frombuffer(bytearray(raw), dtype=torch.uint8)
 
 

@@ -1,4 +1,4 @@
-"""Who builds a model: OpenMMLab's functions that only want to predict need no teacher."""
+"""Builds plain students for OpenMMLab's inference functions, which need no teacher."""
 
 from __future__ import annotations
 

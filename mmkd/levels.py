@@ -17,7 +17,7 @@ from mmkd.options import check_number
 
 @dataclass(frozen=True)
 class Level:
-    """One tapped tensor as seen by the probe.
+    """One tapped tensor in the probe.
 
     Attributes:
         shape (tuple[int, ...]): without the batch dimension, (C, H, W) for a map.
@@ -164,7 +164,7 @@ def _mismatch(
 
 
 def _ways(student: list[Level], teacher: list[Level], options: Collection[str]) -> list[str]:
-    """What a config may say instead, each of which pairs something."""
+    """Options that pair at least some of the levels."""
     strides = [level.stride for level in student], [level.stride for level in teacher]
     if None in strides[0] or None in strides[1]:
         return []

@@ -1,4 +1,4 @@
-"""Objective and PairObjective, from which methods are derived; relations have a third class."""
+"""Objective and PairObjective, the base classes of methods (losses on relations have their own)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Taps = str | Tap | Iterable[str | Tap] | None
 
 
 class Objective(nn.Module):
-    """One term of the distillation loss, with all that it learns or remembers.
+    """One term of the distillation loss, with its parameters and buffers.
 
     Life: ``__init__`` checks options; :meth:`bind` sees both networks, may choose default taps and
     refuses pairs that do not fit; :meth:`setup` sees the tapped shapes and creates adapters;
@@ -138,11 +138,11 @@ class Objective(nn.Module):
         return []
 
     def views(self, trace: Trace) -> Sequence[View | Boxes]:
-        """What this objective looks at in one step, for tools/visualize.py."""
+        """Maps and boxes of this objective in one step, for tools/visualize.py."""
         return []
 
     def views_at(self, trace: Trace, point: tuple[float, float]) -> Sequence[View | Boxes]:
-        """The same as seen from one place, (x, y) in pixels of the input; for ``--point``."""
+        """The same for one point, (x, y) in pixels of the input; for ``--point``."""
         return self.views(trace)
 
 
@@ -361,12 +361,12 @@ def _names(taps: tuple[Tap, ...]) -> str:
 
 
 def key_of(name: str) -> str:
-    """What the optimiser of the objective ``name`` is called, as its losses are."""
+    """Name of the optimiser of the objective ``name``, formed like those of its losses."""
     return f'kd.{name}'
 
 
 def own_optimizer(objective: Objective) -> Optimizer:
-    """A new optimiser of what an objective learns, as its ``optimizer`` says.
+    """A new optimiser for the objective's parameters, by its ``optimizer``.
 
     Raises:
         ValueError: it cannot be built; the reason is torch's.

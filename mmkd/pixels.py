@@ -1,4 +1,4 @@
-"""How a model wants its pixels, and one model's batch as another one wants it."""
+"""Pixel formats of models, and the conversion of a batch between two models."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 class Pixels:
-    """How a model wants its pixels: channels, mean, std, channel order, padding and divisor.
+    """The pixel format of a model: channels, mean, std, channel order, padding and divisor.
 
     Read off its data preprocessor, in the order of the channels after conversion.
 

@@ -12,7 +12,7 @@ from mmkd.names import find_name
 
 
 class Registry(MMRegistry):
-    """mmengine's, which also finds what is written with other case, if only one thing is meant."""
+    """mmengine's registry with names in any case, if only one entry matches."""
 
     def get(self, key: str) -> Any:
         """The class or function of this name, None where there is none."""
@@ -45,7 +45,7 @@ METRICS = Registry('metric', parent=root.METRICS, scope='mmkd', locations=['mmkd
 
 
 def in_any_case(registry: MMRegistry, name: str) -> str:
-    """The name under which a registry finds what is meant; as it is, where nothing fits."""
+    """The name of the matching entry in a registry; unchanged if none matches."""
     with registry.switch_scope_and_registry(None) as own:
         if own.get(name) is not None:
             return name

@@ -1,4 +1,4 @@
-"""A student on images of half the size: what it sees, and what its teachers see."""
+"""A student on images of half the size, and teachers on the full images."""
 
 from __future__ import annotations
 

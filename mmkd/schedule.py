@@ -30,7 +30,7 @@ class Progress(float):
 
     @classmethod
     def current(cls) -> Progress:
-        """What mmengine's running loop says; the beginning where no loop runs."""
+        """The progress of mmengine's running loop; 0 without one."""
         info = MessageHub.get_current_instance().runtime_info
         return cls(info.get('iter') or 0, info.get('max_iters') or 1)
 

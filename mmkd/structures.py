@@ -1,4 +1,4 @@
-"""What is known of one image that is to be classified."""
+"""The data sample of one image to classify."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Taps: written addresses of values inside a network, and the record of what passed there.
+"""Taps: written addresses of values inside a network, and the recorder of these values.
 
 Grammar (``path`` is a dotted module path of the unmodified model)::
 
@@ -122,7 +122,7 @@ def _map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
 
 @dataclass
 class Side:
-    """What one network showed in one step.
+    """The recorded values of one network in one step.
 
     ``side['neck']`` is a list of tensors in float32; ``side.raw('rpn_head.get_targets()')`` is
     the untouched value of every call; ``side.model`` is the network, ``side.inputs`` the

@@ -1,4 +1,4 @@
-"""Teachers: built from a config, loaded strictly, frozen, and shown their own kind of pixels."""
+"""Teachers: built from a config, loaded strictly, frozen, with their own normalisation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DTYPES = {'fp16': torch.float16, 'bf16': torch.bfloat16, 'fp32': torch.float32, 
 
 
 class Teacher:
-    """A frozen network that the student listens to.
+    """A frozen network with its weights, whose outputs objectives compare with the student's.
 
     It is no sub-module of anything: absent from checkpoints, optimiser, EMA and SyncBN conversion,
     shared by ``deepcopy``, in eval mode for ever.
@@ -98,7 +98,7 @@ class Teacher:
         return self
 
     def listen(self, taps: Iterable[Tap]) -> None:
-        """Fix what will be recorded, and with it the shortest route that reaches it."""
+        """Set the taps, and with them the shortest route that reaches them."""
         taps = list(taps)
         self.recorder = Recorder(self.model, taps)
         self.route = shortest_route(self.model, taps)
@@ -184,7 +184,7 @@ def revert_sync(model: nn.Module) -> nn.Module:
 def load_strictly(
     model: nn.Module, source: str, ignore_keys: Iterable[str] = (), who: str = 'teacher'
 ) -> int:
-    """Load every weight or raise ValueError that lists what does not fit; returns the key count.
+    """Load every weight, or raise a ValueError that lists the mismatches; returns the key count.
 
     Weights that hold NaN or infinity are refused, too (CheckpointError, which is a ValueError).
     ``num_batches_tracked`` may be absent: old files lack it and no eval-mode network reads it. What
@@ -224,7 +224,7 @@ def shortest_route(model: nn.Module, taps: Iterable[Tap]) -> str:
 
 
 def run_route(model: nn.Module, route: str, inputs: Tensor, samples: list) -> None:
-    """Run a network as far as ``route`` says, never in loss mode."""
+    """Run a network along ``route``, never in loss mode."""
     if route == 'backbone':
         model.backbone(inputs)
     elif route == 'extract_feat':

@@ -1,4 +1,4 @@
-"""What an objective has to show: maps over the padded batch, or boxes in it."""
+"""Pictures of an objective: maps over the padded batch, or boxes in it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class View:
 
 @dataclass(frozen=True)
 class Boxes:
-    """Boxes with what one side says of them.
+    """Boxes with the predictions of one side.
 
     Attributes:
         title (str): what they are, e.g. ``'RoIs of largest KL'``.

@@ -1,4 +1,4 @@
-"""Teachers: loaded whole or not at all, frozen, and shown their own kind of pixels."""
+"""Teachers: loaded strictly, frozen, and with their own normalisation."""
 
 import copy
 

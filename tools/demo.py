@@ -285,7 +285,7 @@ def fingerprint(config, *files: Path | None) -> dict:
 
 
 def verdict(scores: dict, quick: bool) -> str:
-    """One honest sentence."""
+    """One sentence on the result."""
     teacher, plain, fgfi = (scores[run][0] for run in RUNS)
     gain, gap = fgfi - plain, teacher - plain
     if quick:

@@ -1,4 +1,4 @@
-"""What a distilled step costs against the least it could cost, measured side by side."""
+"""Cost of a distilled step relative to the least possible cost, measured side by side."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mmkd.teacher import Teacher, run_route
 
 @dataclass
 class Cost:
-    """Of one kind of step.
+    """Time and memory of one kind of step.
 
     Attributes:
         seconds (float): median.
@@ -234,7 +234,7 @@ def _teacher_entries(model: Any) -> list[Any]:
 
 
 def _bare_teachers(config: Config, distiller: Distiller) -> list[Teacher]:
-    """The same networks in float32, on the routes that the taps ask for."""
+    """The same networks in float32, on the routes that the taps need."""
     device = next(distiller.parameters()).device
     teachers = []
     for entry, (name, listening) in zip(

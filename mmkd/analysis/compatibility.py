@@ -1,4 +1,4 @@
-"""The page that tools/compatibility.py writes: methods by pairs, and what did not agree."""
+"""The page of tools/compatibility.py: methods by pairs, and disagreements of plan and step."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def page(found: Sequence[dict[str, Any]]) -> tuple[str, list[str]]:
 
 
 def faults_of(one: dict[str, Any]) -> Iterator[str]:
-    """What is wrong with the results of one pair."""
+    """Errors in the results of one pair."""
     where = f'{_short(one["student"])} <- {_short(one["teacher"])}'
     verdicts = {fit['method']: fit for fit in one['fits']}
     for name, fit in verdicts.items():

@@ -1,4 +1,4 @@
-"""One real batch: what each term is worth, where its gradient goes, and what it counts."""
+"""One real batch: value, gradient norms and logged counts of each term."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mmkd.tap import Recorder, Tap, Trace, flatten
 
 
 class _Listener(Guard):
-    """Keeps what the guard is shown, and judges nothing."""
+    """A guard that records values and checks nothing."""
 
     def __init__(self) -> None:
         super().__init__(steps=0)
@@ -30,7 +30,7 @@ class _Listener(Guard):
 
 
 class _Recorder(Recorder):
-    """Also adds up the gradients that arrive at what it records, in any backward pass."""
+    """A recorder that also adds up the gradients at its tensors, in any backward pass."""
 
     def __init__(self, model: nn.Module, taps: Iterable[Tap]) -> None:
         super().__init__(model, taps)

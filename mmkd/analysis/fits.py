@@ -28,7 +28,7 @@ _JOINT = re.compile(r'\s*,\s*')
 
 @dataclass
 class Fit:
-    """Of one method on one pair.
+    """Whether one method fits one pair, and with which options.
 
     Attributes:
         method (str): its name.
@@ -137,7 +137,7 @@ def _class(method: str) -> type:
 
 
 def advised(message: str, known: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Options that a message tells the reader to set, such as ``resize='student'``.
+    """Options that a message suggests, such as ``resize='student'``.
 
     Those separated by a comma alone belong together. What is not ``known`` to the method is not
     advice about it, nor is what follows another method's name and ``with``.

@@ -1,4 +1,4 @@
-"""How hard each term pulls at the student, and whether it pulls where the task does."""
+"""Gradient norm of each term relative to the task's, and the angle between the two."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mmkd.schedule import Schedule
 
 @dataclass
 class Pull:
-    """Of one term, a number each batch: weighted value, ``|g| / |g_task|``, ``cos(g, g_task)``."""
+    """One term, with a number per batch: value, ``|g| / |g_task|``, ``cos(g, g_task)``."""
 
     values: list[float] = field(default_factory=list)
     ratios: list[float] = field(default_factory=list)

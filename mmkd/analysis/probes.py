@@ -29,7 +29,7 @@ Route = tuple[int, int]
 
 @dataclass(frozen=True)
 class Probe:
-    """One route in one round, and its losses on what was held out of training.
+    """One route in one round, and its losses on held-out training images.
 
     Attributes:
         round, epochs (int): number of the round, from 0, and epochs trained in it.
@@ -68,7 +68,7 @@ class Prober:
     longest: int
 
     def run(self, number: int, route: Route, epochs: int) -> Probe:
-        """Train with one route for some epochs, then look at the held-out part."""
+        """Train with one route for some epochs, then compute losses on the held-out part."""
         try:
             task, term = self._losses(route, epochs)
         except FloatingPointError as error:

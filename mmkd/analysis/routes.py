@@ -1,4 +1,4 @@
-"""Which of several guidance routes helps most: short probes, of which the better half goes on."""
+"""Search for the best guidance route: short probes with successive halving."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def ranked(probes: Iterable[Probe], rank: str = 'joint') -> list[Probe]:
 
 @dataclass
 class Search:
-    """A finished search; ``text()`` is what tools/search_routes.py prints."""
+    """A finished search; ``text()`` is the output of tools/search_routes.py."""
 
     objective: str
     routes: dict[Route, str]

@@ -1,4 +1,4 @@
-"""Two real steps of methods that a plan says fit: does the step do what the plan says?"""
+"""Two training steps of methods that fit by the plan, to check the plan."""
 
 from __future__ import annotations
 

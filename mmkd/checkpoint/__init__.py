@@ -1,4 +1,4 @@
-"""Checkpoints as data: found, judged and read without running them, and written at once."""
+"""Checkpoints as data: found, checked and read without running code, and written atomically."""
 
 from mmkd.checkpoint.annotations import check_plain, guard_file_handlers
 from mmkd.checkpoint.choosing import newest_in, weights_of

@@ -1,4 +1,4 @@
-"""Annotations and proposals: what mmengine reads with pickle or YAML holds plain data only.
+"""Annotations and proposals in pickle or YAML files of mmengine: plain data only.
 
 mmengine's handlers of ``.pkl`` and ``.yaml`` run the code that a file names. Those here replace
 them when mmkd is imported.

@@ -1,4 +1,4 @@
-"""What torch.save writes, judged before torch reads it: a zip archive, or pickles in a row."""
+"""Files of torch.save, checked before torch reads them: a zip archive, or consecutive pickles."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def is_archive(path: str) -> bool:
 
 
 def survey(path: str) -> Contents:
-    """What the pickle in a file of torch.save would do.
+    """Contents of the pickle in a file of torch.save.
 
     Raises:
         CheckpointError: a pickle that torch.save has not written.
@@ -112,7 +112,7 @@ def _stored_bytes(file: BinaryIO, record: zipfile.ZipInfo) -> bytes:
 
 
 def _check_sizes(found: Contents, room: int | dict[str, int]) -> None:
-    """Compare what tensors ask for with the bytes there are, of each record or of all.
+    """Compare the sizes of tensors with the bytes in the file, per record or in total.
 
     Raises:
         UnpicklingError: tensors do not fit into the file.

@@ -1,4 +1,4 @@
-"""What is wrong with a file, in one sentence."""
+"""Errors of checkpoint files, in one sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights that are numbers: NaN and infinity are found before anything is trained on them."""
+"""Checks for NaN and infinity in weights, before training starts from them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _is_meant(tensor: Tensor) -> bool:
 
 
 def refuse_not_finite(state: Any, source: str, model: nn.Module | None = None) -> None:
-    """Stop at weights that no training can go on from.
+    """Stop at weights with NaN or infinity, from which training cannot continue.
 
     Args:
         model (nn.Module): whose parameters, unlike its buffers, are never meant to be infinite.

@@ -1,4 +1,4 @@
-"""The weights of a file under the names of a model, whatever they were wrapped in; do they fit?"""
+"""Maps the weights of a file to the names of a model, and compares them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PIXELS = re.compile(r'(^|\.)data_preprocessor\.(mean|std)$')
 
 @dataclass
 class Fit:
-    """What became of the weights of a file in a model.
+    """How the weights of a file fit a model.
 
     Attributes:
         model (str): kind of model.
@@ -105,7 +105,7 @@ def weights_for(model: nn.Module, checkpoint: Mapping, source: str) -> tuple[Ord
 
 
 def _renamed(state: OrderedDict, rename: Callable[[str], str | None]) -> OrderedDict:
-    """Weights, and the versions of modules, under other names; those renamed to None are gone.
+    """Weights, and the versions of modules, under other names; those renamed to None are removed.
 
     By their versions modules know which layout a file has.
     """
@@ -157,7 +157,7 @@ def _same(raw: Mapping[str, Tensor], one: str, other: str) -> bool:
 
 
 def load_weights(model: nn.Module, state: Mapping, prefix: str = '') -> Fit:
-    """Load what fits, and say what did not; nothing is raised for it.
+    """Load the weights that fit and report the others, without raising.
 
     Args:
         state (Mapping): under the model's names, from :func:`weights_for`.
@@ -204,7 +204,7 @@ def _oddity(tensor: Tensor) -> str:
 
 
 def _other_pixels(model: nn.Module, key: str, value: Tensor) -> list[str]:
-    """A sentence if the model normalises by another mean or std than the file says."""
+    """A sentence if the model's mean or std differs from that in the file."""
     preprocessor = getattr(model, 'data_preprocessor', None)
     own = getattr(preprocessor, key.rpartition('.')[2], None)
     if own is None or not getattr(preprocessor, '_enable_normalize', True):

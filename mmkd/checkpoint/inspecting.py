@@ -1,4 +1,4 @@
-"""What kind of file it is, judged before a byte of it is unpickled."""
+"""The kind of a file, found before a byte of it is unpickled."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FOREIGN = (
 
 
 def check_file(path: str) -> None:
-    """Refuse what cannot be a complete checkpoint, by its first bytes and its archive index.
+    """Refuse files that are not complete checkpoints, by their first bytes and archive index.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -84,7 +84,7 @@ def _kind_of(head: bytes) -> tuple[str, str]:
 
 
 def find_damage(path: str) -> str | None:
-    """Read every byte: what is wrong with a checkpoint file, None if nothing."""
+    """Read every byte; returns the damage of a checkpoint file, None if there is none."""
     try:
         check_file(path)
         # torch can be told to write no checksums; then there is nothing to compare.

@@ -1,4 +1,4 @@
-"""Where an interrupted run goes on: the newest file in its folder that can be trusted."""
+"""The checkpoint from which a run is resumed: the newest usable file in its folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Found = tuple[tuple[int, int], str]
 
 
 def newest_checkpoint(folder: str) -> tuple[str | None, list[str]]:
-    """Newest usable checkpoint written during training, and what is wrong with newer ones.
+    """Newest usable checkpoint written during training, and the errors of newer ones.
 
     ``epoch_*.pth`` and ``iter_*.pth`` are looked at, and the file that ``last_checkpoint`` names.
     If that lies elsewhere, it counts only where the folder itself has nothing usable.
@@ -108,7 +108,7 @@ def _step_of(path: str) -> tuple[int, int]:
 
 
 def check_resumable(path: str, checkpoint: Mapping) -> None:
-    """Stop at a file that says too little of a run, or whose weights are no numbers.
+    """Stop at a file without the state of a run, or with weights that are not finite.
 
     Raises:
         CheckpointError: which of the two.

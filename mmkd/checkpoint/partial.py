@@ -1,4 +1,4 @@
-"""Weights of a file where a part may be enough: what fits is loaded, and what does not is said."""
+"""Partial loading of weights: those that fit are loaded, the others are reported."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def load_some(
     prefix: str = '',
     strict: bool = False,
 ) -> None:
-    """Load what fits; one line if that is all, three if it is not.
+    """Load the weights that fit; logs one line if all do, three if not.
 
     Args:
         checkpoint (Mapping): however its weights are wrapped.

@@ -1,4 +1,4 @@
-"""Checkpoints read safely: no code of the file is ever run, and every refusal says why."""
+"""Reads checkpoints safely: no code of the file is run, and every refusal has a reason."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _load(path: str, map_location: Any, trust: bool, mmap: bool) -> Any:
 
 
 def _survey(path: str) -> Contents:
-    """What the file would do, if it is one whole file of torch.save."""
+    """Contents of the file, if it is a complete file of torch.save."""
     try:
         contents = survey(path)
         odd = contents.odd + [f'{name} would be called' for name in misused_names(contents)]
@@ -112,7 +112,7 @@ def _survey(path: str) -> Contents:
 
 
 def _load_trusted(path: str, map_location: Any, names: list[str], trust: bool) -> Any:
-    """Load what the safe reader refused, or say why not."""
+    """Load a file that the safe reader refused, or raise with the reason."""
     needed = ', '.join(names[:8])
     if not trust:
         raise CheckpointError(

@@ -1,4 +1,4 @@
-"""What a pickle would do, read from its instructions without following one of them."""
+"""Contents of a pickle, read from its instructions without executing them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Name(str):
 
 
 class Made(str):
-    """What a call gave: ``module.name()``."""
+    """The result of a call: ``module.name()``."""
 
 
 @dataclass
@@ -109,7 +109,7 @@ class _Scanner:
         self.found = Contents()
 
     def step(self, name: str, argument: Any, position: int) -> None:
-        """Do to the stack what the instruction does, with stand-ins for the objects."""
+        """Apply the instruction to the stack, with stand-ins for the objects."""
         stack = self.stack
         if name in _PUT:
             if argument > position:  # the reader's table would be larger than the file
@@ -201,7 +201,7 @@ def full_name(module: str, attribute: str) -> Name:
 
 
 def _arguments(kind: str, parts: list[_Value]) -> list[Any]:
-    """What a call is given, as far as it is known."""
+    """Arguments of a call, as far as they are known."""
     if kind in ('OBJ', 'INST'):
         return [part.what for part in parts[kind == 'OBJ' :]]
     packed = parts[1].what

@@ -1,4 +1,4 @@
-"""What an unpickler has made, with the real things in place of the stand-ins."""
+"""Replaces the stand-ins in the result of an unpickler by the real objects."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class _Settler:
         return made
 
     def fill(self, node: Any, depth: int) -> None:
-        """Settle what a mutable object holds."""
+        """Settle the contents of a mutable object."""
         if isinstance(node, OrderedDict):  # its methods stay its own
             for key in vars(node).keys() - {'_metadata'} | _odd_versions(node):
                 del vars(node)[key]

@@ -1,4 +1,4 @@
-"""What plain files name, made by functions of our own that check what they get."""
+"""Replacements for the types in plain files, with functions that check their arguments."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ for _core in ('numpy.core', 'numpy._core'):
 
 
 def plain_table() -> dict[str, Any]:
-    """By name, what a pickle of annotations may ask for.
+    """The types and functions that a pickle of annotations may use, by name.
 
     Made anew for each file: Python's unpickler lets a pickle change what it has imported.
     """

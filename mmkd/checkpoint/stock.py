@@ -18,7 +18,7 @@ from mmkd.checkpoint.reading import read_file
 
 
 def load_from_mmkd(filename: str, map_location: Any = None) -> Any:
-    """A loader of mmengine's table, for every address that mmengine knows.
+    """A loader for mmengine's table, for every scheme of mmengine.
 
     Raises:
         CheckpointError: as :func:`read_checkpoint`; weights that hold NaN or infinity.

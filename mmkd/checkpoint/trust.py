@@ -1,4 +1,4 @@
-"""Whether files may run code, which ``--trust-checkpoint`` says for the whole process."""
+"""Whether files may run code: ``--trust-checkpoint``, for the whole process."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ def trust_checkpoints(on: bool = True) -> None:
 
 
 def trusted() -> bool:
-    """What :func:`trust_checkpoints` was told last."""
+    """The last value of :func:`trust_checkpoints`."""
     return _trusted

@@ -1,4 +1,4 @@
-"""Files of torch, loaded with the few things that plain data need and nothing else."""
+"""Loads files of torch with the few types that plain data need, and no others."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _TORCH_CALLS = {
 
 
 def load_safely(path: str, map_location: Any = 'cpu', mmap: bool = False) -> Any:
-    """``torch.load(weights_only=True)`` with just what mmengine writes allowed in addition.
+    """``torch.load(weights_only=True)`` that also allows the types that mmengine writes.
 
     Raises:
         Unsafe: the file asks for anything else.
@@ -76,14 +76,14 @@ def load_safely(path: str, map_location: Any = 'cpu', mmap: bool = False) -> Any
 
 
 def unsafe_names(contents: Contents) -> list[str]:
-    """What a torch file names, or calls, beyond tensors and plain values."""
+    """Names and calls in a torch file beyond tensors and plain values."""
     return sorted(
         n for n in contents.names | contents.calls if n not in STAND_INS and not _is_torch(n)
     )
 
 
 def misused_names(contents: Contents) -> list[str]:
-    """What a torch file calls although it is no function: types of tensors and numbers."""
+    """Calls in a torch file of names that are not functions: types of tensors and numbers."""
     return sorted(n for n in contents.calls if _is_torch(n) and n not in _TORCH_CALLS)
 
 

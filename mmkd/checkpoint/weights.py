@@ -1,4 +1,4 @@
-"""The weights in a checkpoint, and what it says of the data it was trained on."""
+"""The weights in a checkpoint, and its description of the training data."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def below(weights: Mapping, prefix: str, source: str) -> OrderedDict:
 
 
 def dataset_meta_of(checkpoint: Mapping) -> dict[str, Any]:
-    """What the file says of the data it was trained on, such as ``classes``; {} if nothing.
+    """The file's description of its training data, such as ``classes``; {} without any.
 
     Keys are lower case, as OpenMMLab writes them today.
     """

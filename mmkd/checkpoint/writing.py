@@ -12,7 +12,7 @@ from mmengine.logging import print_log
 
 @contextmanager
 def atomic_file(path: str) -> Iterator[str]:
-    """A temporary name in the same folder; what was written there appears under ``path`` at once.
+    """A temporary name in the same folder; the finished file is renamed to ``path`` atomically.
 
     The ``.part`` file is removed when writing fails, and left behind only by a killed process. A
     directory that has the name of the file is renamed.

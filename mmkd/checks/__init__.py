@@ -1,1 +1,1 @@
-"""What is checked before and during the first steps: data, labels, teachers, terms, gradients."""
+"""Checks before and during the first steps: data, labels, teachers, terms, gradients."""

@@ -1,4 +1,4 @@
-"""What to pass as --cfg-options so that a model's heads are built for the classes of the data."""
+"""The --cfg-options with which a model's heads are built for the classes of the data."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _is_told_inside(node: Mapping, misfit: Misfit, wrong: Sequence[Misfit]) -> b
 
 
 def _arguments(node: Mapping, misfit: Misfit) -> dict[str, Any]:
-    """What the head is to be told, under the names that its config uses."""
+    """Options for the head, under the names that its config uses."""
     wanted = dict(misfit.wanted)
     count = wanted.get('num_classes')
     if 'num_things_classes' in node and 'num_classes' not in node and count is not None:

@@ -99,7 +99,7 @@ def check_batches(name: str, loader: Any, ends: bool) -> None:
 
 
 def _is_endless(sampler: Any) -> bool:
-    """Whether a sampler goes on for ever; mmdet's of that kind share a method, not a class."""
+    """Whether a sampler is endless; those of mmdet share a method, not a class."""
     return isinstance(sampler, InfiniteSampler) or hasattr(sampler, '_infinite_indices')
 
 

@@ -1,4 +1,4 @@
-"""Losses and gradients that are numbers: looked at once a step, before the weights move."""
+"""Checks that losses and gradients are finite, once per step, before the update."""
 
 from __future__ import annotations
 
@@ -96,12 +96,12 @@ class GradientWatch:
         self.distiller.guard.watch = None
 
     def begin(self, inputs: Tensor, samples: list | None, more: dict) -> None:
-        """Call with every batch before the student sees it."""
+        """Call with every batch before the student's forward pass."""
         if torch.is_grad_enabled():
             self.batches.append(_Batch(inputs, samples, more, snapshot()))
 
     def expect(self, named: Named) -> None:
-        """Call with what the batch gave, to be looked at before the next update."""
+        """Call with the losses of the batch, which are checked before the next update."""
         if self.batches:
             self.batches[-1].named = [(key, value.detach()) for key, value in named]
 
@@ -135,7 +135,7 @@ class GradientWatch:
 
 @dataclass
 class _Batch:
-    """One forward pass: what went in, and what came out."""
+    """Inputs and losses of one forward pass."""
 
     inputs: Tensor
     samples: list | None
@@ -146,7 +146,7 @@ class _Batch:
 
 @dataclass
 class _Findings:
-    """What is wrong with one batch: a whole sentence, or the names of losses or of terms."""
+    """The error of one batch: a whole sentence, or the names of losses or terms."""
 
     sentence: str = ''
     terms: list[str] = field(default_factory=list)

@@ -112,7 +112,7 @@ class Guard:
                 self._conclude(name, judged, terms[name])
 
     def _count(self, name: str, keys: list[str], trace: Trace, student: nn.Module) -> None:
-        """Count a step that says something about every term of an objective."""
+        """Count a step in which every term of an objective can be checked."""
         told = self.alive.issuperset(keys) or has_ground_truth(trace.samples, ignored(student))
         self.waited[name] = self.waited.get(name, 0) + (not told)
         if told or self.waited[name] > PATIENCE:
@@ -189,7 +189,7 @@ class Guard:
                 self.alive.add(key)
 
     def _conclude(self, name: str, keys: list[str], terms: Mapping[str, Tensor]) -> None:
-        """Stop where a term never lived; that takes ``keys`` to be judged, and all ``terms``."""
+        """Stop if a term of ``keys`` was zero in every step; ``terms`` are all, for the message."""
         losses = {k: v for k, v in terms.items() if k.startswith(f'kd.{name}.loss')}
         logged = {k.rpartition('.')[2]: v for k, v in terms.items() if k not in losses}
         dead = [key for key in keys if key not in self.alive]

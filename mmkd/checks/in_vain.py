@@ -9,7 +9,7 @@ from mmkd.options import check_number
 
 
 def check_settings(train_cfg: Any, optim_wrapper: Any) -> None:
-    """Look at the length of a run and at what clips its gradients; built ones pass.
+    """Check the length of a run and the clipping of gradients; built objects pass.
 
     Raises:
         ValueError: no epoch or iteration at all; a limit at which no gradient is left.

@@ -52,7 +52,7 @@ def check_labels(runner: Any, model: nn.Module) -> None:
 
 
 def check_tested(runner: Any, model: nn.Module) -> None:
-    """The test data must be of the model's classes, in the order of its checkpoint if that tells.
+    """The test data must have the model's classes, in the order of its checkpoint if it has names.
 
     Raises:
         ValueError: they are not.
@@ -280,7 +280,7 @@ def _reordering(split: str) -> str:
 def _say_unknown(
     found: str, own: tuple[str, ...], others: tuple[str, ...] | None, whose: str
 ) -> None:
-    """Say where names have nothing in common, so that nothing can be said of their order."""
+    """Report lists without a common name, whose order cannot be compared."""
     if found == 'unknown' and others:
         _log(
             f'the training data and {whose} have no class name in common ({own[0]!r}, '

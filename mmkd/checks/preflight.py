@@ -1,4 +1,4 @@
-"""What is proved before the first step, where the whole run is known."""
+"""Checks before the first step, when the whole run is built."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from mmkd.untouched import untouched_random_state
 
 @HOOKS.register_module()
 class PreflightHook(Hook):
-    """Print the plan, prove the optimiser complete, and score the teacher if asked to.
+    """Print the plan, check that the optimiser is complete, and score the teacher with ``score``.
 
     ``model.preflight=dict(score=N)`` evaluates every teacher on the first N validation samples with
     the run's own metric.
@@ -205,7 +205,7 @@ def full_precision(teacher: Any) -> Iterator[None]:
 
 
 def restrict(evaluator: Any, dataset: Any, count: int) -> None:
-    """COCO's metric counts an image without predictions as missed: tell it which were shown."""
+    """COCO's metric counts images without predictions as missed: limit it to those evaluated."""
     for metric in evaluator.metrics:
         if hasattr(metric, 'img_ids'):
             metric.img_ids = [dataset.get_data_info(i).get('img_id') for i in range(count)]

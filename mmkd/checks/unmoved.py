@@ -31,7 +31,7 @@ class Reached:
         return note
 
     def finish(self, told: bool) -> None:
-        """Stop noting, and say what was not reached.
+        """Stop recording, and report parameters without a gradient.
 
         Args:
             told (bool): the batch had ground truth, so that every head had something to learn.

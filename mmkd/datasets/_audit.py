@@ -1,4 +1,4 @@
-"""A look at a built dataset before training: what is wrong with it, in one line each."""
+"""Checks a built dataset before training, and reports its errors in one line each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mmkd.datasets._pictures import Pictures, file_loader
 
 @dataclass
 class Audit:
-    """What ``audit`` found in one dataset.
+    """The findings of ``audit`` in one dataset.
 
     Attributes:
         name: Class and annotation file.
@@ -82,7 +82,7 @@ class Audit:
 
 
 def audit(dataset, budget: float = 2.0) -> list[Audit]:
-    """Look a built dataset over, log one line per dataset and stop at what cannot be trained on.
+    """Check a built dataset, log one line per dataset and stop at errors that prevent training.
 
     Reads all that the dataset holds in memory, VOC's XML files, the class list of a COCO json,
     file sizes and the beginnings of image files; a few are decoded. When time runs out, a fair

@@ -1,4 +1,4 @@
-"""What is wrong with a COCO json, entry by entry."""
+"""Errors in a COCO json, entry by entry."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def _repeated(section: str, values: Iterable, key: str = 'id') -> str:
 
 
 def find_fault(path: str) -> str:
-    """What in a COCO json its loader cannot work with; '' if nothing is found. Reads the file."""
+    """Entries of a COCO json that its loader cannot use; '' if none is found. Reads the file."""
     content, problem = read_json(path)
     problem = problem or _missing_section(content)
     if problem:
@@ -149,7 +149,7 @@ def find_fault(path: str) -> str:
 
 
 def read_json(path: str) -> tuple[Any, str]:
-    """Content of a json file, or None and what is wrong with it."""
+    """Content of a json file, or None and its error."""
     try:
         with open(path, encoding='utf-8') as stream:
             return json.load(stream), ''
@@ -200,7 +200,7 @@ def _annotation_fault(annotation: dict) -> str:
 
 
 def box_fault(box: Any, corners: str = 'x, y, width, height') -> str:
-    """What is wrong with a box as a list of numbers; '' if nothing is."""
+    """The error of a box as a list of numbers; '' if there is none."""
     if isinstance(box, (list, tuple)) and len(box) == 4 and all(map(_is_number, box)):
         return ''
     return f'has bbox {reprlib.repr(box)}, where four finite numbers are needed ({corners})'

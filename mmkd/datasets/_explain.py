@@ -59,7 +59,7 @@ def failed_dataset(error: Exception) -> Any:
 
 
 def find_fault(dataset: Any) -> str:
-    """What is wrong with the files of a dataset that could not be loaded; '' if nothing is found.
+    """Errors in the files of a dataset that could not be loaded; '' if none is found.
 
     Args:
         dataset: A ``BaseDataset`` whose ``full_init`` failed.
@@ -112,7 +112,7 @@ def _nothing_left(dataset: Any) -> str:
 
 
 def _cause(error: Exception) -> str:
-    """The loader's own words and where it said them; '' if these are mmkd's."""
+    """The loader's message and its place in the source; '' for messages of mmkd."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     if frame.filename.startswith(OWN):
         return ''

@@ -16,7 +16,7 @@ from mmkd.datasets._kinds import describe
 
 
 def prepare(dataset: Any, index: int) -> tuple[Any, Failure | None]:
-    """``dataset.prepare_data(index)`` of its class, with a name for what goes wrong.
+    """``dataset.prepare_data(index)`` of its class; an error names the image and the step.
 
     What is no regular file is not opened. Good entries are loaded as ever.
 
@@ -90,7 +90,7 @@ class Failure:
 
 
 def find_failure(dataset: Any, index: int) -> Failure | None:
-    """Run the loading steps once more, to see whether one of them is what failed."""
+    """Run the loading steps once more, to find out whether one of them failed."""
     info = dataset.get_data_info(index)
     for transform in getattr(dataset.pipeline, 'transforms', ()):
         if not type(transform).__name__.startswith('Load'):
@@ -111,7 +111,7 @@ def find_failure(dataset: Any, index: int) -> Failure | None:
 
 
 def _step_failure(dataset: Any, index: int, error: Exception) -> str:
-    """Which image made a step fail, and what the step said."""
+    """The image for which a step failed, and the message of the step."""
     info = dataset.get_data_info(index)
     size = f', {info["width"]} x {info["height"]} pixels' if info.get('width') else ''
     frame = traceback.extract_tb(error.__traceback__)[-1]

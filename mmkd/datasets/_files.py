@@ -1,4 +1,4 @@
-"""What keeps a file from being read, in words."""
+"""Reasons why a file cannot be read, in words."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 
 def fault(path: str) -> str:
-    """What keeps a local file from being read; '' if nothing does.
+    """Why a local file cannot be read; '' if it can.
 
     Only regular files may be read: a device such as ``/dev/zero`` never ends, and a FIFO waits.
     """

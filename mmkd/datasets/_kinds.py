@@ -36,12 +36,12 @@ def shuffled(count: int) -> Iterator[int]:
 
 
 def is_coco(dataset) -> bool:
-    """Whether a dataset reads COCO's json, told by what mmdet's CocoDataset defines."""
+    """Whether a dataset reads COCO's json: it has the methods of mmdet's CocoDataset."""
     return hasattr(type(dataset), 'COCOAPI')
 
 
 def is_voc(dataset) -> bool:
-    """Whether a dataset reads VOC's XML files, told by what mmdet's XMLDataset defines.
+    """Whether a dataset reads VOC's XML files: it has the methods of mmdet's XMLDataset.
 
     Subclasses with a reader of their own, such as WIDERFaceDataset, have other folders.
     """

@@ -1,4 +1,4 @@
-"""Label images of segmentation datasets: whether they can be read, and what they hold."""
+"""Label images of segmentation datasets: whether they can be read, and their values."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _is_odd(path: str, kinds: set) -> bool:
 
 
 def _compare_values(report: Any, dataset: Any, pixels: np.ndarray) -> None:
-    """Enter values that are neither a class nor ignored, or say that nothing else is there."""
+    """Enter values that are neither a class nor ignored, or that all pixels are ignored."""
     classes = len(dataset.metainfo.get('classes') or ())
     ignored = getattr(dataset, 'ignore_index', 255)
     if not classes or not pixels.any():

@@ -15,7 +15,7 @@ NAMED = 3  # faults that are kept in words
 
 @dataclass
 class Objects:
-    """What the annotations of a dataset hold; counts are of objects unless said otherwise.
+    """Counts over the annotations of a dataset, of objects unless noted otherwise.
 
     Attributes:
         classes: Classes of the dataset, 0 if they are not known.
@@ -87,7 +87,7 @@ class Objects:
             self.faults.append(fault)
 
     def _examine(self, one: dict, position: int, info: dict) -> bool:
-        """Count an object that is not plain; True if training has to do without its box."""
+        """Count an unusual object; True if its box cannot be used in training."""
         problem = self._fault(one, info)
         if problem:
             self._blame(f'object {position} (from 0) of {info.get("img_path")} {problem}')
@@ -125,12 +125,12 @@ class Objects:
 
 
 def size_of(info: dict) -> tuple[float, float]:
-    """Width and height as the annotations say; infinite where they do not."""
+    """Width and height from the annotations; infinite where they are missing."""
     return info.get('width') or math.inf, info.get('height') or math.inf
 
 
 def mask_fault(one: dict, width: float, height: float) -> str:
-    """What keeps ``LoadAnnotations`` from making the mask of an object; '' if nothing does."""
+    """Why ``LoadAnnotations`` cannot make the mask of an object; '' if it can."""
     mask = one.get('mask')
     if mask is None:
         return 'has no mask (no segmentation in the file), but the pipeline loads masks'
@@ -151,7 +151,7 @@ def degenerate(box) -> bool:
 
 
 def usable(instance: dict, info: dict) -> bool:
-    """Whether a box has area inside its image; what has no box is usable."""
+    """Whether a box has area inside its image; objects without a box are usable."""
     if 'bbox' not in instance:
         return True
     x1, y1, x2, y2 = instance['bbox']

@@ -83,7 +83,7 @@ def check_evaluator(evaluator_cfg: Mapping | list, data_root: str | None = None)
 
 
 def check_files(dataset, cfg: Mapping | None = None) -> None:
-    """Stop if a folder or file that an instantiated dataset wants does not exist.
+    """Stop if a folder or file of a dataset does not exist.
 
     Args:
         dataset: Any mmengine ``BaseDataset``, loaded or lazy.

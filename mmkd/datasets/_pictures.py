@@ -1,4 +1,4 @@
-"""Image files of a dataset: whether they decode, and whether they are what annotations say."""
+"""Image files of a dataset: whether they can be decoded, and agree with the annotations."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ HUGE = 'are too large to be opened without harm'
 
 @dataclass
 class Header:
-    """What a file says before its pixels: kind, size (width, height), EXIF orientation."""
+    """The header of an image file: format, size (width, height), EXIF orientation."""
 
     kind: tuple[str, str]
     size: tuple[int, int]
@@ -45,7 +45,7 @@ class Header:
 
 @dataclass
 class Pictures:
-    """A look at image files, until the time is over.
+    """Checks image files until the time is over.
 
     Attributes:
         loader: The step that loads an image, or None if that is not a plain file.
@@ -79,7 +79,7 @@ class Pictures:
         self.seconds += time.monotonic() - start
 
     def _decodes(self, path: str, header: Header | None) -> bool:
-        """Decode what looks damaged, and the first image of each kind."""
+        """Decode files that look damaged, and the first image of each kind."""
         if header is not None:
             if header.huge:
                 self.found[HUGE].append(path)
@@ -104,7 +104,7 @@ class Pictures:
         return True
 
     def _compare(self, info: dict, index: int, header: Header) -> None:
-        """Enter what does not agree with the annotations."""
+        """Enter disagreements with the annotations."""
         color = str(getattr(self.loader, 'color_type', 'color'))
         # OpenCV and Pillow turn pictures in these two modes only, other decoders never.
         decoder = getattr(self.loader, 'imdecode_backend', 'cv2')
@@ -154,7 +154,7 @@ def file_loader(dataset: Any) -> LoadImageFromFile | None:
 
 
 def read_header(path: str) -> Header | None:
-    """What Pillow reads from the beginning of a file; None if it does not know the format."""
+    """The header as read by Pillow; None for unknown formats."""
     with open(path, 'rb') as stream, warnings.catch_warnings():
         warnings.simplefilter('ignore')
         try:

@@ -1,4 +1,4 @@
-"""What is wrong with the files of a VOC dataset."""
+"""Errors in the files of a VOC dataset."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def check_list(dataset: Any) -> None:
 
 
 def find_fault(path: str, classes: Collection[str], image: str) -> str:
-    """What in an annotation file its loader cannot work with; '' if nothing is found.
+    """Entries of an annotation file that its loader cannot use; '' if none is found.
 
     Args:
         path: The XML file.

@@ -92,7 +92,7 @@ def _images(root: Path, name: str) -> list[str]:
 
 
 def _check_link(folder: str) -> None:
-    """Stop at a link to a folder above it, below which images of all classes lie again."""
+    """Stop at a link to a parent folder, which contains the images of all classes again."""
     target = os.path.realpath(folder)
     if os.path.islink(folder) and os.path.realpath(os.path.dirname(folder)).startswith(target):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What a classifier thinks of every training image, for samplers that need it beforehand."""
+"""A classifier's embedding of every training image, for samplers that cluster them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeps bad data from ending a run, and says what is wrong with it.
+"""Checks data before a run, and keeps bad images from ending it.
 
 Before building: ``check_paths(cfg)``. While building: ``with building():``. On the built dataset:
 ``protect(dataset)``, which is ``audit``, ``drop_degenerate_boxes``, ``tolerate`` and

@@ -1,4 +1,4 @@
-"""What a DataLoader says about itself."""
+"""Properties of a DataLoader."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch.utils.data import DataLoader
 
 
 def length_of(loader: DataLoader) -> int | None:
-    """Batches of one pass; None where the sampler does not say, as an endless one need not."""
+    """Batches of one pass; None if the sampler has no length, such as an endless one."""
     try:
         return len(loader)
     except TypeError:

@@ -33,7 +33,7 @@ def labels_of(dataset: Any) -> Tensor:
 
 
 def _seed(seed: int | None) -> int:
-    """The seed asked for, or one that all ranks draw together."""
+    """The given seed, or one that all ranks draw together."""
     seed = check_number('sampler', 'seed', seed, 0, whole=True, optional=True)
     return sync_random_seed() if seed is None else seed
 
@@ -171,7 +171,7 @@ class ClassUniformSampler(_GroupSampler):
 
 @DATA_SAMPLERS.register_module()
 class SuperClassUniformSampler(_GroupSampler):
-    """As :class:`ClassUniformSampler`, with clusters of what the teacher takes for alike.
+    """As :class:`ClassUniformSampler`, with clusters of the teacher's embeddings as classes.
 
     They are found by k-means (Peng et al., ICCV 2019) from embeddings that are written once::
 

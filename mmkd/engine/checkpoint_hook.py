@@ -36,7 +36,7 @@ class _Postponed:
     rmtree = remove
 
     def flush(self, keep: list, folder: str) -> None:
-        """Delete what was to be deleted, unless a new file took the name or it is not the run's."""
+        """Delete outdated files, unless a new file has the name or they belong to another run."""
         for path in self.stale:
             if path not in keep and _is_own_file(path, folder, self._backend):
                 self._backend.remove(path)
@@ -63,7 +63,7 @@ class CheckpointHook(MMCheckpointHook):
     """
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
-        """Leave out of the best checkpoint, from which no run resumes, what only resuming needs."""
+        """Leave state for resuming out of the best checkpoint, from which no run is resumed."""
         if 'optimizer' in checkpoint:
             return
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model

@@ -127,7 +127,7 @@ class Cursor:
         )
 
     def resume(self, state: dict) -> Iterator:
-        """Iterator over what is left. Torch's random state is undefined afterwards.
+        """Iterator over the remaining batches. Torch's random state is undefined afterwards.
 
         Except at the beginning of an epoch: there it is left alone.
         """

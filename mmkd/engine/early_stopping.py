@@ -11,7 +11,7 @@ from mmkd.registry import HOOKS
 
 @HOOKS.register_module()
 class EarlyStoppingHook(MMEarlyStoppingHook):
-    """What it has counted is part of the message hub, and so of every checkpoint.
+    """Its count is part of the message hub, and so of every checkpoint.
 
     It counts before a checkpoint of the same validation is written; stock counts afterwards.
     Arguments are those of :class:`mmengine.hooks.EarlyStoppingHook`.

@@ -1,4 +1,4 @@
-"""From a config to a running Runner: what every tool shares."""
+"""From a config to a running Runner: shared by all commands."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from mmkd.teacher import load_strictly
 
 
 def prepare(config: Config, work_dir: str | None = None, amp: bool = False) -> Config:
-    """Complete a config for training: work dir, our hooks, AMP; refuses what is known to fail.
+    """Complete a config for training: work dir, mmkd's hooks, AMP; refuses known errors.
 
     Raises:
         FileNotFoundError: a dataset path that does not exist.
@@ -92,7 +92,7 @@ def enable_amp(config: Config) -> None:
 
 
 def build_runner(config: Config) -> StockRunner:
-    """The Runner that the config asks for, ours by default."""
+    """The Runner of the config, mmkd's by default."""
     kind = config.get('runner_type', 'mmkd.Runner')
     if kind == 'mmkd.Runner':
         return Runner.from_cfg(config)

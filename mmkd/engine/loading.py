@@ -1,4 +1,4 @@
-"""What a resumed run wants of its checkpoint: all weights, the optimiser and the schedules."""
+"""Requirements of a resumed run: all weights, the optimiser and the schedules."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def revised(checkpoint: dict, revise_keys: list) -> dict:
 
 
 def check_complete(fit: Fit, source: str) -> None:
-    """A run goes on with all its weights or not at all; what is left over is reported.
+    """Load all weights of the run or raise; unused entries of the file are reported.
 
     Raises:
         CheckpointError: weights are missing or of another shape, or pixels were normalised
@@ -50,7 +50,7 @@ def check_complete(fit: Fit, source: str) -> None:
 
 
 def check_optimiser_state(checkpoint: Mapping, source: str, schedulers: Any) -> None:
-    """A run goes on with the state of its optimiser and schedulers.
+    """A run continues with the state of its optimiser and schedulers.
 
     Args:
         schedulers (list | dict | None): of this run, built or not.

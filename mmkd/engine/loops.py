@@ -42,7 +42,7 @@ class EpochBasedTrainLoop(mm.EpochBasedTrainLoop):
         return self.runner.model
 
     def run_epoch(self) -> None:
-        """Iterate one epoch, or what is left of it."""
+        """Iterate one epoch, or the rest of it."""
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
         first, batches = self._batches()
@@ -81,7 +81,7 @@ class EpochBasedTrainLoop(mm.EpochBasedTrainLoop):
 
 
 class _EndlessIterator(mm._InfiniteDataloaderIterator):
-    """mmengine's, which in addition knows its place."""
+    """mmengine's loop, with its position in the data."""
 
     def __init__(self, cursor: Cursor) -> None:
         super().__init__(cursor.loader)

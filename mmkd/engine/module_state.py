@@ -1,4 +1,4 @@
-"""What modules of OpenMMLab learn about the run but keep out of their state_dict."""
+"""State of OpenMMLab's modules that is not part of their state_dict."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def get_module_state(model: nn.Module) -> dict[str, Any]:
 
 
 def set_module_state(model: nn.Module, state: Any) -> None:
-    """Undo of :func:`get_module_state`; of what the model does not keep, nothing is set."""
+    """Undo of :func:`get_module_state`; entries without a counterpart in the model are skipped."""
     if not isinstance(state, Mapping):
         return
     for name, owner, path in _kept(model):

@@ -117,7 +117,7 @@ def without(modules: nn.ModuleDict, names: Iterable[str]) -> Iterator[None]:
 
 
 def build_optimizers(model: nn.Module, build: Callable[[], OptimWrapper]) -> OptimWrapper:
-    """What ``build`` makes of all parameters but those that are trained apart, and these's own.
+    """``build``'s optimiser for all other parameters, joined with those of objectives.
 
     Raises:
         ValueError: ``build`` gives several optimisers where an objective brings one of its own.
@@ -164,7 +164,7 @@ def check_same_optimizers(optim_wrapper: OptimWrapper, state: Mapping[str, Any])
 
 
 def schedules(optim_wrapper: OptimWrapper, configs: Any) -> Any:
-    """What a ``param_scheduler`` says to each optimiser.
+    """The schedule of each optimiser in a ``param_scheduler``.
 
     One schedule for all keeps the ratio of their rates: bounds that are rates, such as PolyLR's
     ``eta_min``, are the student's, and in proportion those of the others.

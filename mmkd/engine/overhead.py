@@ -1,4 +1,4 @@
-"""One honest line about what distillation costs."""
+"""One line in the log about the cost of distillation."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class OverheadHook(Hook):
             runner.logger.info(self.measured)
 
     def report(self, model: Any) -> str:
-        """The line, from what the two timers hold."""
+        """The line, from the two timers."""
         seconds = {
             part: model.timer.seconds(part) / self.steps
             for part in ('teacher', 'objectives', 'objectives_backward')

@@ -63,7 +63,7 @@ class RandomStateHook(Hook):
         self.validated = True
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
-        """Hand the states to the training loop, which knows when they are due."""
+        """Pass the states to the training loop, which restores them at the right time."""
         if not runner._resume:
             return
         state = checkpoint.get(KEY)
@@ -124,7 +124,7 @@ def restore(runner: Any, point: dict) -> None:
 
 
 def _alive(runner: Any) -> set[str]:
-    """Terms that the guard has seen at work; one that ends by itself later is no fault."""
+    """Terms that the guard has seen non-zero; one that becomes zero later is not an error."""
     guard = getattr(_bare(runner.model), 'guard', None)
     return guard.alive if guard else set()
 

@@ -64,7 +64,7 @@ STOCK_LOOPS: dict[Any, Any] = {
 
 @RUNNERS.register_module()
 class Runner(MMRunner):
-    """mmengine's Runner, except for what happens when something goes wrong.
+    """mmengine's Runner, with other behaviour on errors and on resuming.
 
     Checkpoints are written at once or not at all and read without running code in them.
     ``resume=True`` continues from the newest complete checkpoint with the numbers of the
@@ -258,7 +258,7 @@ class Runner(MMRunner):
         return path
 
     def _adopt_run(self) -> None:
-        """Say what has changed since, and take over the seed, with which samplers are built."""
+        """Report changed settings, and use the checkpoint's seed, with which samplers are built."""
         if self._resume_from is None:
             return
         checkpoint = read_checkpoint(self._resume_from, mmap=True)

@@ -1,4 +1,4 @@
-"""What decides about a run, kept in its checkpoints, so that a resumed run can say what changed."""
+"""Settings of a run, kept in its checkpoints, so that a resumed run can report changes."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _entry(settings: Mapping, path: tuple[str, ...]) -> Any:
 
 
 def _changes(before: Any, now: Any, path: str = '') -> Iterator[tuple[str, str]]:
-    """(where, what) for each place in which two trees differ."""
+    """(path, values) for each difference of two trees."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in dict.fromkeys([*before, *now]):
             place = f'{path}.{_name(key)}'.lstrip('.')

@@ -19,7 +19,7 @@ RUN_HOOKS = (PreflightHook, DataGuardHook, OverheadHook)
 
 
 def student_config(config: Config) -> Config:
-    """A copy for the student alone, without teacher, objectives and what only mmkd's tools add.
+    """A copy for the student alone, without teacher, objectives and the hooks of mmkd's tools.
 
     Args:
         config (Config): of a distillation run; another is copied as it is.
@@ -40,7 +40,7 @@ def student_config(config: Config) -> Config:
 
 
 def _keep(config: Any, key: str, rest: Any) -> None:
-    """Set what is left of an entry; if that is nothing, there is none."""
+    """Set the rest of an entry, or remove the entry if it is empty."""
     if rest:
         config[key] = rest
     elif key in config:

@@ -1,1 +1,1 @@
-"""How errors are told: where they come from, what to try, and how a command ends."""
+"""How errors are reported: their origin, remedies, and the end of a command."""

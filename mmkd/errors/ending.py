@@ -1,4 +1,4 @@
-"""How a command ends: one line that says what went wrong, or how to go on after a stop."""
+"""The end of a command: one line with the error, or with the command that continues."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _folder: str | None = None
 
 
 class Stopped(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM, with a sentence that says how to go on and the command's exit status."""
+    """Ctrl-C or SIGTERM, with a sentence on how to continue and the command's exit status."""
 
     def __init__(self, text: str, status: int = 130) -> None:
         super().__init__(text)
@@ -71,7 +71,7 @@ def plain_errors() -> Iterator[None]:
 
 
 def describe(error: BaseException) -> str:
-    """What a command prints of an exception; never fails itself."""
+    """The text that a command prints for an exception; never fails itself."""
     try:
         origin = origin_of(error)
         if origin.ours:
@@ -199,7 +199,7 @@ def _terminate(number: int, frame: Any) -> None:
 
 
 def _say_stopped(stop: KeyboardInterrupt) -> int:
-    """Print how to go on; returns the exit status."""
+    """Print how to continue; returns the exit status."""
     for number in (signal.SIGINT, signal.SIGTERM):  # torchrun sends a second one
         with contextlib.suppress(ValueError):
             signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Where an exception was raised, and what was being done, read off its traceback."""
+"""Where an exception was raised, and in which step, read from its traceback."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FILES_OF_CONFIGS = ('_file2dict', '_parse_lazy_import')
 
 @dataclass
 class Origin:
-    """What is known of an exception.
+    """The origin of an exception.
 
     Attributes:
         kind (str): its class, ``'KeyError'``, ``'cv2.error'``.
@@ -72,7 +72,7 @@ def config_files(frames: list[tuple[FrameType, int]]) -> list[str]:
 
 
 def circle_of(files: list[str]) -> str:
-    """What to say of config files, each a base of the one before, if one comes twice."""
+    """The message for config files that inherit from each other in a circle."""
     again = next((path for index, path in enumerate(files) if path in files[:index]), None)
     if again is None:
         return ''
@@ -82,7 +82,7 @@ def circle_of(files: list[str]) -> str:
 
 
 def short(path: str) -> str:
-    """A path as a reader knows it: from its package, or from the working directory."""
+    """A path relative to its package, or to the working directory."""
     path = osp.abspath(path)
     for marker in ('site-packages', 'dist-packages'):
         if f'/{marker}/' in path:
@@ -163,7 +163,7 @@ def _of_text(text: str, who: str, phase: str, frames: list) -> Origin:
 
 
 def _phase(frames: list[tuple[FrameType, int]]) -> str:
-    """The innermost thing that was being done, and the iteration it was done in."""
+    """The innermost step in progress, and its iteration."""
     known = [(frame, _PHASES[name]) for frame, _ in frames if (name := _name(frame)) in _PHASES]
     told: list[str] = []
     for frame, tell in reversed(known):

@@ -1,4 +1,4 @@
-"""What to try, for errors of other packages whose message does not say it."""
+"""Advice for errors of other packages whose messages contain none."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _faulty_line(error: SyntaxError) -> str:
 
 
 def _nearest_optimizer(origin: Origin) -> str:
-    """For an optimiser that mmengine does not find: it says that None is not callable."""
+    """For an optimiser that mmengine does not find, whose error is that None is not callable."""
     makers = [f.f_locals.get('self') for f, _ in origin.frames]
     config = next((m.optimizer_cfg for m in makers if hasattr(m, 'optimizer_cfg')), None)
     if config is None or origin.message != 'None is not a callable object':

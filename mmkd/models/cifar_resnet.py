@@ -64,7 +64,7 @@ class CifarResNet(BaseModule):
         self.preact_norms = tuple(f'{block}.bn2' for block in last)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(N, 3, H, W) -> the map of each stage asked for."""
+        """(N, 3, H, W) -> the maps of ``out_indices``."""
         x = self.relu(self.bn1(self.conv1(x)))
         maps = []
         for name in self.stages:
@@ -74,7 +74,7 @@ class CifarResNet(BaseModule):
 
 
 class BasicBlock(nn.Module):
-    """Two 3 x 3 convolutions and a shortcut; ``relu2`` sees the sum and nothing else."""
+    """Two 3 x 3 convolutions and a shortcut; ``relu2`` is applied to their sum alone."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()

@@ -64,7 +64,7 @@ class CifarVGG(BaseModule):
         self.preact_norms = tuple(f'{name}.bn{count}' for name, count in last)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(N, 3, H, W) -> the map of each stage asked for."""
+        """(N, 3, H, W) -> the maps of ``out_indices``."""
         x = self.stage0(x)
         maps = []
         for name in self.stages:

@@ -63,7 +63,7 @@ class WideResNet(BaseModule):
         self.out_indices = tuple(out_indices)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(N, 3, H, W) -> the map of each stage asked for."""
+        """(N, 3, H, W) -> the maps of ``out_indices``."""
         x = self.conv1(x)
         maps = []
         for name in self.stages:

@@ -1,4 +1,4 @@
-"""What mmcv has compiled, without a compiler: non-maximum suppression, RoIAlign and others.
+"""mmcv's compiled operators without a compiler: non-maximum suppression, RoIAlign and others.
 
 `install` lets mmcv find them (`extension`). One file is one family of operators, for tensors of any
 strides, in plain torch; on a GPU, torchvision's kernels do the work (`vision`). `strides` lets

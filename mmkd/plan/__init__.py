@@ -1,4 +1,4 @@
-"""What a run is going to do, found before it starts: probe, taps, pairs, adapters, refusals."""
+"""The plan of a run, made before it starts: probe, taps, pairs, adapters, refusals."""
 
 from mmkd.plan.plan import Plan
 

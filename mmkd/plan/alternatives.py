@@ -48,7 +48,7 @@ def offered(
     teacher: nn.Module | None,
     trial: Callable[[Objective], None],
 ) -> Iterator[None]:
-    """Add to a Misfit what does suit the two networks, every word of it tried.
+    """Add to a Misfit methods and options that suit the two networks, each of them planned.
 
     Args:
         refused (type): the method that may be refused.
@@ -74,7 +74,7 @@ def offered(
 def _advice(
     refused: type[Objective], family: str, taught: bool, suits: Suits, prefer: tuple[str, ...]
 ) -> str:
-    """What can be done in place of a method; empty if nothing suits."""
+    """Alternatives to a method; empty if nothing fits."""
 
     def suiting(names: tuple[str, ...]) -> list[str]:
         """The first of these methods that suit the pair, with the options they need for it."""

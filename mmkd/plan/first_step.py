@@ -1,4 +1,4 @@
-"""What the first step of an objective delivers, against what was planned."""
+"""Compares the first step of an objective with the plan."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _differs(planned: list[Level], side: Side, tap: Tap, times: int) -> str:
 
 
 def _beyond_typed(objective: Objective, side: Side, taps: Sequence[Tap], position: int) -> str:
-    """What the plan could not know about taps that were not probed; empty if nothing is lost."""
+    """Errors at taps that were not probed, which the plan cannot know; empty without any."""
     if not isinstance(objective, PairObjective) or isinstance(objective.level_map, list):
         return ''
     maps = [(tap, t) for tap in taps if tap.is_output for t in side[tap] if t.dim() == 4]

@@ -1,4 +1,4 @@
-"""Which taps show places of the picture, and which show boxes or queries of a network's own.
+"""Which taps give places of the picture, and which give boxes or queries of the network.
 
 Row 5 of a second stage is another box in the student than in the teacher, query 5 of a decoder is
 matched to another object. Methods that compare row by row need rows that the picture fixes:
@@ -24,7 +24,7 @@ QUERIES = 'queries or other rows in an order of its own'
 
 
 def check_places(objective: Objective, *networks: Found | None) -> None:
-    """Refuse taps named in the config at which the two networks show different things.
+    """Refuse taps in the config whose rows are different samples in the two networks.
 
     Methods that let both judge the student's RoIs choose their taps themselves.
 
@@ -49,7 +49,7 @@ def _maps(model: nn.Module) -> str:
 
 
 def own_rows(found: Found, taps: Iterable[Tap]) -> dict[Tap, str]:
-    """Of the taps those whose rows are no places of the picture, and what they are instead.
+    """The taps whose rows are not places of the picture, with the kind of their rows.
 
     Rows of the picture become more as the picture grows, those of queries and of pooled boxes do
     not; a doubtful tap is looked at in a second, larger picture.
@@ -78,7 +78,7 @@ def _tensors(side: Side | None, tap: Tap) -> list[Tensor]:
 
 
 def _behind(model: nn.Module, tap: Tap) -> str:
-    """What a tap in a part that judges boxes, queries or points shows, unless it proves a map."""
+    """The kind of rows of a tap in a part for boxes, queries or points, unless it is a map."""
     root, *rest = tap.path.split('.')
     if root == 'roi_head' and is_two_stage(model):
         return BOXES
@@ -109,14 +109,14 @@ def _grows(small: Tensor, large: Tensor, model: nn.Module) -> bool:
 
 
 def _is_segmentor_of(rows: int, model: nn.Module) -> bool:
-    """Whether pixels are told apart by a row a class, as Segmenter's and K-Net's are."""
+    """Whether pixels are classified by one row per class, as in Segmenter and K-Net."""
     if getattr(model, 'decode_head', None) is None:
         return False
     return segmentor.judges_pixels(model) and rows == segmentor.classes(model)
 
 
 def candidates(model: nn.Module, depth: int = 2) -> list[tuple[str, list[Level]]]:
-    """Taps down to ``depth`` dots that fire in a probe and show places of the picture."""
+    """Taps down to ``depth`` dots that record in a probe and give places of the picture."""
     names = [n for n, m in model.named_modules() if n.count('.') < depth and not only_holds(m)]
     taps = [Tap.parse(n) for n in names if n and not n.startswith('data_preprocessor')]
     (found,) = probe_all([Request('model', model, taps)])

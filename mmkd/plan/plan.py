@@ -1,4 +1,4 @@
-"""What is tapped, paired, adapted and trained, found by one probe forward of each network."""
+"""The plan: taps, pairs, adapters and trained parameters, from one probe of each network."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from mmkd.untouched import untouched_random_state
 
 @dataclass
 class Plan:
-    """What a distillation run is going to do; ``str(plan)`` is what tools/plan.py prints."""
+    """The plan of a distillation run; ``str(plan)`` is the output of tools/plan.py."""
 
     student: nn.Module
     teachers: dict[str, Teacher]
@@ -71,7 +71,7 @@ class Plan:
                     objective.bind(self.student, teacher.model if teacher else None)
 
     def requests(self) -> list[Request]:
-        """What is to be probed: the student, then each teacher, which listens from now on."""
+        """The networks to probe: the student, then each teacher, whose taps are set here."""
         requests = [Request('student', self.student, _watched(self.student, self.student_taps()))]
         requests[0].trains = True
         for name, teacher in self.teachers.items():
@@ -90,7 +90,7 @@ class Plan:
             self._set_up(name, objective, student, by_name.get(self.teacher_name(objective) or ''))
 
     def _advising(self, objective: Objective) -> AbstractContextManager:
-        """Let a refusal end with what suits the two networks."""
+        """Add methods and options that suit the two networks to a refusal."""
         if not self.advises:
             return contextlib.nullcontext()
         name = self.teacher_name(objective) or next(iter(self.teachers), None)
@@ -107,7 +107,7 @@ class Plan:
     def _set_up(
         self, name: str, objective: Objective, student: Found, teacher: Found | None
     ) -> None:
-        """Show an objective the shapes at its taps; every complaint says what the probe saw."""
+        """Pass the shapes at its taps to an objective; errors include the shapes of the probe."""
         if teacher is not None:
             self._check_copies(name, student, teacher)
             self._check_modes(name, student)
@@ -128,7 +128,7 @@ class Plan:
             objective.inherit(self.student, source.model if source else None)
 
     def check_step(self, name: str, trace: Trace) -> None:
-        """Compare what the first step of an objective delivers with what was planned.
+        """Compare the first step of an objective with the plan.
 
         Raises:
             ValueError: see :func:`~mmkd.plan.first_step.first_step_differs`.
@@ -174,7 +174,7 @@ class Plan:
             )
 
     def teacher_name(self, objective: Objective) -> str | None:
-        """Name of the teacher that an objective listens to.
+        """Name of the teacher of an objective.
 
         Raises:
             ValueError: it needs one and there is none, or several and it names none.
@@ -247,7 +247,7 @@ def _watched(model: nn.Module, taps: list[Tap]) -> list[Tap]:
 
 @contextlib.contextmanager
 def _naming(name: str, notes: Iterable[str] = ()) -> Iterator[None]:
-    """Put the objective's name in front of what it complains about, and what is known behind."""
+    """Add the objective's name before its error, and notes of the probe behind it."""
     try:
         yield
     except (ValueError, TypeError) as error:

@@ -1,4 +1,4 @@
-"""One image through a network before training: what its taps give, in evaluation and training."""
+"""One image through a network before training, to find the shapes at its taps in both modes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def probe(
 
 
 def _run(model: nn.Module, taps: list[Tap], image: Tensor, samples: list) -> None:
-    """Run a network as far as the taps ask, a segmentor's auxiliary heads included."""
+    """Run a network as far as the taps need, including a segmentor's auxiliary heads."""
     route = shortest_route(model, taps)
     asked = any(tap.path.startswith('auxiliary_head') for tap in taps)
     heads = getattr(model, 'auxiliary_head', None) if asked else None
@@ -66,7 +66,7 @@ def _run(model: nn.Module, taps: list[Tap], image: Tensor, samples: list) -> Non
 
 
 def dummy_samples(size: int) -> list[BaseDataElement]:
-    """One sample with the meta information that heads ask for in ``mode='tensor'``."""
+    """One sample with the meta information that heads need in ``mode='tensor'``."""
     try:
         from mmdet.structures import DetDataSample as Sample
     except ImportError:
@@ -99,7 +99,7 @@ def levels_at(side: Side, taps: Iterable[Tap]) -> list[Level] | None:
 
 @dataclass
 class Found:
-    """What the probe saw of one network.
+    """Results of the probe of one network.
 
     Attributes:
         who (str): ``'student'`` or the teacher's name, for messages.
@@ -138,7 +138,7 @@ class Found:
         return rows.pop() if len(rows) == 1 else 1
 
     def explain(self, taps: Sequence[Tap]) -> list[str]:
-        """Sentences on what a reader of an error has to know about the probe of these taps."""
+        """Notes on the probe of these taps, for error messages."""
         lines = [line for tap in taps if (line := self.differs(tap))]
         reached = self.evaluated and all(self.evaluated.raw(tap) or tap.call for tap in taps)
         if self.reason and not reached:
@@ -157,7 +157,7 @@ class Found:
         )
 
     def of_evaluation(self, tap: Tap) -> str:
-        """Tap that gives in training what this one gives in evaluation; empty if none is alone."""
+        """Tap that gives in training the map of this one in evaluation; empty if none is unique."""
         whole = Tap.parse(tap.source)
         trained = [str(level) for level in self._modes(whole)[0]]
         wanted = [str(level) for level in self._modes(tap)[1]]
@@ -185,7 +185,7 @@ class Request:
     trains: bool = False
 
     def run(self, size: int) -> Found:
-        """Probe it with images of ``size`` pixels; what it raises becomes the reason.
+        """Probe it with images of ``size`` pixels; an exception becomes the reason.
 
         Raises:
             TapError: misspelt taps.
@@ -241,7 +241,7 @@ class Probes:
         self.known: dict[tuple[int, ...], list[Found]] = {}
 
     def __call__(self, requests: Sequence[Request]) -> list[Found]:
-        """What is known of these networks, which are probed again for places that are new."""
+        """Results for these networks, which are probed again for new taps."""
         key = tuple(id(request.model) for request in requests)
         known = self.known.get(key, [])
         for request, one in zip(requests, known, strict=False):
@@ -254,7 +254,7 @@ class Probes:
 
 
 def _sizes(models: Iterable[nn.Module]) -> list[int]:
-    """The size that anchors are made for, if they say, then :data:`SIZES` and the models' own."""
+    """The size that anchors are made for, if known, then :data:`SIZES` and the models' own."""
     anchors, own = [], []
     for model in models:
         generator = getattr(getattr(model, 'bbox_head', None), 'prior_generator', None)

@@ -1,4 +1,4 @@
-"""One batch through a Distiller without training, and the trace that each objective sees."""
+"""One batch through a Distiller without training, and the trace of each objective."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mmkd.untouched import evaluation
 
 
 def load_student(model: nn.Module, checkpoint: str) -> None:
-    """Load the student strictly and, where the file has them, what objectives learned."""
+    """Load the student strictly and, if the file has them, the parameters of objectives."""
     load_strictly(getattr(model, 'student', model), checkpoint, who='student')
     objectives = getattr(model, 'objectives', None)
     if objectives is None:

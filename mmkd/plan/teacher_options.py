@@ -1,4 +1,4 @@
-"""What makes a teacher cheaper (fused BatchNorms, low precision, memory format), and its price."""
+"""Options for a cheaper teacher (fused BatchNorms, precision, memory format), with checks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ADVICE = {
 
 
 def apply_options(name: str, teacher: Teacher, show: Callable[[], Found]) -> None:
-    """Change a teacher as its options ask, and compare what it shows with what it showed before.
+    """Apply the options of a teacher, and compare its outputs before and after.
 
     BatchNorms are folded in float32, so that what is rounded to low precision is the folded weight.
 
@@ -91,7 +91,7 @@ def _ran(name: str, option: str, before: dict[str, list[Tensor]], found: Found) 
 
 
 def _steps(teacher: Teacher) -> Iterator[tuple[str, Callable[[], Any], float]]:
-    """Each option that is set: how it is written, what it does, how much it may change."""
+    """Each option that is set: its text, its function, and the largest change allowed."""
     if teacher.fuse_conv_bn:
         yield 'fuse_conv_bn=True', teacher.fuse, EXACT
     if teacher.dtype in LIMITS:

@@ -25,7 +25,7 @@ def make_trace(
     student_model: nn.Module | None = None,
     teacher_model: nn.Module | None = None,
 ) -> Trace:
-    """A step that never was: what the taps of both sides show, given as tensors.
+    """A trace made by hand: the values of the taps of both sides, given as tensors.
 
     Args:
         student, teacher (dict): tap -> one tensor, or a list of them.

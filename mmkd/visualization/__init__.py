@@ -1,1 +1,1 @@
-"""Pages that show what an objective looks at: boxes, masks, attention, classes."""
+"""Pages with the boxes, masks, attention maps and classes of an objective."""

@@ -1,4 +1,4 @@
-"""Runs a config's own data through its own networks and draws what each objective sees."""
+"""Runs a config's data through its networks and draws the maps and boxes of each objective."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Audit:
     def _pictures(
         self, inputs: torch.Tensor, samples: list, shown: list[Shown]
     ) -> Iterator[tuple[str, list[np.ndarray]]]:
-        """(name, a page for each image): what segmentors predict, then objective by objective."""
+        """(name, a page for each image): segmentors' predictions, then each objective."""
         height, width = inputs.shape[2:]
         if self.point and not (0 <= self.point[0] < width and 0 <= self.point[1] < height):
             raise ValueError(

@@ -150,7 +150,7 @@ def enlarge(image: np.ndarray, width: int) -> np.ndarray:
 
 
 def faded(image: np.ndarray, strength: float = 0.45) -> np.ndarray:
-    """A pale grey version, on which colours can be told."""
+    """A pale grey version, on which colours can be distinguished."""
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
     return cv2.addWeighted(grey, strength, np.full_like(grey, 255), 1 - strength, 0)
 
@@ -176,7 +176,7 @@ def overlay_heat(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
 def overlay_classes(
     image: np.ndarray, labels: np.ndarray, palette: Sequence | None, classes: int
 ) -> np.ndarray:
-    """Colour an image by class indices (H, W); what is no class stays pale."""
+    """Colour an image by class indices (H, W); other pixels stay pale."""
     result = faded(image)
     for label in np.unique(labels):
         if 0 <= label < classes:

@@ -1,4 +1,4 @@
-"""What segmentors predict, and where that is wrong or differs."""
+"""Predictions of segmentors, their errors and differences."""
 
 from __future__ import annotations
 
