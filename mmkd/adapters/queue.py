@@ -6,6 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmkd.functional.boxes import rank_in_group
+from mmkd.functional.device import sizes_of_groups, upload
+
 
 class Queue(nn.Module):
     """The last entries of each class, (K, size, C), initialised with random unit vectors.
@@ -25,14 +28,16 @@ class Queue(nn.Module):
     @torch.no_grad()
     def push(self, rows: Tensor, classes: Tensor) -> None:
         """Append (R, C) to the queues of their classes (R,), oldest entries go."""
-        size = self.entries.shape[1]
-        for k in classes.unique().tolist():
-            new = rows[classes == k][-size:]
-            places = (self.next[k] + torch.arange(len(new), device=rows.device)) % size
-            self.entries[k, places] = new
-            self.next[k] = (self.next[k] + len(new)) % size
+        count, size = self.entries.shape[:2]
+        new = sizes_of_groups(classes, count)
+        order = rank_in_group(classes, count) - (new - size).clamp(min=0)[classes]
+        if len(rows) > size:  # a class may have more than there is room for: its last ones stay
+            where = (order >= 0).nonzero()[:, 0]
+            rows, classes, order = rows[where], classes[where], order[where]
+        self.entries[classes, (self.next[classes] + order) % size] = rows.to(self.entries)
+        self.next.copy_((self.next + new.clamp(max=size)) % size)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """The same ``count`` random places of every class, (K * count, C)."""
         order = torch.randperm(self.entries.shape[1], generator=generator)[:count]
-        return self.entries[:, order.to(self.entries.device)].flatten(0, 1)
+        return self.entries[:, upload(order, self.next)].flatten(0, 1)

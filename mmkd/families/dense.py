@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from math import log2
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mmkd.tap import Trace
+
+_PRIORS: WeakKeyDictionary[Any, OrderedDict] = WeakKeyDictionary()
+_MOST_SIZES = 64
 
 
 def dense_head(model: nn.Module) -> nn.Module | None:
@@ -61,9 +66,24 @@ def anchors(
     levels, places = [], nearest_levels(own, strides)
     assert places is not None, f'no anchors at {strides}'
     for size, index in zip(sizes, places, strict=True):
-        flat = generator.single_level_grid_priors(size, index, device=device)
+        flat = level_priors(generator, size, index, device)
         levels.append(flat.view(size[0] * size[1], -1, 4))
     return levels
+
+
+def level_priors(generator: Any, size: tuple[int, int], level: int, device: torch.device) -> Tensor:
+    """Anchors (H * W * A, 4) or points (H * W, 2) of one level; not to be written to.
+
+    They depend on the size of the map alone. mmdet makes them anew from base anchors that it
+    uploads each time, for which the device is waited for.
+    """
+    known = _PRIORS.setdefault(generator, OrderedDict())
+    key = (*size, level, device)
+    if key not in known:
+        known[key] = generator.single_level_grid_priors(tuple(size), level, device=device)
+        if len(known) > _MOST_SIZES:
+            known.popitem(last=False)
+    return known[key]
 
 
 def square_anchors(size: tuple[int, int], stride: int, device: torch.device) -> Tensor:
@@ -79,15 +99,13 @@ def ground_truth(samples: list, device: torch.device) -> tuple[Tensor, Tensor, T
 
     Crowd regions live in ``ignored_instances`` and are not among them.
     """
-    boxes, labels, images = [], [], []
-    for index, sample in enumerate(samples):
-        instances = sample.gt_instances
-        box = getattr(instances.bboxes, 'tensor', instances.bboxes).to(device).float()
-        keep = ((box[:, 2:] > box[:, :2]).all(1)) & box.isfinite().all(1)
-        boxes.append(box[keep])
-        labels.append(instances.labels.to(device)[keep])
-        images.append(torch.full_like(labels[-1], index))
-    return torch.cat(boxes), torch.cat(labels), torch.cat(images)
+    found = [sample.gt_instances for sample in samples]
+    every = [getattr(one.bboxes, 'tensor', one.bboxes).to(device).float() for one in found]
+    boxes, labels = torch.cat(every), torch.cat([one.labels.to(device) for one in found])
+    images = torch.cat([labels.new_full((len(x),), i) for i, x in enumerate(every)])
+    keep = (boxes[:, 2:] > boxes[:, :2]).all(1) & boxes.isfinite().all(1)
+    where = keep.nonzero()[:, 0]
+    return boxes[where], labels[where], images[where]
 
 
 def ground_truth_rois(samples: list, device: torch.device) -> Tensor:

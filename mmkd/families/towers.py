@@ -108,4 +108,4 @@ def assignment(trace: Trace) -> tuple[Tensor, Tensor, Tensor]:
     first = 0 if kind == 'RetinaHead' else 1  # the others give anchors, too
     labels, weights = (torch.cat(x, 1) for x in found[first : first + 2])
     positive = (labels >= 0) & (labels < head.num_classes)
-    return weights, positive, weights.new_tensor(float(found[-1]))
+    return weights, positive, weights.new_full((), float(found[-1]))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mmkd.families.agreement import Misfit, both, check_classes, uses_sigmoid
 from mmkd.functional.boxes import rank_in_group
+from mmkd.functional.device import sizes_of_groups
 from mmkd.tap import Tap, Trace, parse_taps
 from mmkd.view import Boxes
 
@@ -110,11 +111,30 @@ def judge(model: nn.Module, feats: list[Tensor], rois: Tensor) -> tuple[Any, Any
     head = box_head(model)
     dtype = next(head.parameters()).dtype
     # RoIAlign has no low-precision CPU kernel, and its coordinates deserve float32 anyway.
-    pooled = extractor(tuple(f.float() for f in feats[: extractor.num_inputs]), rois.float())
+    pooled = pool(extractor, [f.float() for f in feats[: extractor.num_inputs]], rois.float())
     if getattr(model.roi_head, 'with_shared_head', False):
         pooled = model.roi_head.shared_head(pooled.to(dtype))
     scores, deltas = head(pooled.to(dtype))[:2]
     return scores.float(), deltas.float() if deltas is not None else None
+
+
+def pool(extractor: nn.Module, feats: list[Tensor], rois: Tensor) -> Tensor:
+    """Features of RoIs (R, 5) as mmdet's extractor gives them, (R, C, h, w).
+
+    The plain extractor waits for the device once a level, to learn which RoIs belong there. With
+    the RoIs sorted by level once is enough; the numbers are the same.
+    """
+    from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
+
+    if type(extractor) is not SingleRoIExtractor or len(feats) == 1 or not len(rois):
+        return extractor(tuple(feats), rois)
+    level = extractor.map_roi_levels(rois, len(feats))
+    order = level.argsort(stable=True)
+    parts = rois[order].split(sizes_of_groups(level, len(feats)).tolist())
+    layers = zip(extractor.roi_layers, feats, parts, strict=False)
+    found = torch.cat([layer(x, own) for layer, x, own in layers if len(own)])
+    unused = [x for x, own in zip(feats, parts, strict=True) if not len(own) and x.requires_grad]
+    return found[order.argsort()] + sum(x.sum() * 0.0 for x in unused)
 
 
 def answers_to(trace: Trace, rois: Tensor) -> tuple[tuple[Any, Any], tuple[Any, Any]]:

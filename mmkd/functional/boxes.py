@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from mmkd.functional.device import members, sizes_of_groups
+
 
 def iou_matrix(boxes: Tensor, anchors: Tensor, offset: float = 0.0) -> Tensor:
     """IoU of every box with every anchor, (G, 4) and (P, 4) -> (G, P).
@@ -41,21 +43,26 @@ def select_boxes(
     scores = scores.masked_fill(~(good & scores.isfinite()), -1.0)
     top, places = scores.topk(min(before, scores.shape[1]), dim=1)
     images = torch.arange(len(scores), device=scores.device)[:, None].expand_as(places)
-    valid = top >= 0
-    top, places, images = top[valid], places[valid], images[valid]
-    found = boxes[images, places]
+    top, places, images = (x.flatten() for x in (top, places, images))
+    # Those left out go through NMS as points, which come last and take no box away.
+    found = boxes[images, places].masked_fill((top < 0)[:, None], 0.0)
     if len(found):
         keep = batched_nms(found, top, images, dict(type='nms', iou_threshold=iou))[1]
-        keep = keep[rank_in_group(images[keep]) < count]
+        first = rank_in_group(images[keep], len(scores)) < count
+        keep = keep[(first & (top[keep] >= 0)).nonzero()[:, 0]]
         found, places, images = found[keep], places[keep], images[keep]
     return torch.cat((images[:, None].to(found), found), 1), places
 
 
-def rank_in_group(groups: Tensor) -> Tensor:
-    """Number of earlier entries of the same group, (R,) -> (R,)."""
+def rank_in_group(groups: Tensor, count: int | None = None) -> Tensor:
+    """Number of earlier entries of the same group, (R,) -> (R,).
+
+    Args:
+        count (int | None): groups in all; without it the device is waited for.
+    """
     if not len(groups):
         return groups
-    same = torch.nn.functional.one_hot(groups.long())
+    same = members(groups, 1 + int(groups.max()) if count is None else count)
     return same.cumsum(0).gather(1, groups.long()[:, None])[:, 0] - 1
 
 
@@ -66,9 +73,9 @@ def thin_out(groups: Tensor, quotas: Tensor) -> Tensor:
         groups (Tensor): (R,) long.
         quotas (Tensor): (G,) long; more than a group has keeps all of it.
     """
-    sizes = torch.bincount(groups, minlength=len(quotas))
+    sizes = sizes_of_groups(groups, len(quotas))
     quota, size = torch.minimum(quotas, sizes)[groups], sizes[groups]
-    rank = rank_in_group(groups)
+    rank = rank_in_group(groups, len(quotas))
     return rank * quota // size < (rank + 1) * quota // size
 
 
@@ -79,8 +86,19 @@ def box_levels(boxes: Tensor, strides: list[int]) -> Tensor:
     For a pyramid that starts at stride 4 that is mmdet's ``finest_scale=56``.
     """
     side = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(1).sqrt()
-    above = torch.tensor(strides[1:], device=boxes.device, dtype=boxes.dtype)
-    return (side[:, None] / 14 + 1e-5 >= above).sum(1)
+    above = [side / 14 + 1e-5 >= stride for stride in strides[1:]]
+    return sum((x.long() for x in above), torch.zeros_like(side, dtype=torch.long))
+
+
+def by_level(rois: Tensor, strides: Sequence[int]) -> tuple[list[Tensor], Tensor]:
+    """RoIs (R, 5) sorted by the level of :func:`box_levels`, finest first: one wait for the device.
+
+    Returns:
+        tuple: the RoIs of each level, and for each RoI where it went, (R,).
+    """
+    level = box_levels(rois[:, 1:], sorted(strides))
+    order = level.argsort(stable=True)
+    return list(rois[order].split(sizes_of_groups(level, len(strides)).tolist())), order.argsort()
 
 
 def roi_features(
@@ -90,6 +108,7 @@ def roi_features(
     size: int,
     sampling: int,
     adapter: Callable[[Tensor], Tensor] | None = None,
+    placed: tuple[list[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """RoI-aligned features of one network, (R, C, size, size) in the order of rois.
 
@@ -98,16 +117,16 @@ def roi_features(
         rois (Tensor): (R, 5); each is looked at on the level of :func:`box_levels`.
         sampling (int): points a bin and direction, 0 for as many as cells.
         adapter (callable | None): applied to the maps, where something is looked at.
+        placed (tuple | None): of :func:`by_level`, where it is known already.
     """
     levels = sorted(zip(strides, maps, strict=True), key=lambda level: level[0])
-    level_of = box_levels(rois[:, 1:], [stride for stride, _ in levels])
+    parts, back = placed or by_level(rois, strides)
     found = []
-    for i, (stride, x) in enumerate(levels):
-        own = rois[level_of == i]
+    for i, ((stride, x), own) in enumerate(zip(levels, parts, strict=True)):
         if len(own) or adapter is None or (i == len(levels) - 1 and not found):
             x = x if adapter is None else adapter(x)
             found.append(_align(x, own, size, stride, sampling))
-    return torch.cat(found)[level_of.argsort(stable=True).argsort()]
+    return torch.cat(found)[back]
 
 
 def aligned(
@@ -123,9 +142,10 @@ def aligned(
         levels (list): stride and maps of student and teacher, (N, C, H, W) each.
     """
     strides, student, teacher = zip(*levels, strict=True)
+    placed = by_level(rois, strides)
     return (
-        roi_features(student, strides, rois, size, sampling, adapter),
-        roi_features(teacher, strides, rois, size, sampling),
+        roi_features(student, strides, rois, size, sampling, adapter, placed),
+        roi_features(teacher, strides, rois, size, sampling, None, placed),
     )
 
 

@@ -12,7 +12,12 @@ NORMS = ('all', 'spatial', 'none')
 
 
 def crop_weights(
-    rois: Tensor, size: tuple[int, int], stride: int, n: int, mean: bool = True
+    rois: Tensor,
+    size: tuple[int, int],
+    stride: int,
+    n: int,
+    mean: bool = True,
+    own: Tensor | None = None,
 ) -> Tensor:
     """``sum_i 1 / m_i`` over the regions i in which a cell lies, (N, H, W); m_i cells each.
 
@@ -23,12 +28,15 @@ def crop_weights(
     Args:
         rois (Tensor): (R, 5), image index and xyxy.
         mean (bool): False takes m_i = 1.
+        own (Tensor | None): (R,) bool, the regions that count; all if it is not given.
     """
-    limit = torch.tensor([size[1], size[0]], device=rois.device)
-    low = torch.minimum((rois[:, 1:3] / stride).floor().long().clamp(min=0), limit - 1)
-    high = torch.maximum(torch.minimum((rois[:, 3:] / stride).ceil().long(), limit), low + 1)
+    cells, limits = rois[:, 1:] / stride, (size[1], size[0])
+    low = [cells[:, i].floor().long().clamp(0, limit - 1) for i, limit in enumerate(limits)]
+    high = [cells[:, 2 + i].ceil().long().clamp(max=limit) for i, limit in enumerate(limits)]
+    low, high = torch.stack(low, 1), torch.maximum(torch.stack(high, 1), torch.stack(low, 1) + 1)
     count = torch.ones(len(rois), dtype=torch.float64, device=rois.device)
     value = torch.stack((1 / (high - low).prod(1).double() if mean else count, count), 1)
+    value = value if own is None else value * own[:, None]
     corners = value.new_zeros(n, size[0] + 1, size[1] + 1, 2)
     for y, x, sign in ((low, low, 1), (low, high, -1), (high, low, -1), (high, high, 1)):
         where = rois[:, 0].long(), y[:, 1], x[:, 0]
@@ -43,7 +51,7 @@ def level_weights(
     """:func:`crop_weights` of each map; each region counts on one, that of :func:`box_levels`."""
     level, order = box_levels(rois[:, 1:], sorted(strides)), sorted(strides)
     return [
-        crop_weights(rois[level == order.index(stride)], tuple(x.shape[2:]), stride, len(x), mean)
+        crop_weights(rois, tuple(x.shape[2:]), stride, len(x), mean, level == order.index(stride))
         for x, stride in zip(maps, strides, strict=True)
     ]
 

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmkd.functional.device import positions
+
 
 def masked_mean(x: Tensor, valid: Tensor | None) -> Tensor:
     """Mean, or that over the valid cells, 0 without any."""
@@ -15,7 +17,11 @@ def masked_mean(x: Tensor, valid: Tensor | None) -> Tensor:
 
 
 def masked_distance(
-    student: Tensor, teacher: Tensor, mask: Tensor, adapter: nn.Module | None = None
+    student: Tensor,
+    teacher: Tensor,
+    mask: Tensor,
+    adapter: nn.Module | None = None,
+    count: int | None = None,
 ) -> Tensor:
     """``sum over masked cells and channels of (phi(S) - T)^2``.
 
@@ -25,8 +31,9 @@ def masked_distance(
         student, teacher (Tensor): (N, C_s, H, W) and (N, C_t, H, W).
         mask (Tensor): (N, H, W) bool.
         adapter (nn.Module | None): phi, a ConvAdapter, or None for the identity.
+        count (int | None): masked cells; without it the device is waited for.
     """
-    where = mask.flatten().nonzero()[:, 0]
+    where = positions(mask.flatten(), int(mask.sum()) if count is None else count)
     wanted = _rows(teacher).index_select(0, where)
     if adapter is None:
         found = _rows(student).index_select(0, where)

@@ -54,11 +54,11 @@ def relation_loss(student: Tensor, teacher: Tensor, groups: Tensor | None = None
     pairs = ~torch.eye(len(student), dtype=torch.bool, device=student.device)
     if groups is not None:
         pairs &= groups[:, None] == groups
-    if pairs.sum() < 6:
-        return student.sum() * 0.0
-    found = [distances(x.flatten(1))[pairs] for x in (student, teacher)]
+    count = pairs.sum()
+    found = [distances(x.flatten(1)) * pairs for x in (student, teacher)]
     means = [(x.sum() / (x > 0).sum().clamp(min=1)).clamp(min=1e-12) for x in found]
-    return F.smooth_l1_loss(*(x / mean for x, mean in zip(found, means, strict=True)))
+    gaps = F.smooth_l1_loss(*(x / m for x, m in zip(found, means, strict=True)), reduction='sum')
+    return gaps * (count >= 6) / count.clamp(min=1)
 
 
 def conditional(similarity: Tensor) -> Tensor:

@@ -145,21 +145,22 @@ class Chen2017(PairObjective):
         """RPN: sampled anchors of the step. RetinaNet: positive and negative ones."""
         (logits_s, codes_s), (logits_t, codes_t) = predictions.answers(trace)
         labels, used, boxes = (torch.cat(x, 1) for x in dense.targets(trace)[:3])
-        sampled, k = used > 0, logits_s.shape[-1]
-        background = labels[sampled][:, None] != torch.arange(k, device=labels.device)
-        soft = self._soft(binary(logits_s[sampled]), binary(logits_t[sampled]), background)
-        positive = sampled & (labels >= 0) & (labels < k)
-        codes = codes_s[positive], codes_t[positive], boxes[positive]
+        sampled, k = (used > 0).flatten().nonzero()[:, 0], logits_s.shape[-1]
+        every = logits_s, logits_t, codes_s, codes_t, boxes, labels
+        z_s, z_t, *codes, labels = (x.flatten(0, 1)[sampled] for x in every)
+        background = labels[:, None] != torch.arange(k, device=labels.device)
+        soft = self._soft(binary(z_s), binary(z_t), background)
         prefix = 'rpn_' if is_two_stage(trace.student.model) else ''
-        return self._terms(prefix, soft, codes, sampled.sum())
+        return self._terms(prefix, soft, codes, (labels >= 0) & (labels < k))
 
     def _box_terms(self, trace: Trace) -> dict[str, Tensor]:
         (scores, deltas), wanted = two_stage.answers(trace)
         labels, _, boxes, _ = two_stage.targets(trace)
         k = scores.shape[-1] - 1
-        soft, positive = self._soft(scores, wanted[0], labels == k), labels < k
-        codes = [two_stage.of_class(x[positive], labels[positive]) for x in (deltas, wanted[1])]
-        return self._terms('rcn_', soft, (*codes, boxes[positive]), torch.ones_like(labels).sum())
+        soft = self._soft(scores, wanted[0], labels == k)
+        own = labels.clamp(max=k - 1)  # the background has no deltas, and does not count
+        codes = [two_stage.of_class(x, own) for x in (deltas, wanted[1])]
+        return self._terms('rcn_', soft, [*codes, boxes], labels < k)
 
     def check_task_weight(self, task_weight: Any) -> None:
         """The class losses of the task have to count mu."""
@@ -188,9 +189,12 @@ class Chen2017(PairObjective):
         entropy = self.soft == 'cross_entropy'
         return weighted_cross_entropy(student, teacher, weight, self.tau, entropy).sum()
 
-    def _terms(self, prefix: str, soft: Tensor, codes: tuple, count: Tensor) -> dict[str, Tensor]:
-        n = count.clamp(min=1)
-        bound = bounded_regression(*codes, self.margin).sum()
+    def _terms(
+        self, prefix: str, soft: Tensor, codes: list[Tensor], positive: Tensor
+    ) -> dict[str, Tensor]:
+        """Mean over the samples (R,) of ``soft``, a sum, and of the bound, for positives only."""
+        n = max(len(positive), 1)
+        bound = torch.where(positive, bounded_regression(*codes, self.margin), 0.0).sum()
         return {
             f'loss_{prefix}soft': self.factor * soft / n,
             f'loss_{prefix}bound': self.nu * bound / n,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mmkd.adapters.queue import Queue
 from mmkd.families import segmentor
+from mmkd.functional.device import upload
 from mmkd.functional.gather import all_gather_rows
 from mmkd.functional.logits import soft_kl
 from mmkd.functional.parts import sum_in_parts
@@ -40,6 +41,16 @@ def memory_kl(student: Tensor, teacher: Tensor, bank: Tensor, tau: float = 0.1) 
 
     rows = max(_AT_ONCE // len(bank), 1)
     return sum_in_parts(part, (student, teacher), rows) / len(student)
+
+
+def region_rows(rows: Tensor, region: Tensor, count: int) -> Tensor:
+    """Mean of the pixels (P, C) of each region, of length one, (count, C).
+
+    Args:
+        region (Tensor): (P,) long, the region that a pixel lies in, -1 for none.
+    """
+    weight = (region == torch.arange(count, device=rows.device)[:, None]).to(rows)
+    return smooth_unit(weight @ rows / weight.sum(1, keepdim=True))
 
 
 @MODELS.register_module()
@@ -154,7 +165,8 @@ class CIRKDMemory(Objective):
         labels = segmentor.known_labels(
             self, trace.samples, self.classes, self.ignore_index, teacher.shape[1:3]
         )
-        keep = labels >= 0
+        keep = (labels >= 0).flatten().nonzero()[:, 0]
+        own, wanted = (x.flatten(0, 2)[keep] for x in (student, teacher))
         generator = step_generator(self.seed, trace.progress.iteration)
         if self.training:
             self.remember(teacher, labels, generator)
@@ -164,7 +176,7 @@ class CIRKDMemory(Objective):
             ('loss_region', self.region_queue, self.drawn[1]),
         ):
             bank = queue.draw(total // self.classes + 1, generator)
-            result[key] = memory_kl(student[keep], teacher[keep], bank, self.tau)
+            result[key] = memory_kl(own, wanted, bank, self.tau)
         result['loss_pixel'] = result['loss_pixel'] + student.sum() * 0.0
         return result
 
@@ -183,24 +195,27 @@ class CIRKDMemory(Objective):
             teacher (Tensor): pixels of length one, (N, h, w, C).
             labels (Tensor): (N, h, w) long, -1 for those without a class.
         """
-        regions: list[Tensor] = []
-        pixels: list[Tensor] = []
-        names: tuple[list[int], list[int]] = ([], [])
-        for rows, own in zip(teacher.flatten(1, 2), labels.flatten(1), strict=True):
+        rows, numbers = teacher.flatten(0, 2), torch.arange(labels.numel())
+        where: list[Tensor] = [numbers[:0]]
+        classes: tuple[list[int], list[int]] = ([], [])
+        on_cpu = labels.cpu().flatten(1)  # the only wait for the device
+        region_of = torch.full_like(on_cpu, -1)
+        for image, own in enumerate(on_cpu):
             for k in own.unique().tolist():
                 if k < 0:
                     continue
                 members = (own == k).nonzero()[:, 0]
-                regions.append(smooth_unit(rows[members].mean(0)))
-                names[0].append(k)
+                region_of[image, members] = len(classes[0])
+                classes[0].append(k)
                 order = torch.randperm(len(members), generator=generator)[: self.pushed]
-                order = order.to(rows.device)
-                pixels.append(rows[order if self.variant == 'code' else members[order]])
-                names[1].extend([k] * len(order))
-        empty = teacher.new_zeros(0, teacher.shape[3])
-        for queue, found, classes in (
-            (self.region_queue, torch.stack(regions) if regions else empty, names[0]),
-            (self.pixel_queue, torch.cat(pixels) if pixels else empty, names[1]),
+                where.append(
+                    image * len(own) + (order if self.variant == 'code' else members[order])
+                )
+                classes[1].extend([k] * len(order))
+        pixels = rows[upload(torch.cat(where), rows, torch.long)]
+        regions = region_rows(rows, upload(region_of.flatten(), labels), len(classes[0]))
+        for queue, found, names in (
+            (self.region_queue, regions, classes[0]),
+            (self.pixel_queue, pixels, classes[1]),
         ):
-            belongs = torch.tensor(classes, dtype=torch.long, device=teacher.device)
-            queue.push(all_gather_rows(found), all_gather_rows(belongs))
+            queue.push(all_gather_rows(found), all_gather_rows(upload(names, labels)))

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from mmkd.families import classifier, family_of
 from mmkd.families.agreement import Misfit, named
+from mmkd.functional.device import upload
 from mmkd.functional.gather import all_gather_rows
 from mmkd.functional.relations import unit
 from mmkd.generators import step_generator
@@ -120,6 +121,8 @@ class CRD(Objective):
         self.register_buffer('classes', torch.full((self.size,), -1))
         #: of the scores with the teacher's and with the student's memory; not yet known
         self.register_buffer('log_z', torch.full((2,), float('-inf')))
+        self.normalised = False  # known to be finite
+        self.register_load_state_dict_post_hook(_look_again)
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         if family_of(student) != 'classifier':
@@ -152,12 +155,13 @@ class CRD(Objective):
                 f'CRD remembers images 0 to {self.size - 1}, but this batch has number '
                 f'{int(index.max())}: size must be that of the training set.'
             )
-        chosen = self.draw(index, trace.progress.iteration).to(student.device)
-        index, labels = index.to(student.device), classifier.labels(trace.samples, student.device)
+        labels = classifier.labels(trace.samples, student.device)
+        chosen = upload(self.draw(index, trace.progress.iteration), labels)
+        anchor = self._positives(index, labels, trace.progress.iteration)
+        index = upload(index, labels)
         views = unit(self.embed(student)), unit(self.embed_target(teacher))
         self._settle()
         student_memory, teacher_memory = self.memory
-        anchor = self._positives(index, labels, trace.progress.iteration)
         scores = [
             (view @ memory.T / self.tau).gather(1, torch.cat((anchor[:, None], chosen), 1))
             for view, memory in zip(views, (teacher_memory, student_memory), strict=True)
@@ -186,7 +190,8 @@ class CRD(Objective):
     @torch.no_grad()
     def _normaliser(self, scores: list[Tensor]) -> Tensor:
         """log Z of both sides, from the first batch of all ranks."""
-        if bool(self.log_z.isfinite().all()):
+        self.normalised = self.normalised or bool(self.log_z.isfinite().all())
+        if self.normalised:
             return self.log_z
         every = all_gather_rows(torch.stack([s.logsumexp(1) for s in scores], 1))
         entries = len(every) * scores[0].shape[1]
@@ -199,11 +204,12 @@ class CRD(Objective):
     def _positives(self, index: Tensor, labels: Tensor, iteration: int) -> Tensor:
         """Entry of the memory that each image is to resemble, (B,)."""
         if self.positive == 'image':
-            return index
+            return upload(index, labels)
         same = self.classes == labels[:, None]
-        same[torch.arange(len(index), device=index.device), index] = True
+        same.scatter_(1, upload(index, labels)[:, None], True)
         draws = [step_generator(self.seed, iteration + 1, image) for image in index.tolist()]
-        share = torch.stack([torch.rand((), generator=g) for g in draws]).to(index.device)
+        share = torch.stack([torch.rand((), generator=g) for g in draws])
+        share = upload(share, self.memory)
         wanted = (share * same.sum(1)).long()
         return (same.cumsum(1) > wanted[:, None]).int().argmax(1)
 
@@ -216,11 +222,11 @@ class CRD(Objective):
         self.newest = None
         if self.awaited:  # two passes before one backward
             self.memory = self.memory.clone()
-        own, place = index.unique(return_inverse=True)
-        times = place.bincount()[:, None]
+        same = (index[:, None] == index).to(self.memory)
+        same = same / same.sum(1, keepdim=True)
         for memory, view in zip(self.memory, views, strict=True):
-            seen = memory.new_zeros(len(own), self.dim).index_add_(0, place, view.to(memory))
-            memory[own] = unit(self.momentum * memory[own] + (1 - self.momentum) * seen / times)
+            seen = same @ view.to(memory)
+            memory[index] = unit(self.momentum * memory[index] + (1 - self.momentum) * seen)
         self.classes[index] = labels
 
 
@@ -230,6 +236,11 @@ def _until_backward(tensors: Sequence[Tensor]) -> set[int]:
     for i in awaited:
         tensors[i].register_hook(lambda _, i=i: awaited.discard(i))
     return awaited
+
+
+def _look_again(objective: CRD, _: Any) -> None:
+    """Loaded values of log Z may be those of an objective that has seen no batch."""
+    objective.normalised = False
 
 
 def _settle_first(objective: CRD, *_: Any) -> None:

@@ -175,15 +175,15 @@ class CSCACE(Objective):
 
     def _adaptive(self, student: Tensor, teacher: Tensor, trace: Trace) -> Tensor:
         labels = segmentor.known_labels(self, trace.samples, self.classes, self.ignore_index)
-        keep = labels >= 0
+        keep = (labels >= 0).flatten().nonzero()[:, 0]
         size = labels.shape[1:]
         student, teacher = (
-            resize(z, size, self.align_corners).permute(0, 2, 3, 1)[keep]
+            resize(z, size, self.align_corners).permute(0, 2, 3, 1).flatten(0, 2)[keep]
             for z in (student, teacher)
         )
         if not len(student):
             return student.sum() * 0.0
-        probabilities, labels = (teacher / self.tau).softmax(1), labels[keep]
+        probabilities, labels = (teacher / self.tau).softmax(1), labels.flatten()[keep]
         alpha = teacher_share(probabilities, labels, self.policy, self.fixed)
         return mixed_cross_entropy(student, probabilities, labels, alpha, self.class_weight)
 

@@ -34,7 +34,8 @@ def partners(target: Tensor) -> tuple[Tensor, Tensor]:
     size = torch.searchsorted(groups, groups, right=True) - first
     place = torch.arange(len(groups), device=target.device) - first
     other = order[first + (place + (size + 1) // 2) % size]
-    return order[size > 1], other[size > 1]
+    where = (size > 1).nonzero()[:, 0]
+    return order[where], other[where]
 
 
 @MODELS.register_module()

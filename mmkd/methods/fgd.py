@@ -12,6 +12,7 @@ from mmkd.adapters.context import ContextBlock
 from mmkd.families import DETECTORS, dense, family_of, is_two_stage
 from mmkd.families.pyramid import bind_pyramid, check_maps
 from mmkd.functional.attention import softmax_attention
+from mmkd.functional.device import upload
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
 from mmkd.options import check_choice, check_factors, check_temperature
@@ -52,28 +53,25 @@ def foreground_mask(
     Both edge cells of a box are its own, so it may reach one cell beyond its pixels.
 
     Args:
-        boxes, images (Tensor): (G, 4), xyxy in pixels, sorted by image, and the image of each (G,).
+        boxes, images (Tensor): (G, 4), xyxy in pixels, and the image of each (G,).
         reference (Tensor): (N, 2), width and height in pixels that the map covers.
         size (tuple[int, int]): height and width of the map.
     """
     h, w = size
     # Multiplied first: 150 * (20 / 150) is 20.000002, and its ceiling 21.
-    cells = boxes * boxes.new_tensor([w, h, w, h]) / reference[images].repeat(1, 2)
-    edges = torch.cat((cells[:, :2].floor(), cells[:, 2:].ceil()), 1)
-    counts = images.bincount(minlength=len(reference)).tolist()
-    # Side by side for all images; what is filled in lies outside every map.
-    edges = nn.utils.rnn.pad_sequence(edges.split(counts), True, padding_value=-1e6)
-    low, high = edges[..., :2], edges[..., 2:]
+    cells = torch.stack([boxes[:, i] * (w, h)[i % 2] for i in range(4)], 1)
+    cells = cells / reference[images].repeat(1, 2)
+    low, high = cells[:, :2].floor(), cells[:, 2:].ceil()
     value = 1 / (high - low + 1).prod(-1)
     columns, rows = (
         (line >= low[..., i, None]) & (line <= high[..., i, None])
         for i, line in enumerate(torch.arange(n, device=boxes.device) for n in (w, h))
     )
     mask = boxes.new_zeros(len(reference), h, w)
-    for start in range(0, value.shape[1], _BOX_CHUNK):  # bounds the (N, G, H, W) products
+    for start in range(0, len(value), _BOX_CHUNK):  # bounds the (G, H, W) products
         part = slice(start, start + _BOX_CHUNK)
-        inside = rows[:, part, :, None] & columns[:, part, None]
-        mask = torch.maximum(mask, (inside * value[:, part, None, None]).amax(1))
+        inside = (rows[part, :, None] & columns[part, None]) * value[part, None, None]
+        mask.scatter_reduce_(0, images[part, None, None].expand_as(inside), inside, 'amax')
     return mask
 
 
@@ -186,7 +184,7 @@ class FGD(PairObjective):
         boxes, _, images = dense.ground_truth(trace.samples, device)
         padded = self.coord_ref == 'batch_input'
         shapes = [trace.inputs.shape[2:] if padded else s.img_shape[:2] for s in trace.samples]
-        reference = torch.tensor([(w, h) for h, w in shapes], dtype=boxes.dtype, device=device)
+        reference = upload([(w, h) for h, w in shapes], boxes)
         return [foreground_mask(boxes, images, reference, size) for size in sizes]
 
     def views(self, trace: Trace) -> list[View]:

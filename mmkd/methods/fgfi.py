@@ -12,6 +12,7 @@ from mmkd.families.agreement import Misfit
 from mmkd.families.pyramid import bind_pyramid
 from mmkd.families.two_stage import features_tap
 from mmkd.functional.boxes import iou_matrix
+from mmkd.functional.device import sizes_of_groups
 from mmkd.functional.masked import masked_distance
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
@@ -161,10 +162,12 @@ class FGFI(PairObjective):
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         maps = self.maps(trace)
         masks = self.masks(trace, [tuple(s.shape[2:]) for s, _ in maps])
-        cells = torch.stack([mask.sum() for mask in masks]).sum()
+        counts = torch.stack([mask.sum() for mask in masks])
         total = trace.inputs.new_zeros((), dtype=torch.float32)
-        for k, ((student, teacher), mask) in enumerate(zip(maps, masks, strict=True)):
-            total = total + masked_distance(student, teacher, mask, self.adapter(k))
+        levels = zip(maps, masks, counts.tolist(), strict=True)
+        for k, ((student, teacher), mask, count) in enumerate(levels):
+            total = total + masked_distance(student, teacher, mask, self.adapter(k), count)
+        cells = counts.sum()
         return {'loss': total / (2 * cells.clamp(min=1)), 'cells': cells.float()}
 
     @torch.no_grad()
@@ -176,9 +179,10 @@ class FGFI(PairObjective):
         levels = None
         if self.level_rule == 'assigner':
             levels = boxes.new_zeros((len(boxes), len(sizes)), dtype=torch.bool)
-            for image in images.unique():
-                own = images == image
-                levels[own] = dense.assigned_levels(model, anchors, boxes[own], labels[own])
+            counts = sizes_of_groups(images, len(trace.samples)).tolist()
+            for own in (x for x in torch.arange(len(boxes)).split(counts) if len(x)):
+                part = slice(int(own[0]), int(own[-1]) + 1)
+                levels[part] = dense.assigned_levels(model, anchors, boxes[part], labels[part])
         n, rule = len(trace.samples), self.level_rule
         masks = imitation_masks(anchors, boxes, images, n, self.psi, rule, levels, self.offset)
         return [mask.view(-1, *size) for mask, size in zip(masks, sizes, strict=True)]

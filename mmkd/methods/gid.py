@@ -175,7 +175,7 @@ class GID(PairObjective):
         if self.second_stage:
             for name, term in judgement(*two_stage.answers_to(trace, rois)).items():
                 losses[f'loss_second_{name}'] = self.second_stage * self.factors[name] * term
-        return losses | {'instances': rois.new_tensor(len(rois))}
+        return losses | {'instances': rois.new_full((), len(rois))}
 
     @torch.no_grad()
     def general_instances(self, trace: Trace, answers: tuple) -> tuple[Tensor, Tensor, Tensor]:
@@ -196,11 +196,12 @@ class GID(PairObjective):
         model = trace.student.model
         (logits_s, codes_s), (logits_t, codes_t) = answers
         mask = predictions.positives(model, predictions.sizes_of(trace), rois, len(logits_s))
-        count = mask.sum().clamp(min=1)
-        wanted = logits_t[mask].sigmoid()
-        cross = F.binary_cross_entropy_with_logits(logits_s[mask], wanted, reduction='sum')
-        four = [predictions.expected(model, codes[mask]) for codes in (codes_s, codes_t)]
+        where = mask.flatten().nonzero()[:, 0]
+        own, wanted = (x.flatten(0, 1)[where] for x in (logits_s, logits_t))
+        cross = F.binary_cross_entropy_with_logits(own, wanted.sigmoid(), reduction='sum')
+        four = [predictions.expected(model, x.flatten(0, 1)[where]) for x in (codes_s, codes_t)]
         apart = F.smooth_l1_loss(*four, reduction='sum', beta=self.beta)
+        count = max(len(where), 1)
         return dict(classes=cross / count, boxes=apart / count)
 
     def views(self, trace: Trace) -> list[Boxes]:

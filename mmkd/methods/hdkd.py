@@ -13,6 +13,7 @@ from mmkd.families import DETECTORS
 from mmkd.families.pyramid import bind_pyramid, check_maps
 from mmkd.functional.cells import rows
 from mmkd.functional.clustering import Partition
+from mmkd.functional.device import sizes_of_groups
 from mmkd.functional.logits import soft_kl
 from mmkd.functional.masked import masked_mean
 from mmkd.levels import Level
@@ -131,7 +132,7 @@ class HDKD(PairObjective):
         pairs = [standardised(*p) if self.norm_teacher else p for p in self.tensor_pairs(trace)]
         labels = self.partition([t for _, t in pairs], learn=self.training)
         terms = self.terms(pairs, labels)
-        cells = labels.flatten().bincount(minlength=self.k).float() / labels.numel()
+        cells = sizes_of_groups(labels.flatten(), self.k).float() / labels.numel()
         losses = {f'loss_{name}': self.factors[name] * terms[name] for name in TERMS}
         return losses | {f'share_{k}': share for k, share in enumerate(cells)}
 

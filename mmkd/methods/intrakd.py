@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from mmkd.families import segmentor
-from mmkd.functional.areas import areas_of_interest
+from mmkd.functional.areas import areas_of_interest, classes_in
 from mmkd.objective import PairObjective, Taps
 from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS
@@ -22,13 +23,16 @@ FEWEST_CELLS = 4
 _EPS = 1e-6
 
 
-def region_moments(features: Tensor, areas: Tensor, norm: str = 'area') -> Tensor:
+def region_moments(
+    features: Tensor, areas: Tensor, norm: str = 'area', classes: Iterable[int] | None = None
+) -> Tensor:
     """Mean, variance and standardised third moment of each class's features.
 
     Args:
         features (Tensor): (N, C, h, w).
         areas (Tensor): weights (N, K, h, w).
         norm (str): sums are divided by the ``'area'`` of the class or by ``'hw'``, all cells.
+        classes (Iterable[int] | None): those that occur, among others; all if it is not given.
 
     Returns:
         Tensor: (N, K, 3, C); zero for classes of fewer than four cells.
@@ -39,7 +43,7 @@ def region_moments(features: Tensor, areas: Tensor, norm: str = 'area') -> Tenso
     present = (areas.flatten(2) > 0).sum(2) >= FEWEST_CELLS
     found = flat.new_zeros(*weights.shape[:2], 3, flat.shape[1]) + 0.0 * flat.sum()
     # A class at a time, and again backwards: no (N, K, C, m) tensor is held.
-    for k in present.any(0).nonzero()[:, 0].tolist():
+    for k in range(areas.shape[1]) if classes is None else classes:
         found[:, k] = checkpoint(
             _moments, flat, weights[:, k], use_reentrant=False, preserve_rng_state=False
         )
@@ -154,12 +158,13 @@ class IntRAKD(PairObjective):
         labels = segmentor.known_labels(self, trace.samples, self.classes, self.ignore_index)
         for k in self.exclude:
             labels = labels.masked_fill(labels == k, -1)
-        losses = []
+        losses, known = [], classes_in(labels, self.classes)
         for student, teacher in self.maps(trace):
-            size = student.shape[2:]
-            areas = areas_of_interest(labels, self.classes, size, self.kernel, self.binary)
+            areas = areas_of_interest(
+                labels, self.classes, student.shape[2:], self.kernel, self.binary, known
+            )
             self._report_equal_regions(areas)
-            pair = (region_moments(x, areas, self.norm) for x in (student, teacher))
+            pair = (region_moments(x, areas, self.norm, known) for x in (student, teacher))
             losses.append(affinity_distance(*pair, self.moments, self.present_only))
         return {'loss': sum(losses)}
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from mmkd.families import dense
 from mmkd.families.agreement import Misfit, both, check_classes, check_priors, check_same
 from mmkd.families.head_kinds import is_gfl
+from mmkd.functional.device import members
 from mmkd.objective import Objective, Taps
 from mmkd.options import check_choice, check_number, check_temperature
 from mmkd.registry import MODELS
@@ -173,16 +174,19 @@ class LD(Objective):
         (logits_s, codes_s), (logits_t, codes_t) = predictions.answers(trace)
         positive, valuable, level = self.regions(trace)
         sure = logits_s.detach().sigmoid().amax(-1) * positive
-        losses = {}
-        for name, weight in (('main', sure), ('valuable', valuable)):
-            cells = weight > 0
-            bins = [codes[cells].unflatten(-1, (4, -1)) for codes in (codes_s, codes_t)]
-            term = (weight[cells][:, None] * mean_kl(*bins, self.tau)).sum()
-            losses[f'loss_{name}'] = self.factors[name] * term
-        own = level.expand_as(positive)[positive]
-        kl = mean_kl(logits_s[positive], logits_t[positive], self.tau_class)
-        each = torch.bincount(own, minlength=1).clamp(min=1)[own]
-        return losses | {'loss_class': self.factors['classes'] * (kl / each).sum()}
+        where = (positive | (valuable > 0)).flatten().nonzero()[:, 0]
+        bins = [x.flatten(0, 1)[where].unflatten(-1, (4, -1)) for x in (codes_s, codes_t)]
+        apart = mean_kl(*bins, self.tau).sum(-1)
+        counts, own = (x.expand_as(positive).flatten()[where] for x in (positive, level))
+        logits = [x.flatten(0, 1)[where] for x in (logits_s, logits_t)]
+        levels = dense.dense_head(trace.student.model).prior_generator.num_levels
+        each = (members(own, levels) & counts[:, None]).sum(0).clamp(min=1)[own]
+        return {
+            'loss_main': self.factors['main'] * (sure.flatten()[where] * apart).sum(),
+            'loss_valuable': self.factors['valuable'] * (valuable.flatten()[where] * apart).sum(),
+            'loss_class': self.factors['classes']
+            * (mean_kl(*logits, self.tau_class) * counts / each).sum(),
+        }
 
     @torch.no_grad()
     def regions(self, trace: Trace) -> tuple[Tensor, Tensor, Tensor]:
@@ -191,11 +195,12 @@ class LD(Objective):
         _, labels, used, *_ = dense.targets(trace)
         labels, used = torch.cat(labels, 1), torch.cat(used, 1) > 0  # weight 0: off the image
         # The targets' own anchors are 0 off each image, so they are no grid for all of them.
-        anchors = head.prior_generator.grid_priors(predictions.sizes_of(trace), device=used.device)
+        sizes = enumerate(predictions.sizes_of(trace))
+        anchors = [dense.level_priors(head.prior_generator, s, i, used.device) for i, s in sizes]
         boxes, _, images = dense.ground_truth(trace.samples, used.device)
         valuable = valuable_region(anchors, boxes, images, used, self.gamma, self.variant)
-        level = torch.cat([torch.full((len(a),), i) for i, a in enumerate(anchors)])
-        return used & (labels >= 0) & (labels < head.num_classes), valuable, level.to(used.device)
+        level = torch.cat([labels.new_full((len(a),), i) for i, a in enumerate(anchors)])
+        return used & (labels >= 0) & (labels < head.num_classes), valuable, level
 
     def views(self, trace: Trace) -> list[View]:
         """Positives and the valuable region of each level."""

@@ -118,7 +118,7 @@ class Mimic(PairObjective):
             student, teacher = aligned(levels, rois, self.pooled, 0)
             cells = 1 if self.norm == 'none' else self.pooled**2
             total = (student - teacher).square().sum() / cells
-        count = total.new_tensor(len(rois))
+        count = total.new_full((), len(rois))
         return {'loss': total / channels / (2 * count.clamp(min=1)), 'regions': count}
 
     def rois(self, trace: Trace) -> Tensor:

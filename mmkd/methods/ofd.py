@@ -72,6 +72,8 @@ class OFD(PairObjective):
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name, 'conv1x1_bn', resize, level_map)
         self.norms, self.known = norms, 0
+        self.measured: set[int] = set()  # levels whose margins are known to be measured
+        self.register_load_state_dict_post_hook(lambda objective, _: objective.measured.clear())
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         super().bind(student, teacher)
@@ -112,8 +114,10 @@ class OFD(PairObjective):
 
     def _cut(self, teacher: Tensor, level: int) -> Tensor:
         margin = self.get_buffer(f'margin_{level}')
-        if bool(margin.isnan().any()):
-            margin.copy_(measured_margin(teacher))
+        if level not in self.measured:
+            if bool(margin.isnan().any()):
+                margin.copy_(measured_margin(teacher))
+            self.measured.add(level)
         return torch.maximum(teacher, margin.view(-1, 1, 1))
 
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:

@@ -118,7 +118,7 @@ class QuantMimic(PairObjective):
         ]
         channels = pairs[0][0].shape[1] if self.norm == 'all' else 1
         total = crop_distance(levels, rois, self.norm != 'none')
-        count = total.new_tensor(len(rois))
+        count = total.new_full((), len(rois))
         return {'loss': total / channels / (2 * count.clamp(min=1)), 'regions': count}
 
     @torch.no_grad()

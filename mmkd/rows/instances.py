@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from itertools import chain
 
+import torch
 from torch import Tensor, nn
 
 from mmkd.families import DETECTORS, classifier, family_of, segmentor
 from mmkd.families.agreement import named
 from mmkd.families.dense import ground_truth, ground_truth_rois
 from mmkd.families.pyramid import bind_pyramid
-from mmkd.functional.areas import areas_of_interest, region_means
-from mmkd.functional.boxes import roi_features
+from mmkd.functional.areas import areas_of_interest, presence, region_means
+from mmkd.functional.boxes import by_level, roi_features
+from mmkd.functional.device import upload
 from mmkd.functional.gather import all_gather_rows
 from mmkd.functional.relations import at_most
 from mmkd.levels import Level, tap_of
@@ -146,8 +150,7 @@ class Instances:
             labels = segmentor.known_labels(
                 objective, trace.samples, self.classes, self.ignore_index
             )
-            size = trace.student[objective.student_taps[0]][0].shape[2:]
-            found = self._areas(labels, size).sum((2, 3)).nonzero()[:, 1]
+            found = presence(labels, self.classes).nonzero()[:, 1]
         else:
             found = classifier.labels(trace.samples, device)
         found = all_gather_rows(found) if self.gather else found
@@ -163,10 +166,17 @@ class Instances:
 
     def _boxes(self, trace: Trace, objective: Objective) -> list[list[Tensor]]:
         rois = ground_truth_rois(trace.samples, trace.inputs.device)
+        pyramids = {tuple(sorted(of_tap)) for taps in self.strides for of_tap in taps}
+        placed = {strides: by_level(rois, strides) for strides in pyramids}
         sides = (trace.student, objective.student_taps), (trace.teacher, objective.teacher_taps)
         return [
             [
-                vectors(roi_features(side[tap], of_tap, rois, _SIZE, 2), self.pooled)
+                vectors(
+                    roi_features(
+                        side[tap], of_tap, rois, _SIZE, 2, placed=placed[tuple(sorted(of_tap))]
+                    ),
+                    self.pooled,
+                )
                 for tap, of_tap in zip(taps, strides, strict=True)
             ]
             for (side, taps), strides in zip(sides, self.strides, strict=True)
@@ -175,19 +185,23 @@ class Instances:
     def _regions(self, trace: Trace, objective: Objective) -> list[list[Tensor]]:
         assert trace.teacher is not None
         labels = segmentor.known_labels(objective, trace.samples, self.classes, self.ignore_index)
+        present = presence(labels, self.classes).tolist()
         student = [x for tap in objective.student_taps for x in trace.student[tap]]
         seen = trace.teacher.inputs, trace.inputs
         teacher = [
             crop_padding(x, *seen) for tap in objective.teacher_taps for x in trace.teacher[tap]
         ]
-        return [[self._region_rows(x, labels) for x in side] for side in (student, teacher)]
+        rows = partial(self._region_rows, labels=labels, present=present)
+        return [list(map(rows, side)) for side in (student, teacher)]
 
-    def _region_rows(self, x: Tensor, labels: Tensor) -> Tensor:
-        areas = self._areas(labels, x.shape[2:])
-        return region_means(x, areas)[areas.sum((2, 3)) > 0]
-
-    def _areas(self, labels: Tensor, size: tuple[int, int]) -> Tensor:
-        return areas_of_interest(labels, self.classes, size, kernel=1, binary=False)
+    def _region_rows(self, x: Tensor, labels: Tensor, present: list[list[bool]]) -> Tensor:
+        """Mean feature of each region, image by image and class by class, (R, C)."""
+        classes = [k for k, column in enumerate(zip(*present, strict=True)) if any(column)]
+        areas = areas_of_interest(
+            labels, self.classes, x.shape[2:], kernel=1, binary=False, present=classes
+        )
+        where = [i for i, there in enumerate(chain(*present)) if there]
+        return region_means(x, areas).flatten(0, 1)[upload(where, x, torch.long)]
 
     def describe(self) -> list[str]:
         """For tools/plan.py."""

@@ -179,9 +179,9 @@ def rows(trace: Trace, objective: Objective, kind: str, ignore_index: int = 255)
         return Rows(own, wanted, classifier.labels(trace.samples, own.device))
     classes, size = own.shape[1], own.shape[2:]
     labels = segmentor.known_labels(objective, trace.samples, classes, ignore_index, size)
-    keep = labels >= 0
-    own, wanted = (x.permute(0, 2, 3, 1)[keep] for x in (own, wanted))
-    return Rows(own, wanted, labels[keep])
+    where = (labels >= 0).flatten().nonzero()[:, 0]
+    own, wanted = (x.permute(0, 2, 3, 1).flatten(0, 2)[where] for x in (own, wanted))
+    return Rows(own, wanted, labels.flatten()[where])
 
 
 def object_rows(trace: Trace, objective: Objective, kind: str) -> Rows:
@@ -189,5 +189,5 @@ def object_rows(trace: Trace, objective: Objective, kind: str) -> Rows:
     found = rows(trace, objective, kind)
     if kind != 'rois':
         return found
-    keep = found.target < found.student.shape[1] - 1
-    return Rows(*(x[keep] for x in found))
+    where = (found.target < found.student.shape[1] - 1).nonzero()[:, 0]
+    return Rows(*(x[where] for x in found))

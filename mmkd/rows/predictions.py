@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmkd.families.dense import assigned, dense_head, outputs_tap, targets_tap
+from mmkd.families.dense import assigned, dense_head, level_priors, outputs_tap, targets_tap
 from mmkd.families.head_kinds import kind_of
 from mmkd.families.two_stage import features_tap
 from mmkd.functional.boxes import select_boxes
 from mmkd.functional.cells import rows
+from mmkd.functional.device import sizes_of_groups, upload
 from mmkd.objective import crop_padding
 from mmkd.tap import Tap, Trace, parse_taps
 
@@ -38,7 +39,8 @@ def split(model: nn.Module, outputs: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 def priors(model: nn.Module, sizes: list[tuple[int, int]], device: torch.device) -> Tensor:
     """Anchors (P, 4) or points (P, 2) of all levels, as mmdet makes them."""
-    return torch.cat(dense_head(model).prior_generator.grid_priors(sizes, device=device))
+    generator = dense_head(model).prior_generator
+    return torch.cat([level_priors(generator, s, i, device) for i, s in enumerate(sizes)])
 
 
 def decode(
@@ -64,7 +66,7 @@ def decode(
     if samples is None:
         return boxes
     limits = [sample.metainfo['img_shape'][:2] for sample in samples]
-    limit = boxes.new_tensor([[w, h, w, h] for h, w in limits])[:, None]
+    limit = upload([[w, h, w, h] for h, w in limits], boxes)[:, None]
     return torch.minimum(boxes.clamp(min=0), limit)
 
 
@@ -72,8 +74,8 @@ def _strides(head: nn.Module, sizes: list[tuple[int, int]], like: Tensor) -> Ten
     """Stride of each prior, (P, 1)."""
     generator = head.prior_generator
     counts = [h * w * a for (h, w), a in zip(sizes, generator.num_base_priors, strict=True)]
-    strides = like.new_tensor([s[0] for s in generator.strides])
-    return strides.repeat_interleave(torch.tensor(counts, device=like.device))[:, None]
+    pairs = zip(counts, generator.strides, strict=True)
+    return torch.cat([like.new_full((count, 1), s[0]) for count, s in pairs])
 
 
 def level_sizes(model: nn.Module, outputs: list[Tensor]) -> list[tuple[int, int]]:
@@ -108,8 +110,10 @@ def positives(model: nn.Module, sizes: list[tuple[int, int]], rois: Tensor, n: i
     counts = list(dense_head(model).prior_generator.num_base_priors)
     counts = [h * w * a for (h, w), a in zip(sizes, counts, strict=True)]
     found = torch.zeros(n, len(grid), dtype=torch.bool, device=rois.device)
-    for image in images.unique():  # assigners see one image at a time
-        found[image] = assigned(model, grid, counts, rois[images == image, 1:]) > 0
+    boxes = rois[images.argsort(stable=True), 1:].split(sizes_of_groups(images, n).tolist())
+    for image, own in enumerate(boxes):  # assigners see one image at a time
+        if len(own):
+            found[image] = assigned(model, grid, counts, own) > 0
     return found
 
 

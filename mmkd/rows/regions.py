@@ -10,6 +10,7 @@ from mmkd.families.dense import ground_truth_rois
 from mmkd.families.head_kinds import check_decodable, kind_of
 from mmkd.families.pyramid import among, bind_pyramid, tap_beside
 from mmkd.functional.boxes import thin_out
+from mmkd.functional.device import members
 from mmkd.levels import Level
 from mmkd.objective import Objective
 from mmkd.options import check_choice, check_number
@@ -133,7 +134,7 @@ def _sampled(trace: Trace, count: int, fg_fraction: float | None) -> Tensor:
     if fg_fraction is not None:
         labels = two_stage.targets(trace)[0]
         foreground = (labels < two_stage.box_head(model).num_classes).long()
-        found = torch.bincount(groups[foreground > 0], minlength=len(quotas))
+        found = (members(groups, len(quotas)) * foreground[:, None]).sum(0)
         most = found.clamp(max=round(fg_fraction * count))
         groups, quotas = 2 * groups + foreground, torch.stack((quotas - most, most), 1).flatten()
-    return rois[thin_out(groups, quotas)]
+    return rois[thin_out(groups, quotas).nonzero()[:, 0]]

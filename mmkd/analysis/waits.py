@@ -1,0 +1,183 @@
+"""How often code waits for the device, counted on a CPU as it would happen on a GPU.
+
+A GPU works through a queue. A value that Python needs (``item()``, ``bool(x)``, ``tolist()``), a
+shape that depends on values (``nonzero()``, ``x[mask]``) and a blocking upload of Python data wait
+until the queue is empty; then the GPU idles until Python has filled it again.
+``torch.cuda.set_sync_debug_mode`` reports the same on a GPU.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_leaves
+
+from mmkd.errors.origin import short
+from mmkd.operators import contiguous
+
+_ATEN = torch.ops.aten
+#: operators that read values of their first argument: for a number, or for the shape of the result
+_READS = {
+    _ATEN._local_scalar_dense,
+    _ATEN._unique2,
+    _ATEN.bincount,
+    _ATEN.equal,
+    _ATEN.masked_select,
+    _ATEN.nonzero,
+    _ATEN.unique_consecutive,
+    _ATEN.unique_dim,
+}
+_WITH_INDICES = {_ATEN.index, _ATEN.index_put, _ATEN.index_put_, _ATEN._index_put_impl_}
+_DOWNLOADS = (Tensor.cpu, Tensor.numpy, Tensor.tolist, Tensor.__array__)
+#: with a tensor and Python data the new tensor lies beside the former
+_BESIDE = (Tensor.new_tensor,)
+#: files whose lines are not told: this one, and decorators around operators
+_SKIPPED = (__file__, contiguous.__code__.co_filename)
+_OF_DATA = (torch.tensor, torch.as_tensor, torch.asarray)
+
+
+class WaitCounter:
+    """Counts the waits inside a ``with`` block, by the line of Python that causes them.
+
+    Tensors count as the device's if they are computed from such, or created with ``device=``. All
+    others stay on the processor, where reading a value takes no time.
+
+    Args:
+        on_device (Iterable[Tensor]): where it starts: pixels, labels, taps, parameters, buffers.
+
+    Attributes:
+        places (Counter[str]): how often, by ``'mmkd/methods/gid.py:120 nonzero'``: the innermost
+            line outside of torch.
+    """
+
+    def __init__(self, on_device: Iterable[Tensor]) -> None:
+        self.places: Counter[str] = Counter()
+        #: by address; held, so that no address is used again
+        self._storages: dict[int, Any] = {}
+        for tensor in on_device:
+            self.mark(tensor)
+        self.paused = False
+        self._modes = (_Operators(self), _Functions(self))
+
+    def __enter__(self) -> WaitCounter:
+        for mode in self._modes:
+            mode.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        for mode in reversed(self._modes):
+            mode.__exit__(*error)
+
+    @property
+    def count(self) -> int:
+        """Waits of mmkd's own lines so far."""
+        return sum(n for place, n in self.places.items() if place.startswith('mmkd/'))
+
+    @property
+    def foreign(self) -> int:
+        """Waits of other packages' lines, such as mmdet's assigners."""
+        return self.places.total() - self.count
+
+    def mark(self, values: Any) -> Any:
+        """Count the tensors among ``values`` as the device's."""
+        for tensor in _tensors(values):
+            storage = tensor.untyped_storage()
+            self._storages[storage.data_ptr()] = storage
+        return values
+
+    def marked(self, values: Any) -> bool:
+        """Whether a tensor among ``values`` lies on the device."""
+        return any(t.untyped_storage().data_ptr() in self._storages for t in _tensors(values))
+
+    def add(self, what: str) -> None:
+        """Count a wait of the line that is running."""
+        if self.paused:
+            return
+        frames = [(f.f_code.co_filename, n) for f, n in traceback.walk_stack(sys._getframe(1))]
+        path, line = next(f for f in frames if '/torch/' not in f[0] and f[0] not in _SKIPPED)
+        self.places[f'{short(path)}:{line} {what}'] += 1
+
+
+class _Operators(TorchDispatchMode):
+    """What the operators below autograd read."""
+
+    def __init__(self, counter: WaitCounter) -> None:
+        super().__init__()
+        self.counter = counter
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        packet, kwargs = func.overloadpacket, kwargs or {}
+        on_device = self.counter.marked((args, kwargs))
+        if on_device and _reads(packet, args, kwargs):
+            self.counter.add(packet._qualified_op_name.rpartition(':')[2])
+        result = func(*args, **kwargs)
+        return self.counter.mark(result) if on_device else result
+
+
+class _Functions(TorchFunctionMode):
+    """What moves between Python and the device, which on a CPU is no operator."""
+
+    def __init__(self, counter: WaitCounter) -> None:
+        super().__init__()
+        self.counter = counter
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        kwargs, counter = kwargs or {}, self.counter
+        if func is one_hot and ('num_classes' in kwargs or len(args) > 1):
+            counter.paused = True  # its checks of the values are left out on a GPU
+            try:
+                return counter.mark(func(*args, **kwargs))
+            finally:
+                counter.paused = False
+        if func in _DOWNLOADS and counter.marked(args[0]):
+            counter.add(func.__name__)
+            with _disable_current_modes():
+                return func(args[0].detach().clone(), *args[1:], **kwargs)
+        if func is Tensor.to and not counter.marked(args[0]) and _moves(counter, args, kwargs):
+            if not kwargs.get('non_blocking'):
+                counter.add('to')
+            return counter.mark(func(*args, **kwargs).clone())
+        uploads = func in _BESIDE and counter.marked(args[0])
+        created = _is_device(kwargs.get('device')) and not _tensors(args)
+        if uploads or (created and func in _OF_DATA):
+            counter.add(func.__name__)
+        result = func(*args, **kwargs)
+        return counter.mark(result) if uploads or created else result
+
+
+def _reads(packet: Any, args: tuple, kwargs: dict) -> bool:
+    if packet in _WITH_INDICES:
+        masks = any(isinstance(i, Tensor) and i.dtype is torch.bool for i in args[1])
+        filled = packet is not _ATEN.index and args[2].numel() == 1  # that is a masked_fill
+        return masks and not filled
+    if packet is _ATEN.repeat_interleave:
+        return kwargs.get('output_size') is None
+    return packet in _READS
+
+
+def _moves(counter: WaitCounter, args: tuple, kwargs: dict) -> bool:
+    """Whether ``x.to(…)`` names a device, or a tensor that lies on it."""
+    named = [*args[1:2], kwargs.get('device'), kwargs.get('other')]
+    return any(_is_device(x) for x in named) or counter.marked(named)
+
+
+def _is_device(value: Any) -> bool:
+    """``device=x.device`` is the run's; who writes ``'cpu'`` means the processor."""
+    return isinstance(value, torch.device) or (isinstance(value, str) and value != 'cpu')
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    return [x for x in tree_leaves(values) if isinstance(x, Tensor)]
