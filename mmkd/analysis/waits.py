@@ -11,11 +11,13 @@ from __future__ import annotations
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 import torch
-from torch import Tensor
+from mmengine.structures import BaseDataElement
+from torch import Tensor, nn
 from torch.nn.functional import one_hot
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
@@ -23,6 +25,7 @@ from torch.utils._pytree import tree_leaves
 
 from mmkd.errors.origin import short
 from mmkd.operators import contiguous
+from mmkd.tap import Trace
 
 _ATEN = torch.ops.aten
 #: operators that read values of their first argument: for a number, or for the shape of the result
@@ -105,6 +108,22 @@ class WaitCounter:
         frames = [(f.f_code.co_filename, n) for f, n in traceback.walk_stack(sys._getframe(1))]
         path, line = next(f for f in frames if '/torch/' not in f[0] and f[0] not in _SKIPPED)
         self.places[f'{short(path)}:{line} {what}'] += 1
+
+
+def tensors_of(trace: Trace, objective: nn.Module) -> Iterator[Tensor]:
+    """What lies on the device when an objective's forward begins, for :class:`WaitCounter`."""
+    yield trace.inputs
+    for side in filter(None, (trace.student, trace.teacher)):
+        yield side.inputs
+        yield from _tensors(side.calls)
+        yield from chain(side.model.parameters(), side.model.buffers())
+    yield from chain(objective.parameters(), objective.buffers())
+    for name in getattr(objective, 'transient', ()):
+        yield from _tensors(getattr(objective, name))
+    for sample in trace.samples:
+        for _, field in sample.all_items():
+            values = field.values() if isinstance(field, BaseDataElement) else [field]
+            yield from _tensors([getattr(value, 'tensor', value) for value in values])
 
 
 class _Operators(TorchDispatchMode):

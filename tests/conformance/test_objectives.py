@@ -27,6 +27,7 @@ from cases import (
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
+from mmkd.analysis.waits import WaitCounter, tensors_of
 from mmkd.checks.guard import Guard
 from mmkd.checks.preflight import check_optimised
 from mmkd.engine.optimizers import build_optimizers
@@ -239,3 +240,25 @@ def test_recorded_tensors_are_only_aliased_once():
         torch.bfloat16
     ]
     assert isinstance(fresh_teacher(networks('classifier')[1]), Teacher)
+
+
+#: waits of a step beyond which a GPU idles; GID picks boxes, levels, images and anchors in turn
+WAITS = {'GID': 4}
+
+
+def test_the_steady_state_hardly_waits_for_the_device(it):
+    torch.manual_seed(0)
+    distiller = build(it.name, it.family).train()
+    data = batch(it.family)
+    terms(distiller, data)  # the first step measures margins, normalisers and the like
+    objective = distiller.objectives['it']
+    forward, counters = objective.forward, []
+
+    def counted(trace):
+        counters.append(WaitCounter(tensors_of(trace, objective)))
+        with counters[-1]:
+            return forward(trace)
+
+    objective.forward = counted
+    terms(distiller, data)
+    assert counters[0].count <= WAITS.get(it.name, 2), counters[0].places
