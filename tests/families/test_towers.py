@@ -68,7 +68,7 @@ def test_widths_where_the_student_enters():
 @pytest.mark.parametrize('name', NAMES)
 def test_carried_on_from_its_own_features_a_head_says_what_it_says(name, stop):
     model = deep(name)
-    taps = features_taps(model, stop, hold='after')
+    taps = features_taps(model, stop, activated=True)
     inputs = torch.randn(1, 3, 64, 64)
     with torch.no_grad(), Recorder(model, parse_taps(taps)).record(inputs) as side:
         outputs = model(inputs)
