@@ -3,11 +3,9 @@
 import inspect
 
 import pytest
-from mmengine.registry import HOOKS as ROOT_HOOKS
 
 from mmkd.names import did_you_mean, find_name
 from mmkd.options import match_options, options_of
-from mmkd.registry import HOOKS, MODELS, in_any_case
 
 
 def test_a_name_is_found_in_any_case_if_that_is_unambiguous():
@@ -53,16 +51,3 @@ def test_options_of_a_base_count_only_where_they_are_handed_on():
     assert list(options_of(Passing)) == ['a', 'b', 'c']
     assert list(options_of(Closed)) == ['d']
     assert all(isinstance(p, inspect.Parameter) for p in options_of(Base).values())
-
-
-def test_registries_find_names_in_any_case():
-    assert MODELS.get('mmkd.fgfi') is MODELS.get('FGFI') is MODELS.get('mmkd.FGFI')
-    assert HOOKS.get('mmkd.preflighthook') is HOOKS.get('mmkd.PreflightHook') is not None
-    assert MODELS.get('mmkd.fgfj') is None
-
-
-def test_hooks_of_all_packages_are_found_in_any_case():
-    assert in_any_case(ROOT_HOOKS, 'loggerhook') == 'mmengine.LoggerHook'
-    assert in_any_case(ROOT_HOOKS, 'mmkd.overheadhook') == 'mmkd.overheadhook', 'ours finds it'
-    assert in_any_case(ROOT_HOOKS, 'LoggerHook') == 'LoggerHook'
-    assert in_any_case(ROOT_HOOKS, 'NoHook') == 'NoHook'

@@ -6,10 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
-import torch
 from mmengine.config import Config
-from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DATASETS, HOOKS
 from yapf.yapflib import yapf_api
 
 import mmkd
@@ -118,54 +115,6 @@ def test_configs_in_a_circle(base):
         Path(f'{name}.py').write_text(base.format(other))
     text = said(load_config, 'a.py').splitlines()[0]
     assert text == 'These configs inherit from each other in a circle: b.py -> c.py -> b.py.'
-
-
-@pytest.mark.parametrize(
-    ('text', 'advice'),
-    [
-        ('import sklearn', 'pip install scikit-learn'),
-        ('import panopticapi', 'pip install git+https://github.com/cocodataset/panopticapi.git'),
-        ('import my_own_module', 'Install my_own_module, or add the folder in which it lies'),
-        ('raise ImportError("please install mmpretrain first")', 'pip install onedl-mmpretrain'),
-        ('raise RuntimeError("CUDA out of memory. Tried …")', 'Lower batch_size'),
-        ('raise RuntimeError("DataLoader worker (pid 3) is killed by signal")', 'num_workers'),
-    ],
-)
-def test_advice(text, advice):
-    assert advice in said(exec, text).splitlines()[-1]
-
-
-def test_the_file_that_cannot_be_read():
-    Path('labels.json').write_text('{"images": [}')
-
-    def read(ann_file):
-        import json
-
-        with open(ann_file) as file:
-            return json.load(file)
-
-    assert said(read, 'labels.json').endswith('The file is labels.json.')
-
-
-@pytest.mark.parametrize(
-    ('registry', 'entry', 'advice'),
-    [
-        (HOOKS, dict(type='CheckpontHook'), "Did you mean 'CheckpointHook'?"),
-        (HOOKS, dict(type='OverheadHook'), "Did you mean 'mmkd.OverheadHook'?"),
-        (HOOKS, dict(type='mmkd.OverheadHok'), "Did you mean 'mmkd.OverheadHook'?"),
-        (DATASETS, dict(type='mmdet.CoccoDataset'), "Did you mean 'mmdet.CocoDataset'?"),
-        (HOOKS, dict(type='mmkd.OverheadHook', step=1), "warmup, steps. Did you mean 'steps'?"),
-    ],
-)
-def test_names_that_a_registry_does_not_have(registry, entry, advice):
-    text = said(registry.build, entry)
-    assert text.endswith(advice) and 'Please check' not in text
-
-
-def test_an_optimiser_that_is_not_there():
-    config = dict(type='OptimWrapper', optimizer=dict(type='SDG', lr=0.1))
-    text = said(build_optim_wrapper, torch.nn.Linear(1, 1), config)
-    assert text.endswith("There is no optimizer SDG. Did you mean 'SGD'?")
 
 
 def test_of_many_processes_one_speaks(capsys, monkeypatch):

@@ -7,7 +7,8 @@ from torch import nn
 
 from mmkd.families import classifier
 from mmkd.tap import Recorder, parse_taps
-from mmkd.testing import ToyNet, class_labels
+from mmkd.teacher import build_model
+from mmkd.testing import ToyNet, class_labels, classification_batch, tiny_classifier
 
 
 def foreign(backbone=None):
@@ -80,3 +81,67 @@ def test_classes_are_known_where_a_checkpoint_named_them():
     assert classifier.classes(model) is None
     model.dataset_meta = dict(classes=['a', 'b'])
     assert classifier.classes(model) == ('a', 'b')
+
+
+KINDS = ['resnet', 'wrn', 'vgg', 'mmdet']
+
+
+def record(model, addresses):
+    inputs, samples = classification_batch(4)
+    recorder = Recorder(model, parse_taps(addresses))
+    with recorder.record(inputs) as side:
+        model(inputs, samples, mode='loss')
+    return side
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_stages_are_the_activated_values_before_the_activation(kind):
+    """In training, where ReLUs in place would write over what a tap has seen."""
+    model = build_model(tiny_classifier(kind=kind)).train()
+    before, after = classifier.preact_taps(model), classifier.stage_taps(model)
+    assert len(before) == len(after) == (3 if kind in ('resnet', 'wrn') else 4)
+    side = record(model, [*before, *after, classifier.stem_tap(model)])
+    for low, high in zip(before, after, strict=True):
+        (x,), (y,) = side[low], side[high]
+        assert x.min() < 0 and x.shape == y.shape
+        if kind != 'wrn':
+            torch.testing.assert_close(x.relu(), y)
+    assert side[classifier.stem_tap(model)][0].shape[2] == side[after[0]][0].shape[2] * (
+        2 if kind == 'vgg' else 1
+    )
+    first = next(model.backbone.parameters())
+    felt = torch.autograd.grad(sum(side[tap][0].square().sum() for tap in before), first)
+    assert felt[0].any()
+
+
+def test_a_wide_resnet_normalises_a_stage_where_the_next_begins():
+    model = build_model(tiny_classifier(kind='wrn')).train()
+    before, after = classifier.preact_taps(model), classifier.stage_taps(model)
+    side = record(model, [*before, *after, 'backbone'])
+    torch.testing.assert_close(side[before[-1]][0].relu(), side['backbone'][-1])
+    for tap, low, norm in zip(after, before, classifier.preact_norms(model), strict=True):
+        x = side[tap][0]
+        centred = (x - x.mean((0, 2, 3), keepdim=True)) / (
+            x.var((0, 2, 3), keepdim=True, correction=0) + norm.eps
+        ).sqrt()
+        torch.testing.assert_close(side[low][0], centred, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_norms_are_as_wide_as_what_they_feed(kind):
+    model = build_model(tiny_classifier(kind=kind))
+    side = record(model, classifier.preact_taps(model))
+    widths = [side[tap][0].shape[1] for tap in classifier.preact_taps(model)]
+    norms = classifier.preact_norms(model)
+    assert [norm.num_features for norm in norms] == widths
+    assert all(isinstance(norm, torch.nn.BatchNorm2d) for norm in norms)
+
+
+def test_of_a_bottleneck_the_third_norm_and_the_third_call():
+    backbone = dict(type='mmdet.ResNet', depth=50, base_channels=4, norm_eval=False)
+    config = tiny_classifier()
+    model = build_model(dict(config, backbone=backbone))
+    side = record(model, [*classifier.preact_taps(model), *classifier.stage_taps(model)])
+    for low, high in zip(classifier.preact_taps(model), classifier.stage_taps(model), strict=True):
+        torch.testing.assert_close(side[low][0].relu(), side[high][0])
+    assert [n.num_features for n in classifier.preact_norms(model)] == [16, 32, 64, 128]

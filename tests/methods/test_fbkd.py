@@ -6,7 +6,6 @@ from pyramid_toys import prepare, random_maps, toy, trace_of
 from torch import nn
 from torch.nn import functional as F
 
-from mmkd.adapters.context import NonLocal
 from mmkd.functional.attention import softmax_attention
 from mmkd.levels import Level
 from mmkd.methods.fbkd import FBKD, PRESETS, Connectors, attention_masks, norm
@@ -126,23 +125,6 @@ def slow_non_local(block, x):
     y = F.conv2d(y, block.out.weight)
     y = (y - y.mean((0, 2, 3), True)) / (y.var((0, 2, 3), False, keepdim=True) + 1e-5).sqrt()
     return x + y * block.norm.weight.view(-1, 1, 1) + block.norm.bias.view(-1, 1, 1)
-
-
-@pytest.mark.parametrize(('size', 'pool'), [((16, 16), 8), ((11, 7), 4), ((5, 6), 2)])
-def test_non_local_written_out(size, pool):
-    block = NonLocal(6, 3, pool).double()
-    x = torch.randn(2, 6, *size, dtype=torch.float64)
-    torch.testing.assert_close(block(x), x, rtol=0, atol=0)
-    nn.init.normal_(block.norm.weight)
-    nn.init.normal_(block.norm.bias)
-    torch.testing.assert_close(block(x), slow_non_local(block, x))
-
-
-def test_non_local_on_single_cells():
-    block = NonLocal(4, 2, 8)
-    nn.init.ones_(block.norm.weight)
-    for shape in ((1, 4, 1, 1), (2, 4, 1, 1), (1, 4, 3, 2)):
-        assert block(torch.randn(shape)).shape == shape
 
 
 def test_equations_written_out():

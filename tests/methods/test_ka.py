@@ -5,7 +5,7 @@ import torch
 from segmentation_toys import ToySegmentor, check_memory, make_step, prepare, probe_tensors
 
 from mmkd.distiller import Distiller
-from mmkd.methods.ka import KA, AutoEncoder, adaptation, affinity_error
+from mmkd.methods.ka import KA, adaptation, affinity_error
 from mmkd.teacher import Teacher, build_model
 from mmkd.testing import segmentation_batch, tiny_pspnet
 
@@ -64,16 +64,6 @@ def test_dead_places_are_finite():
         adaptation(x, T[:1, :, :2, :2].float()) + affinity_error(x, T[:1, :, :2, :2].float())
     ).backward()
     assert x.grad.isfinite().all()
-
-
-@pytest.mark.parametrize('shrink', [1, 2, 4, 8])
-@pytest.mark.parametrize('size', [(16, 24), (13, 9)])
-def test_the_code_is_as_coarse_as_asked_and_leads_back(shrink, size):
-    net = AutoEncoder(6, 4, shrink)
-    x = torch.randn(2, 6, *size)
-    code = net.encoder(x)
-    assert code.shape == (2, 4, *(-(-side // shrink) for side in size))
-    assert net.reconstruct(x, code).shape == x.shape
 
 
 def pair(**options):

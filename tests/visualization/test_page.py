@@ -110,16 +110,3 @@ def test_a_page_holds_every_kind_of_view():
     assert picture.dtype == np.uint8
     assert picture.shape[1] >= 4 * PANEL
     assert (picture == canvas.RED).all(-1).any()
-
-
-def test_text_that_is_too_long_ends_in_an_ellipsis():
-    text = canvas.shorten('imitation mask ' * 20, 100)
-    assert text.endswith('…')
-    assert canvas.text_width(text) <= 100
-
-
-def test_text_beyond_the_edge_does_no_harm():
-    image = canvas.blank(20, 20)
-    canvas.write(image, 'a long line', (12, 4))
-    canvas.write(image, 'gone', (50, 50))
-    assert (image < 255).any()

@@ -1,0 +1,67 @@
+"""Batches without data, of the kind that a model trains on."""
+
+import torch
+from torch import nn
+
+from mmkd.analysis.batches import random_batch
+from mmkd.teacher import build_model
+from mmkd.testing import tiny_classifier, tiny_pspnet, tiny_retinanet
+
+SIZE = (48, 64)
+
+
+def test_boxes_lie_in_their_images():
+    model = build_model(tiny_retinanet(4))
+    inputs, samples = random_batch(model, SIZE, 3, 5)
+    assert inputs.shape == (3, 3, *SIZE) and len(samples) == 3
+    for sample in samples:
+        boxes = sample.gt_instances.bboxes
+        assert boxes.shape == (5, 4) and (boxes[:, :2] >= 0).all()
+        assert (boxes[:, 2:] <= torch.tensor([64.0, 48.0]) + 1e-4).all()
+        assert ((boxes[:, 2:] - boxes[:, :2]) > 3).all() and sample.img_shape == SIZE
+        assert not sample.gt_instances.labels.any()
+    again = random_batch(model, SIZE, 3, 5)[0]
+    assert torch.equal(inputs, again), 'always the same'
+    assert not random_batch(model, SIZE, 1, 0)[1][0].gt_instances.bboxes.numel()
+
+
+def test_labels_and_edges_of_pixels():
+    _, (sample,) = random_batch(build_model(tiny_pspnet(4)), SIZE, 1, 0)
+    labels, edges = sample.gt_sem_seg.data[0], sample.gt_edge_map.data[0]
+    assert labels.shape == edges.shape == SIZE and set(labels.unique().tolist()) <= {0, 1, 2}
+    for y, x in ((10, 10), (30, 50), (47, 63)):
+        changes = labels[y, x] != labels[y - 1, x] or labels[y, x] != labels[y, x - 1]
+        assert bool(edges[y, x]) == bool(changes)
+    assert edges.any() and not edges.all()
+
+
+def test_a_binary_segmentor_has_two_labels():
+    binary = tiny_pspnet(4, num_classes=2, decode_head=dict(out_channels=1, threshold=0.3))
+    _, (sample,) = random_batch(build_model(binary), SIZE, 1, 0)
+    assert set(sample.gt_sem_seg.data.unique().tolist()) == {0, 1}
+
+
+def test_classes_of_the_second_half_repeat_those_of_the_first():
+    _, samples = random_batch(build_model(tiny_classifier()), SIZE, 6, 0)
+    assert [int(s.gt_label) for s in samples] == [0, 1, 2, 0, 1, 2]
+    assert [s.sample_idx for s in samples] == [0, 1, 2, 3, 4, 5]
+
+
+class MaskHead(nn.Module):
+    pass
+
+
+def test_masks_are_the_boxes():
+    model = build_model(tiny_retinanet(4))
+    model.mask_head = MaskHead()
+    _, (sample,) = random_batch(model, SIZE, 1, 2)
+    box, mask = sample.gt_instances.bboxes[0].long().tolist(), sample.gt_instances.masks.masks[0]
+    assert mask.shape == SIZE and mask[box[1] : box[3] + 1, box[0] : box[2] + 1].all()
+    assert mask.sum() == (box[3] + 1 - box[1]) * (box[2] + 1 - box[0])
+
+
+def test_grey_images():
+    model = tiny_pspnet(4)
+    model['backbone'].update(in_channels=1)
+    model['data_preprocessor'].update(mean=None, std=None, bgr_to_rgb=False)
+    assert random_batch(build_model(model), SIZE, 2, 0)[0].shape == (2, 1, *SIZE)
