@@ -5,12 +5,15 @@ schedules, and ends with a table and a picture. Stop it when you like: the next 
 """
 
 import argparse
+import contextlib
 import copy
 import hashlib
 import json
 import shutil
 import statistics
+import sys
 import time
+import warnings
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -27,7 +30,6 @@ from mmkd.engine.overhead import OverheadHook
 from mmkd.errors.ending import plain_errors
 from mmkd.pixels import Pixels
 from mmkd.plan.recording import record
-from mmkd.quiet import quietly, say
 from mmkd.registry import HOOKS
 from mmkd.teacher import build_model, load_strictly
 from mmkd.visualization import canvas
@@ -53,6 +55,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--quick', action='store_true', help='seconds; its numbers mean nothing')
     parser.add_argument('--seed', type=int, default=0, help='of all three runs (%(default)s)')
     return parser.parse_args(argv)
+
+
+def say(text: str = '') -> None:
+    """Print for the reader; all else that talks is sent to a log file."""
+    print(text, file=sys.__stdout__, flush=True)
 
 
 @HOOKS.register_module(force=True)
@@ -123,6 +130,16 @@ _parse = lru_cache(load_config)
 def write_json(path: Path, content: dict) -> None:
     with atomic_file(str(path)) as part:
         Path(part).write_text(json.dumps(content))
+
+
+@contextlib.contextmanager
+def quietly(path: Path):
+    """Send what mmengine and its friends print to a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open('a') as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
 
 
 class Demo:

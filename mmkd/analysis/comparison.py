@@ -19,6 +19,7 @@ from mmkd.analysis.prediction_cost import PredictionCosts
 from mmkd.analysis.score_table import ScoreTable
 from mmkd.checkpoint import weights_of
 from mmkd.config import distils, load_config
+from mmkd.engine.console.screen import current_screen
 from mmkd.engine.launch import check_data, tester
 from mmkd.teacher import build_model, load_strictly
 
@@ -71,10 +72,10 @@ def compare(
     """
     entries, teachers = _entries(config, students)
     costs, scored = PredictionCosts(), {}
-    for name, entry in entries.items():
-        one = copy.deepcopy(config)
-        one.model, one.experiment_name = copy.deepcopy(entry.model), f'compare_{name}'
-        runner = tester(one, entry.checkpoint, str(Path(work_dir) / name), entry.ignore_keys)
+    for number, (name, entry) in enumerate(entries.items(), 1):
+        progress = f'scoring {name} ({number} of {len(entries)})'
+        current_screen().show(number - 1, len(entries), progress)
+        runner = _tester(name, entry, config, work_dir)
         scored[name] = _scores(runner)
         dataset = runner.test_dataloader.dataset
         if is_main_process():
@@ -128,6 +129,15 @@ def _check(name: str, entry: Entry, config: Config) -> None:
         raise FileNotFoundError(f'{name}: there is no checkpoint {entry.checkpoint}.')
     own = dict(model=entry.model, default_scope=config.get('default_scope'))
     load_strictly(build_model(Config(own)), entry.checkpoint, entry.ignore_keys, who=name)
+
+
+def _tester(name: str, entry: Entry, config: Config, work_dir: str) -> Runner:
+    """A Runner of the config that tests another model, with names and logs of its own."""
+    one = copy.deepcopy(config)
+    one.model, one.experiment_name = copy.deepcopy(entry.model), f'compare_{name}'
+    if one.get('visualizer'):
+        one.visualizer.name = one.experiment_name  # mmengine warns of a second one of a name
+    return tester(one, entry.checkpoint, str(Path(work_dir) / name), entry.ignore_keys)
 
 
 def _scores(runner: Runner) -> dict[str, float]:

@@ -12,7 +12,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmkd.commands.arguments import add_common, add_teacher, command_parser, execute
+from mmkd.commands.arguments import (
+    add_common,
+    add_teacher,
+    add_verbose,
+    command_parser,
+    execute,
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument('--work-dir', help='default: work_dirs/<config name>/compare')
     add_teacher(parser)
     add_common(parser)
+    add_verbose(parser)
     return parser
 
 
@@ -40,10 +47,10 @@ def run(args: argparse.Namespace) -> None:
 
     from mmkd.analysis.comparison import compare, parse_students
     from mmkd.analysis.score_table import form_of, show
+    from mmkd.commands.console import console
     from mmkd.config import default_work_dir
     from mmkd.engine.launch import read_config
     from mmkd.options import check_number
-    from mmkd.quiet import quietly
     from mmkd.visualization.compare import Gallery
 
     students, out = parse_students(args.student), Path(args.out) if args.out else None
@@ -54,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
     check_number('compare', '--score-thr', args.score_thr, 0)
     config = read_config(args)
     work_dir = Path(args.work_dir or f'{default_work_dir(config.filename)}/compare')
-    with quietly(work_dir / 'compare.log'):
+    with console(args):
         gallery = Gallery(config, args.show, args.score_thr) if args.show else None
         found = compare(config, students, str(work_dir), *([gallery.add] if gallery else []))
     if not is_main_process():
