@@ -237,7 +237,9 @@ def build_teachers(teacher: Any) -> dict[str, Teacher]:
 
 def build_teacher(entry: Mapping[str, Any]) -> Teacher:
     """One teacher; an unknown argument is answered with those there are."""
-    return Teacher(**match_options('teacher', entry, options_of(Teacher)))
+    options = match_options('teacher', entry, options_of(Teacher))
+    check_flags(Teacher, options)
+    return Teacher(**options)
 
 
 def build_objectives(objectives: Mapping[str, Any]) -> dict[str, Objective]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 from collections.abc import Iterable
 from typing import Any
@@ -44,6 +45,9 @@ class Teacher:
         memory_format (str | None): ``'channels_last'``.
         fuse_conv_bn (bool): fold BatchNorms into their convolutions; refused by the plan if the
             taps then show other values.
+        fast (bool): all three where they are right: folded BatchNorms, bf16 where the machine
+            computes in it, channels_last without a RoI extractor. The plan leaves out options that
+            change the taps by more than rounding does, and prints which.
         ignore_keys (list[str]): regular expressions of checkpoint keys that may differ.
         cfg_options (dict | None): overrides of the config, as in ``--cfg-options``.
 
@@ -59,6 +63,7 @@ class Teacher:
         dtype: str | None = None,
         memory_format: str | None = None,
         fuse_conv_bn: bool = False,
+        fast: bool = False,
         ignore_keys: Iterable[str] = (),
         cfg_options: dict | None = None,
     ) -> None:
@@ -81,7 +86,8 @@ class Teacher:
         self.pixels = Pixels.of(self.model)
         self.model = revert_sync(self.model)
         self.model.eval().requires_grad_(False)
-        self.fuse_conv_bn = fuse_conv_bn
+        self.fuse_conv_bn, self.fast = fuse_conv_bn, fast
+        self.notes: list[str] = []  # of the plan on its options
         self.dtype = DTYPES[dtype]
         self.memory_format = torch.channels_last if memory_format else torch.preserve_format
         self.route = 'tensor'
@@ -102,12 +108,6 @@ class Teacher:
         taps = list(taps)
         self.recorder = Recorder(self.model, taps)
         self.route = shortest_route(self.model, taps)
-
-    def fuse(self) -> None:
-        """Fold every eval-mode BatchNorm into the convolution registered in front of it."""
-        from mmcv.cnn import fuse_conv_bn
-
-        self.model = fuse_conv_bn(self.model).requires_grad_(False)
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor, samples: list, student_pixels: Pixels) -> Side:
@@ -174,6 +174,13 @@ def _guess_scope(model: dict) -> str | None:
         if MODELS.get(f'{scope}.{model.get("type")}') is not None:
             return scope
     return None
+
+
+def fuse(model: nn.Module) -> nn.Module:
+    """Fold every eval-mode BatchNorm into the convolution registered in front of it, in place."""
+    from mmcv.cnn import fuse_conv_bn
+
+    return fuse_conv_bn(model).requires_grad_(False)
 
 
 def revert_sync(model: nn.Module) -> nn.Module:
@@ -263,7 +270,12 @@ def _head_wants_samples(model: nn.Module) -> bool:
     head = getattr(model, 'decode_head', None)
     if not isinstance(head, nn.Module):
         return False
-    return 'batch_data_samples' in inspect.signature(type(head).forward).parameters
+    return _takes_samples(type(head))
+
+
+@functools.cache
+def _takes_samples(head: type) -> bool:
+    return 'batch_data_samples' in inspect.signature(head.forward).parameters
 
 
 def _with_batch_shape(samples: list, inputs: Tensor) -> list:

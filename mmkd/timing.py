@@ -48,10 +48,12 @@ class StepTimer:
 
         It ends at the student's taps and at ``learnt``, the objectives' own parameters.
         """
+        if not self.enabled:
+            return
         losses = [v for named in terms.values() for k, v in named.items() if '.loss' in k]
         leaves = [t for t in [*flatten(list(student.calls.values())), *learnt] if t.requires_grad]
         losses = [loss for loss in losses if loss.requires_grad]
-        if not (self.enabled and losses and leaves):
+        if not (losses and leaves):
             return
         with self('objectives_backward'):
             torch.autograd.grad(sum(losses), leaves, retain_graph=True, allow_unused=True)

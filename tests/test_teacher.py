@@ -192,7 +192,7 @@ def test_low_precision_is_the_teachers_own_and_shown_in_float32():
     teacher = Teacher(tiny_retinanet(4), checkpoint='random', dtype='bf16')
     teacher.listen(parse_taps('neck'))
     request = Request('teacher', teacher.model, list(parse_taps('neck')))
-    apply_options('teacher', teacher, lambda: request.run(256))
+    apply_options('teacher', teacher, lambda model: request.run(256))
     assert teacher.model.neck.lateral_convs[0].conv.weight.dtype == torch.bfloat16
     inputs, samples = detection_batch()
     with torch.autocast('cpu', dtype=torch.float16):

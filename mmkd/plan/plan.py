@@ -7,6 +7,7 @@ import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from logging import WARNING
 from typing import Any
 
@@ -56,8 +57,9 @@ class Plan:
                 print_log(text, 'current', WARNING)
         self.set_up(found)
         for one, teacher in zip(found[1:], self.teachers.values(), strict=True):
-            again = Request(one.who, teacher.model, self.teacher_taps(one.who))
-            apply_options(one.who, teacher, lambda a=again, size=one.size: a.run(size))
+            taps, size = self.teacher_taps(one.who), one.size
+            show = partial(_probe_again, one.who, taps, size)
+            apply_options(one.who, teacher, show)
         self.probes.known.clear()  # which hold what the networks gave
         return self
 
@@ -217,6 +219,7 @@ class Plan:
                 f'{teacher.loaded_keys} keys from {source}'
             )
             lines.append(f'  runs {teacher.route}; sees {teacher.pixels}')
+            lines += [f'  fast: {note}' for note in teacher.notes]
         for name, objective in self.objectives.items():
             lines += self._describe(name, objective)
         return '\n'.join(lines)
@@ -238,6 +241,10 @@ class Plan:
             *lines,
             f'  trains {count:,} parameters of its own{how * bool(objective.optimizer)}',
         ]
+
+
+def _probe_again(who: str, taps: list[Tap], size: int, model: nn.Module) -> Found:
+    return Request(who, model, taps).run(size)
 
 
 def _watched(model: nn.Module, taps: list[Tap]) -> list[Tap]:

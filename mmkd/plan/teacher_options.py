@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator
 from logging import WARNING
 from math import nan
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.logging import print_log
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmkd.families import two_stage
 from mmkd.plan.probe import Found
 from mmkd.tap import Side, flatten
-from mmkd.teacher import Teacher
+from mmkd.teacher import Teacher, fuse
 
 #: Largest change of a tapped tensor, relative to its largest number. A ResNet-101 with FPN shows
 #: 4e-6 for what is exact but for the order of sums, 3e-3 for fp16 and 2.4e-2 for bf16.
@@ -37,43 +38,104 @@ ADVICE = {
 }
 
 
-def apply_options(name: str, teacher: Teacher, show: Callable[[], Found]) -> None:
+class Step(NamedTuple):
+    """An option of a teacher: as it is written, its function, the largest change allowed."""
+
+    text: str
+    apply: Callable[[nn.Module], Any]
+    limit: float = EXACT
+    dtype: torch.dtype | None = None
+
+
+def apply_options(name: str, teacher: Teacher, show: Callable[[nn.Module], Found]) -> None:
     """Apply the options of a teacher, and compare its outputs before and after.
 
     BatchNorms are folded in float32, so that what is rounded to low precision is the folded weight.
+    Of ``fast=True`` those options are left out that change too much; :attr:`Teacher.notes` tells.
 
     Args:
         name (str): of the teacher, for messages.
         teacher (Teacher): it listens already.
-        show (Callable): probes it.
+        show (Callable): probes a network at the teacher's taps.
 
     Raises:
-        ValueError: an option changes what the student learns from by more than rounding does.
+        ValueError: an option that was asked for changes what the student learns from by more than
+            rounding does.
     """
-    steps = list(_steps(teacher))
-    before = _answers(teacher, show().evaluated) if steps else {}
+    asked = list(_steps(teacher))
+    before = _answers(teacher.model, show(teacher.model).evaluated) if asked or teacher.fast else {}
     if not before and teacher.fuse_conv_bn and teacher.recorder.taps:
         raise ValueError(
             f"teacher '{name}': fuse_conv_bn=True folds BatchNorms by their position, and here it "
             'cannot be checked that this is right: the probe of the teacher failed. Set '
             'fuse_conv_bn=False.'
         )
+    trials = [] if not teacher.fast else list(_fast_steps(teacher))
     limit = EXACT
-    for option, change, own_limit in steps:
-        try:
-            change()
-        except RuntimeError as error:
-            raise ValueError(
-                f"teacher '{name}': {option} cannot be applied to {type(teacher.model).__name__} "
-                f'({error}). {ADVICE[option]}'
-            ) from None
-        limit = max(limit, own_limit)
-        if before:
-            device = next(teacher.model.parameters()).device.type
-            with teacher.precision(device) if limit > EXACT else contextlib.nullcontext():
-                found = show()
-            if _ran(name, option, before, found):
-                _compare(name, option, before, _answers(teacher, found.evaluated), limit)
+    for step in sorted(asked + trials, key=lambda step: ORDER.index(step.text.partition('=')[0])):
+        if step in asked:
+            limit = max(limit, step.limit)
+            _apply(name, teacher, teacher.model, step, before, limit, show)
+        elif not before:
+            teacher.notes.append(f'without {step.text}: the probe failed, so it cannot be checked')
+        elif _survives(name, teacher, step, before, max(limit, step.limit), show):
+            limit = max(limit, step.limit)
+            step.apply(teacher.model)
+
+
+def _survives(
+    name: str,
+    teacher: Teacher,
+    step: Step,
+    before: dict[str, list[Tensor]],
+    limit: float,
+    show: Callable[[nn.Module], Found],
+) -> bool:
+    """Try an option on a copy, and tell the outcome."""
+    old = teacher.dtype
+    teacher.dtype = step.dtype or old
+    try:
+        error = _apply(name, teacher, copy.deepcopy(teacher.model), step, before, limit, show)
+    except ValueError as refusal:
+        teacher.dtype = old
+        reason = str(refusal).partition(': ')[2].partition('. ')[0]
+        teacher.notes.append(f'without {step.text}: {reason}')
+        return False
+    if step.text.startswith('memory_format'):
+        teacher.memory_format = torch.channels_last
+    teacher.notes.append(f'{step.text} changes the taps by at most {error:.2g}')
+    return True
+
+
+def _apply(
+    name: str,
+    teacher: Teacher,
+    model: nn.Module,
+    step: Step,
+    before: dict[str, list[Tensor]],
+    limit: float,
+    show: Callable[[nn.Module], Found],
+) -> float:
+    """Apply one option to a network; returns the largest change of an output.
+
+    Raises:
+        ValueError: it cannot be applied, or changes more than ``limit``.
+    """
+    try:
+        step.apply(model)
+    except RuntimeError as error:
+        raise ValueError(
+            f"teacher '{name}': {step.text} cannot be applied to {type(model).__name__} "
+            f'({error}). {ADVICE[step.text]}'
+        ) from None
+    if not before:
+        return nan
+    device = next(model.parameters()).device.type
+    with teacher.precision(device) if limit > EXACT else contextlib.nullcontext():
+        found = show(model)
+    if not _ran(name, step.text, before, found):
+        return nan
+    return _compare(name, step.text, before, _answers(model, found.evaluated), limit)
 
 
 def _ran(name: str, option: str, before: dict[str, list[Tensor]], found: Found) -> bool:
@@ -90,36 +152,59 @@ def _ran(name: str, option: str, before: dict[str, list[Tensor]], found: Found) 
     )
 
 
-def _steps(teacher: Teacher) -> Iterator[tuple[str, Callable[[], Any], float]]:
-    """Each option that is set: its text, its function, and the largest change allowed."""
+def _steps(teacher: Teacher) -> Iterator[Step]:
+    """Each option that the config names."""
     if teacher.fuse_conv_bn:
-        yield 'fuse_conv_bn=True', teacher.fuse, EXACT
+        yield _FUSE
     if teacher.dtype in LIMITS:
-        name = {torch.float16: 'fp16', torch.bfloat16: 'bf16'}[teacher.dtype]
-        yield (
-            f'dtype={name!r}',
-            lambda: teacher.model.to(dtype=teacher.dtype),
-            LIMITS[teacher.dtype],
-        )
+        yield _precision(teacher.dtype)
     if teacher.memory_format == torch.channels_last:
-        yield (
-            "memory_format='channels_last'",
-            lambda: teacher.model.to(memory_format=teacher.memory_format),
-            EXACT,
-        )
+        yield _CHANNELS_LAST
 
 
-def _answers(teacher: Teacher, side: Side | None) -> dict[str, list[Tensor]]:
+def _fast_steps(teacher: Teacher) -> Iterator[Step]:
+    """What ``fast=True`` adds: nothing but the network and the machine decides, never a clock, so
+    that a resumed run decides the same."""
+    if not teacher.fuse_conv_bn:
+        yield _FUSE
+    if teacher.dtype is None and native_bf16():
+        yield _precision(torch.bfloat16)
+    # RoIAlign reads contiguous maps, so they would be copied back.
+    if teacher.memory_format != torch.channels_last and not hasattr(teacher.model, 'roi_head'):
+        yield _CHANNELS_LAST
+
+
+def native_bf16() -> bool:
+    """Whether this machine computes in bf16, rather than in float32 with conversions."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported()
+
+
+def _precision(dtype: torch.dtype) -> Step:
+    name = {torch.float16: 'fp16', torch.bfloat16: 'bf16'}[dtype]
+    return Step(f'dtype={name!r}', lambda model: model.to(dtype=dtype), LIMITS[dtype], dtype)
+
+
+_FUSE = Step('fuse_conv_bn=True', fuse)
+_CHANNELS_LAST = Step(
+    "memory_format='channels_last'", lambda model: model.to(memory_format=torch.channels_last)
+)
+#: BatchNorms are folded first, in float32
+ORDER = ('fuse_conv_bn', 'dtype', 'memory_format')
+
+
+def _answers(model: nn.Module, side: Side | None) -> dict[str, list[Tensor]]:
     """All numbers at the taps, and those of a second stage if its features are tapped."""
     if side is None:
         return {}
     found = {place: _numbers(calls) for place, calls in side.calls.items()}
-    feats = two_stage.features_tap(teacher.model)
-    if getattr(teacher.model, 'roi_head', None) is not None and side.raw(feats):
+    feats = two_stage.features_tap(model)
+    if getattr(model, 'roi_head', None) is not None and side.raw(feats):
         rois = torch.tensor([(0, *box) for box in ROIS]).to(side.inputs)
         # Where the model has no such box head, no method asks it either.
         with contextlib.suppress(Exception):
-            answers = two_stage.roi_outputs(teacher.model, side[feats], rois)
+            answers = two_stage.roi_outputs(model, side[feats], rois)
             found[BOX_HEAD] = _numbers(list(answers))
     return found
 
@@ -134,7 +219,9 @@ def _compare(
     before: dict[str, list[Tensor]],
     after: dict[str, list[Tensor]],
     limit: float,
-) -> None:
+) -> float:
+    """The largest change of an output; ValueError if it is more than ``limit``."""
+    largest = 0.0
     for place, tensors in before.items():
         found = after.get(place)  # a second stage may fail behind what was tapped
         error = nan if found is None else max(map(_change, tensors, found), default=0.0)
@@ -143,6 +230,8 @@ def _compare(
                 f"teacher '{name}': {option} changes what {place!r} shows by {error:.2g} of its "
                 f'largest number, where rounding explains {limit:g}. {ADVICE[option]}'
             )
+        largest = max(largest, error)
+    return largest
 
 
 def _change(before: Tensor, after: Tensor) -> float:

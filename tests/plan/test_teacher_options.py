@@ -8,7 +8,7 @@ from torch import nn
 
 from mmkd.families import two_stage
 from mmkd.methods.cwd import CWD
-from mmkd.plan import Plan
+from mmkd.plan import Plan, teacher_options
 from mmkd.teacher import Teacher, build_model
 from mmkd.testing import ToyNet, detection_batch, tiny_faster_rcnn, tiny_retinanet
 
@@ -150,3 +150,45 @@ def test_what_a_module_makes_in_float32_meets_low_precision(dtype):
     teacher.route = 'extract_feat'
     inputs, samples = detection_batch()
     assert teacher(inputs, samples, teacher.pixels)['neck'][0].isfinite().all()
+
+
+def test_fast_is_every_option_that_is_right(monkeypatch):
+    monkeypatch.setattr(teacher_options, 'native_bf16', lambda: True)
+    model = lively(tiny_retinanet(4))
+    fast, asked = planned(model, fast=True), planned(model, **ALL)
+    assert fast.dtype == torch.bfloat16 and fast.memory_format == torch.channels_last
+    assert [note.partition('=')[0] for note in fast.notes] == list(teacher_options.ORDER)
+    states = fast.model.state_dict(), asked.model.state_dict()
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[1])
+    assert len(states[0]) == len(states[1]) < len(model.state_dict())
+
+
+def test_fast_keeps_to_the_machine_and_to_the_model(monkeypatch):
+    monkeypatch.setattr(teacher_options, 'native_bf16', lambda: False)
+    teacher = planned(lively(tiny_faster_rcnn(4)), fast=True)
+    assert teacher.dtype is None and teacher.memory_format == torch.preserve_format
+    assert [note.partition('=')[0] for note in teacher.notes] == ['fuse_conv_bn']
+
+
+def test_fast_leaves_out_an_option_that_changes_the_taps(monkeypatch):
+    monkeypatch.setattr(teacher_options, 'native_bf16', lambda: True)
+    model = lively(tiny_retinanet(4))
+    teacher = planned(model, 'backbone.conv1', fast=True)
+    assert teacher.notes[0].startswith('without fuse_conv_bn=True: fuse_conv_bn=True changes what')
+    assert (
+        teacher.dtype == torch.bfloat16
+        and teacher.model.state_dict().keys() == model.state_dict().keys()
+    )
+    wanted = model.bfloat16().state_dict()
+    assert all(torch.equal(v, wanted[k]) for k, v in teacher.model.state_dict().items())
+
+
+def test_the_plan_prints_what_fast_did(monkeypatch):
+    monkeypatch.setattr(teacher_options, 'native_bf16', lambda: True)
+    monkeypatch.setitem(teacher_options.LIMITS, torch.bfloat16, 0.0)
+    monkeypatch.setattr(teacher_options, 'EXACT', 0.0)
+    model = lively(tiny_retinanet(4))
+    teacher = Teacher(copy.deepcopy(model), 'random', fast=True)
+    plan = Plan(copy.deepcopy(model), dict(t=teacher), dict(cwd=CWD(student='neck'))).prepare()
+    assert "  fast: without dtype='bf16': dtype='bf16' changes what 'neck' shows" in str(plan)
+    assert teacher.dtype is None and next(teacher.model.parameters()).dtype == torch.float32
