@@ -274,7 +274,7 @@ def _head_wants_samples(model: nn.Module) -> bool:
 
 
 @functools.cache
-def _takes_samples(head: type) -> bool:
+def _takes_samples(head: type[nn.Module]) -> bool:
     return 'batch_data_samples' in inspect.signature(head.forward).parameters
 
 
