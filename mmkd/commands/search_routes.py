@@ -14,7 +14,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmkd.commands.arguments import add_common, command_parser, execute
+from mmkd.commands.arguments import add_common, add_verbose, command_parser, execute
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,21 +30,25 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument('--work-dir', help='default: work_dirs/<config name>/routes')
     parser.add_argument('--out', help='also write the result as JSON')
     add_common(parser)
+    add_verbose(parser)
     return parser
 
 
 def run(args: argparse.Namespace) -> None:
     from mmkd.analysis.routes import search_routes
+    from mmkd.commands.console import console
     from mmkd.config import default_work_dir, load_config
+    from mmkd.engine.console.screen import current_screen
     from mmkd.engine.launch import apply_common
 
-    config = apply_common(args, load_config(args.config))
-    work_dir = args.work_dir or f'{default_work_dir(config.filename)}/routes'
-    if args.out:  # refuse now what could not be written after the last round
-        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-    found = search_routes(
-        config, work_dir, args.epochs, args.hold_out, args.seed, args.rank, args.objective
-    )
+    with console(args) as hooks:
+        config = apply_common(args, load_config(args.config))
+        hooks(config)  # the config may ask for the whole log; a probe says nothing of itself
+        work_dir = args.work_dir or f'{default_work_dir(config.filename)}/routes'
+        if args.out:  # refuse now what could not be written after the last round
+            Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+        settings = args.epochs, args.hold_out, args.seed, args.rank, args.objective
+        found = search_routes(config, work_dir, *settings, progress=current_screen().say)
     print(found.text())
     if args.out:
         Path(args.out).write_text(json.dumps(found.as_dict(), indent=1) + '\n')

@@ -11,7 +11,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop
 
 from mmkd.engine.console import lines
-from mmkd.engine.console.screen import Screen, current_screen
+from mmkd.engine.console.screen import Screen, adopt, current_screen
 from mmkd.engine.console.summary import bests, deciding, find_hook, summary, teachers
 from mmkd.errors.origin import short
 from mmkd.registry import HOOKS
@@ -33,6 +33,7 @@ class ConsoleHook(Hook):
         self.bests: dict[str, tuple[str, float]] = {}
 
     def before_run(self, runner: Any) -> None:
+        adopt(runner.logger)  # of a Runner that is not mmkd's
         if not is_main_process():
             return
         self.screen = current_screen()

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 from mmengine.hooks import CheckpointHook
+from mmengine.runner import Runner as StockRunner
 from runner_toys import make
 
 from mmkd.checks.preflight import PreflightHook
@@ -51,6 +52,12 @@ def test_a_run_and_its_resumption(tmp_path):
     ]
     (line,) = [line for line in lines if line.startswith('resumed ')]
     assert line.endswith('/epoch_2.pth, 4 of 6 steps are done')
+
+
+def test_another_runner_than_ours_keeps_to_its_file(tmp_path):
+    lines = shown(tmp_path, kind=StockRunner)
+    assert not [line for line in lines if 'mmengine - INFO' in line]
+    assert lines[-1].startswith('last ')
 
 
 @pytest.mark.parametrize(('interval', 'due'), [(2, [2]), (5, [3])])
