@@ -92,7 +92,7 @@ def test_answers_do_not_wait_for_torch(argv, status, answered):
     [
         ['mmkd', 'train', 'x.py', '--cfg-options', 'a=1'],
         [str(TOOLS / 'test.py'), 'x.py', 'y.pth'],
-        [str(TOOLS / 'demo.py'), '--no-such-option'],
+        [str(TOOLS / 'compatibility.py'), '--no-such-option'],
         ['other', '--help'],
     ],
 )

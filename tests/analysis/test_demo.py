@@ -1,22 +1,17 @@
-"""tools/demo.py: its configs, what it says, what it skips. Training is left out: seconds count."""
+"""The demo: its configs, what it says, what it skips. Training is left out: seconds count."""
 
-import importlib.util
 import json
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from mmkd.analysis import demo as module
 from mmkd.teacher import build_model
 
-ROOT = Path(__file__).parents[1]
 
-
-@pytest.fixture(scope='module')
+@pytest.fixture
 def demo():
-    spec = importlib.util.spec_from_file_location('demo', ROOT / 'tools' / 'demo.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     return module
 
 

@@ -1,0 +1,298 @@
+"""The demo: a teacher, a plain student and a distilled one on identical schedules."""
+
+import contextlib
+import copy
+import hashlib
+import json
+import shutil
+import statistics
+import sys
+import time
+import warnings
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+from mmengine.hooks import Hook
+
+from mmkd.analysis.complexity import complexity
+from mmkd.checkpoint import atomic_file
+from mmkd.config import load_config
+from mmkd.datasets.synthetic import MARKER, write_coco
+from mmkd.engine.launch import train
+from mmkd.engine.overhead import OverheadHook
+from mmkd.pixels import Pixels
+from mmkd.plan.recording import record
+from mmkd.registry import HOOKS
+from mmkd.teacher import build_model, load_strictly
+from mmkd.visualization import canvas
+from mmkd.visualization.audit import Audit, build_dataset
+from mmkd.visualization.chart import curves
+from mmkd.visualization.compare import comparison, predict
+from mmkd.visualization.page import panels_of
+from mmkd.visualization.shown import PANEL, restore
+
+RUNS = dict(  # config, options and share of the time
+    teacher=('mmkd::demo_teacher.py', {}, 0.45),
+    plain=('mmkd::demo_fgfi.py', {'model.objectives.fgfi.weight': 0}, 0.22),
+    fgfi=('mmkd::demo_fgfi.py', {}, 0.28),
+)
+NAMES = dict(teacher='teacher', plain='plain student', fgfi='FGFI student')
+SIZE = dict(n_train=640, n_val=160, size=(192, 160))
+QUICK = dict(n_train=16, n_val=8, size=(96, 80))
+
+
+def say(text: str = '') -> None:
+    """Print for the reader; all else that talks is sent to a log file."""
+    print(text, file=sys.__stdout__, flush=True)
+
+
+@HOOKS.register_module()
+class DemoProgress(Hook):
+    """One line an epoch; remembers scores and step times in ``history.json``.
+
+    Args:
+        began (float): when the demo was started.
+        before, share, after (float): work of this call before this run, of the run, and after it.
+    """
+
+    priority = 'VERY_LOW'
+
+    def __init__(self, began: float, before: float, share: float, after: float) -> None:
+        self.began, self.before, self.share, self.after = began, before, share, after
+        self.history: dict = dict(scores={}, steps=[], loss=0.0, cost='')
+
+    def before_train(self, runner) -> None:
+        self.path = Path(runner.work_dir) / 'history.json'
+        self.first = runner.epoch
+        if self.path.exists() and self.first:
+            self.history = json.loads(self.path.read_text())
+
+    loss = float('nan')  # a resumed run may validate first
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        self.start = time.perf_counter()
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        self.history['steps'].append(time.perf_counter() - self.start)
+        self.history['loss'] = float(outputs['loss'])
+
+    def after_train_epoch(self, runner) -> None:
+        if (runner.epoch + 1) % runner.cfg.train_cfg.val_interval:
+            self.report(runner, runner.epoch + 1)
+
+    def after_val_epoch(self, runner, metrics=None) -> None:
+        scores = [round(100 * metrics[f'coco/bbox_{k}'], 1) for k in ('mAP', 'mAP_50')]
+        self.history['scores'][str(runner.epoch)] = scores
+        self.report(runner, runner.epoch, scores)
+
+    def report(self, runner, epoch: int, scores=None) -> None:
+        write_json(self.path, self.history)
+        minutes = (time.time() - self.began) / 60
+        done = self.before + self.share * (epoch - self.first) / runner.max_epochs
+        left = self.share * (1 - epoch / runner.max_epochs) + self.after
+        score = f'AP {scores[0]:4.1f}  AP50 {scores[1]:4.1f}' if scores else ' ' * 18
+        say(
+            f'      epoch {epoch}/{runner.max_epochs}   loss {self.history["loss"]:6.3f}   '
+            f'{score}   {minutes:4.1f} min done, about {minutes * left / max(done, 0.01):.1f} left'
+        )
+
+    def after_train(self, runner) -> None:
+        cost = next((h for h in runner.hooks if isinstance(h, OverheadHook)), None)
+        measured = cost is not None and bool(cost.total.marks) and hasattr(runner.model, 'timer')
+        self.history['cost'] = cost.report(runner.model) if measured else ''
+        write_json(self.path, self.history)
+
+
+def load(path: str):
+    """A copy of a config that is parsed once: mmengine takes a second for each."""
+    return copy.deepcopy(_parse(path))
+
+
+_parse = lru_cache(load_config)
+
+
+def write_json(path: Path, content: dict) -> None:
+    with atomic_file(str(path)) as part:
+        Path(part).write_text(json.dumps(content))
+
+
+@contextlib.contextmanager
+def quietly(path: Path):
+    """Send what mmengine and its friends print to a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open('a') as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+
+
+class Demo:
+    """Every step; what is there already is not made again."""
+
+    def __init__(self, out: Path, quick: bool = False, seed: int = 0) -> None:
+        self.out, self.quick, self.seed = out, quick, seed
+        self.began = time.time()
+        self.skipped = 0.0
+
+    def config(self, run: str):
+        """Config of one run, its paths under ``out``."""
+        path, options, _ = RUNS[run]
+        config = load(path)
+        config.merge_from_dict(options)
+        data = f'{self.out}/data/'
+        for split in ('train', 'val', 'test'):
+            config[f'{split}_dataloader'].dataset.data_root = data
+        for split in ('val', 'test'):
+            config[f'{split}_evaluator'].ann_file = f'{data}annotations/val.json'
+        if run != 'teacher':
+            config.model.teacher.checkpoint = str(self.checkpoint('teacher').parent)
+        config.randomness.seed = self.seed
+        if self.quick:
+            config.train_cfg.update(max_epochs=2, val_interval=1)
+            for split in ('train', 'val'):
+                config[f'{split}_dataloader'].update(num_workers=0, persistent_workers=False)
+        return config
+
+    def checkpoint(self, run: str) -> Path:
+        """Where the last checkpoint of a run is, or will be."""
+        path = RUNS[run][0] if run == 'teacher' else RUNS['fgfi'][0]
+        epochs = 2 if self.quick else load(path).train_cfg.max_epochs
+        return self.out / run / f'epoch_{epochs}.pth'
+
+    # ------------------------------------------------------------------------------------- steps
+
+    def run(self) -> None:
+        sizes = QUICK if self.quick else SIZE
+        data = self.out / 'data'
+        say(f'[1/5] data: {sizes["n_train"]} + {sizes["n_val"]} scenes in {data}')
+        write_coco(data, **sizes)
+        for number, run in enumerate(RUNS, 2):
+            self.train(number, run)
+        say('[5/5] table and picture')
+        with quietly(self.out / 'demo.log'):
+            costs = {run: self.complexity(run) for run in RUNS}
+            picture = self.picture()
+        for line in self.table(costs):
+            say(line)
+        say(f'\nPicture: {picture}   ({(time.time() - self.began) / 60:.1f} minutes)')
+
+    def train(self, number: int, run: str) -> None:
+        """Train one network, or say that it is done."""
+        config, folder = self.config(run), self.out / run
+        say(f'[{number}/5] {NAMES[run]}: {self.command(run)}')
+        done, started = folder / 'done.json', folder / 'started.json'
+        wanted = fingerprint(config, self.out / 'data' / MARKER, self._mark('teacher', run))
+        if done.exists() and json.loads(done.read_text()) == wanted:
+            self.skipped += RUNS[run][2]
+            say('      done already')
+            return
+        if started.exists() and json.loads(started.read_text()) != wanted:
+            shutil.rmtree(folder)  # of other data, another seed or another config
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(started, wanted)
+        shares = [share for _, _, share in RUNS.values()]
+        progress = dict(
+            began=self.began,
+            before=0.03 + sum(shares[: number - 2]) - self.skipped,
+            share=shares[number - 2],
+            after=0.02 + sum(shares[number - 1 :]),
+        )
+        config.custom_hooks = [dict(type='mmkd.DemoProgress', **progress)]
+        config.resume = True
+        with quietly(folder / 'output.log'):
+            runner = train(config, work_dir=str(folder))
+            if str(runner.max_epochs) not in self.history(run)['scores']:
+                runner.val_loop.run()  # it was killed between its last step and its validation
+        write_json(done, wanted)
+
+    def _mark(self, run: str, of: str) -> Path | None:
+        return None if run == of else self.out / run / 'done.json'
+
+    def command(self, run: str) -> str:
+        """What does the same without this demo."""
+        path, options, _ = RUNS[run]
+        text = f'mmkd train {path}'
+        return text + ''.join(f' --cfg-options {k}={v}' for k, v in options.items())
+
+    def history(self, run: str) -> dict:
+        return json.loads((self.out / run / 'history.json').read_text())
+
+    def model(self, run: str):
+        """A trained network, a plain one: that is what every checkpoint holds."""
+        model = build_model(self.config(run))
+        load_strictly(model, str(self.checkpoint(run)), who=run)
+        return model.eval()
+
+    # ----------------------------------------------------------------------------------- results
+
+    def complexity(self, run: str) -> tuple[float, float]:
+        """Million parameters, and billion multiply-adds for one image of the dataset."""
+        model = self.model(run)
+        dataset = build_dataset(self.config(run), 'val')
+        data = model.data_preprocessor(
+            dict(inputs=[dataset[0]['inputs']], data_samples=[dataset[0]['data_samples']])
+        )
+        found = complexity(model, lambda: model(**data, mode='tensor'))
+        return found.parameters / 1e6, found.macs / 1e9
+
+    def table(self, costs: dict) -> list[str]:
+        """The result, and what it means."""
+        scores = {run: list(self.history(run)['scores'].values())[-1] for run in RUNS}
+        steps = {run: 1e3 * statistics.median(self.history(run)['steps']) for run in RUNS}
+        lines = ['', f'{"":15}{"AP":>7}{"AP50":>7}{"parameters":>13}{"GMACs":>9}{"step":>10}']
+        for run, name in NAMES.items():
+            (ap, ap50), (size, macs) = scores[run], costs[run]
+            line = f'{name:15}{ap:7.1f}{ap50:7.1f}{size:11.2f} M{macs:9.3f}{steps[run]:7.0f} ms'
+            ratio = f'  = {steps[run] / steps["plain"]:.2f} x plain' if run == 'fgfi' else ''
+            lines.append(line + ratio)
+        cost = self.history('fgfi')['cost']
+        return [*lines, *(['FGFI ' + cost] if cost else []), verdict(scores, self.quick)]
+
+    def picture(self) -> Path:
+        """Detections of all three on the first validation images, and what FGFI imitates."""
+        indices = [0, 1, 2]
+        dataset = build_dataset(self.config('plain'), 'val')
+        order = ('plain', 'fgfi', 'teacher')
+        scores = {run: list(self.history(run)['scores'].values())[-1][0] for run in RUNS}
+        results = {
+            f'{NAMES[run]}, AP {scores[run]:.1f}': predict(self.model(run), dataset, indices)
+            for run in order
+        }
+        audit = Audit(self.config('fgfi'), 'val', str(self.checkpoint('fgfi')))
+        inputs, samples = audit.load(indices)
+        shown = restore(inputs, samples, Pixels.of(audit.student), dataset.metainfo)
+        views = audit.model.objectives['fgfi'].views(record(audit.model, inputs, samples)['fgfi'])
+        return canvas.save(self._compose(shown, results, views), self.out / 'demo.png')
+
+    def _compose(self, shown, results, views):
+        """Detections, and below them the masks of the first image and the curves."""
+        masks = [v for v in views if v.kind == 'mask']
+        named = [replace(v, title=f'FGFI mask, stride {v.stride}') for v in masks]
+        last = [panels_of([view], shown[0])[0] for view in named]
+        histories = {
+            NAMES[run]: self.history(run)['scores'] for run in ('teacher', 'fgfi', 'plain')
+        }
+        lines = {name: {int(e): s[0] for e, s in h.items()} for name, h in histories.items()}
+        size = (PANEL, PANEL * shown[0].image.shape[0] // shown[0].image.shape[1])
+        last.append(curves(lines, 'AP over epochs', 'identical schedules', size))
+        return canvas.framed(canvas.below([comparison(shown, results), canvas.beside(last)]))
+
+
+def fingerprint(config, *files: Path | None) -> dict:
+    """Changes whenever the outcome of a run may."""
+    text = json.dumps(config.to_dict(), sort_keys=True, default=str)
+    text += ''.join(f.read_text() for f in files if f is not None)
+    return dict(sha=hashlib.sha256(text.encode()).hexdigest())
+
+
+def verdict(scores: dict, quick: bool) -> str:
+    """One sentence on the result."""
+    teacher, plain, fgfi = (scores[run][0] for run in RUNS)
+    gain, gap = fgfi - plain, teacher - plain
+    if quick:
+        return 'This was --quick: far too short for the numbers to mean anything.'
+    if gain <= 0:
+        return f'FGFI did not help this time: {gain:+.1f} AP. One seed on 160 images says little.'
+    share = f', {100 * gain / gap:.0f} % of the gap to the teacher' if gap > 0 else ''
+    return f'FGFI: {gain:+.1f} AP{share}. One seed; the student itself is as small as before.'
