@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +18,19 @@ from torch import Tensor
 from mmkd.analysis.batches import random_batch
 from mmkd.config import distils
 from mmkd.distiller import Distiller
+from mmkd.registry import MODELS
 from mmkd.schedule import Schedule
 from mmkd.teacher import Teacher, run_route
+
+#: kinds of teacher to compare, as options of its config
+TEACHERS: dict[str, dict[str, Any]] = dict(
+    plain={},
+    bf16=dict(dtype='bf16'),
+    fp16=dict(dtype='fp16'),
+    fused=dict(fuse_conv_bn=True),
+    channels_last=dict(memory_format='channels_last'),
+    fast=dict(fast=True),
+)
 
 
 @dataclass
@@ -49,7 +61,9 @@ def benchmark_step(
     batch: int = 2,
     rounds: int = 7,
     boxes: int = 8,
-    dtype: str | None = None,
+    teachers: Sequence[str] = ('plain',),
+    device: str | None = None,
+    amp: bool = False,
 ) -> dict[str, Cost]:
     """Time several kinds of step in turn, in one process, on a random batch.
 
@@ -61,20 +75,23 @@ def benchmark_step(
             weights are random, schedules at their full value, and no data is read.
         size (tuple[int, int]): height and width of the batch.
         batch, rounds, boxes (int): images, measured rounds, ground-truth boxes an image.
-        dtype (str | None): of the distilling teachers; the floors' stay float32.
+        teachers (Sequence[str]): keys of :data:`TEACHERS`, each a row of every config; the floors'
+            teachers are plain ones.
+        device (str | None): ``'cpu'`` or ``'cuda'``; a GPU where there is one.
+        amp (bool): all steps under autocast, fp16 on a GPU and bf16 on a CPU.
 
     Raises:
         ValueError: no distillation config, or students or teachers that differ.
     """
     _check_comparable(configs)
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
     steps: dict[str, Callable[[], None]] = {}
     floors: dict[str, str] = {}
     data: tuple[Tensor, list] | None = None
-    for name, config in configs.items():
+    for name, config in _rows(configs, teachers).items():
         init_default_scope(config.get('default_scope') or 'mmengine')
         torch.manual_seed(0)  # equal weights: a detector has to do what it proposes
-        distiller = _distiller(config, dtype).to(device)
+        distiller = _distiller(config).to(device)
         bare = _bare_teachers(config, distiller)
         data = data or random_batch(distiller.student, size, batch, boxes, device)
         floors[name] = f'floor ({", ".join(teacher.route for teacher in bare)})'
@@ -82,7 +99,20 @@ def benchmark_step(
         steps.setdefault(floors[name], _floor_step(bare, steps['plain'], *data))
         steps[name] = _distilled_step(distiller, *data)
     floors['plain'] = next(iter(floors.values()))
-    return measure(steps, rounds, floors)
+    with torch.autocast(device, enabled=amp):
+        return measure(steps, rounds, floors)
+
+
+def _rows(configs: Mapping[str, Config], teachers: Sequence[str]) -> dict[str, Config]:
+    """Each config with each kind of teacher, by the name of its row."""
+    rows = {}
+    for name, config in configs.items():
+        for kind in teachers:
+            row = copy.deepcopy(config)
+            for entry in _teacher_entries(row.model):
+                entry.update(TEACHERS[kind])
+            rows[name if kind == 'plain' else f'{name}, teacher {kind}'] = row
+    return rows
 
 
 def _check_comparable(configs: Mapping[str, Config]) -> None:
@@ -214,13 +244,10 @@ def peak_bytes(step: Callable[[], None]) -> int:
     return peak
 
 
-def _distiller(config: Config, dtype: str | None) -> Distiller:
-    from mmkd.registry import MODELS
-
+def _distiller(config: Config) -> Distiller:
     model = config.model
     for entry in _teacher_entries(model):
         entry['checkpoint'] = 'random'
-        entry['dtype'] = dtype or entry.get('dtype')
     model.preflight = False
     distiller = MODELS.build(model).train()
     for objective in distiller.objectives.values():
@@ -241,7 +268,7 @@ def _bare_teachers(config: Config, distiller: Distiller) -> list[Teacher]:
         _teacher_entries(config.model), distiller.teachers.items(), strict=True
     ):
         bare = listening
-        if listening.dtype is not None:
+        if any(entry.get(option) for option in ('dtype', 'memory_format', 'fuse_conv_bn', 'fast')):
             bare = Teacher(entry['config'], 'random', cfg_options=entry.get('cfg_options'))
             bare.listen(distiller.plan.teacher_taps(name))
         teachers.append(bare.to(device))

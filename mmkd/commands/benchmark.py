@@ -21,6 +21,9 @@ from typing import Any
 
 from mmkd.commands.arguments import add_common, command_parser, execute
 
+#: kinds of teacher, see mmkd.analysis.benchmark
+TEACHERS = ('plain', 'bf16', 'fp16', 'fused', 'channels_last', 'fast')
+
 
 def parser() -> argparse.ArgumentParser:
     parser = command_parser('benchmark', __doc__)
@@ -30,7 +33,11 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument('--batch', type=int, default=2, help='images a step')
     parser.add_argument('--rounds', type=int, default=7, help='measured steps or batches')
     parser.add_argument('--boxes', type=int, default=8, help='ground-truth boxes an image')
-    parser.add_argument('--teacher-dtype', choices=['bf16', 'fp16'])
+    parser.add_argument(
+        '--teachers', nargs='+', default=['plain'], choices=TEACHERS, help='step: rows to compare'
+    )
+    parser.add_argument('--device', choices=['cpu', 'cuda'], help='step: a GPU if there is one')
+    parser.add_argument('--amp', action='store_true', help='step: under autocast')
     parser.add_argument('--checkpoint', help='gradients: the student; untrained without')
     add_common(parser)
     return parser
@@ -62,12 +69,23 @@ def measure_steps(args: argparse.Namespace, configs: Mapping[str, Any]) -> None:
     from mmkd.analysis.benchmark import benchmark_step, report
 
     costs = benchmark_step(
-        configs, tuple(args.size), args.batch, args.rounds, args.boxes, args.teacher_dtype
+        configs,
+        tuple(args.size),
+        args.batch,
+        args.rounds,
+        args.boxes,
+        args.teachers,
+        args.device,
+        args.amp,
     )
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'
+    gpu = torch.cuda.is_available() and args.device != 'cpu'
+    tf32 = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    device = (
+        f'{torch.cuda.get_device_name()}, tf32 of convolutions and matmul {tf32}' if gpu else 'CPU'
+    )
     print(
-        f'{args.batch} x {args.size[0]} x {args.size[1]}, {device}, '
-        f'{torch.get_num_threads()} threads, torch {torch.__version__}'
+        f'{args.batch} x {args.size[0]} x {args.size[1]}, {name}, '
+        f'{torch.get_num_threads()} threads, torch {torch.__version__}{", amp" * args.amp}'
     )
     print(report(costs))
 

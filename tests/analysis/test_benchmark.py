@@ -5,7 +5,8 @@ import time
 import pytest
 from mmengine.config import Config
 
-from mmkd.analysis.benchmark import Cost, benchmark_step, measure, peak_bytes, report
+from mmkd.analysis.benchmark import TEACHERS, Cost, benchmark_step, measure, peak_bytes, report
+from mmkd.commands.benchmark import TEACHERS as CHOICES
 from mmkd.testing import tiny_classifier, tiny_pspnet
 
 
@@ -33,6 +34,17 @@ def test_one_floor_for_each_route_and_a_row_for_each_config():
     assert all(costs[name].ratio == 1 for name in floors)
     assert all(cost.seconds > 0 and cost.peak > 0 for cost in costs.values())
     assert costs['CWD'].peak >= costs['plain'].peak
+
+
+def test_a_row_for_each_kind_of_teacher_and_one_floor():
+    configs = dict(CWD=config('mmkd.CWD'))
+    costs = benchmark_step(configs, (64, 64), rounds=1, teachers=('plain', 'fast'), amp=True)
+    assert [*costs] == ['plain', 'floor (tensor)', 'CWD', 'CWD, teacher fast']
+    assert configs['CWD'].model.teacher.get('fast') is None  # the caller's config is left alone
+
+
+def test_the_command_offers_every_kind():
+    assert [*TEACHERS] == [*CHOICES]
 
 
 def test_ratios_are_taken_to_the_named_floor_within_a_round():
