@@ -80,9 +80,7 @@ def measure_steps(args: argparse.Namespace, configs: Mapping[str, Any]) -> None:
     )
     gpu = torch.cuda.is_available() and args.device != 'cpu'
     tf32 = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    device = (
-        f'{torch.cuda.get_device_name()}, tf32 of convolutions and matmul {tf32}' if gpu else 'CPU'
-    )
+    name = f'{torch.cuda.get_device_name()}, tf32 of convolutions, matmul: {tf32}' if gpu else 'CPU'
     print(
         f'{args.batch} x {args.size[0]} x {args.size[1]}, {name}, '
         f'{torch.get_num_threads()} threads, torch {torch.__version__}{", amp" * args.amp}'
