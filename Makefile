@@ -14,11 +14,13 @@ BRIEF := | sed -u '/^Requirement already satisfied/d'
 .SHELLFLAGS := -o pipefail -c
 # The torch asked for last time stays until another one is asked for.
 TORCH ?= $(or $(shell cat $(DONE)/torch-wanted 2>/dev/null),torch==2.13.0)
+# mmcv's operators, remembered likewise. auto: a compiled wheel if pip finds one, else mmkd's own.
+OPERATORS ?= $(or $(shell cat $(DONE)/operators-wanted 2>/dev/null),auto)
 # Further arguments of `make demo` and `make test`.
 ARGS ?=
 # Processes of `make test`; each needs about 2 GB.
 WORKERS ?= 2
-# Where mmcv's operators had to be compiled without CUDA, the GPU stays hidden.
+# Only where mmcv's operators were to be compiled and there was no nvcc, the GPU stays hidden.
 RUN := [ ! -e $(DONE)/cpu-only ] || export CUDA_VISIBLE_DEVICES=; $(BIN)/python
 
 # The site's tools have an environment of their own: they need neither torch nor OpenMMLab.
@@ -38,6 +40,7 @@ help:
 	@echo
 	@echo 'PYTHON=python3.12     the interpreter of a new $(VENV)           (now $(PYTHON))'
 	@echo 'TORCH=torch==2.8.0    the torch to install, with any pip option  (now $(TORCH))'
+	@echo 'OPERATORS=compiled    compile the operators of mmcv              (now $(OPERATORS))'
 
 setup: $(DONE)/mmkd
 
@@ -88,9 +91,12 @@ $(DONE)/venv:
 $(DONE)/torch-wanted: FORCE | $(DONE)/venv
 	@echo '$(TORCH)' | cmp -s - $@ || echo '$(TORCH)' > $@
 
-$(DONE)/torch: $(DONE)/venv $(DONE)/torch-wanted
+$(DONE)/operators-wanted: FORCE | $(DONE)/venv
+	@echo '$(OPERATORS)' | cmp -s - $@ || echo '$(OPERATORS)' > $@
+
+$(DONE)/torch: $(DONE)/venv $(DONE)/torch-wanted requirements/install_torch.sh
 	@echo '== 2/6 $(TORCH)'
-	@$(PIP) install $(TORCH) $(BRIEF)
+	@requirements/install_torch.sh $(BIN)/python $(TORCH)
 	@touch $@
 
 $(DONE)/build-tools: $(DONE)/venv
@@ -98,9 +104,10 @@ $(DONE)/build-tools: $(DONE)/venv
 	@$(PIP) install --quiet --upgrade pip setuptools wheel packaging ninja
 	@touch $@
 
-$(DONE)/mmcv: $(DONE)/torch $(DONE)/build-tools requirements/openmmlab.txt requirements/install_mmcv.sh
+$(DONE)/mmcv: $(DONE)/torch $(DONE)/build-tools $(DONE)/operators-wanted requirements/openmmlab.txt \
+  $(addprefix requirements/,install_mmcv.sh inspect_mmcv.py install_torchvision.sh)
 	@echo '== 4/6 mmcv'
-	@requirements/install_mmcv.sh $(BIN)/python $(DONE)
+	@requirements/install_mmcv.sh $(BIN)/python $(DONE) '$(OPERATORS)'
 	@touch $@
 
 # Both opencv-python and opencv-python-headless are somebody's requirement and share their files.
@@ -110,7 +117,6 @@ $(DONE)/stack: $(DONE)/mmcv requirements/openmmlab.txt requirements/runtime.txt 
 	@$(PIP) install $(foreach file,openmmlab runtime tests,-r requirements/$(file).txt) $(BRIEF)
 	@version=$$($(PIP) freeze | sed -n 's/^opencv-python==//p') && \
 	  $(PIP) install --quiet --force-reinstall --no-deps "opencv-python-headless==$$version"
-	@requirements/install_mmcv.sh $(BIN)/python $(DONE) --check
 	@touch $@
 
 $(DONE)/mmkd: $(DONE)/stack setup.py pyproject.toml mmkd/version.py
