@@ -48,6 +48,8 @@ setup(
     install_requires=requirements('runtime.txt'),
     extras_require={
         'openmmlab': ['torch>=2.6', *requirements('openmmlab.txt')],
+        # Not with openmmlab: beside a torch for the CPU alone, pip's torchvision breaks mmengine.
+        'gpu': ['torchvision'],
         'safetensors': ['safetensors'],
         'tests': requirements('tests.txt'),
     },

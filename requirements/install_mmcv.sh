@@ -28,6 +28,7 @@ look() { # sets has: absent, none, compiled or broken
 fail() {
   tail -n 30 "$log" >&2
   echo "mmcv could not be installed; the whole output is in $log" >&2
+  [ "$operators" = auto ] || echo 'Nothing has to be compiled with: make setup OPERATORS=auto' >&2
   exit 1
 }
 
@@ -60,7 +61,6 @@ compile() { # further arguments of pip
 open(os.path.join(sysconfig.get_path("include"), "Python.h"))' 2>/dev/null; then
     echo 'The headers of Python are missing (Debian, Ubuntu: apt install python3-dev).' >&2
   fi
-  echo 'Nothing has to be compiled with: make setup OPERATORS=auto' >&2
   fail
 }
 
