@@ -66,9 +66,9 @@ def write(page: Path, new: list[list[str]]) -> str:
         cells = [cell.strip() for cell in line.strip('|').split('|')]
         rows[cells[0]] = cells
     rows |= {cells[0]: cells for cells in new}
-    lines = [' | '.join(cells) for cells in (HEAD, *rows.values())]
-    lines.insert(1, '|'.join(['---'] * len(HEAD)))
-    table = ''.join(f'| {line} |\n' for line in lines).replace('| ---', '|---').replace('--- |', '---|')
+    lines = [f'| {" | ".join(cells)} |' for cells in (HEAD, *rows.values())]
+    lines.insert(1, '|---' * len(HEAD) + '|')
+    table = '\n'.join(lines) + '\n'
     page.write_text(before + START + table + END + after, encoding='utf-8')
     return table
 

@@ -19,7 +19,11 @@ from pathlib import Path
 def extension(distribution: importlib.metadata.Distribution) -> Path | None:
     suffixes = tuple(importlib.machinery.EXTENSION_SUFFIXES)
     for file in distribution.files or ():
-        if file.parent.name == 'mmcv' and file.name.startswith('_ext.') and str(file).endswith(suffixes):
+        if (
+            file.parent.name == 'mmcv'
+            and file.name.startswith('_ext.')
+            and str(file).endswith(suffixes)
+        ):
             return Path(distribution.locate_file(file))
     return None
 

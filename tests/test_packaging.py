@@ -63,6 +63,18 @@ def test_the_wheel_leaves_torch_and_openmmlab_to_the_user(wheel):
     assert fields['Requires-Python'] == '>=3.10'
 
 
+def test_an_extra_brings_torch_and_openmmlab_as_they_are_tested(wheel):
+    (metadata,) = (name for name in wheel.namelist() if name.endswith('/METADATA'))
+    lines = Parser().parsestr(wheel.read(metadata).decode()).get_all('Requires-Dist')
+    extras = {extra: set() for extra in ('openmmlab', 'gpu')}
+    for line in lines:
+        package, _, condition = line.partition('; extra == ')
+        extras.get(condition.strip('"\''), set()).add(package.strip())
+    pinned = (ROOT / 'requirements' / 'openmmlab.txt').read_text().splitlines()
+    assert extras['openmmlab'] == {'torch>=2.6', *(line for line in pinned if line[0] != '#')}
+    assert extras['gpu'] == {'torchvision'}  # it may not fit a torch for the CPU alone
+
+
 def test_the_wheel_gives_the_command(wheel):
     (points,) = (name for name in wheel.namelist() if name.endswith('/entry_points.txt'))
     lines = wheel.read(points).decode().splitlines()

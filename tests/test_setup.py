@@ -92,7 +92,12 @@ class Machine:
         ('compiled', {'wheel': 'compiled'}, ['wheel'], 'compiled'),
         ('compiled', {'wheel': 'none'}, ['wheel', 'compiled'], 'compiled'),
         # pip's cache holds the build without operators.
-        ('compiled', {'cached-compiled': 'none'}, ['wheel', 'cached-compiled', 'compiled'], 'compiled'),
+        (
+            'compiled',
+            {'cached-compiled': 'none'},
+            ['wheel', 'cached-compiled', 'compiled'],
+            'compiled',
+        ),
     ],
 )
 def test_mmcv_is_compiled_only_on_request(tmp_path, operators, files, calls, has):
@@ -187,7 +192,9 @@ def test_what_mmcv_has_is_seen(inspect_mmcv, tmp_path, monkeypatch, capsys):
     assert inspect_mmcv.state('2.3.6') == 'absent'
     information = tmp_path / 'onedl_mmcv-2.3.6.dist-info'
     information.mkdir()
-    (information / 'METADATA').write_text('Metadata-Version: 2.1\nName: onedl-mmcv\nVersion: 2.3.6\n')
+    (information / 'METADATA').write_text(
+        'Metadata-Version: 2.1\nName: onedl-mmcv\nVersion: 2.3.6\n'
+    )
     (information / 'RECORD').write_text('mmcv/__init__.py,,\nmmcv/ops/_ext.py,,\n')
     assert inspect_mmcv.state('2.3.5') == 'absent'
     assert inspect_mmcv.state('2.3.6') == 'none'
