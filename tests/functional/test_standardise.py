@@ -1,0 +1,28 @@
+"""Channels of a map without their mean and scale."""
+
+import torch
+
+from mmkd.functional.standardise import standardise
+
+
+def test_each_channel_over_batch_and_places():
+    torch.manual_seed(0)
+    x = 3 * torch.randn(2, 3, 4, 5, dtype=torch.float64) + 7
+    found = standardise(x)
+    for c in range(3):
+        values = x[:, c].flatten()
+        wanted = (x[:, c] - values.mean()) / (values.std() + 1e-6)
+        torch.testing.assert_close(found[:, c], wanted)
+    shifted = standardise(-2 * x + 1)
+    torch.testing.assert_close(shifted, -found, atol=1e-5, rtol=1e-5)
+
+
+def test_a_channel_that_hardly_varies():
+    x = 5 + 1e-7 * torch.randn(2, 1, 3, 3, dtype=torch.float64)
+    x.requires_grad_()
+    steep, mild = (
+        torch.autograd.grad(standardise(x, floor).square().sum(), x)[0].abs().max()
+        for floor in (0.0, 1e-2)
+    )
+    assert mild < 0.1 < 1e3 < steep
+    assert not standardise(torch.full((1, 2, 3, 3), 4.0)).any()

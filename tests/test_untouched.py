@@ -1,0 +1,68 @@
+"""Random states, modes and buffers are what they were."""
+
+import random
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mmkd.untouched import evaluation, flags_kept, training, untouched_random_state
+
+
+def drawn():
+    return random.random(), np.random.rand(), torch.rand(()).item()
+
+
+@pytest.mark.parametrize('fails', [False, True])
+def test_random_streams_go_on_as_if_nothing_had_been_drawn(fails):
+    random.seed(0), np.random.seed(0), torch.manual_seed(0)
+    wanted = [drawn(), drawn()]
+    random.seed(0), np.random.seed(0), torch.manual_seed(0)
+    found = [drawn()]
+    with pytest.raises(ZeroDivisionError) if fails else nullcontext(), untouched_random_state():
+        drawn(), torch.manual_seed(7)
+        assert not fails or 1 / 0
+    found.append(drawn())
+    assert found == wanted
+
+
+@pytest.fixture
+def model():
+    net = nn.Sequential(nn.BatchNorm2d(2), nn.Dropout(), nn.BatchNorm2d(2))
+    net.train()
+    net[2].eval()  # a frozen norm
+    return net
+
+
+FLAGS = [True, True, True, False]
+
+
+def flags(model):
+    return [m.training for m in model.modules()]
+
+
+@pytest.mark.parametrize('mode', [evaluation, training, flags_kept])
+def test_every_module_gets_its_own_flag_back(model, mode):
+    with pytest.raises(ZeroDivisionError), mode(model):
+        model.train(not model.training)
+        1 / 0  # noqa: B018
+    assert flags(model) == FLAGS
+
+
+def test_modes_meanwhile(model):
+    with evaluation(model):
+        assert flags(model) == [False] * 4
+    with training(model):
+        assert flags(model) == [True, False, True, False], 'BatchNorms take one image, too'
+
+
+def test_buffers_come_back_whatever_is_done_to_them(model):
+    mean = model[0].running_mean
+    before = mean.clone()
+    with training(model):
+        model[0].running_mean += 3
+        model[2].running_var = torch.zeros(2)
+    assert model[0].running_mean is mean and torch.equal(mean, before)
+    assert torch.equal(model[2].running_var, torch.ones(2))
