@@ -95,7 +95,7 @@ class Objective(nn.Module):
         if not isinstance(teacher_name, (str, type(None))):
             raise TypeError(
                 f'{type(self).__name__}: teacher_name must be the name of one teacher, found '
-                f'{teacher_name!r}. Add an objective for each teacher to listen to several.'
+                f'{teacher_name!r}. For several teachers add an objective for each.'
             )
         self.teacher_name = teacher_name
 

@@ -38,7 +38,7 @@ def parse_students(entries: Sequence[str]) -> dict[str, str]:
         if not name or not path:
             raise ValueError(f'--student takes NAME=CHECKPOINT, found {entry!r}.')
         if name in result:
-            raise ValueError(f'there are two students {name!r}; a name is the head of a column.')
+            raise ValueError(f'there are two students {name!r}; names are headings of columns.')
         result[name] = path
     return result
 
@@ -97,7 +97,7 @@ def _entries(config: Config, students: Mapping[str, str]) -> tuple[dict[str, Ent
     if not students:
         raise ValueError('compare needs a student: --student NAME=CHECKPOINT.')
     if taken := sorted(set(students) & set(teachers)):
-        raise ValueError(f"{taken[0]!r} is the config's own teacher; call the student otherwise.")
+        raise ValueError(f"{taken[0]!r} is the config's own teacher; rename the student.")
     own = model.student if distils(model) else model
     entries = {**teachers, **{name: Entry(own, path) for name, path in students.items()}}
     check_data(config, 'test')

@@ -179,13 +179,13 @@ class Guard:
             gradients = _gradients(loss, [*leaves, *learnt])
             if any(g is not None for g in gradients[: len(leaves)]):
                 raise RuntimeError(
-                    f"{key} reaches the student, but it is to train what objective '{name}' itself "
-                    "learns. Detach the student's tensors."
+                    f"{key} has a gradient in the student, but it is to train objective '{name}' "
+                    "alone. Detach the student's tensors."
                 )
             found = [g for g in gradients[len(leaves) :] if g is not None]
             if not found:
-                raise RuntimeError(f"{key} reaches nothing that objective '{name}' learns.")
-            if _felt(key, found, f"what objective '{name}' learns"):
+                raise RuntimeError(f"{key} has no gradient in the parameters of '{name}'.")
+            if _felt(key, found, f"the parameters of '{name}'"):
                 self.alive.add(key)
 
     def _conclude(self, name: str, keys: list[str], terms: Mapping[str, Tensor]) -> None:
@@ -198,9 +198,9 @@ class Guard:
             said = f' The last step logged {counts}.' if counts else ''
             raise RuntimeError(
                 f'{", ".join(dead)}: zero, or without a gradient, in all of the first {self.steps} '
-                f'steps, so it teaches nothing.{said} Is the student identical to the teacher, '
+                f'steps, so it has no effect.{said} Is the student identical to the teacher, '
                 'does the mask select nothing, or is the batch too small for a loss that compares '
-                'its images? preflight=False trains all the same.'
+                'its images? preflight=False skips this check.'
             )
         values = ', '.join(f'{k} = {float(v.detach()):.4g}' for k, v in losses.items())
         print_log(f"preflight: objective '{name}' is live: {values}", logger='current')
@@ -232,7 +232,7 @@ def _felt(key: str, gradients: Sequence[Tensor | None], where: str) -> bool:
     found = [g for g in gradients if g is not None]
     if not all(bool(g.isfinite().all()) for g in found):
         raise FloatingPointError(
-            f'{key} is finite, but its gradient is not: it reaches {where} as NaN or infinity. '
+            f'{key} is finite, but its gradient in {where} is NaN or infinite. '
             'Look for a root or a logarithm of zero in the objective; as a remedy lower its weight '
             'or train without AMP.'
         )

@@ -193,7 +193,7 @@ def check_teacher(name: str, model: Any, labels: Labels) -> None:
     if comparing and found in ('order', 'names', 'count'):
         remedy = (
             f'{comparing} compares classes. {_reordering("train")} AT and Mimic compare features, '
-            'whatever the classes; preflight=False trains all the same.'
+            'whatever the classes; preflight=False skips this check.'
         )
         try:
             _refuse(TRAINING, labels.names, names, whose, remedy)

@@ -68,7 +68,7 @@ class PreflightHook(Hook):
             if runner.iter == 0 and not all(objective.weight.is_zero for objective in used):
                 check_start(name, model.student, teacher.model)
             if any(p.requires_grad for p in teacher.model.parameters()) or teacher.model.training:
-                raise RuntimeError(f"teacher '{name}' was thawed; nothing may train it.")
+                raise RuntimeError(f"teacher '{name}' is no longer frozen; nothing may train it.")
             if model.guard.score:
                 self.scores[name] = score_teacher(runner, teacher, model.guard.score)
                 runner.logger.info(
@@ -131,10 +131,10 @@ def check_baseline(model: Any) -> None:
     used = {model.plan.teacher_name(objective) for objective in model.objectives.values()}
     for name in model.teachers:
         if name not in used and model.objectives:
-            _warn(f"teacher '{name}' is loaded, but no objective listens to it")
-    asleep = all(objective.weight.is_zero for objective in model.objectives.values())
+            _warn(f"teacher '{name}' is loaded, but no objective uses it")
+    unweighted = all(objective.weight.is_zero for objective in model.objectives.values())
     factors = model.task_weight if isinstance(model.task_weight, dict) else {'': model.task_weight}
-    if asleep and any(factor != 1 for factor in factors.values()):
+    if unweighted and any(factor != 1 for factor in factors.values()):
         which = 'every objective has the weight 0' if model.objectives else 'nothing is distilled'
         _warn(
             f'{which}, but task_weight={model.task_weight} still scales '
@@ -143,21 +143,21 @@ def check_baseline(model: Any) -> None:
 
 
 def check_start(name: str, student: nn.Module, teacher: nn.Module) -> None:
-    """Say where the student starts with all the weights of its teacher, which teaches nothing."""
+    """Warn if the student starts with all the weights of its teacher."""
     own, frozen = (dict(model.named_parameters()) for model in (student, teacher))
     alike = own.keys() == frozen.keys() and all(own[k].shape == p.shape for k, p in frozen.items())
     if alike and all(torch.equal(own[k].to(p), p) for k, p in frozen.items()):
         _warn(
-            f"the student starts with the very weights of teacher '{name}', so there is nothing to "
+            f"the student starts with the same weights as teacher '{name}', so there is nothing to "
             "learn from it at first. Is load_from, or init_cfg, the teacher's checkpoint?"
         )
 
 
 def check_schedule(name: str, weight: Schedule, total: int) -> None:
-    """Say where an objective sleeps through a run of so many iterations, and was not meant to."""
+    """Warn if the weight of an objective is 0 in all iterations of a run, unless it is always 0."""
     if not weight.is_zero and not weight.counts(total):
         _warn(
-            f"objective '{name}' never counts: this run has {total} iterations, and its weight is "
+            f"objective '{name}' has no effect: this run has {total} iterations, and its weight is "
             f'{weight}'
         )
 

@@ -48,7 +48,7 @@ class Reached:
                     f"no gradient reached any of the {len(names)} trained parameters of '{part}' "
                     'in the first step, so it does not learn. activation_checkpointing does that '
                     "to the part that sees the images: leave it out there, and use the backbone's "
-                    'own with_cp=True. preflight=False trains all the same.'
+                    'own with_cp=True. preflight=False skips this check.'
                 )
             if lost:
                 more = ', …' if len(lost) > SHOWN else ''

@@ -70,7 +70,7 @@ class RandomStateHook(Hook):
         if state is None:
             warn(
                 'The checkpoint holds no random states (was it written by stock mmengine?): '
-                'training goes on, but not with the very numbers of the interrupted run.'
+                'training continues, but does not repeat the numbers of the interrupted run.'
             )
             return
         rank, ranks = get_rank(), state['ranks']

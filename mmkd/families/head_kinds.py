@@ -85,7 +85,7 @@ def check_assigner(owner: str, student: nn.Module) -> None:
     if kind_of(student) != 'distance' and assigner not in ('MaxIoUAssigner', 'ATSSAssigner'):
         raise Misfit(
             f'{owner} asks the assigner which anchors belong to a box, but the {assigner} of '
-            f'the student {type(student).__name__} looks at predictions.'
+            f'the student {type(student).__name__} uses predictions.'
         )
 
 

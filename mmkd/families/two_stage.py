@@ -71,7 +71,7 @@ def check_box_heads(owner: str, student: nn.Module, teacher: nn.Module, softmax:
     second = [getattr(model, 'roi_head', None) for model in (student, teacher)]
     if any(getattr(stage, 'bbox_head', None) is None for stage in second):
         raise Misfit(
-            f'{owner} lets the box heads of two second stages judge the same RoIs, but '
+            f'{owner} compares the box heads of two second stages on the same RoIs, but '
             f'{both(student, teacher)}.'
         )
     heads = [box_head(model) for model in (student, teacher)]
@@ -79,7 +79,7 @@ def check_box_heads(owner: str, student: nn.Module, teacher: nn.Module, softmax:
         needed = [p for p in signature(head.forward).parameters.values() if p.default is p.empty]
         if len(needed) > 1:  # Sparse R-CNN's also takes a query of each box
             raise Misfit(
-                f"{owner} lets box heads judge the features of RoIs, but the {side}'s "
+                f"{owner} runs box heads on the features of RoIs, but the {side}'s "
                 f'{type(head).__name__} takes {needed[1].name} beside them.'
             )
     if softmax and any(map(uses_sigmoid, heads)):

@@ -91,7 +91,7 @@ def test_an_assigner_that_looks_at_predictions():
         check_assigner('LD', detector(name))
     model = detector('retinanet')
     model.bbox_head.assigner = nn.Identity()
-    with pytest.raises(Misfit, match='LD asks the assigner .* the Identity of .* RetinaNet looks'):
+    with pytest.raises(Misfit, match='LD asks the assigner .* the Identity of .* RetinaNet uses'):
         check_assigner('LD', model)
 
 

@@ -22,7 +22,7 @@ def test_noise(text):
 
 def test_a_warning_about_the_run_is_no_noise():
     assert not is_noise('CocoDataset: classes that never occur: disc')
-    assert not is_noise('teacher is loaded, but no objective listens to it', UserWarning)
+    assert not is_noise('teacher is loaded, but no objective uses it', UserWarning)
     assert is_noise('use another function', FutureWarning)
 
 
