@@ -32,9 +32,9 @@ def recipe_page(recipes: list[Recipe]) -> str:
 
 
 _CONFIGS = (
-    "By task and method. A name says `<method>_<student's model>_<teacher>_<student>[_<data>].py`; "
-    'what the fields mean is on the page [configs](../docs/configs.md), what a method does on its '
-    '[own](../docs/methods.md).'
+    "By task and method. File names have the form `<method>_<student's model>_<teacher>_<student>"
+    '[_<data>].py`; see [configs](../docs/configs.md) for the fields and '
+    '[methods](../docs/methods.md) for the methods.'
 )
 
 
