@@ -14,7 +14,6 @@ from mmkd.errors.origin import is_ours
 from mmkd.inference import for_prediction
 from mmkd.names import did_you_mean
 from mmkd.objective import Objective
-from mmkd.operators import respect_strides
 from mmkd.options import check_flags, match_options, options_of
 from mmkd.pixels import Pixels
 from mmkd.plan import Plan
@@ -70,7 +69,6 @@ class Distiller(Borrower):
     ) -> None:
         built = build_model(with_preprocessor(student, data_preprocessor))
         super().__init__()
-        respect_strides()
         self._borrow(built)
         # Nothing below may move the student's random stream: weight 0 equals stock training.
         with untouched_random_state():

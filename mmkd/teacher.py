@@ -19,7 +19,6 @@ from mmkd.checkpoint import dataset_meta_of, read_checkpoint, refuse_not_finite,
 from mmkd.checkpoint.fitting import COUNTER, Fit, load_weights, weights_for
 from mmkd.config import distils, load_config
 from mmkd.families.segmentor import gives_logits
-from mmkd.operators import respect_strides
 from mmkd.options import check_choice
 from mmkd.pixels import Pixels
 from mmkd.registry import MODELS
@@ -77,7 +76,6 @@ class Teacher:
                 "an untrained teacher must be asked for with checkpoint='random'."
             )
         ignore_keys = [ignore_keys] if isinstance(ignore_keys, str) else list(ignore_keys)
-        respect_strides()
         self.source = checkpoint = weights_of(checkpoint, config)
         self.model = build_model(config, cfg_options)
         self.loaded_keys = 0

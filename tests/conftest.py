@@ -9,6 +9,8 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import loops
 from yapf.yapflib import yapf_api
 
+import mmkd  # noqa: F401  (before mmdet and mmseg: provides operators that mmcv may lack)
+
 torch.set_num_threads(1)
 # mmengine lays out the config anew for each checkpoint, a second each, and sleeps between epochs.
 yapf_api.FormatCode = lambda text, **options: (text, False)

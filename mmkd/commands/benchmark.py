@@ -2,6 +2,7 @@
 
     mmkd benchmark step CONFIG [CONFIG ...]
     mmkd benchmark gradients CONFIG [CONFIG ...] --checkpoint STUDENT
+    mmkd benchmark operators [CONFIG]
 
 ``step`` times, in turn and in one process, a plain student step, that and a bare teacher forward
 (the floor), and the distilled step of each config; peak memory likewise. Weights are random, no
@@ -10,6 +11,9 @@ data is read. Several configs must share student and teacher.
 ``gradients`` takes training batches and a student's --checkpoint, and compares the gradient of
 each term with that of the task: a ratio far below 0.1 teaches little, one far above 1 drowns the
 task, and a negative cosine pulls against it.
+
+``operators`` compares mmkd's operators with mmcv's compiled ones, and a step of the student with
+either.
 """
 
 from __future__ import annotations
@@ -27,8 +31,8 @@ TEACHERS = ('plain', 'bf16', 'fp16', 'fused', 'channels_last', 'fast')
 
 def parser() -> argparse.ArgumentParser:
     parser = command_parser('benchmark', __doc__)
-    parser.add_argument('what', choices=['step', 'gradients'])
-    parser.add_argument('config', nargs='+')
+    parser.add_argument('what', choices=['step', 'gradients', 'operators'])
+    parser.add_argument('config', nargs='*')
     parser.add_argument('--size', type=int, nargs=2, default=(256, 256), metavar=('H', 'W'))
     parser.add_argument('--batch', type=int, default=2, help='images a step')
     parser.add_argument('--rounds', type=int, default=7, help='measured steps or batches')
@@ -44,12 +48,18 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
+    if not args.config and args.what != 'operators':
+        parser().error(f'benchmark {args.what} needs a CONFIG')
     from mmkd.config import load_config
     from mmkd.engine.launch import apply_common
 
     configs = {Path(path).stem: apply_common(args, load_config(path)) for path in args.config}
-    measure = measure_gradients if args.what == 'gradients' else measure_steps
-    measure(args, configs)
+    measures = {
+        'step': measure_steps,
+        'gradients': measure_gradients,
+        'operators': measure_operators,
+    }
+    measures[args.what](args, configs)
 
 
 def measure_gradients(args: argparse.Namespace, configs: Mapping[str, Any]) -> None:
@@ -64,8 +74,6 @@ def measure_gradients(args: argparse.Namespace, configs: Mapping[str, Any]) -> N
 
 
 def measure_steps(args: argparse.Namespace, configs: Mapping[str, Any]) -> None:
-    import torch
-
     from mmkd.analysis.benchmark import benchmark_step, report
 
     costs = benchmark_step(
@@ -78,6 +86,23 @@ def measure_steps(args: argparse.Namespace, configs: Mapping[str, Any]) -> None:
         args.device,
         args.amp,
     )
+    print_setting(args)
+    print(report(costs))
+
+
+def measure_operators(args: argparse.Namespace, configs: Mapping[str, Any]) -> None:
+    from mmkd.analysis.benchmark import report
+    from mmkd.analysis.operator_speed import benchmark_operators
+
+    for config in list(configs.values()) or [None]:
+        costs = benchmark_operators(config, tuple(args.size), args.batch, args.rounds, args.boxes)
+        print_setting(args)
+        print(report(costs))
+
+
+def print_setting(args: argparse.Namespace) -> None:
+    import torch
+
     gpu = torch.cuda.is_available() and args.device != 'cpu'
     tf32 = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     name = f'{torch.cuda.get_device_name()}, tf32 of convolutions, matmul: {tf32}' if gpu else 'CPU'
@@ -85,7 +110,6 @@ def measure_steps(args: argparse.Namespace, configs: Mapping[str, Any]) -> None:
         f'{args.batch} x {args.size[0]} x {args.size[1]}, {name}, '
         f'{torch.get_num_threads()} threads, torch {torch.__version__}{", amp" * args.amp}'
     )
-    print(report(costs))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

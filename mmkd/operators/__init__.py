@@ -9,6 +9,4 @@ from mmkd.operators.extension import describe, install
 from mmkd.operators.missing import OperatorMissing
 from mmkd.operators.strides import contiguous
 
-respect_strides = install
-
-__all__ = ['OperatorMissing', 'contiguous', 'describe', 'install', 'respect_strides']
+__all__ = ['OperatorMissing', 'contiguous', 'describe', 'install']

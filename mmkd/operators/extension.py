@@ -6,12 +6,13 @@ imported, so neither torch nor mmcv is imported earlier than it would be.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
@@ -145,6 +146,27 @@ def own_operators(files: Iterable[str] = tuple(OPERATORS)) -> dict[str, Callable
     return {
         name: getattr(module, name) for file, module in modules.items() for name in OPERATORS[file]
     }
+
+
+def compiled_operators() -> dict[str, Callable]:
+    """mmcv's own operators by name, as they were compiled; empty where there are none."""
+    extension = importlib.import_module(NAME)
+    operators = {
+        name: inspect.unwrap(value) for name, value in vars(extension).items() if callable(value)
+    }
+    return {name: value for name, value in operators.items() if inspect.isbuiltin(value)}
+
+
+@contextlib.contextmanager
+def using(operators: Mapping[str, Callable]) -> Iterator[None]:
+    """Let mmcv call these operators inside the block."""
+    extension = importlib.import_module(NAME)
+    before = {name: getattr(extension, name) for name in operators}
+    vars(extension).update(operators)
+    try:
+        yield
+    finally:
+        vars(extension).update(before)
 
 
 def by_device(own: Callable, compiled: Callable) -> Callable:

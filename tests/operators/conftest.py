@@ -1,33 +1,22 @@
 """mmcv's Python code on mmkd's operators, and on the compiled ones where there are any."""
 
-import inspect
-import sys
-
-import mmcv.ops  # noqa: F401  (imports the extension)
 import pytest
 import torch
 
-import mmkd  # noqa: F401  (provides the extension)
-from mmkd.operators.extension import own_operators
+from mmkd.operators.extension import compiled_operators, own_operators, using
 
-EXTENSION = sys.modules['mmcv._ext']
-OWN = own_operators()
-COMPILED = {
-    name: operator
-    for name in OWN
-    if inspect.isbuiltin(operator := inspect.unwrap(getattr(EXTENSION, name)))
-}
+OWN, COMPILED = own_operators(), compiled_operators()
 
 
 @pytest.fixture
-def own(monkeypatch):
+def own():
     """mmkd's operators are those of mmcv, whatever mmcv was built with."""
-    for name, operator in OWN.items():
-        monkeypatch.setattr(EXTENSION, name, operator)
+    with using(OWN):
+        yield
 
 
 @pytest.fixture
-def both(monkeypatch):
+def both():
     """``both(call)``: the result with mmkd's operators, and a list of that with compiled ones.
 
     The list is empty without compiled operators; a test compares with plain loops as well.
@@ -36,9 +25,8 @@ def both(monkeypatch):
     def run(call):
         results = []
         for operators in filter(None, (OWN, COMPILED)):
-            for name, operator in operators.items():
-                monkeypatch.setattr(EXTENSION, name, operator)
-            results.append(call())
+            with using(operators):
+                results.append(call())
         return results[0], results[1:]
 
     return run

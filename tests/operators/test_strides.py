@@ -6,9 +6,10 @@ import mmcv.ops
 import pytest
 import torch
 
-from mmkd.operators import contiguous, respect_strides
+from mmkd.operators import OperatorMissing, contiguous
+from mmkd.operators.extension import compiled_operators, using
 
-respect_strides()
+COMPILED = {name: contiguous(operator) for name, operator in compiled_operators().items()}
 
 ROIS = torch.tensor([[0, 1.0, 2, 9, 8], [1, 3, 1, 14, 11]])
 MAP, OFFSET, MASK = torch.randn(2, 8, 12, 16), torch.randn(2, 18, 12, 16), torch.rand(2, 9, 12, 16)
@@ -36,16 +37,22 @@ OPERATORS = {
     ),
     'psamask': (mmcv.ops.PSAMask('collect', (7, 7)), torch.randn(2, 49, 12, 16)),
 }
+ONLY_COMPILED = ('roi_align_rotated', 'psamask')
 LAYOUTS = {
     'channels_last': lambda x: x.to(memory_format=torch.channels_last),
     'transposed': lambda x: x.mT.contiguous().mT,
 }
 
 
+@pytest.mark.parametrize('operators', [{}, COMPILED], ids=['in_use', 'compiled'])
 @pytest.mark.parametrize('layout', LAYOUTS)
 @pytest.mark.parametrize('name', OPERATORS)
-def test_values_and_gradients_do_not_depend_on_the_layout(name, layout):
+def test_values_and_gradients_do_not_depend_on_the_layout(name, layout, operators):
     operator, *inputs = OPERATORS[name]
+    if name in ONLY_COMPILED and not COMPILED:
+        with pytest.raises(OperatorMissing):
+            operator(*inputs)
+        return
 
     def results(change):
         leaves = [change(x.clone()).requires_grad_() for x in inputs]
@@ -53,8 +60,9 @@ def test_values_and_gradients_do_not_depend_on_the_layout(name, layout):
         seed = change(torch.linspace(-1, 1, out.numel()).view(out.shape))
         return [out, *torch.autograd.grad(out, leaves, seed)]
 
-    for found, wanted in zip(results(LAYOUTS[layout]), results(lambda x: x), strict=True):
-        assert torch.equal(found, wanted)
+    with using(operators):
+        for found, wanted in zip(results(LAYOUTS[layout]), results(lambda x: x), strict=True):
+            assert torch.equal(found, wanted)
 
 
 def test_contiguous_tensors_are_handed_on_untouched():
@@ -78,17 +86,23 @@ def test_what_is_written_into_arguments_arrives():
     assert torch.equal(target, column.expand(2, 3) + 1)
 
 
+@pytest.mark.parametrize('operators', [{}, COMPILED], ids=['in_use', 'compiled'])
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize('name', ['roi_align', 'modulated_deform_conv'])
-def test_operators_without_a_kernel_for_a_precision_run_in_float32(name, dtype):
+def test_operators_without_a_kernel_for_a_precision_run_in_float32(name, dtype, operators):
     operator, *inputs = OPERATORS[name]
     wanted = operator(*(x.to(dtype).float() for x in inputs))
+    with using(operators):
+        found = low_precision(operator, inputs, dtype)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.float(), wanted, rtol=2e-2, atol=2e-2)
+
+
+def low_precision(operator, inputs, dtype):
     low = copy.deepcopy(operator)
     if isinstance(low, torch.nn.Module):
         low.to(dtype)
-    found = low(*(x.to(dtype) for x in inputs))
-    assert found.dtype == dtype
-    torch.testing.assert_close(found.float(), wanted, rtol=2e-2, atol=2e-2)
+    return low(*(x.to(dtype) for x in inputs))
 
 
 def test_other_errors_of_an_operator_are_its_own():
