@@ -30,8 +30,9 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
     if boxes.numel() == 0:
         return boxes.new_empty(0, dtype=torch.long)
     if (kernels := gpu_kernels(boxes)) is not None:
-        wider = full(boxes) + torch.tensor([0, 0, offset, offset], device=boxes.device)
-        return kernels.nms(wider, full(scores), iou_threshold)
+        near, far = full(boxes).split(2, 1)  # torchvision knows no offset
+        wider = torch.cat([near, far + offset], 1)
+        return kernels.nms(wider, scores.to(wider), iou_threshold)
     order = scores.contiguous().sort(0, descending=True).indices  # not stable: ties as in mmcv
     columns = _columns(boxes[order], offset)
     ranks, kept = np.arange(len(order)), []

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import mmkd.operators
-from mmkd.operators import OperatorMissing, describe, vision
+from mmkd.operators import OperatorMissing, describe
 from mmkd.operators.extension import CHOICE, NAME, OPERATORS, OWN, Finder, adapt
 
 OPS = Path(mmcv.__file__).parent / 'ops'
@@ -128,21 +128,6 @@ def test_mmdet_must_not_have_gone_without(monkeypatch):
     monkeypatch.delitem(sys.modules, NAME)
     with pytest.raises(ImportError, match='was imported before mmkd.*`import mmkd` first'):
         mmkd.operators.install()
-
-
-def test_a_gpu_needs_torchvision(monkeypatch):
-    on_gpu = type('OnGpu', (), {'device': torch.device('cuda')})()
-    monkeypatch.setattr(vision, 'torchvision_problem', lambda: 'No module named torchvision')
-    with pytest.raises(OperatorMissing, match='a GPU needs torchvision.*pip install torchvision'):
-        vision.gpu_kernels(on_gpu)
-    monkeypatch.setattr(vision, 'torchvision_problem', lambda: '')
-    assert vision.gpu_kernels(on_gpu) is vision.gradient_kernels(on_gpu) is torch.ops.torchvision
-    assert vision.gpu_kernels(torch.ones(1)) is None
-    torch.use_deterministic_algorithms(True)
-    try:
-        assert vision.gradient_kernels(on_gpu) is None
-    finally:
-        torch.use_deterministic_algorithms(False)
 
 
 def test_the_table_of_versions_says_which_are_in_use(monkeypatch):
