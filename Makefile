@@ -26,12 +26,13 @@ RUN := [ ! -e $(DONE)/cpu-only ] || export CUDA_VISIBLE_DEVICES=; $(BIN)/python
 # The site's tools have an environment of their own: they need neither torch nor OpenMMLab.
 DOCS := $(VENV)/docs
 
-.PHONY: help setup demo test versions lint format docs environment clean distclean FORCE
+.PHONY: help setup demo test gpu-check versions lint format docs environment clean distclean FORCE
 
 help:
 	@echo 'make demo         train a teacher, a student and a distilled student on synthetic scenes'
 	@echo 'make test         run the tests              (ARGS="-k fgfi" passes arguments on; WORKERS=0: one process)'
 	@echo 'make versions     write down with which versions all tests ran, in docs/installation.md'
+	@echo 'make gpu-check    try on one GPU what has to work there, in minutes'
 	@echo 'make lint         format, style, types, spelling: look, change nothing'
 	@echo 'make format       repair format and imports'
 	@echo 'make docs         the pages as a site with search, build/site/index.html'
@@ -56,6 +57,9 @@ test: setup
 # The newest: make test VENV=$(VENV)/newest TORCH='--upgrade torch'
 versions:
 	@$(PYTHON) .ci/versions.py pinned=$(VENV) newest=$(VENV)/newest
+
+gpu-check: setup
+	@$(RUN) tests/endtoend/gpu_check.py $(ARGS)
 
 lint: setup
 	@status=0; for look in 'ruff check .' 'ruff format --check .' mypy codespell; do \

@@ -1,0 +1,347 @@
+"""What has to work on a GPU, tried on one: operators, training, resuming, parity, messages, memory.
+
+    make gpu-check        (or: python tests/endtoend/gpu_check.py --device cpu, a rehearsal)
+
+Prints a table and exits with 1 if anything failed. Takes minutes on one GPU; nothing is written but
+a temporary folder. A check that cannot be made here, such as two ranks on one GPU, is listed as not
+run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # read when CUDA starts
+
+import torch
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner as StockRunner
+from recipes import distilled, recipe, run
+from rich.console import Console
+from rich.table import Table
+
+import mmkd
+from mmkd import generators
+from mmkd.analysis.batches import random_batch
+from mmkd.analysis.benchmark import peak_bytes
+from mmkd.engine.launch import build_runner, prepare
+from mmkd.operators import describe
+from mmkd.testing import tiny_faster_rcnn, tiny_pspnet
+
+ROOT = Path(__file__).parents[2]
+Check = Callable[['Place'], str]
+CHECKS: list[tuple[str, Check]] = []
+
+
+class Place:
+    """Where the checks run: a device, and a folder of their own."""
+
+    def __init__(self, device: str, folder: Path, steps: int) -> None:
+        self.device, self.folder, self.steps = device, folder, steps
+
+    @property
+    def gpu(self) -> bool:
+        return self.device == 'cuda'
+
+    def config(self, kind: str, name: str, model: dict | None = None, **changes):
+        """A run on synthetic scenes, deterministic."""
+        changes = dict(iterations=self.steps, randomness=dict(seed=3, deterministic=True)) | changes
+        return recipe(kind, self.folder / f'data_{kind}', self.folder / name, model, **changes)
+
+
+class NotRun(Exception):
+    """A check that this machine does not allow, with the reason."""
+
+
+def check(title: str) -> Callable[[Check], Check]:
+    def add(function: Check) -> Check:
+        CHECKS.append((title, function))
+        return function
+
+    return add
+
+
+def agree(name: str, found: torch.Tensor, wanted: torch.Tensor, tolerance: float = 1e-4) -> None:
+    """Stop unless two tensors of two devices are alike, relative to the largest number."""
+    found, wanted = found.detach().cpu().double(), wanted.detach().double()
+    if found.shape != wanted.shape:
+        raise AssertionError(f'{name}: {tuple(found.shape)} for {tuple(wanted.shape)}')
+    error = float((found - wanted).abs().max() / wanted.abs().max().clamp(min=1e-6))
+    if not error <= tolerance:
+        raise AssertionError(f'{name} differs from the CPU by {error:.2g} of the largest number')
+
+
+@check('operators agree with the CPU')
+def operators(place: Place) -> str:
+    from mmcv import ops
+
+    torch.manual_seed(0)
+    corner = torch.rand(400, 2) * 60
+    boxes = torch.cat((corner, corner + 1 + torch.rand(400, 2) * 40), 1)
+    scores = torch.rand(400)
+    rois = torch.cat((torch.randint(0, 2, (40, 1)).float(), boxes[:40]), 1)
+    maps, weight = torch.randn(2, 8, 32, 40), torch.randn(8, 8, 3, 3)
+    offset, mask = torch.randn(2, 18, 32, 40), torch.rand(2, 9, 32, 40)
+    logits, target = torch.randn(50, 6), torch.randint(0, 7, (50,))
+    shapes = torch.tensor([[32, 40]])
+    points, shares = torch.rand(2, 20, 2, 1, 4, 2), torch.rand(2, 20, 2, 1, 4)
+    value = torch.randn(2, 1280, 2, 4)
+    start = torch.zeros(1, dtype=torch.long)
+    attention = ops.multi_scale_deform_attn.MultiScaleDeformableAttnFunction.apply
+    calls = {
+        'nms': (lambda b, s: ops.nms(b, s, 0.5)[1], (boxes, scores), 0),
+        'bbox_overlaps': (lambda a: ops.bbox_overlaps(a[:50], a[50:90]), (boxes,), 0),
+        'roi_align': (lambda x, r: ops.roi_align(x, r, 7, 0.5, 2, 'avg', True), (maps, rois), 1),
+        'roi_align, adaptive': (lambda x, r: ops.roi_align(x, r, 7, 0.5, 0), (maps, rois), 1),
+        'roi_pool': (lambda x, r: ops.roi_pool(x, r, 7, 0.5), (maps, rois), 1),
+        'sigmoid_focal_loss': (
+            lambda z, t: ops.sigmoid_focal_loss(z, t, 2.0, 0.25, None, 'none'),
+            (logits, target),
+            1,
+        ),
+        'deform_conv2d': (
+            lambda x, o, w: ops.deform_conv2d(x, o, w, 1, 1),
+            (maps, offset, weight),
+            3,
+        ),
+        'modulated_deform_conv2d': (
+            lambda x, o, m, w: ops.modulated_deform_conv2d(x, o, m, w, None, 1, 1),
+            (maps, offset, mask, weight),
+            4,
+        ),
+        'ms_deform_attn': (
+            lambda v, p, a: attention(v, shapes.to(v.device), start.to(v.device), p, a, 64),
+            (value, points, shares),
+            3,
+        ),
+    }
+    absent = []
+    for name, (call, tensors, learnt) in calls.items():
+        results: list[list[torch.Tensor]] = []
+        for device in ('cpu', place.device):
+            inputs = [t.to(device).requires_grad_(i < learnt) for i, t in enumerate(tensors)]
+            inputs = [t.detach().requires_grad_(i < learnt) for i, t in enumerate(inputs)]
+            try:
+                out = call(*inputs)
+            except RuntimeError as error:
+                if 'implementation for device cpu not found' not in str(error):
+                    raise
+                absent.append(name)  # mmcv compiled it for GPUs alone
+                break
+            if learnt:
+                out.square().sum().backward()
+            results.append([out, *(t.grad for t in inputs[:learnt])])
+        for part, (wanted, found) in enumerate(zip(*results, strict=True) if results else ()):
+            agree(f'{name}{", gradient" if part else ""}', found, wanted)
+    left_out = f'; not on a CPU: {", ".join(absent)}' if absent else ''
+    return f'{len(calls) - len(absent)}{left_out}; in use: {describe()}'
+
+
+@check('trains and validates, with AMP on a GPU')
+def training(place: Place) -> str:
+    done = []
+    for kind in ('frcnn', 'pspnet'):
+        config = place.config(kind, f'amp_{kind}', distilled(kind), val_cfg=dict())
+        config.train_cfg.val_interval = place.steps
+        losses, _ = run(build_runner(prepare(config, amp=place.gpu)))
+        assert len(losses) == place.steps, f'{kind}: {len(losses)} steps'
+        done.append(f'{kind} {place.steps} steps')
+    return ', '.join(done)
+
+
+@check('weight 0 equals stock training')
+def parity(place: Place) -> str:
+    for kind in ('frcnn', 'pspnet'):
+        stock = StockRunner.from_cfg(place.config(kind, f'stock_{kind}'))
+        expected, weights = run(stock)
+        zero = place.config(kind, f'zero_{kind}', distilled(kind, weight=0))
+        losses, ours = run(build_runner(prepare(zero)))
+        assert losses == expected, f'{kind}: losses differ from step {_first(losses, expected)} on'
+        apart = [k for k in weights if not torch.equal(weights[k], ours[k])]
+        assert not apart, f'{kind}: {len(apart)} weights differ, {apart[0]} among them'
+    return f'{place.steps} steps of Faster R-CNN and PSPNet, bit for bit'
+
+
+def _first(losses: list, expected: list) -> int:
+    return next(
+        i for i, pair in enumerate(zip(losses, expected, strict=True)) if pair[0] != pair[1]
+    )
+
+
+@check('a killed run ends as one that was not')
+def resuming(place: Place) -> str:
+    whole = _child(place, 'whole')
+    assert whole.returncode == 0, whole.stderr[-800:]
+    cut = _child(place, 'cut', die_at=place.steps // 2)
+    assert cut.returncode == -9, f'it was to die of SIGKILL, but ended with {cut.returncode}'
+    resumed = _child(place, 'cut', '--resume')
+    assert resumed.returncode == 0, resumed.stderr[-800:]
+    files = [place.folder / name / f'iter_{place.steps}.pth' for name in ('whole', 'cut')]
+    states = [torch.load(f, map_location='cpu', weights_only=False)['state_dict'] for f in files]
+    apart = [k for k in states[0] if not torch.equal(states[0][k], states[1][k])]
+    assert not apart, f'{len(apart)} weights differ, {apart[0]} among them'
+    return f'killed after step {place.steps // 2} of {place.steps}, bit for bit'
+
+
+DIE = """
+import os, signal
+from mmengine.hooks import Hook
+from mmkd.registry import HOOKS
+
+@HOOKS.register_module()
+class Die(Hook):
+    priority = 'LOWEST'
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if runner.iter + 1 == int(os.environ.get('DIE_AT', 0)):
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def _child(place: Place, name: str, *words: str, die_at: int = 0) -> subprocess.CompletedProcess:
+    """A training process of its own, as a user starts one."""
+    config = place.config('pspnet', name, distilled('pspnet'))
+    config.pop('experiment_name')
+    config.default_hooks.checkpoint.interval = 1
+    config.custom_imports = dict(imports=['dies'])
+    config.custom_hooks = [dict(type='mmkd.Die')]
+    (place.folder / 'dies.py').write_text(DIE)
+    path = place.folder / f'{name}.py'
+    config.dump(path)
+    environment = dict(
+        os.environ, PYTHONPATH=os.pathsep.join([str(place.folder), str(ROOT)]), DIE_AT=str(die_at)
+    )
+    if not place.gpu:
+        environment['CUDA_VISIBLE_DEVICES'] = ''
+    command = [sys.executable, str(ROOT / 'tools' / 'train.py'), str(path), *words]
+    return subprocess.run(
+        command, cwd=place.folder, env=environment, capture_output=True, text=True
+    )
+
+
+@check('random states are saved and put back')
+def random_states(place: Place) -> str:
+    state = generators.get_state(cuda=place.gpu)
+    first = torch.rand(5, device=place.device)
+    generators.set_state(state)
+    assert torch.equal(first, torch.rand(5, device=place.device)), 'other numbers were drawn'
+    return place.device
+
+
+@check('messages name what is wrong')
+def messages(place: Place) -> str:
+    model, inputs, samples = _model(place, 'frcnn')
+    inputs[0, 0, 0, 0] = float('nan')
+    try:
+        model.loss(inputs, samples)
+    except FloatingPointError as error:
+        assert 'pixels' in str(error), str(error)
+    else:
+        raise AssertionError('NaN among the pixels was not noticed')
+    return 'NaN pixels'
+
+
+def _model(place: Place, kind: str, **objective):
+    """A Distiller in training, and a batch for it."""
+    init_default_scope('mmseg' if kind == 'pspnet' else 'mmdet')
+    tiny = tiny_pspnet if kind == 'pspnet' else tiny_faster_rcnn
+    config = distilled(kind)
+    config['objectives'] = dict(kd=objective) if objective else config['objectives']
+    config['student'], config['teacher']['config'] = tiny(width=8), tiny(width=16)
+    model = mmkd.MODELS.build(config).to(place.device).train()
+    return model, *random_batch(model.student, (128, 160), 2, 3, place.device)
+
+
+@check('memory and waits of a step')
+def costs(place: Place) -> str:
+    told = []
+    for kind, method in (('frcnn', 'FGFI'), ('frcnn', 'FGD'), ('pspnet', 'CIRKDMemory')):
+        model, inputs, samples = _model(place, kind, type=f'mmkd.{method}')
+        model.guard.steps = 0
+
+        def step(model=model, inputs=inputs, samples=samples):
+            model.parse_losses(model.loss(inputs, samples))[0].backward()
+
+        step()
+        mebibytes = peak_bytes(step) / 2**20
+        waits = _waits(model, step) if place.gpu else 'not counted'
+        assert waits == 'not counted' or waits <= 2, f'{method} waits {waits} times for the device'
+        told.append(f'{method} {mebibytes:.0f} MiB, waits: {waits}')
+    return '; '.join(told)
+
+
+def _waits(model, step: Callable[[], None]) -> int:
+    """Waits for the GPU in the objective's forward, as torch reports them."""
+    objective = model.objectives['kd']
+    forward, count = objective.forward, 0
+
+    def counted(trace):
+        nonlocal count
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter('always')
+            torch.cuda.set_sync_debug_mode('warn')
+            try:
+                return forward(trace)
+            finally:
+                torch.cuda.set_sync_debug_mode('default')
+                count = sum('synchroniz' in str(w.message) for w in caught)
+
+    objective.forward = counted
+    step()
+    return count
+
+
+@check('two ranks')
+def two_ranks(place: Place) -> str:
+    if not place.gpu or torch.cuda.device_count() < 2:
+        raise NotRun(f'{torch.cuda.device_count()} GPUs here; nccl needs two')
+    config = place.config('frcnn', 'ranks', distilled('frcnn'))
+    config.pop('experiment_name')
+    config.dump(place.folder / 'ranks.py')
+    words = ['bash', str(ROOT / 'tools' / 'dist_train.sh'), str(place.folder / 'ranks.py'), '2']
+    path = f'{Path(sys.executable).parent}:{os.environ["PATH"]}'
+    environment = dict(os.environ, PYTHONPATH=str(ROOT), PATH=path)
+    done = subprocess.run(words, cwd=place.folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-800:]
+    return 'nccl'
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--device', choices=['cuda', 'cpu'], default='cuda')
+    parser.add_argument('--steps', type=int, default=8, help='of each training run')
+    args = parser.parse_args(argv)
+    if args.device == 'cuda' and not torch.cuda.is_available():
+        print('error: torch sees no GPU. --device cpu rehearses the checks on a CPU.')
+        return 1
+    name = torch.cuda.get_device_name() if args.device == 'cuda' else 'CPU'
+    table = Table(title=f'{name}, torch {torch.__version__}')
+    for column in ('check', 'result', 'seconds', 'what'):
+        table.add_column(column, overflow='fold')
+    failed = 0
+    with tempfile.TemporaryDirectory(prefix='gpu_check_') as folder:
+        place = Place(args.device, Path(folder), args.steps)
+        for title, function in CHECKS:
+            start, result = time.monotonic(), 'ok'
+            try:
+                told = function(place)
+            except NotRun as reason:
+                result, told = 'not run', str(reason)
+            except Exception as error:
+                traceback.print_exc()
+                result, told, failed = 'FAILED', f'{type(error).__name__}: {error}', failed + 1
+            table.add_row(title, result, f'{time.monotonic() - start:.0f}', told)
+    Console(width=max(Console().width, 100)).print(table)
+    return int(failed > 0)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
