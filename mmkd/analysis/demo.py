@@ -26,11 +26,11 @@ from mmkd.plan.recording import record
 from mmkd.registry import HOOKS
 from mmkd.teacher import build_model, load_strictly
 from mmkd.visualization import canvas
-from mmkd.visualization.audit import Audit, build_dataset
 from mmkd.visualization.chart import curves
 from mmkd.visualization.compare import comparison, predict
 from mmkd.visualization.page import panels_of
 from mmkd.visualization.shown import PANEL, restore
+from mmkd.visualization.viewer import Viewer, build_dataset
 
 RUNS = dict(  # config, options and share of the time
     teacher=('mmkd::demo_teacher.py', {}, 0.45),
@@ -259,7 +259,7 @@ class Demo:
             f'{NAMES[run]}, AP {scores[run]:.1f}': predict(self.model(run), dataset, indices)
             for run in order
         }
-        audit = Audit(self.config('fgfi'), 'val', str(self.checkpoint('fgfi')))
+        audit = Viewer(self.config('fgfi'), 'val', str(self.checkpoint('fgfi')))
         inputs, samples = audit.load(indices)
         shown = restore(inputs, samples, Pixels.of(audit.student), dataset.metainfo)
         views = audit.model.objectives['fgfi'].views(record(audit.model, inputs, samples)['fgfi'])

@@ -17,7 +17,7 @@ from mmkd.analysis.complexity import (
     device_name,
     latencies,
 )
-from mmkd.checkpoint.errors import first_line
+from mmkd.checkpoint.checkpoint_error import first_line
 
 PARAMETERS, MACS, LATENCY = 'parameters (M)', 'MACs (G)', 'latency (ms)'
 

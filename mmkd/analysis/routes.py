@@ -14,7 +14,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from mmkd.analysis.probes import Probe, Prober, Probes, Route
+from mmkd.analysis.short_runs import Probe, ProbeLog, Prober, Route
 from mmkd.methods.guidance_route import GuidanceRoute
 from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS
@@ -136,7 +136,7 @@ def search_routes(
         seed = (config.get('randomness') or {}).get('seed') or 0
     name, routes = find_routes(config, objective)
     settings = dict(objective=name, epochs=epochs, hold_out=hold_out, seed=seed)
-    done = Probes(Path(work_dir) / 'probes.json', settings | dict(config=_fingerprint(config)))
+    done = ProbeLog(Path(work_dir) / 'probes.json', settings | dict(config=_fingerprint(config)))
     longest = epochs * 2 ** max((len(routes) - 1).bit_length() - 1, 0)
     prober = Prober(config, name, work_dir, hold_out, seed, longest)
     result = Search(name, routes, rank)

@@ -1,10 +1,10 @@
 """Checkpoints as data: found, checked and read without running code, and written atomically."""
 
 from mmkd.checkpoint.annotations import check_plain, guard_file_handlers
+from mmkd.checkpoint.checkpoint_error import CheckpointError
 from mmkd.checkpoint.choosing import newest_in, weights_of
-from mmkd.checkpoint.errors import CheckpointError
 from mmkd.checkpoint.finding import local_file
-from mmkd.checkpoint.finite import not_finite, refuse_not_finite
+from mmkd.checkpoint.finite_weights import not_finite, refuse_not_finite
 from mmkd.checkpoint.inspecting import check_file, find_damage
 from mmkd.checkpoint.reading import read_checkpoint, read_file
 from mmkd.checkpoint.stock import guard_stock_loaders

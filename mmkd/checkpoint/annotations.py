@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 from mmengine.fileio.handlers import PickleHandler, YamlHandler, file_handlers
 
-from mmkd.checkpoint.errors import CheckpointError, first_line
+from mmkd.checkpoint.checkpoint_error import CheckpointError, first_line
 from mmkd.checkpoint.scanning import full_name, scan
 from mmkd.checkpoint.settling import settle
 from mmkd.checkpoint.stand_ins import Unsafe, plain_table

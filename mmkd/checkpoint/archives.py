@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from torch.serialization import StorageType
 
-from mmkd.checkpoint.errors import CheckpointError, damage
+from mmkd.checkpoint.checkpoint_error import CheckpointError, damage
 from mmkd.checkpoint.scanning import Contents, Name, scan
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of torch's older format

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from mmkd.checkpoint.errors import CheckpointError
+from mmkd.checkpoint.checkpoint_error import CheckpointError
 from mmkd.checkpoint.released import released_weights
 from mmkd.config import default_work_dir, load_config
 

@@ -15,8 +15,8 @@ from mmengine.logging import print_log
 from mmengine.runner import checkpoint as mm
 from torch.hub import download_url_to_file
 
+from mmkd.checkpoint.checkpoint_error import CheckpointError, first_line
 from mmkd.checkpoint.choosing import newest_in
-from mmkd.checkpoint.errors import CheckpointError, first_line
 from mmkd.checkpoint.released import released_weights
 
 SCHEMES = (

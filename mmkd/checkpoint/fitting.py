@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from mmkd.checkpoint.errors import CheckpointError
-from mmkd.checkpoint.finite import some
+from mmkd.checkpoint.checkpoint_error import CheckpointError
+from mmkd.checkpoint.finite_weights import some
 from mmkd.checkpoint.weights import OBJECTIVES, weights_in
 
 #: absent from old files, and read by no network in eval mode

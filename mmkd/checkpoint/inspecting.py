@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from mmkd.checkpoint.archives import check_archive
-from mmkd.checkpoint.errors import CheckpointError, first_line
+from mmkd.checkpoint.checkpoint_error import CheckpointError, first_line
 
 _FOREIGN = (
     (b'version https://git-lfs', 'a git-lfs pointer', 'Run `git lfs pull` in its repository.'),

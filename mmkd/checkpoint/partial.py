@@ -12,7 +12,7 @@ from mmengine.model.weight_init import PretrainedInit, update_init_info
 from mmengine.runner import checkpoint as mm
 from torch import nn
 
-from mmkd.checkpoint.finite import refuse_not_finite
+from mmkd.checkpoint.finite_weights import refuse_not_finite
 from mmkd.checkpoint.fitting import COUNTER, Fit, load_weights, weights_for
 from mmkd.checkpoint.weights import OBJECTIVES, below, weights_in
 

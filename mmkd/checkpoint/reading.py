@@ -12,7 +12,7 @@ from mmengine.logging import print_log
 from mmengine.runner import checkpoint as mm
 
 from mmkd.checkpoint.archives import survey
-from mmkd.checkpoint.errors import CheckpointError, damage, first_line
+from mmkd.checkpoint.checkpoint_error import CheckpointError, damage, first_line
 from mmkd.checkpoint.finding import local_file
 from mmkd.checkpoint.inspecting import check_file, is_safetensors
 from mmkd.checkpoint.safetensors import read_safetensors

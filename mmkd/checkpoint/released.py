@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from mmkd.checkpoint.errors import CheckpointError
+from mmkd.checkpoint.checkpoint_error import CheckpointError
 from mmkd.config import resolve
 
 _METAFILES = ('metafile.yml', 'metafile.yaml')

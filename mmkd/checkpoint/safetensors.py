@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from mmkd.checkpoint.errors import CheckpointError, damage
+from mmkd.checkpoint.checkpoint_error import CheckpointError, damage
 
 
 def read_safetensors(path: str, map_location: Any = 'cpu') -> dict[str, torch.Tensor]:

@@ -12,7 +12,7 @@ from typing import Any
 from mmengine.registry import WEIGHT_INITIALIZERS
 from mmengine.runner import checkpoint as mm
 
-from mmkd.checkpoint.finite import refuse_not_finite
+from mmkd.checkpoint.finite_weights import refuse_not_finite
 from mmkd.checkpoint.partial import Pretrained
 from mmkd.checkpoint.reading import read_file
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mmkd.checkpoint.errors import CheckpointError
+from mmkd.checkpoint.checkpoint_error import CheckpointError
 
 OBJECTIVES = 'objectives.'
 

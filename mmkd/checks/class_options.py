@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmkd.config import distils
-from mmkd.families.class_heads import Misfit
+from mmkd.families.class_heads import WrongHead
 
 
-def options_for(wrong: Sequence[Misfit], config: Any = None) -> list[str]:
+def options_for(wrong: Sequence[WrongHead], config: Any = None) -> list[str]:
     """``path=value`` for each argument that must change.
 
     Args:
@@ -66,7 +66,7 @@ def _follow(node: Any, parts: list[str]) -> tuple[list[str], Mapping] | None:
     return (where, node) if isinstance(node, Mapping) else None
 
 
-def _is_told_inside(node: Mapping, misfit: Misfit, wrong: Sequence[Misfit]) -> bool:
+def _is_told_inside(node: Mapping, misfit: WrongHead, wrong: Sequence[WrongHead]) -> bool:
     """Whether the number of a head is that of a module in it which has a config of its own."""
     inside = [other.path for other in wrong if other.path.startswith(f'{misfit.path}.')]
     own = any(key in node for key in ('num_classes', 'num_things_classes'))
@@ -74,7 +74,7 @@ def _is_told_inside(node: Mapping, misfit: Misfit, wrong: Sequence[Misfit]) -> b
     return not own and any('num_classes' in (node.get(name) or {}) for name in names)
 
 
-def _arguments(node: Mapping, misfit: Misfit) -> dict[str, Any]:
+def _arguments(node: Mapping, misfit: WrongHead) -> dict[str, Any]:
     """Options for the head, under the names that its config uses."""
     wanted = dict(misfit.wanted)
     count = wanted.get('num_classes')
@@ -86,7 +86,7 @@ def _arguments(node: Mapping, misfit: Misfit) -> dict[str, Any]:
     return wanted
 
 
-def _class_weights(node: Mapping, misfit: Misfit) -> Iterator[tuple[str, Any]]:
+def _class_weights(node: Mapping, misfit: WrongHead) -> Iterator[tuple[str, Any]]:
     """Lists with a weight for each class, in the losses of a head: they need another length."""
     total = sum(v for k, v in misfit.wanted.items() if k.endswith('classes'))
     for name, loss in node.items():
@@ -106,7 +106,7 @@ def _resized(weights: list, old: int, new: int) -> list | None:
     return [*weights[:1] * new, *weights[old:]]
 
 
-def _of_training(model: Mapping, wrong: Sequence[Misfit]) -> Iterator[tuple[str, int]]:
+def _of_training(model: Mapping, wrong: Sequence[WrongHead]) -> Iterator[tuple[str, int]]:
     """``num_classes`` in train_cfg and test_cfg, for assigners, that says what the head said."""
     changes = {m.found: m.wanted['num_classes'] for m in wrong if 'num_classes' in m.wanted}
 

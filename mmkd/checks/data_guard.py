@@ -12,8 +12,8 @@ from mmengine.logging import print_log
 from mmengine.runner import EpochBasedTrainLoop
 from torch.utils.data import DataLoader
 
-from mmkd.datasets.guard import Audit, DataError, check_objects, leaves, protect
 from mmkd.datasets.loaders import length_of
+from mmkd.datasets.protection import Audit, DataError, check_objects, leaves, protect
 from mmkd.registry import HOOKS
 
 
@@ -21,9 +21,9 @@ from mmkd.registry import HOOKS
 class DataGuardHook(Hook):
     """Audit the datasets, drop degenerate boxes and skip unreadable training images.
 
-    Errors and warnings are those of :func:`mmkd.datasets.guard.protect`. A training or validation
-    set without any object, data that make no batch, and a metric with the annotations of other
-    images are errors, too.
+    Errors and warnings are those of :func:`mmkd.datasets.protection.protect`. A training or
+    validation set without any object, data that make no batch, and a metric with the annotations of
+    other images are errors, too.
     """
 
     # Before the first batch is asked for, so before a worker holds a copy of the dataset.

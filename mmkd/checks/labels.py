@@ -11,14 +11,14 @@ from mmengine.logging import print_log
 from torch import nn
 
 from mmkd.checks.class_options import options_for
-from mmkd.datasets.guard import describe, leaves
+from mmkd.datasets.protection import describe, leaves
 from mmkd.families import classifier
 from mmkd.families.class_heads import (
     Labels,
     compares_classes,
-    misfits,
     numbers_classes,
     spare_channels,
+    wrong_heads,
 )
 
 TRAINING = 'the training data'
@@ -63,7 +63,7 @@ def check_tested(runner: Any, model: nn.Module) -> None:
     labels = labels_of(runner.test_dataloader.dataset, 'the test data')
     if labels is None:
         return
-    for misfit in misfits(model, labels)[:1]:
+    for misfit in wrong_heads(model, labels)[:1]:
         raise ValueError(
             f'The test data has {len(labels.names)} classes ({_some(labels.names)}), but the '
             f'model {misfit.found}: score it on data of its own classes.'
@@ -121,7 +121,7 @@ def check_heads(student: nn.Module, labels: Labels, config: Any = None) -> None:
     Raises:
         ValueError: one has not.
     """
-    wrong = misfits(student, labels)
+    wrong = wrong_heads(student, labels)
     if not wrong:
         for path in spare_channels(student, labels):
             _log(
@@ -180,8 +180,8 @@ def check_teacher(name: str, model: Any, labels: Labels) -> None:
     comparing = ', '.join(
         key for key in users if compares_classes(model.objectives[key], model.student, teacher)
     )
-    names, wrong = classifier.classes(teacher), misfits(teacher, labels)
-    if not names or misfits(teacher, Labels(names)):  # its head was left out of the file
+    names, wrong = classifier.classes(teacher), wrong_heads(teacher, labels)
+    if not names or wrong_heads(teacher, Labels(names)):  # its head was left out of the file
         if comparing and wrong:
             raise ValueError(
                 f'{whose} is built for {wrong[0].found} classes, the training data has '

@@ -36,14 +36,14 @@ def parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> None:
     from mmkd.config import default_work_dir
     from mmkd.engine.launch import check_data, read_config
-    from mmkd.visualization.audit import Audit
+    from mmkd.visualization.viewer import Viewer
 
     config = read_config(args)
     check_data(config, args.split)
     point = tuple(args.point) if args.point else None
-    audit = Audit(config, args.split, args.checkpoint, point=point)
+    viewer = Viewer(config, args.split, args.checkpoint, point=point)
     out = args.out or f'{default_work_dir(config.filename)}/pages'
-    for path in audit.pages(args.indices, out):
+    for path in viewer.pages(args.indices, out):
         print(path)
 
 

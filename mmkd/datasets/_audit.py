@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 
 from mmengine.logging import print_log
 
+from mmkd.datasets._class_names import Names, read_names
 from mmkd.datasets._coco import DataError
 from mmkd.datasets._files import fault, is_local, shown, similar
 from mmkd.datasets._kinds import describe, is_coco, leaves, shuffled
-from mmkd.datasets._labels import look_at_labels
-from mmkd.datasets._names import Names, read_names
+from mmkd.datasets._label_images import look_at_labels
 from mmkd.datasets._objects import Objects
 from mmkd.datasets._paths import check_files, check_names
 from mmkd.datasets._pictures import Pictures, file_loader

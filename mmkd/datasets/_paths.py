@@ -12,9 +12,9 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 
 from mmkd.checkpoint import CheckpointError, check_plain, trusted
+from mmkd.datasets._class_names import Names, read_names
 from mmkd.datasets._files import fault, is_remote, shown
 from mmkd.datasets._kinds import is_coco, is_voc
-from mmkd.datasets._names import Names, read_names
 from mmkd.datasets._voc import check_list
 
 IMAGES = ('.bmp', '.gif', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')

@@ -10,7 +10,7 @@ from mmengine.optim import AmpOptimWrapper, ApexOptimWrapper, OptimWrapper
 from torch.optim import Optimizer
 
 from mmkd.checkpoint import not_finite
-from mmkd.checkpoint.finite import some
+from mmkd.checkpoint.finite_weights import some
 from mmkd.checks.finite import GradientWatch
 from mmkd.engine.optimizers import JointOptimWrapper
 from mmkd.registry import HOOKS

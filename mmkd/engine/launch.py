@@ -18,7 +18,7 @@ from mmkd.checkpoint import trust_checkpoints
 from mmkd.checks.data_guard import DataGuardHook
 from mmkd.checks.preflight import PreflightHook
 from mmkd.config import default_work_dir, distils, load_config, type_name
-from mmkd.datasets.guard import check_evaluator, check_paths
+from mmkd.datasets.protection import check_evaluator, check_paths
 from mmkd.engine.console.hook import ConsoleHook  # noqa: F401  (registers it)
 from mmkd.engine.overrides import check_overrides
 from mmkd.engine.runner import Runner

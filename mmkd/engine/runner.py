@@ -33,12 +33,12 @@ from mmkd.checkpoint import (
     local_file,
     read_checkpoint,
 )
-from mmkd.checkpoint.errors import first_line
+from mmkd.checkpoint.checkpoint_error import first_line
 from mmkd.checkpoint.fitting import load_weights, weights_for
 from mmkd.checkpoint.newest import check_resumable, newest_checkpoint
 from mmkd.checkpoint.partial import load_some
 from mmkd.checks.in_vain import check_settings
-from mmkd.datasets.guard import building
+from mmkd.datasets.protection import building
 from mmkd.engine.checkpoint_hook import CheckpointHook
 from mmkd.engine.console.screen import adopt
 from mmkd.engine.early_stopping import EarlyStoppingHook

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from mmkd.families import classifier, family_of
-from mmkd.families.head_kinds import definer
+from mmkd.families.comparable import definer
 from mmkd.objective import Objective
 from mmkd.tap import Tap
 
@@ -32,7 +32,7 @@ class Labels:
 
 
 @dataclass(frozen=True)
-class Misfit:
+class WrongHead:
     """A head that is built for another number of classes than the data have.
 
     Attributes:
@@ -79,13 +79,13 @@ def _is_class_head(path: str, module: nn.Module) -> bool:
     return not (edges or kinds[0].endswith('RPNHead') or 'FusedSemanticHead' in kinds)
 
 
-def misfits(model: nn.Module, labels: Labels) -> list[Misfit]:
+def wrong_heads(model: nn.Module, labels: Labels) -> list[WrongHead]:
     """Heads that cannot work with so many classes. One unnamed channel of a segmentor can."""
     count = len(labels.names)
     if family_of(model) == 'classifier':
         found = model.head.fc.out_features
         path = 'head' if 'num_classes' in vars(model.head) else ''
-        return [] if found == count else [Misfit(path, found, dict(num_classes=count))]
+        return [] if found == count else [WrongHead(path, found, dict(num_classes=count))]
     found = []
     for path, head in class_heads(model).items():
         if hasattr(head, 'conv_seg') and hasattr(head, 'out_channels'):
@@ -93,7 +93,7 @@ def misfits(model: nn.Module, labels: Labels) -> list[Misfit]:
         else:
             wanted = _wanted_of_objects(head, labels)
         if wanted:
-            found.append(Misfit(path, head.num_classes, wanted))
+            found.append(WrongHead(path, head.num_classes, wanted))
     return found
 
 

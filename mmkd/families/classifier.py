@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmkd.families.agreement import Misfit, named
+from mmkd.families.comparable import Misfit, named
 from mmkd.tap import parse_taps
 
 LOGITS = 'head.fc'

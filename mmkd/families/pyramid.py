@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from mmkd.families import FAMILIES, family_of
-from mmkd.families.agreement import Misfit, named
+from mmkd.families.comparable import Misfit, named
 from mmkd.tap import Tap, parse_taps
 
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmkd.families.agreement import Misfit, named
-from mmkd.families.head_kinds import definer
+from mmkd.families.comparable import Misfit, definer, named
 from mmkd.tap import Tap, Trace, parse_taps
 
 

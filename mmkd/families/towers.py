@@ -8,9 +8,8 @@ from operator import itemgetter
 import torch
 from torch import Tensor, nn
 
-from mmkd.families.agreement import Misfit, both, check_same
+from mmkd.families.comparable import Misfit, both, check_comparable, check_same, definer, kind_of
 from mmkd.families.dense import dense_head, outputs_tap, targets
-from mmkd.families.head_kinds import check_comparable, definer, kind_of
 from mmkd.families.two_stage import features_tap
 from mmkd.tap import Trace
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmkd.families.agreement import Misfit, both, check_classes, uses_sigmoid
+from mmkd.families.comparable import Misfit, both, check_classes, uses_sigmoid
 from mmkd.functional.boxes import rank_in_group
 from mmkd.functional.device import sizes_of_groups
 from mmkd.tap import Tap, Trace, parse_taps

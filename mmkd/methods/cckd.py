@@ -12,8 +12,8 @@ from mmkd.levels import Level
 from mmkd.objective import Taps
 from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS
-from mmkd.rows.embeddings import linear_layers
 from mmkd.rows.instance_objective import InstanceObjective
+from mmkd.rows.vectors import linear_layers
 
 KERNELS = ('taylor', 'rbf', 'bilinear', 'mmd', 'neighbors')
 

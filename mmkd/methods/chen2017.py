@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.families import dense, is_two_stage, two_stage
-from mmkd.families.agreement import check_coders
-from mmkd.families.head_kinds import check_anchor_heads
+from mmkd.families.comparable import check_anchor_heads, check_coders
 from mmkd.families.pyramid import among, bind_pyramid, tap_beside
-from mmkd.functional.logits import binary, weighted_cross_entropy
+from mmkd.functional.logit_distances import binary, weighted_cross_entropy
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
 from mmkd.options import check_choice, check_number, check_temperature

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.families import DETECTORS, segmentor
-from mmkd.functional.logits import soft_kl
+from mmkd.functional.logit_distances import soft_kl
 from mmkd.functional.parts import sum_in_parts
 from mmkd.functional.relations import smooth_unit
 from mmkd.objective import PairObjective, Taps

@@ -11,7 +11,7 @@ from mmkd.adapters.queue import Queue
 from mmkd.families import segmentor
 from mmkd.functional.device import upload
 from mmkd.functional.gather import all_gather_rows
-from mmkd.functional.logits import soft_kl
+from mmkd.functional.logit_distances import soft_kl
 from mmkd.functional.parts import sum_in_parts
 from mmkd.functional.relations import smooth_unit
 from mmkd.generators import step_generator

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.families import classifier, family_of
-from mmkd.families.agreement import Misfit, named
+from mmkd.families.comparable import Misfit, named
 from mmkd.functional.device import upload
 from mmkd.functional.gather import all_gather_rows
 from mmkd.functional.relations import unit
@@ -20,7 +20,7 @@ from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
 from mmkd.options import check_choice, check_number, check_temperature
 from mmkd.registry import MODELS
-from mmkd.rows.embeddings import linear_layers, row_pairs
+from mmkd.rows.vectors import linear_layers, row_pairs
 from mmkd.tap import Trace
 
 _EPS = 1e-7

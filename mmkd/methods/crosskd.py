@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from mmkd.families import dense, towers
 from mmkd.families.dense import dense_head
 from mmkd.functional.cells import rows
-from mmkd.functional.logits import bernoulli_kl, soft_kl
+from mmkd.functional.logit_distances import bernoulli_kl, soft_kl
 from mmkd.functional.standardise import standardise
 from mmkd.objective import Objective, Taps, crop_padding
 from mmkd.options import check_choice, check_number

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmkd.functional.logits import soft_kl
+from mmkd.functional.logit_distances import soft_kl
 from mmkd.functional.relations import at_most
 from mmkd.objective import Objective, Taps
 from mmkd.options import check_temperature

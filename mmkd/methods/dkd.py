@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmkd.families import classifier, is_two_stage, two_stage
-from mmkd.families.agreement import check_same
-from mmkd.functional.logits import decoupled_kl, log_parts
+from mmkd.families.comparable import check_same
+from mmkd.functional.logit_distances import decoupled_kl, log_parts
 from mmkd.objective import Objective, Taps
 from mmkd.options import check_number, check_temperature
 from mmkd.registry import MODELS

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.families import DETECTORS, dense
-from mmkd.families.agreement import Misfit
+from mmkd.families.comparable import Misfit
 from mmkd.families.pyramid import bind_pyramid
 from mmkd.families.two_stage import features_tap
 from mmkd.functional.boxes import iou_matrix

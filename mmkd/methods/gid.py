@@ -9,11 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.families import is_two_stage, two_stage
-from mmkd.families.agreement import check_coders
-from mmkd.families.head_kinds import check_assigner, check_comparable
+from mmkd.families.comparable import check_assigner, check_coders, check_comparable
 from mmkd.families.pyramid import among, bind_pyramid, tap_beside
 from mmkd.functional.boxes import aligned, select_boxes
-from mmkd.functional.logits import soft_kl
+from mmkd.functional.logit_distances import soft_kl
 from mmkd.functional.relations import relation_loss
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps

@@ -14,7 +14,7 @@ from mmkd.families.pyramid import bind_pyramid, check_maps
 from mmkd.functional.cells import rows
 from mmkd.functional.clustering import Partition
 from mmkd.functional.device import sizes_of_groups
-from mmkd.functional.logits import soft_kl
+from mmkd.functional.logit_distances import soft_kl
 from mmkd.functional.masked import masked_mean
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps

@@ -12,7 +12,7 @@ from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
 from mmkd.options import check_number
 from mmkd.registry import MODELS
-from mmkd.rows.embeddings import check_partners, row_pairs
+from mmkd.rows.vectors import check_partners, row_pairs
 from mmkd.schedule import Progress
 from mmkd.tap import Trace
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.families import DETECTORS, classifier, family_of
-from mmkd.families.agreement import Misfit, both
+from mmkd.families.comparable import Misfit, both
 from mmkd.functional.pooling import pool_to_smaller
 from mmkd.functional.relations import distances
 from mmkd.levels import Level

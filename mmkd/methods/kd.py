@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmkd.families import segmentor, two_stage
-from mmkd.families.agreement import Misfit
-from mmkd.functional.logits import PIXEL_REDUCTIONS, pixel_wise_kl, soft_kl
+from mmkd.families.comparable import Misfit
+from mmkd.functional.logit_distances import PIXEL_REDUCTIONS, pixel_wise_kl, soft_kl
 from mmkd.levels import Level, pair_levels
 from mmkd.objective import RESIZE, Objective, Taps, equal_size
 from mmkd.options import check_choice, check_number, check_temperature

@@ -8,7 +8,7 @@ import torch
 from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
-from mmkd.functional.logits import half_squared_error
+from mmkd.functional.logit_distances import half_squared_error
 from mmkd.levels import Level
 from mmkd.objective import RESIZE, Objective, Taps
 from mmkd.options import check_choice

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.families import dense
-from mmkd.families.agreement import Misfit, both, check_classes, check_priors, check_same
-from mmkd.families.head_kinds import is_gfl
+from mmkd.families.comparable import Misfit, both, check_classes, check_priors, check_same, is_gfl
 from mmkd.functional.device import members
 from mmkd.objective import Objective, Taps
 from mmkd.options import check_choice, check_number, check_temperature

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmkd.families import two_stage
-from mmkd.families.agreement import check_coders, uses_sigmoid
+from mmkd.families.comparable import check_coders, uses_sigmoid
 from mmkd.objective import Objective, Taps
 from mmkd.options import check_number
 from mmkd.registry import MODELS

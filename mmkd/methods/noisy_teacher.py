@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmkd.functional.logits import half_squared_error
+from mmkd.functional.logit_distances import half_squared_error
 from mmkd.generators import step_generator
 from mmkd.levels import Level
 from mmkd.objective import RESIZE, Objective, Taps

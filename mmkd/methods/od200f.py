@@ -9,10 +9,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.families import dense
-from mmkd.families.agreement import Misfit, both, check_classes, check_coders, check_priors
+from mmkd.families.comparable import (
+    Misfit,
+    both,
+    check_classes,
+    check_coders,
+    check_priors,
+    is_yolov3,
+)
 from mmkd.families.dense import dense_head
-from mmkd.families.head_kinds import is_yolov3
-from mmkd.functional.logits import bernoulli_kl
+from mmkd.functional.logit_distances import bernoulli_kl
 from mmkd.objective import Objective, Taps, crop_padding
 from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmkd.functional.logits import decoupled_kl
+from mmkd.functional.logit_distances import decoupled_kl
 from mmkd.levels import Level
 from mmkd.objective import RESIZE, Objective, Taps
 from mmkd.options import check_choice, check_number, check_temperature

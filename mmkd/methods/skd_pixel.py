@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmkd.families import segmentor
-from mmkd.functional.logits import PIXEL_REDUCTIONS, pixel_wise_kl, soft_kl
+from mmkd.functional.logit_distances import PIXEL_REDUCTIONS, pixel_wise_kl, soft_kl
 from mmkd.objective import PairObjective, Taps
 from mmkd.options import check_choice, check_number, check_temperature
 from mmkd.registry import MODELS

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.families import DETECTORS, classifier, family_of
-from mmkd.families.agreement import Misfit, named
+from mmkd.families.comparable import Misfit, named
 from mmkd.functional.gather import all_gather_rows
 from mmkd.functional.relations import distances, unit
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
 from mmkd.options import check_number
 from mmkd.registry import MODELS
-from mmkd.rows.embeddings import row_pairs
+from mmkd.rows.vectors import row_pairs
 from mmkd.tap import Trace
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmkd.families.agreement import Misfit, named
+from mmkd.families.comparable import Misfit, named
 from mmkd.objective import Objective, Taps
 from mmkd.options import check_number
 from mmkd.registry import MODELS

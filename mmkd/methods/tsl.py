@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.families import segmentor
-from mmkd.functional.logits import soft_kl
+from mmkd.functional.logit_distances import soft_kl
 from mmkd.functional.masked import masked_mean
 from mmkd.objective import PairObjective, Taps
 from mmkd.options import check_choice, check_number

@@ -6,7 +6,7 @@ parts are, in names relative to itself: ``stem``, ``stages``, ``preacts`` and ``
 """
 
 from mmkd.models.cifar_resnet import CifarResNet
-from mmkd.models.classifier import Classifier
+from mmkd.models.image_classifier import Classifier
 from mmkd.models.preprocessor import ClassificationDataPreprocessor
 from mmkd.models.projector import BottleneckProjector
 from mmkd.models.vgg import CifarVGG

@@ -31,7 +31,7 @@ CHOICE = 'MMKD_OPERATORS'  # 'compiled': mmcv's alone; 'own': mmkd's alone
 
 #: modules, and what they provide under the names of mmcv's extension
 OPERATORS = {
-    'boxes': ('bbox_overlaps',),
+    'overlaps': ('bbox_overlaps',),
     'nms': ('nms', 'nms_match', 'softnms'),
     'roi_align': ('roi_align_forward', 'roi_align_backward'),
     'roi_pool': ('roi_pool_forward', 'roi_pool_backward'),

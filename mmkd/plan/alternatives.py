@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from mmkd.families import family_of
-from mmkd.families.agreement import Misfit, listed
+from mmkd.families.comparable import Misfit, listed
 from mmkd.objective import Objective
 from mmkd.options import options_of
 from mmkd.registry import MODELS

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 
 from mmkd.families import family_of, is_two_stage, segmentor
-from mmkd.families.agreement import Misfit
+from mmkd.families.comparable import Misfit
 from mmkd.families.two_stage import features_tap
 from mmkd.levels import Level
 from mmkd.objective import Objective

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.families import DETECTORS, classifier, family_of, segmentor
-from mmkd.families.agreement import named
+from mmkd.families.comparable import named
 from mmkd.families.dense import ground_truth, ground_truth_rois
 from mmkd.families.pyramid import bind_pyramid
 from mmkd.functional.areas import areas_of_interest, presence, region_means
@@ -21,7 +21,7 @@ from mmkd.functional.relations import at_most
 from mmkd.levels import Level, tap_of
 from mmkd.objective import Objective, crop_padding
 from mmkd.options import check_choice
-from mmkd.rows.embeddings import check_partners, row_pairs, vectors
+from mmkd.rows.vectors import check_partners, row_pairs, vectors
 from mmkd.tap import Trace
 
 ROWS = ('images', 'boxes', 'regions')

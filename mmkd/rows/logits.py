@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from mmkd.families import classifier, family_of, is_two_stage, segmentor, two_stage
-from mmkd.families.agreement import Misfit, check_same, listed, named, uses_sigmoid
+from mmkd.families.comparable import Misfit, check_same, listed, named, uses_sigmoid
 from mmkd.families.dense import anchor_generator, dense_head
 from mmkd.levels import Level, pair_levels
 from mmkd.objective import Objective, equal_size

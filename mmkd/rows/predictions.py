@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from mmkd.families.comparable import kind_of
 from mmkd.families.dense import assigned, dense_head, level_priors, outputs_tap, targets_tap
-from mmkd.families.head_kinds import kind_of
 from mmkd.families.two_stage import features_tap
 from mmkd.functional.boxes import select_boxes
 from mmkd.functional.cells import rows

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.families import dense, is_two_stage, two_stage
+from mmkd.families.comparable import check_decodable, kind_of
 from mmkd.families.dense import ground_truth_rois
-from mmkd.families.head_kinds import check_decodable, kind_of
 from mmkd.families.pyramid import among, bind_pyramid, tap_beside
 from mmkd.functional.boxes import thin_out
 from mmkd.functional.device import members

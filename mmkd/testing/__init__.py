@@ -4,20 +4,6 @@ trace = make_trace(student={'neck': [s]}, teacher={'neck': [t]}, samples=boxes([
 loss = ready(MyObjective(), trace)(trace)
 """
 
-from mmkd.testing.models import (
-    MEAN,
-    STD,
-    merged,
-    shrink,
-    tiny_classifier,
-    tiny_detr,
-    tiny_faster_rcnn,
-    tiny_fcos,
-    tiny_gfl,
-    tiny_pspnet,
-    tiny_retinanet,
-    tiny_yolov3,
-)
 from mmkd.testing.networks import (
     ToyHead,
     ToyNeck,
@@ -31,6 +17,20 @@ from mmkd.testing.samples import (
     label_maps,
     pixels,
     segmentation_batch,
+)
+from mmkd.testing.tiny_models import (
+    MEAN,
+    STD,
+    merged,
+    shrink,
+    tiny_classifier,
+    tiny_detr,
+    tiny_faster_rcnn,
+    tiny_fcos,
+    tiny_gfl,
+    tiny_pspnet,
+    tiny_retinanet,
+    tiny_yolov3,
 )
 from mmkd.testing.traces import (
     levels_of,

@@ -16,10 +16,10 @@ from torch import nn
 
 from mmkd.pixels import Pixels
 from mmkd.visualization import canvas
-from mmkd.visualization.audit import build_dataset
 from mmkd.visualization.outcome import outcome_panel, truth_panel
 from mmkd.visualization.page import legend
 from mmkd.visualization.shown import Shown, restore
+from mmkd.visualization.viewer import build_dataset
 
 WIDTH, COLUMNS = 320, 4  # of a gallery's picture in pixels, and pictures in a line
 

@@ -1,10 +1,10 @@
-"""Probes of a search: what is kept of them, and how long they train."""
+"""ProbeLog of a search: what is kept of them, and how long they train."""
 
 from types import SimpleNamespace
 
 import pytest
 
-from mmkd.analysis.probes import Length, Probe, Probes
+from mmkd.analysis.short_runs import Length, Probe, ProbeLog
 from mmkd.schedule import Schedule
 
 SETTINGS = dict(config='a.py', seed=0)
@@ -12,16 +12,16 @@ SETTINGS = dict(config='a.py', seed=0)
 
 def test_probes_are_kept_and_found_again(tmp_path):
     path = tmp_path / 'new' / 'probes.json'
-    probes = Probes(path, SETTINGS)
+    probes = ProbeLog(path, SETTINGS)
     assert probes.find(0, (1, 2)) is None
     kept = Probe(0, (1, 2), 3, 0.5, 0.25)
     probes.add(kept)
     probes.add(Probe(1, (0, 0), 6, float('inf'), float('inf')))
-    again = Probes(path, SETTINGS)
+    again = ProbeLog(path, SETTINGS)
     assert again.find(0, (1, 2)) == kept and kept.joint == 0.75
     assert again.find(1, (0, 0)).task == float('inf') and again.find(1, (1, 2)) is None
     with pytest.raises(ValueError, match='probes of another search, which differs in seed'):
-        Probes(path, dict(SETTINGS, seed=1))
+        ProbeLog(path, dict(SETTINGS, seed=1))
 
 
 def run_of(steps, weight=1.0, each=10):

@@ -10,8 +10,8 @@ import torch
 from mmcv.transforms import BaseTransform
 from mmengine.config import Config
 
-from mmkd.analysis.probes import Probe, Prober, Probes
 from mmkd.analysis.routes import Search, ranked, search_routes
+from mmkd.analysis.short_runs import Probe, ProbeLog, Prober
 from mmkd.config import load_config
 from mmkd.datasets.synthetic import write_folders
 from mmkd.registry import TRANSFORMS
@@ -220,7 +220,7 @@ def test_a_route_that_diverges_loses(searched, monkeypatch):
     assert found.rounds[0][-1].route == (2, 2) and found.winner != (2, 2)
     assert 'round 1, (2, 2) ' in said[2] and said[2].endswith('joint loss inf')
     assert ' inf | inf | inf | inf |' in found.text()
-    assert Probes(folder / 'diverged' / 'probes.json', {}).find(0, (2, 2)).joint == float('inf')
+    assert ProbeLog(folder / 'diverged' / 'probes.json', {}).find(0, (2, 2)).joint == float('inf')
     diverging = ROUTES
     with pytest.raises(FloatingPointError, match='All 3 routes diverged in round 1. Lower the'):
         search(folder, 'hopeless')

@@ -8,7 +8,7 @@ from mmengine.config import Config, DictAction
 
 from mmkd.checks.class_options import options_for
 from mmkd.checks.labels import check_heads
-from mmkd.families.class_heads import Labels, Misfit
+from mmkd.families.class_heads import Labels, WrongHead
 from mmkd.teacher import build_model
 from mmkd.testing import (
     tiny_classifier,
@@ -80,7 +80,7 @@ def test_applied_they_mend_it(kind, distilled):
 
 
 def test_one_for_each_stage_or_one_for_all():
-    wrong = [Misfit(f'roi_head.bbox_head.{i}', 3, dict(num_classes=5)) for i in range(2)]
+    wrong = [WrongHead(f'roi_head.bbox_head.{i}', 3, dict(num_classes=5)) for i in range(2)]
     one, each = (options_for(wrong, dict(model=cascade(listed))) for listed in (False, True))
     assert one == ['model.roi_head.bbox_head.num_classes=5']
     assert each == [f'model.roi_head.bbox_head.{i}.num_classes=5' for i in range(2)]
@@ -88,20 +88,20 @@ def test_one_for_each_stage_or_one_for_all():
 
 def test_class_weights_follow_where_they_are_alike_and_are_dropped_elsewhere():
     model = two_losses()
-    told = options_for([Misfit('decode_head', 3, dict(num_classes=5))], dict(model=model))
+    told = options_for([WrongHead('decode_head', 3, dict(num_classes=5))], dict(model=model))
     assert told == [
         'model.decode_head.num_classes=5',
         'model.decode_head.loss_decode.0.class_weight=[1.0,1.0,1.0,1.0,1.0]',
         'model.decode_head.loss_decode.1.class_weight=None',
     ]
     background = dict(bbox_head=dict(loss_cls=dict(class_weight=[1.0] * 3 + [0.1])))
-    told = options_for([Misfit('bbox_head', 3, dict(num_classes=2))], dict(model=background))
+    told = options_for([WrongHead('bbox_head', 3, dict(num_classes=2))], dict(model=background))
     assert told[1] == 'model.bbox_head.loss_cls.class_weight=[1.0,1.0,0.1]'
 
 
 def test_instances_are_things():
     model = dict(panoptic_head=dict(num_things_classes=80, num_stuff_classes=53))
-    told = options_for([Misfit('panoptic_head', 133, dict(num_classes=5))], dict(model=model))
+    told = options_for([WrongHead('panoptic_head', 133, dict(num_classes=5))], dict(model=model))
     assert told == [
         'model.panoptic_head.num_things_classes=5',
         'model.panoptic_head.num_stuff_classes=0',
@@ -113,7 +113,7 @@ def test_heads_told_by_a_module_inside_and_assigners():
         bbox_head=dict(head_module=dict(num_classes=80)),
         train_cfg=dict(assigner=dict(num_classes=80)),
     )
-    wrong = [Misfit(p, 80, dict(num_classes=5)) for p in ('bbox_head', 'bbox_head.head_module')]
+    wrong = [WrongHead(p, 80, dict(num_classes=5)) for p in ('bbox_head', 'bbox_head.head_module')]
     assert options_for(wrong, dict(model=model)) == [
         'model.bbox_head.head_module.num_classes=5',
         'model.train_cfg.assigner.num_classes=5',

@@ -10,7 +10,7 @@ from mmengine.runner.runner import _SlicedDataset
 from torch.utils.data import BatchSampler, DataLoader
 
 from mmkd.checks.data_guard import DataGuardHook, check_batches, check_metrics
-from mmkd.datasets import guard
+from mmkd.datasets import protection
 from mmkd.datasets.scenes import CLASSES, PALETTE
 from mmkd.datasets.synthetic import write_coco
 from mmkd.engine.runner import Runner
@@ -76,7 +76,7 @@ def test_images_left_out_of_an_evaluation_are_reported(log):
 
 def test_a_slice_of_a_dataset_is_guarded():
     data = Images()
-    assert list(guard.leaves(_SlicedDataset(RepeatDataset(data, 2), 4))) == [data]
+    assert list(protection.leaves(_SlicedDataset(RepeatDataset(data, 2), 4))) == [data]
 
 
 # Objects ----------------------------------------------------------------------------------------
@@ -127,15 +127,15 @@ def set_all(**values):
 @pytest.mark.parametrize('options', [{}, {'test_mode': True}])
 def test_no_object_in_the_whole_set(coco, change, words, options):
     coco.edit(change)
-    reports = guard.protect(DATASETS.build(coco.config(**options)))
-    with pytest.raises(guard.DataError, match=f'no object in the whole dataset .*{words}'):
-        guard.check_objects(reports)
+    reports = protection.protect(DATASETS.build(coco.config(**options)))
+    with pytest.raises(protection.DataError, match=f'no object in the whole dataset .*{words}'):
+        protection.check_objects(reports)
 
 
 def test_a_part_without_objects_is_fine(coco):
     coco.edit(lambda c: c.update(annotations=[]))
     both = {'type': 'ConcatDataset', 'datasets': [coco.config(), coco.config('val')]}
-    guard.check_objects(guard.protect(DATASETS.build(both)))
+    protection.check_objects(protection.protect(DATASETS.build(both)))
 
 
 def test_difficult_objects_only(tmp_path):
@@ -153,18 +153,18 @@ def test_difficult_objects_only(tmp_path):
         'metainfo': {'classes': CLASSES, 'palette': PALETTE},
         'pipeline': LOAD,
     }
-    reports = guard.protect(DATASETS.build(config))
-    with pytest.raises(guard.DataError, match=r'\d+ are crowd, ignored or difficult'):
-        guard.check_objects(reports)
+    reports = protection.protect(DATASETS.build(config))
+    with pytest.raises(protection.DataError, match=r'\d+ are crowd, ignored or difficult'):
+        protection.check_objects(reports)
 
 
 def test_objects_without_the_mask_that_is_loaded(coco):
     coco.edit(lambda c: c['annotations'][5].pop('segmentation'))
     load = [LOAD[0], {**LOAD[1], 'with_mask': True}]
     with pytest.raises(
-        guard.DataError, match=r'1 annotation\(s\) cannot be used: object \d.*no mask'
+        protection.DataError, match=r'1 annotation\(s\) cannot be used: object \d.*no mask'
     ):
-        guard.protect(DATASETS.build(coco.config(pipeline=load)))
+        protection.protect(DATASETS.build(coco.config(pipeline=load)))
 
 
 @pytest.mark.parametrize(
@@ -178,16 +178,16 @@ def test_objects_without_the_mask_that_is_loaded(coco):
 def test_masks_that_cannot_be_drawn(coco, mask, words):
     coco.edit(lambda c: c['annotations'][5].update(segmentation=mask))
     load = [LOAD[0], {**LOAD[1], 'with_mask': True}]
-    with pytest.raises(guard.DataError, match=words):
-        guard.protect(DATASETS.build(coco.config(pipeline=load)))
-    guard.protect(DATASETS.build(coco.config()))  # without masks it does not matter
+    with pytest.raises(protection.DataError, match=words):
+        protection.protect(DATASETS.build(coco.config(pipeline=load)))
+    protection.protect(DATASETS.build(coco.config()))  # without masks it does not matter
 
 
 def test_labels_that_are_no_class(coco):
     """Two categories of one name make more labels than classes."""
     coco.edit(lambda c: c['categories'][0].update(name='ring'))
-    with pytest.raises(guard.DataError, match='has label 4, but there are 4 classes'):
-        guard.protect(DATASETS.build(coco.config(metainfo={'classes': CLASSES[1:]})))
+    with pytest.raises(protection.DataError, match='has label 4, but there are 4 classes'):
+        protection.protect(DATASETS.build(coco.config(metainfo={'classes': CLASSES[1:]})))
 
 
 def test_boxes_of_another_layout_are_reported(coco):
@@ -197,9 +197,9 @@ def test_boxes_of_another_layout_are_reported(coco):
             one['bbox'] = [x, y, x + width, y + height]
 
     coco.edit(corners)
-    (report,) = guard.protect(DATASETS.build(coco.config()))
+    (report,) = protection.protect(DATASETS.build(coco.config()))
     assert 'boxes reach beyond their image' in str(report)
-    assert 'beyond' not in str(guard.audit(DATASETS.build(coco.config('val')))[0])
+    assert 'beyond' not in str(protection.audit(DATASETS.build(coco.config('val')))[0])
 
 
 class Labelled(BaseDataset):
@@ -210,8 +210,8 @@ class Labelled(BaseDataset):
 
 
 def test_labels_of_images_that_are_no_class():
-    with pytest.raises(guard.DataError, match='has label 2, but there are 2 classes'):
-        guard.audit(Labelled())
+    with pytest.raises(protection.DataError, match='has label 2, but there are 2 classes'):
+        protection.audit(Labelled())
 
 
 # Metrics ----------------------------------------------------------------------------------------
@@ -227,16 +227,18 @@ def evaluator(path):
 
 def test_metric_with_the_file_of_other_images(coco):
     dataset = DATASETS.build(coco.config('val', test_mode=True))
-    reports = guard.protect(dataset)
+    reports = protection.protect(dataset)
     check_metrics('val_evaluator', evaluator(coco.root / 'annotations/val.json'), dataset, reports)
     path = coco.edit(lambda c: [one.update(id=one['id'] + 100) for one in c['images']], 'val')
-    with pytest.raises(guard.DataError, match=r'ann_file of CocoMetric has no image with the id 0'):
+    with pytest.raises(
+        protection.DataError, match=r'ann_file of CocoMetric has no image with the id 0'
+    ):
         check_metrics('val_evaluator', evaluator(path), dataset, reports)
 
 
 def test_metric_with_the_ids_of_another_split_is_reported(coco, log):
     dataset = DATASETS.build(coco.config('val', test_mode=True))
-    reports = guard.protect(dataset)
+    reports = protection.protect(dataset)
     path = coco.edit(lambda c: c['images'][1].update(file_name='x.jpg'), 'val')
     check_metrics('val_evaluator', evaluator(path), dataset, reports)
     assert 'calls the image 1 x.jpg, but the data' in log.text
@@ -244,9 +246,9 @@ def test_metric_with_the_ids_of_another_split_is_reported(coco, log):
 
 def test_metric_with_other_category_ids(coco):
     dataset = DATASETS.build(coco.config('val', test_mode=True))
-    reports = guard.protect(dataset)
+    reports = protection.protect(dataset)
     path = coco.edit(lambda c: c['categories'].reverse(), 'val')
-    with pytest.raises(guard.DataError, match='ann_file of CocoMetric has the category ids'):
+    with pytest.raises(protection.DataError, match='ann_file of CocoMetric has the category ids'):
         check_metrics('val_evaluator', evaluator(path), dataset, reports)
 
 
@@ -261,17 +263,17 @@ def test_the_runner_names_the_entry(coco):
         'batch_size': 1,
         'num_workers': 0,
     }
-    with pytest.raises(guard.DataError, match=rf'{path}: annotations\[2\] .*bbox \[1, 2, 3\]'):
+    with pytest.raises(protection.DataError, match=rf'{path}: annotations\[2\] .*bbox \[1, 2, 3\]'):
         Runner.build_dataloader(config)
 
 
 def test_an_error_in_a_worker_is_its_sentence(coco):
     dataset = DATASETS.build(coco.config(test_mode=True))
-    guard.tolerate(dataset)
+    protection.tolerate(dataset)
     path = coco.root / 'train/000002.jpg'
     path.unlink()
     loader = DataLoader(dataset, num_workers=1, collate_fn=list)
-    with pytest.raises(guard.DataError) as caught:
+    with pytest.raises(protection.DataError) as caught:
         list(loader)
     text = describe(caught.value)
     assert text.startswith('dataset CocoDataset') and '000002.jpg: no such file' in text

@@ -12,7 +12,7 @@ import mmkd
 from mmkd import commands
 from mmkd.analysis.routes import RANKS
 from mmkd.commands import COMMANDS, answer, main
-from mmkd.visualization.audit import SPLITS
+from mmkd.visualization.viewer import SPLITS
 
 TOOLS = Path(mmkd.__file__).parents[1] / 'tools'
 

@@ -4,11 +4,11 @@ import json
 
 from mmengine.registry import DATASETS
 
-from mmkd.datasets import guard
+from mmkd.datasets import protection
 
 
 def build(config):
-    with guard.building():
+    with protection.building():
         return DATASETS.build(config)
 
 

@@ -7,7 +7,7 @@ import pytest
 from mmengine.registry import DATASETS
 from spoiling import build, edit
 
-from mmkd.datasets import guard
+from mmkd.datasets import protection
 from mmkd.datasets.scenes import CLASSES, PALETTE
 
 
@@ -15,7 +15,7 @@ def test_backslashes_in_file_names_are_pointed_out(data):
     root, config = data('coco')
     edit(root, lambda c: [one.update(file_name='a\\b.jpg') for one in c['images']])
     with pytest.raises(FileNotFoundError, match='its backslashes separate no folders here'):
-        guard.audit(build(config))
+        protection.audit(build(config))
 
 
 def edit_json(root, change):
@@ -38,7 +38,7 @@ def test_boxes_that_cocos_loader_leaves_out_are_counted(data, log):
 
     edit_json(root, spoil)
     dataset = DATASETS.build(config)
-    (report,) = guard.protect(dataset)
+    (report,) = protection.protect(dataset)
     assert report.degenerate == 2 and '2 degenerate boxes' in log.text
 
 
@@ -49,7 +49,7 @@ def test_images_without_ground_truth_are_counted(data, log):
         content['annotations'] = [a for a in content['annotations'] if a['image_id'] not in (1, 4)]
 
     edit_json(root, spoil)
-    (report,) = guard.audit(DATASETS.build(config))
+    (report,) = protection.audit(DATASETS.build(config))
     assert report.empty == 2 and report.clean and '2 without ground truth' in log.text
 
 
@@ -57,16 +57,16 @@ def test_audit_looks_at_a_sample_when_time_is_short(data):
     _, config = data('coco')
     dataset = DATASETS.build(config)
     dataset.get_subset_([0] * 400)
-    (report,) = guard.audit(dataset, budget=0)
+    (report,) = protection.audit(dataset, budget=0)
     assert report.looked_at == 16 and '400 images (files of 16 looked at)' in str(report)
 
 
 @pytest.mark.parametrize('name', ['coco', 'voc', 'cityscapes'])
 def test_good_data_passes(data, name, log):
     _, config = data(name)
-    guard.check_paths(config)
+    protection.check_paths(config)
     dataset = DATASETS.build(config)
-    (report,) = guard.protect(dataset)
+    (report,) = protection.protect(dataset)
     assert report.clean and report.images == report.looked_at == 6
     assert '6 images' in log.text and not [r for r in log.records if r.levelno > logging.INFO]
 
@@ -79,7 +79,7 @@ def test_one_error_when_no_image_file_exists(data):
     with pytest.raises(
         FileNotFoundError, match=r'none of 6 image files can be read(.|\n)*data_root'
     ):
-        guard.audit(dataset)
+        protection.audit(dataset)
 
 
 def test_audit_of_a_dataset_whose_folder_went_away(data):
@@ -87,7 +87,7 @@ def test_audit_of_a_dataset_whose_folder_went_away(data):
     dataset = DATASETS.build(config)
     (root / 'VOC2007/JPEGImages').rename(root / 'elsewhere')
     with pytest.raises(FileNotFoundError, match='JPEGImages'):
-        guard.audit(dataset)
+        protection.audit(dataset)
 
 
 @pytest.mark.parametrize('name', ['coco', 'voc'])
@@ -97,7 +97,7 @@ def test_some_unknown_classes_are_counted_and_absent_ones_listed(data, name, log
     everything = DATASETS.build(config)
     config['metainfo'] = {'classes': classes, 'palette': PALETTE}
     stars = sum(everything.get_cat_ids(i).count(CLASSES.index('star')) for i in range(6))
-    (report,) = guard.audit(DATASETS.build(config))
+    (report,) = protection.audit(DATASETS.build(config))
     assert report.unknown == {'star': stars} and report.absent == ['dog']
     assert f'star ({stars})' in log.text and 'never occur: dog' in log.text
     assert log.records[-1].levelno == logging.WARNING
@@ -112,5 +112,5 @@ def test_coco_numbers_classes_in_the_order_of_the_file(data):
     config['metainfo'] = {'classes': CLASSES[::-1], 'palette': PALETTE}
     permuted = DATASETS.build(config)
     assert usual.get_cat_ids(0) == permuted.get_cat_ids(0)
-    (report,) = guard.audit(permuted)
+    (report,) = protection.audit(permuted)
     assert not report.clean and 'another order' in str(report)

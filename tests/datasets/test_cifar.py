@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmkd.datasets import Cifar10, Cifar100
-from mmkd.datasets.guard import check_paths
+from mmkd.datasets.protection import check_paths
 
 PACK = [dict(type='mmkd.PackClassInputs')]
 

@@ -7,7 +7,7 @@ from mmengine.dataset import RepeatDataset
 from PIL import Image
 
 from mmkd.datasets import ClassFolders
-from mmkd.datasets.guard import check_paths, protect, skipped
+from mmkd.datasets.protection import check_paths, protect, skipped
 from mmkd.datasets.synthetic import write_folders
 from mmkd.families import classifier
 from mmkd.registry import DATASETS

@@ -6,7 +6,7 @@ import pytest
 from pycocotools.coco import COCO
 from spoiling import build, double, edit, put
 
-from mmkd.datasets import guard
+from mmkd.datasets import protection
 from mmkd.datasets._coco import find_fault
 
 ENTRIES = {
@@ -48,14 +48,14 @@ def test_entry_is_named(data, name):
     root, config = data('coco')
     change, words = ENTRIES[name]
     path = edit(root, change)
-    with pytest.raises(guard.DataError, match=f'(?s){path}.*{words}'):
+    with pytest.raises(protection.DataError, match=f'(?s){path}.*{words}'):
         build(config)
 
 
 def test_only_the_first_entries_are_named(data):
     root, config = data('coco')
     edit(root, lambda c: [one.update(bbox=None) for one in c['annotations']])
-    with pytest.raises(guard.DataError, match=r'annotations\[2\].* and \d+ more$') as caught:
+    with pytest.raises(protection.DataError, match=r'annotations\[2\].* and \d+ more$') as caught:
         build(config)
     assert 'annotations[3]' not in str(caught.value)
 
@@ -73,7 +73,7 @@ def test_file_that_is_no_coco_json(data, content, words):
     root, config = data('coco')
     path = root / 'annotations/train.json'
     path.write_bytes(content)
-    with pytest.raises(guard.DataError, match=f'annotation file {path}.*{words}'):
+    with pytest.raises(protection.DataError, match=f'annotation file {path}.*{words}'):
         build(config)
 
 
@@ -100,7 +100,7 @@ def test_good_files_and_other_loaders_are_left_alone(data, log):
     _, config = data('coco')
     build(config)
     assert COCO.__init__ is before and not [r for r in log.records if r.levelno > logging.INFO]
-    with pytest.raises(ZeroDivisionError), guard.building():
+    with pytest.raises(ZeroDivisionError), protection.building():
         1 / 0  # noqa: B018
 
 

@@ -3,7 +3,7 @@
 import pytest
 from spoiling import build, edit, put
 
-from mmkd.datasets import guard
+from mmkd.datasets import protection
 
 
 @pytest.mark.parametrize('serialize', [True, False])
@@ -13,13 +13,13 @@ def test_nothing_left_by_the_filter(data, serialize):
     config = {**config, 'serialize_data': serialize, 'filter_cfg': {'filter_empty_gt': True}}
     words = f'filter_cfg=.*filter_empty_gt.* none of the 6 images of {path}; 0 of them have objects'
     with pytest.raises(ValueError, match=words if serialize else 'is empty'):
-        guard.audit(build(config))
+        protection.audit(build(config))
 
 
 def test_a_list_without_images(data):
     root, config = data('coco')
     path = edit(root, lambda c: c.update(images=[], annotations=[]))
-    with pytest.raises(guard.DataError, match=f'{path} lists no image'):
+    with pytest.raises(protection.DataError, match=f'{path} lists no image'):
         build({**config, 'serialize_data': True})
 
 
@@ -27,7 +27,7 @@ def test_wrapped_datasets_are_found(data):
     root, config = data('coco')
     path = edit(root, put('annotations', 2, bbox=None))
     wrapped = {'type': 'RepeatDataset', 'times': 2, 'dataset': config}
-    with pytest.raises(guard.DataError, match=f'{path}: annotations'):
+    with pytest.raises(protection.DataError, match=f'{path}: annotations'):
         build({'type': 'ConcatDataset', 'datasets': [wrapped, wrapped]})
 
 
@@ -35,7 +35,9 @@ def test_another_loaders_error_names_its_file(tmp_path):
     path = tmp_path / 'list.json'
     path.write_text('{"data_list": []}')
     config = {'type': 'mmdet.BaseDetDataset', 'ann_file': str(path)}
-    with pytest.raises(guard.DataError, match=f'BaseDetDataset: .*{path}|cannot be loaded: Value'):
+    with pytest.raises(
+        protection.DataError, match=f'BaseDetDataset: .*{path}|cannot be loaded: Value'
+    ):
         build(config)
 
 

@@ -4,14 +4,14 @@ import pytest
 from mmengine.registry import DATASETS
 from spoiling import spoil_images
 
-from mmkd.datasets import guard
+from mmkd.datasets import protection
 
 
 def test_unreadable_test_image_is_one_error(data):
     root, config = data('coco')
     spoil_images(root)
     dataset = DATASETS.build({**config, 'test_mode': True})
-    guard.tolerate(dataset)
+    protection.tolerate(dataset)
     dataset[0]
     for index, reason in enumerate(['be decoded', 'be decoded', 'is empty', 'no such file'], 1):
         with pytest.raises(ValueError, match=rf'{index:06d}\.jpg: .*{reason}.*replace the file'):
@@ -21,10 +21,10 @@ def test_unreadable_test_image_is_one_error(data):
 def test_another_step_that_fails_names_the_image(data):
     _, config = data('coco')
     dataset = DATASETS.build(config)
-    guard.tolerate(dataset)
+    protection.tolerate(dataset)
     dataset.pipeline.transforms.append(lambda results: 1 / 0)
     words = r'000002\.jpg \(index 2, 64 x 48 pixels\).*ZeroDivisionError: division by zero \(at '
-    with pytest.raises(guard.DataError, match=words) as caught:
+    with pytest.raises(protection.DataError, match=words) as caught:
         dataset[2]
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
@@ -38,9 +38,9 @@ def test_unreadable_label_is_an_error_in_training_too(data, content, test_mode):
     label.unlink()
     if content is not None:
         label.write_bytes(content)
-    guard.tolerate(dataset)
+    protection.tolerate(dataset)
     dataset[0]
     with pytest.raises(ValueError, match='label .*shapes_000003_000019_gtFine_labelTrainIds'):
         dataset[3]
     with pytest.raises((ValueError, FileNotFoundError), match='shapes_000003'):
-        guard.audit(dataset)
+        protection.audit(dataset)

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from mmkd.datasets import guard
+from mmkd.datasets import protection
 from mmkd.datasets._files import fault, is_remote, shown, similar
 
 
@@ -23,17 +23,17 @@ def test_what_is_no_file_is_not_read(data, kind, name):
     else:
         path.symlink_to('/dev/zero' if kind == 'device' else root / 'nowhere')
     with pytest.raises(OSError, match=path.name):
-        guard.check_paths(config)
+        protection.check_paths(config)
     metric = {'type': 'CocoMetric', 'ann_file': str(path)}
     with pytest.raises(OSError, match='CocoMetric'):
-        guard.check_evaluator(metric)
+        protection.check_evaluator(metric)
 
 
 def test_file_without_permission(data, monkeypatch):
     root, config = data('coco')
     monkeypatch.setattr(os, 'access', lambda path, mode: not str(path).endswith('train.json'))
     with pytest.raises(OSError, match=r'train\.json cannot be read: permission'):
-        guard.check_paths(config)
+        protection.check_paths(config)
 
 
 def test_faults_in_words(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from mmengine.dataset import Compose
 from mmengine.registry import DATASETS
 
-from mmkd.datasets import guard
+from mmkd.datasets import protection
 from mmkd.datasets.label_maps import LoadLabelMap
 
 
@@ -60,8 +60,8 @@ def test_the_guard_offers_it(data):
     values[:2, :3] = 300
     write(path, values)
     config['pipeline'] = [dict(type='mmseg.LoadImageFromFile'), dict(type='mmseg.LoadAnnotations')]
-    with pytest.raises(guard.DataError, match=r"Load them with type='mmkd\.LoadLabelMap'"):
-        guard.audit(DATASETS.build(config))
+    with pytest.raises(protection.DataError, match=r"Load them with type='mmkd\.LoadLabelMap'"):
+        protection.audit(DATASETS.build(config))
     config['pipeline'][1] = dict(type='mmkd.LoadLabelMap')
-    (report,) = guard.audit(DATASETS.build(config))
+    (report,) = protection.audit(DATASETS.build(config))
     assert report.unknown == {'label 300': 6}

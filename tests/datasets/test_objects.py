@@ -5,7 +5,7 @@ import re
 import pytest
 from spoiling import build, edit
 
-from mmkd.datasets import guard
+from mmkd.datasets import protection
 from mmkd.datasets._objects import Objects, usable
 
 
@@ -15,7 +15,7 @@ from mmkd.datasets._objects import Objects, usable
 def test_boxes_that_the_loader_leaves_out_are_located(data, box, log):
     root, config = data('coco')
     edit(root, lambda c: [one.update(bbox=box) for one in c['annotations'] if one['image_id'] == 2])
-    (report,) = guard.audit(build(config))
+    (report,) = protection.audit(build(config))
     assert report.degenerate > 0 and report.objects.kept > 0
     path = config['data_prefix']['img'] + '000002.jpg'
     assert f'boxes left out by the loader are in {root}/{path}' in log.text

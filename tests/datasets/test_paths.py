@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmkd.checkpoint import CheckpointError
-from mmkd.datasets import guard
+from mmkd.datasets import protection
 from mmkd.datasets.scenes import PALETTE
 
 
@@ -17,7 +17,7 @@ def test_missing_root_is_one_error_with_everything_in_it(data, name):
     root, config = data(name)
     config['data_root'] = str(root.parent / 'nowhere/data')
     with pytest.raises(FileNotFoundError) as caught:
-        guard.check_paths(config)
+        protection.check_paths(config)
     text = str(caught.value)
     for part in (config['type'].split('.')[1], config['data_root'], 'data_root', '1 path(s)'):
         assert part in text
@@ -37,7 +37,7 @@ def test_missing_root_is_one_error_with_everything_in_it(data, name):
 def test_missing_parts_are_named(data, name, change, words):
     root, config = data(name)
     with pytest.raises(FileNotFoundError) as caught:
-        guard.check_paths({**config, **change})
+        protection.check_paths({**config, **change})
     assert words in str(caught.value) and f'exists up to: {root}' in str(caught.value)
 
 
@@ -47,22 +47,22 @@ def test_wrappers_and_scope_are_followed(data):
     repeat = {'type': 'RepeatDataset', 'times': 2, 'dataset': bad}
     wrapped = {'type': 'ConcatDataset', 'datasets': [config, repeat]}
     with pytest.raises(FileNotFoundError, match=r'none\.json'):
-        guard.check_paths(wrapped, scope='mmdet')
+        protection.check_paths(wrapped, scope='mmdet')
 
 
 def test_remote_paths_and_unknown_types_are_left_to_the_builder(data):
     _, config = data('coco')
-    guard.check_paths({**config, 'data_root': 's3://bucket/coco'})
-    guard.check_paths({**config, 'type': 'mmdet.NoSuchDataset'})
+    protection.check_paths({**config, 'data_root': 's3://bucket/coco'})
+    protection.check_paths({**config, 'type': 'mmdet.NoSuchDataset'})
 
 
 def test_evaluator_paths(data):
     root, _ = data('coco')
     metric = {'type': 'CocoMetric', 'ann_file': str(root / 'annotations/val.json')}
-    guard.check_evaluator(metric)
-    guard.check_evaluator([{'type': 'VOCMetric'}, metric])
+    protection.check_evaluator(metric)
+    protection.check_evaluator([{'type': 'VOCMetric'}, metric])
     with pytest.raises(FileNotFoundError, match=r'CocoMetric(.|\n)*no\.json(.|\n)*exists up to'):
-        guard.check_evaluator([{**metric, 'ann_file': str(root / 'no.json')}])
+        protection.check_evaluator([{**metric, 'ann_file': str(root / 'no.json')}])
 
 
 @pytest.mark.parametrize(
@@ -72,13 +72,13 @@ def test_broken_annotation_file(data, content, words):
     root, config = data('coco')
     (root / 'annotations/train.json').write_text(content)
     with pytest.raises(ValueError, match=words):
-        guard.check_paths(config)
+        protection.check_paths(config)
 
 
 def test_no_image_with_the_suffix(data):
     _, config = data('cityscapes')
     with pytest.raises(ValueError, match=r"ends in '\.tif'; try another img_suffix"):
-        guard.check_paths({**config, 'img_suffix': '.tif'})
+        protection.check_paths({**config, 'img_suffix': '.tif'})
 
 
 def test_malformed_xml_is_named(data):
@@ -86,7 +86,7 @@ def test_malformed_xml_is_named(data):
     path = root / 'VOC2007/Annotations/000003.xml'
     path.write_text(path.read_text().replace('</annotation>', ''))
     with pytest.raises(ValueError, match=r'000003\.xml is not well-formed'):
-        guard.check_paths(config)
+        protection.check_paths(config)
 
 
 @pytest.mark.parametrize('name', ['coco', 'voc'])
@@ -94,7 +94,7 @@ def test_no_common_class_is_an_error_with_both_lists(data, name):
     _, config = data(name)
     config['metainfo'] = {'classes': ('cat', 'dog'), 'palette': PALETTE[:2]}
     with pytest.raises(ValueError, match=r'none of its classes(.|\n)*cat, dog(.|\n)*star'):
-        guard.check_paths(config)
+        protection.check_paths(config)
 
 
 class Bomb:
@@ -113,20 +113,20 @@ def write_list(path, content):
 def test_pickled_annotations_run_nothing(tmp_path):
     config = write_list(tmp_path / 'a.pkl', [Bomb(str(tmp_path / 'marker'))])
     with pytest.raises(CheckpointError, match=r'a\.pkl is refused: loading it needs posix\.mkdir'):
-        guard.check_paths(config)
+        protection.check_paths(config)
     assert not (tmp_path / 'marker').exists()
 
 
 def test_pickled_arrays_are_read(tmp_path):
     values = [{'img': 'a.jpg', 'box': np.zeros(4, np.float32), 'n': np.int64(3), 'kind': {'x'}}]
-    guard.check_paths(write_list(tmp_path / 'a.pkl', values))
+    protection.check_paths(write_list(tmp_path / 'a.pkl', values))
 
 
 def test_yaml_annotations_run_nothing(tmp_path):
     path = tmp_path / 'a.yaml'
     path.write_text(f'!!python/object/apply:os.mkdir ["{tmp_path}/marker"]')
     with pytest.raises(CheckpointError, match=r'a\.yaml is refused: '):
-        guard.check_paths({'type': 'mmdet.BaseDetDataset', 'ann_file': str(path)})
+        protection.check_paths({'type': 'mmdet.BaseDetDataset', 'ann_file': str(path)})
     assert not (tmp_path / 'marker').exists()
 
 
@@ -135,14 +135,14 @@ def test_proposals_are_looked_through_too(data, tmp_path):
     path = tmp_path / 'proposals.pkl'
     path.write_bytes(pickle.dumps(Bomb(str(tmp_path / 'marker'))))
     with pytest.raises(CheckpointError, match=r'proposals\.pkl is refused'):
-        guard.check_paths({**config, 'proposal_file': str(path)})
+        protection.check_paths({**config, 'proposal_file': str(path)})
 
 
 def test_images_are_not_unpickled(data):
     _, config = data('cityscapes')
     step = dict(type='LoadBiomedicalImageFromFile', decode_backend='pickle')
     with pytest.raises(CheckpointError, match="decode_backend='pickle'.*'numpy'"):
-        guard.check_paths({**config, 'pipeline': [step]})
+        protection.check_paths({**config, 'pipeline': [step]})
 
 
 def test_arrays_of_objects_are_refused(data, tmp_path):
@@ -153,10 +153,12 @@ def test_arrays_of_objects_are_refused(data, tmp_path):
             np.save(file, content, allow_pickle=True)
         outcome = nullcontext() if fine else pytest.raises(CheckpointError, match=r'tree\.np is')
         with outcome:
-            guard.check_paths({**config, 'hierarchy_file': str(path)})
+            protection.check_paths({**config, 'hierarchy_file': str(path)})
 
 
 def test_classes_without_the_comma(data):
     _, config = data('coco')
     with pytest.raises(ValueError, match=r"is the text 'disc'.*Write \('disc',\)"):
-        guard.check_paths({**config, 'metainfo': {'classes': ('disc'), 'palette': [(0, 0, 0)]}})
+        protection.check_paths(
+            {**config, 'metainfo': {'classes': ('disc'), 'palette': [(0, 0, 0)]}}
+        )

@@ -10,7 +10,7 @@ import pytest
 from mmengine.registry import DATASETS
 from PIL import Image
 
-from mmkd.datasets import guard
+from mmkd.datasets import protection
 from mmkd.datasets._pictures import read_header
 
 
@@ -35,7 +35,7 @@ def exif(orientation):
 
 
 def look(config, **options):
-    (report,) = guard.audit(DATASETS.build({**config, **options}))
+    (report,) = protection.audit(DATASETS.build({**config, **options}))
     return str(report)
 
 
@@ -92,7 +92,7 @@ def test_other_kinds_of_image_are_good(data, mode, options):
     root, config = data('coco')
     rewrite(picture(root, 2), mode, **options)
     dataset = DATASETS.build(config)
-    (report,) = guard.protect(dataset)
+    (report,) = protection.protect(dataset)
     assert report.clean, str(report)
     assert dataset[2]['inputs'].shape == (3, 48, 64)
 
@@ -136,8 +136,8 @@ def test_extreme_shape_is_reported_and_tried(data):
     assert '000003.jpg (1000 x 3)' in text
     dataset = DATASETS.build({**config, 'pipeline': pipeline})
     words = r'000003\.jpg \(index 3, 1000 x 3 pixels\) does not get through the pipeline: '
-    with pytest.raises(guard.DataError, match=words):
-        guard.protect(dataset)
+    with pytest.raises(protection.DataError, match=words):
+        protection.protect(dataset)
 
 
 def damage(path, how):
@@ -151,7 +151,9 @@ def test_damaged_image_stops_an_evaluation_and_is_skipped_in_training(data, how)
     root, config = data('coco')
     damage(picture(root, 4), how)
     assert '1 image(s) of 6 opened cannot be decoded and will be skipped: ' in look(config)
-    with pytest.raises(guard.DataError, match=r'1 image\(s\) cannot be read.*000004\.jpg \(it can'):
+    with pytest.raises(
+        protection.DataError, match=r'1 image\(s\) cannot be read.*000004\.jpg \(it can'
+    ):
         look(config, test_mode=True)
 
 
@@ -169,10 +171,10 @@ def test_image_that_is_no_file(data, kind, tmp_path):
     elif kind != 'missing':
         path.symlink_to('/dev/zero' if kind == 'device' else tmp_path / 'nowhere')
     dataset = DATASETS.build(config)
-    (report,) = guard.protect(dataset)
+    (report,) = protection.protect(dataset)
     assert [os.path.basename(one) for one in report.missing] == ['000004.jpg']
-    assert dataset[4]['data_samples'].img_id != 4 and guard.skipped(dataset) == 1
-    with pytest.raises(guard.DataError, match=r'000004\.jpg'):
+    assert dataset[4]['data_samples'].img_id != 4 and protection.skipped(dataset) == 1
+    with pytest.raises(protection.DataError, match=r'000004\.jpg'):
         look(config, test_mode=True)
 
 
@@ -180,7 +182,7 @@ def test_nothing_can_be_decoded(data):
     root, config = data('coco')
     for index in range(6):
         damage(picture(root, index), 'text')
-    with pytest.raises(guard.DataError, match='none of 6 images looked at can be decoded'):
+    with pytest.raises(protection.DataError, match='none of 6 images looked at can be decoded'):
         look(config)
 
 
@@ -204,7 +206,7 @@ def test_missing_package_of_a_loading_step_is_named_at_once(data):
     load = {'type': 'mmdet.LoadImageFromFile', 'backend_args': {'backend': 'petrel'}}
     dataset = DATASETS.build({**config, 'pipeline': [load]})
     with pytest.raises(ImportError, match='needs a package that is not installed: .*petrel_client'):
-        guard.protect(dataset)
+        protection.protect(dataset)
 
 
 def test_trying_the_pipeline_leaves_it_and_the_random_numbers_alone(data):
@@ -224,6 +226,6 @@ def test_trying_the_pipeline_leaves_it_and_the_random_numbers_alone(data):
     dataset.pipeline.transforms.append(step)
     np.random.seed(3)
     before = np.random.get_state()[1].copy()
-    guard.try_pipeline(dataset, 2)
+    protection.try_pipeline(dataset, 2)
     assert np.array_equal(before, np.random.get_state()[1])
     assert len(Step.drawn) == 1 and step.seen == 0

@@ -5,7 +5,7 @@ import re
 import pytest
 from spoiling import build
 
-from mmkd.datasets import guard
+from mmkd.datasets import protection
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_xml_entry_is_named(data, old, new, words):
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new).replace(*end))
-    with pytest.raises(guard.DataError, match=f'annotation file {path}: .*{words}'):
+    with pytest.raises(protection.DataError, match=f'annotation file {path}: .*{words}'):
         build(config)
 
 
@@ -41,7 +41,7 @@ def test_xml_without_a_size_needs_the_image(data, content):
     image.unlink()
     if content:
         image.write_bytes(content)
-    with pytest.raises(guard.DataError, match=f'{path}: it has no size, which image {image}'):
+    with pytest.raises(protection.DataError, match=f'{path}: it has no size, which image {image}'):
         build(config)
 
 
@@ -60,20 +60,22 @@ def test_list_entry_without_a_file(data, line, words):
     path = root / 'VOC2007/ImageSets/Main/train.txt'
     path.write_text(path.read_text() + f'{line}\n')
     with pytest.raises(FileNotFoundError, match=words):
-        guard.check_paths(config)
+        protection.check_paths(config)
 
 
 def test_a_list_that_is_no_text(data):
     root, config = data('voc')
     (root / 'VOC2007/ImageSets/Main/train.txt').write_bytes(b'0001\xff')
-    with pytest.raises(guard.DataError, match=r'train\.txt: it is no text in UTF-8 \(byte 4\)'):
-        guard.check_paths(config)
+    with pytest.raises(
+        protection.DataError, match=r'train\.txt: it is no text in UTF-8 \(byte 4\)'
+    ):
+        protection.check_paths(config)
 
 
 def test_windows_line_ends_and_repeated_entries(data, log):
     root, config = data('voc')
     path = root / 'VOC2007/ImageSets/Main/train.txt'
     path.write_bytes(b'000001\r\n000002\r\n000001\r\n')
-    guard.check_paths(config)
-    (report,) = guard.audit(build(config))
+    protection.check_paths(config)
+    (report,) = protection.audit(build(config))
     assert report.images == 3 and 'entries repeat an image' in log.text and '000001' in log.text

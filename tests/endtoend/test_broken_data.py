@@ -6,7 +6,7 @@ import pytest
 import torch
 from recipes import recipe
 
-from mmkd.datasets.guard import DataError
+from mmkd.datasets.protection import DataError
 from mmkd.engine import launch
 
 

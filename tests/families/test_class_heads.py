@@ -6,7 +6,13 @@ from mmdet.models.roi_heads.mask_heads import FCNMaskHead, FusedSemanticHead
 from mmseg.models.decode_heads import STDCHead
 from torch import nn
 
-from mmkd.families.class_heads import Labels, class_heads, misfits, shows_classes, spare_channels
+from mmkd.families.class_heads import (
+    Labels,
+    class_heads,
+    shows_classes,
+    spare_channels,
+    wrong_heads,
+)
 from mmkd.tap import Tap
 from mmkd.teacher import build_model
 from mmkd.testing import tiny_classifier, tiny_faster_rcnn, tiny_pspnet
@@ -53,7 +59,7 @@ def test_channels_of_a_segmentor(channels, classes, sigmoid, names, fits):
     head = dict(out_channels=channels, loss_decode=loss, threshold=0.5)
     model = build_model(tiny_pspnet(num_classes=classes, decode_head=head))
     labels = Labels(FIVE.names[:names])
-    assert bool(misfits(model, labels)) != fits
+    assert bool(wrong_heads(model, labels)) != fits
     assert spare_channels(model, labels) == ['decode_head'] * (classes == names + 1 and fits)
 
 
@@ -62,9 +68,9 @@ def test_what_is_wanted_for_one_class_fits_it(classes):
     """mmseg takes num_classes=1 for a single sigmoid channel, which softmax cannot train."""
     one = Labels(('cell',))
     head = dict(loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False))
-    wrong = misfits(build_model(tiny_pspnet(num_classes=classes, decode_head=head)), one)
+    wrong = wrong_heads(build_model(tiny_pspnet(num_classes=classes, decode_head=head)), one)
     assert [misfit.wanted for misfit in wrong] == [dict(num_classes=2)]
-    assert not misfits(build_model(tiny_pspnet(num_classes=2, decode_head=head)), one)
+    assert not wrong_heads(build_model(tiny_pspnet(num_classes=2, decode_head=head)), one)
 
 
 def test_things_and_stuff():
@@ -76,14 +82,14 @@ def test_things_and_stuff():
     model.panoptic_head.num_classes = 5
     for kind, count in dict(things=3, stuff=2).items():
         setattr(model.panoptic_head, f'num_{kind}_classes', count)
-    assert misfits(model, Labels(FIVE.names, things=3)) == []
-    wrong = misfits(model, Labels(FIVE.names, things=4))
+    assert wrong_heads(model, Labels(FIVE.names, things=3)) == []
+    wrong = wrong_heads(model, Labels(FIVE.names, things=4))
     assert [one.wanted for one in wrong] == [
         dict(num_classes=4),
         dict(num_things_classes=4, num_stuff_classes=1),
     ]
     del model.roi_head
-    assert misfits(model, FIVE) == []  # instances alone: all of them are things
+    assert wrong_heads(model, FIVE) == []  # instances alone: all of them are things
 
 
 @pytest.mark.parametrize(

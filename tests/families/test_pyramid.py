@@ -4,7 +4,7 @@ import pytest
 from pyramid_toys import toy
 from torch import nn
 
-from mmkd.families.agreement import Misfit
+from mmkd.families.comparable import Misfit
 from mmkd.families.pyramid import among, bind_pyramid, check_maps, tap_beside
 from mmkd.levels import Level
 from mmkd.methods.fgfi import FGFI

@@ -5,7 +5,7 @@ import torch
 from detection_toys import detector, samples
 from torch import nn
 
-from mmkd.families.agreement import Misfit
+from mmkd.families.comparable import Misfit
 from mmkd.families.dense import targets_tap
 from mmkd.families.towers import (
     assignment,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from logit_toys import ROI_SCORES, ZS, ZT, Y, images, on_background, on_rois
 
-from mmkd.functional.logits import soft_kl
+from mmkd.functional.logit_distances import soft_kl
 from mmkd.methods import cskd
 from mmkd.methods.cskd import CSKD, partners
 

@@ -5,7 +5,7 @@ import torch
 from logit_toys import ZS, ZT, images
 from segmentation_toys import ToySegmentor, prepare
 
-from mmkd.functional.logits import soft_kl
+from mmkd.functional.logit_distances import soft_kl
 from mmkd.methods import l2_logit
 from mmkd.methods.l2_logit import L2Logit, half_squared_error
 from mmkd.rows import logits

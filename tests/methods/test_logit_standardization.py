@@ -5,7 +5,7 @@ import torch
 from logit_toys import ZS, ZT, Y, images
 from torch.nn import functional as F
 
-from mmkd.functional.logits import decoupled_kl, soft_kl
+from mmkd.functional.logit_distances import decoupled_kl, soft_kl
 from mmkd.methods.logit_standardization import LogitStandardization, standardize
 
 

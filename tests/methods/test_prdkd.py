@@ -4,7 +4,7 @@ import pytest
 import torch
 from logit_toys import ZS, ZT, Y, images
 
-from mmkd.functional.logits import decoupled_kl
+from mmkd.functional.logit_distances import decoupled_kl
 from mmkd.methods.prdkd import PRDKD, reconstruct
 
 

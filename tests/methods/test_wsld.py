@@ -5,7 +5,7 @@ import torch
 from logit_toys import CE, ZS, ZT, Y, images
 from torch.nn import functional as F
 
-from mmkd.functional.logits import soft_kl
+from mmkd.functional.logit_distances import soft_kl
 from mmkd.methods.wsld import WSLD, soft_cross_entropy, soft_label_weights
 
 

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / 'methods'))
 
 from detection_toys import detector, samples  # noqa: E402
 
-from mmkd.families import head_kinds  # noqa: E402
+from mmkd.families import comparable  # noqa: E402
 from mmkd.families.dense import dense_head  # noqa: E402
 from mmkd.rows import predictions  # noqa: E402
 
@@ -21,7 +21,7 @@ KINDS = dict(frcnn='delta', retinanet='delta', atss='delta', gfl='distribution',
 @pytest.mark.parametrize('name', KINDS)
 def test_decode_agrees_with_mmdet(name):
     model, batch = detector(name).eval(), samples()
-    assert head_kinds.kind_of(model) == KINDS[name]
+    assert comparable.kind_of(model) == KINDS[name]
     head = dense_head(model)
     with torch.no_grad():
         feats = model.extract_feat(torch.randn(2, 3, 96, 128))
@@ -63,7 +63,7 @@ def test_unknown_heads_are_refused():
     model.bbox_head.use_sigmoid_cls = False
     known = detector('retinanet')
     with pytest.raises(ValueError, match='student is RetinaNet with RetinaHead and the teacher'):
-        head_kinds.check_decodable('Mimic', model, known, 'student')
-    head_kinds.check_decodable('Mimic', model, known, 'teacher')
+        comparable.check_decodable('Mimic', model, known, 'student')
+    comparable.check_decodable('Mimic', model, known, 'teacher')
     with pytest.raises(ValueError, match='GID decodes boxes, which'):
-        head_kinds.check_decodable('GID', known, model)
+        comparable.check_decodable('GID', known, model)

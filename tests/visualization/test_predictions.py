@@ -6,7 +6,7 @@ from torch import nn
 
 from mmkd.teacher import Teacher, build_model
 from mmkd.testing import MEAN, STD, segmentation_batch, tiny_pspnet
-from mmkd.visualization.predictions import predicted_classes, prediction_views
+from mmkd.visualization.predicted_classes import predicted_classes, prediction_views
 
 SIZE = (40, 72)
 

@@ -7,25 +7,25 @@ import torch
 
 from mmkd.pixels import Pixels
 from mmkd.plan.recording import record
-from mmkd.visualization.audit import Audit, annotations_first
 from mmkd.visualization.page import pixel_values
 from mmkd.visualization.shown import restore
+from mmkd.visualization.viewer import Viewer, annotations_first
 
 
 def run(config, split, indices):
-    audit = Audit(config, split)
-    inputs, samples = audit.load(indices)
-    shown = restore(inputs, samples, Pixels.of(audit.student), audit.dataset.metainfo)
-    return audit, inputs, samples, shown
+    viewer = Viewer(config, split)
+    inputs, samples = viewer.load(indices)
+    shown = restore(inputs, samples, Pixels.of(viewer.student), viewer.dataset.metainfo)
+    return viewer, inputs, samples, shown
 
 
 def test_masks_follow_the_objects_in_a_padded_batch(detector):
     """Every object's centre is near a cell of its mask; looking changes no weight."""
-    audit, inputs, samples, shown = run(detector, 'train', [0, 1, 2, 3])
-    before = {k: v.clone() for k, v in audit.model.state_dict().items()}
+    viewer, inputs, samples, shown = run(detector, 'train', [0, 1, 2, 3])
+    before = {k: v.clone() for k, v in viewer.model.state_dict().items()}
     assert len({one.image.shape for one in shown}) > 1
-    assert not audit.model.training  # what is drawn was recorded in eval mode
-    views = audit.model.objectives['fgfi'].views(record(audit.model, inputs, samples)['fgfi'])
+    assert not viewer.model.training  # what is drawn was recorded in eval mode
+    views = viewer.model.objectives['fgfi'].views(record(viewer.model, inputs, samples)['fgfi'])
     masks = [view for view in views if view.kind == 'mask']
     assert [view.stride for view in masks] == [8, 16, 32]
     for one, sample in zip(shown, samples, strict=True):
@@ -37,7 +37,7 @@ def test_masks_follow_the_objects_in_a_padded_batch(detector):
         centres = sample.gt_instances.bboxes.view(-1, 2, 2).mean(1).round().long()
         for x, y in centres.tolist():
             assert covered[min(y, covered.shape[0] - 1), min(x, covered.shape[1] - 1)]
-    after = audit.model.state_dict()
+    after = viewer.model.state_dict()
     assert all(torch.equal(before[k], after[k]) for k in before)
 
 
@@ -50,7 +50,7 @@ def test_val_boxes_follow_the_resized_image(detector):
 
 
 def test_pages_of_a_detector(detector, tmp_path):
-    paths = list(Audit(detector, 'val').pages([0, 1], tmp_path))
+    paths = list(Viewer(detector, 'val').pages([0, 1], tmp_path))
     assert sorted(path.name for path in paths) == [
         f'{name}_{i:06d}_{i:06d}.png' for name in ('cwd', 'fgfi', 'kd') for i in (0, 1)
     ]
@@ -59,7 +59,7 @@ def test_pages_of_a_detector(detector, tmp_path):
 
 @pytest.mark.parametrize('split', ['train', 'val'])
 def test_pages_of_a_segmentor(segmentor, tmp_path, split):
-    paths = list(Audit(segmentor, split).pages([0, 1], tmp_path))
+    paths = list(Viewer(segmentor, split).pages([0, 1], tmp_path))
     assert sorted(path.name.split('_')[0] for path in paths) == sorted(
         ['cwd', 'kd', 'predictions'] * 2
     )
@@ -71,39 +71,39 @@ def test_what_is_like_one_pixel(segmentor, tmp_path):
     pictures = {}
     for point in (None, (4, 4), (70, 60.5)):
         folder = tmp_path / str(point)
-        for path in Audit(segmentor, point=point).pages([0], folder):
+        for path in Viewer(segmentor, point=point).pages([0], folder):
             pictures.setdefault(path.name.split('_')[0], []).append(cv2.imread(str(path)))
     first, *others = pictures['pair']
     assert all((first != other).any() for other in others) and (others[0] != others[1]).any()
     assert all(np.array_equal(pictures['cwd'][0], other) for other in pictures['cwd'][1:])
     for point in ((80, 10), (10, -1)):
         with pytest.raises(ValueError, match='outside of the input of 80 x 64 pixels'):
-            list(Audit(segmentor, point=point).pages([0], tmp_path))
+            list(Viewer(segmentor, point=point).pages([0], tmp_path))
 
 
 def test_a_plain_segmentor_shows_its_predictions_once_it_has_weights(segmentor, tmp_path):
     segmentor.model = segmentor.model.student
-    names = [path.name.split('_')[0] for path in Audit(segmentor).pages([0], tmp_path)]
+    names = [path.name.split('_')[0] for path in Viewer(segmentor).pages([0], tmp_path)]
     assert names == ['data']
-    torch.save(dict(state_dict=Audit(segmentor).model.state_dict()), tmp_path / 'plain.pth')
-    audit = Audit(segmentor, checkpoint=str(tmp_path / 'plain.pth'))
-    names = [path.name.split('_')[0] for path in audit.pages([0], tmp_path)]
+    torch.save(dict(state_dict=Viewer(segmentor).model.state_dict()), tmp_path / 'plain.pth')
+    viewer = Viewer(segmentor, checkpoint=str(tmp_path / 'plain.pth'))
+    names = [path.name.split('_')[0] for path in viewer.pages([0], tmp_path)]
     assert names == ['predictions', 'data']
 
 
 def test_a_plain_config_shows_its_data(detector, tmp_path):
     detector.model = detector.model.student
-    (path,) = Audit(detector).pages([2], tmp_path)
+    (path,) = Viewer(detector).pages([2], tmp_path)
     assert path.name.startswith('data_000002')
 
 
 def test_a_checkpoint_brings_what_objectives_learned(detector, tmp_path):
-    first = Audit(detector)
+    first = Viewer(detector)
     for parameter in first.model.parameters():
         parameter.data.add_(0.01)
     path = tmp_path / 'student.pth'
     torch.save(dict(state_dict=first.model.state_dict()), path)
-    second = Audit(detector, checkpoint=str(path))
+    second = Viewer(detector, checkpoint=str(path))
     wanted, found = first.model.state_dict(), second.model.state_dict()
     assert any(key.startswith('objectives.') for key in wanted)
     assert all(torch.equal(wanted[key], found[key]) for key in wanted)
@@ -115,7 +115,7 @@ def test_a_checkpoint_brings_what_objectives_learned(detector, tmp_path):
 )
 def test_refusals(detector, tmp_path, options, indices, message):
     with pytest.raises(ValueError, match=message):
-        list(Audit(detector, **options).pages(indices, tmp_path))
+        list(Viewer(detector, **options).pages(indices, tmp_path))
 
 
 def test_annotations_are_loaded_before_the_image_is_resized():

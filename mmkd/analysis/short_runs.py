@@ -176,7 +176,7 @@ class Length(Hook):
             runner.train_loop.stop_training = True
 
 
-class Probes:
+class ProbeLog:
     """Finished probes of one search, kept in a JSON file.
 
     Raises:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mmkd.functional.logits import (
+from mmkd.functional.logit_distances import (
     bernoulli_kl,
     binary,
     decoupled_kl,

@@ -3,7 +3,7 @@
 import json
 import time
 
-from mmkd.datasets._names import coco_categories, voc_names
+from mmkd.datasets._class_names import coco_categories, voc_names
 
 
 def test_categories_are_found_anywhere_in_a_file(tmp_path):

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmkd.checkpoint.errors import CheckpointError
+from mmkd.checkpoint.checkpoint_error import CheckpointError
 
 
 def not_finite(state: Any, strict: bool = False) -> list[str]:

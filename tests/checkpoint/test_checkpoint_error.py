@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmkd.checkpoint.errors import damage, first_line
+from mmkd.checkpoint.checkpoint_error import damage, first_line
 
 
 @pytest.mark.parametrize(

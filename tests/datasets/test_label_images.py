@@ -8,7 +8,7 @@ import pytest
 from mmengine.registry import DATASETS
 from PIL import Image
 
-from mmkd.datasets import _labels, guard
+from mmkd.datasets import _label_images, protection
 
 
 def label(root, index=2):
@@ -24,7 +24,7 @@ def read(path):
 
 
 def look(config, **options):
-    (report,) = guard.audit(DATASETS.build({**config, **options}))
+    (report,) = protection.audit(DATASETS.build({**config, **options}))
     return report
 
 
@@ -53,7 +53,7 @@ def test_values_that_the_loading_step_cuts_off(data, value):
     words = (
         rf'{label(root).name} holds values above 255 \({value}\), of which LoadAnnotations keeps'
     )
-    with pytest.raises(guard.DataError, match=words):
+    with pytest.raises(protection.DataError, match=words):
         look(config)
 
 
@@ -71,7 +71,9 @@ def test_values_above_255_are_counted_where_the_loading_step_keeps_them(data):
 def test_colour_labels(data, channels):
     root, config = data('cityscapes')
     write(label(root), np.zeros((48, 64, channels), np.uint8))
-    with pytest.raises(guard.DataError, match=f'{label(root).name} has {channels} channels, where'):
+    with pytest.raises(
+        protection.DataError, match=f'{label(root).name} has {channels} channels, where'
+    ):
         look(config)
 
 
@@ -81,7 +83,7 @@ def test_palette_labels_are_read_by_pillow_only(data):
     image.putdata(read(label(root)).reshape(-1).tolist())
     image.save(label(root))
     assert look(config).clean
-    with pytest.raises(guard.DataError, match=r"3 channels.*imdecode_backend='pillow'"):
+    with pytest.raises(protection.DataError, match=r"3 channels.*imdecode_backend='pillow'"):
         look(config, pipeline=loading(imdecode_backend='cv2'))
 
 
@@ -103,7 +105,7 @@ def test_nothing_but_ignored_pixels(data):
 @pytest.mark.parametrize('index', range(6))
 @pytest.mark.parametrize('content', ['colours', 'cut off', 'text'])
 def test_the_odd_one_is_found(data, index, content, monkeypatch):
-    monkeypatch.setattr(_labels, 'OPENED', 1)
+    monkeypatch.setattr(_label_images, 'OPENED', 1)
     root, config = data('cityscapes')
     if content == 'text':
         label(root, index).write_text('no image')
@@ -111,7 +113,7 @@ def test_the_odd_one_is_found(data, index, content, monkeypatch):
         write(label(root, index), np.zeros((48, 64, 3), np.uint8))
     else:
         write(label(root, index), np.full((48, 64), 1000, np.uint16))
-    with pytest.raises(guard.DataError, match=label(root, index).name):
+    with pytest.raises(protection.DataError, match=label(root, index).name):
         look(config)
 
 
@@ -119,7 +121,7 @@ def test_the_odd_one_is_found(data, index, content, monkeypatch):
 def test_label_that_is_no_file(data, kind):
     root, config = data('cityscapes')
     dataset = DATASETS.build(config)
-    guard.tolerate(dataset)
+    protection.tolerate(dataset)
     path = label(root, 5)
     path.unlink()
     if kind == 'fifo':
@@ -130,7 +132,7 @@ def test_label_that_is_no_file(data, kind):
         path.touch()
     with pytest.raises(FileNotFoundError, match=f'{path.name} cannot be read: '):
         look(config)
-    with pytest.raises(guard.DataError, match=f'label image .*{path.name}'):
+    with pytest.raises(protection.DataError, match=f'label image .*{path.name}'):
         dataset[5]
 
 
@@ -138,12 +140,12 @@ def test_suffixes_in_upper_case(data, log):
     root, config = data('cityscapes')
     paths = sorted(root.glob('leftImg8bit/train/shapes/*.png'))
     paths[0].rename(paths[0].with_suffix('.PNG'))
-    guard.check_paths(config)
+    protection.check_paths(config)
     assert 'leaves out images in' in log.text and "1 in '.PNG'" in log.text
     for path in paths[1:]:
         path.rename(path.with_suffix('.PNG'))
     with pytest.raises(ValueError, match=r"img_suffix \(images there end: 6 in '\.PNG'\)"):
-        guard.check_paths(config)
+        protection.check_paths(config)
 
 
 def test_label_values_that_are_no_class(data, log):
@@ -152,5 +154,5 @@ def test_label_values_that_are_no_class(data, log):
         labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         labels[0, :3] = 19
         cv2.imwrite(str(path), labels)
-    (report,) = guard.audit(DATASETS.build(config))
+    (report,) = protection.audit(DATASETS.build(config))
     assert report.unknown == {'label 19': 18} and 'must be below 19 or 255' in log.text

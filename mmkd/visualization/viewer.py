@@ -22,14 +22,14 @@ from mmkd.registry import DATASETS, MODELS
 from mmkd.teacher import Teacher
 from mmkd.visualization import canvas
 from mmkd.visualization.page import page
-from mmkd.visualization.predictions import prediction_views
+from mmkd.visualization.predicted_classes import prediction_views
 from mmkd.visualization.shown import Shown, restore
 
 SPLITS = ('train', 'val')
 
 
 @dataclass
-class Audit:
+class Viewer:
     """Everything that pages are drawn from.
 
     Args:

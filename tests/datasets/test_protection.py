@@ -13,7 +13,7 @@ from mmengine.registry import DATASETS
 from spoiling import spoil_images
 from torch.utils.data import DataLoader
 
-from mmkd.datasets import guard
+from mmkd.datasets import protection
 
 
 def edit_xml(root, index, old, new):
@@ -38,12 +38,12 @@ def test_degenerate_boxes_of_voc_are_dropped(data, serialize, log):
     before = [good.get_data_info(i) for i in range(6)]
     spoil_boxes(root)
     dataset = DATASETS.build(config)
-    assert guard.audit(dataset)[0].degenerate == 2
+    assert protection.audit(dataset)[0].degenerate == 2
     wrapped = DATASETS.build({'type': 'RepeatDataset', 'times': 2, 'dataset': dataset})
-    assert guard.drop_degenerate_boxes(wrapped) == 3
+    assert protection.drop_degenerate_boxes(wrapped) == 3
     assert [dataset.get_data_info(i) for i in range(6)] == before
     assert '3 image(s)' in log.text and '000000.jpg' in log.text
-    assert guard.drop_degenerate_boxes(wrapped) == 0
+    assert protection.drop_degenerate_boxes(wrapped) == 0
 
 
 def test_a_box_without_width_would_be_an_infinite_target():
@@ -63,8 +63,8 @@ def test_boxes_of_test_data_stay(data):
     root, config = data('voc')
     spoil_boxes(root)
     dataset = DATASETS.build({**config, 'test_mode': True, 'filter_cfg': None})
-    assert guard.drop_degenerate_boxes(dataset) == 0
-    assert guard.audit(dataset)[0].degenerate == 2
+    assert protection.drop_degenerate_boxes(dataset) == 0
+    assert protection.audit(dataset)[0].degenerate == 2
 
 
 def indices(loader):
@@ -76,13 +76,13 @@ def test_unreadable_training_images_are_replaced_and_counted(data, workers, log)
     root, config = data('coco')
     spoil_images(root)
     dataset = DATASETS.build(config)
-    (report,) = guard.protect(dataset)
+    (report,) = protection.protect(dataset)
     assert len(report.missing) == 2 and '2 image files cannot be read' in log.text
     loader = DataLoader(dataset, 2, num_workers=workers, collate_fn=pseudo_collate)
     for _ in range(2):
         seen = indices(loader)
         assert len(seen) == 6 and set(seen) <= {0, 5}
-    assert guard.skipped(dataset) == 4
+    assert protection.skipped(dataset) == 4
     if not workers:  # workers log on their own
         assert log.text.count('skipped so far') == 3
         # Two of the four are undecodable, and the first three met are named.
@@ -94,7 +94,7 @@ def test_dataset_of_nothing_but_bad_images_is_an_error(data):
     for path in (root / 'train').iterdir():
         path.write_text('no image')
     dataset = DATASETS.build(config)
-    guard.tolerate(dataset)
+    protection.tolerate(dataset)
     with pytest.raises(ValueError, match=r'60 images in a row cannot be read(.|\n)*\.jpg'):
         dataset[0]
 
@@ -104,15 +104,15 @@ def test_grey_images_are_good(data):
     path = str(root / 'train/000000.jpg')
     cv2.imwrite(path, cv2.imread(path, cv2.IMREAD_GRAYSCALE))
     dataset = DATASETS.build(config)
-    guard.protect(dataset)
-    assert dataset[0]['inputs'].shape == (3, 48, 64) and guard.skipped(dataset) == 0
+    protection.protect(dataset)
+    assert dataset[0]['inputs'].shape == (3, 48, 64) and protection.skipped(dataset) == 0
 
 
 @pytest.mark.parametrize('name', ['coco', 'voc', 'cityscapes'])
 def test_good_data_and_random_numbers_are_those_of_stock(data, name):
     _, config = data(name)
     stock, guarded = DATASETS.build(config), DATASETS.build(copy.deepcopy(config))
-    guard.protect(guarded)
+    protection.protect(guarded)
     for index in range(6):
         samples = []
         for dataset in (stock, guarded):
@@ -131,15 +131,15 @@ def test_survives_pickling_copies_subsets_and_a_new_pipeline(data):
     root, config = data('coco')
     spoil_images(root)
     dataset = DATASETS.build({**config, 'serialize_data': True})
-    guard.tolerate(dataset)
-    guard.tolerate(dataset)
+    protection.tolerate(dataset)
+    protection.tolerate(dataset)
     reloaded = pickle.loads(pickle.dumps(dataset))
     shared = pickle.loads(ForkingPickler.dumps(dataset))  # what a spawned worker receives
     dataset.pipeline = copy.deepcopy(dataset.pipeline)
     for one in (dataset, reloaded, copy.deepcopy(dataset), dataset.get_subset([0, 2, 5]), shared):
         assert one.prepare_data.dataset is one
         assert one[2 if len(one) == 6 else 1]['inputs'].shape == (3, 48, 64)
-    assert guard.skipped(dataset) >= 1
+    assert protection.skipped(dataset) >= 1
 
 
 def test_every_dataset_inside_wrappers_is_guarded_once(data):
@@ -147,6 +147,6 @@ def test_every_dataset_inside_wrappers_is_guarded_once(data):
     one, two = DATASETS.build(config), DATASETS.build(config)
     both = {'type': 'ConcatDataset', 'datasets': [one, two, one]}
     balanced = {'type': 'ClassBalancedDataset', 'dataset': one, 'oversample_thr': 0.1}
-    assert len(guard.protect(DATASETS.build(both))) == 2
-    assert len(guard.protect(DATASETS.build(balanced))) == 1
-    assert type(one.prepare_data) is type(two.prepare_data) is guard._Prepare
+    assert len(protection.protect(DATASETS.build(both))) == 2
+    assert len(protection.protect(DATASETS.build(balanced))) == 1
+    assert type(one.prepare_data) is type(two.prepare_data) is protection._Prepare
