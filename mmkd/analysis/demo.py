@@ -259,10 +259,10 @@ class Demo:
             f'{NAMES[run]}, AP {scores[run]:.1f}': predict(self.model(run), dataset, indices)
             for run in order
         }
-        audit = Viewer(self.config('fgfi'), 'val', str(self.checkpoint('fgfi')))
-        inputs, samples = audit.load(indices)
-        shown = restore(inputs, samples, Pixels.of(audit.student), dataset.metainfo)
-        views = audit.model.objectives['fgfi'].views(record(audit.model, inputs, samples)['fgfi'])
+        viewer = Viewer(self.config('fgfi'), 'val', str(self.checkpoint('fgfi')))
+        inputs, samples = viewer.load(indices)
+        shown = restore(inputs, samples, Pixels.of(viewer.student), dataset.metainfo)
+        views = viewer.model.objectives['fgfi'].views(record(viewer.model, inputs, samples)['fgfi'])
         return canvas.save(self._compose(shown, results, views), self.out / 'demo.png')
 
     def _compose(self, shown, results, views):
