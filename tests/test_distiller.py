@@ -12,7 +12,6 @@ import mmkd
 from mmkd.distiller import Distiller
 from mmkd.objective import Objective, PairObjective
 from mmkd.registry import MODELS
-from mmkd.task_weight import scale_task
 from mmkd.teacher import Teacher, build_model
 from mmkd.testing import (
     ToyNet,
@@ -331,14 +330,6 @@ def test_schedules_scale_what_the_objective_returns(running):
 
 
 def test_task_weight():
-    x = torch.ones(())
-    losses = dict(loss_cls=x, loss_bbox=[x, x], acc=x)
-    assert scale_task(losses, 0.5) == dict(loss_cls=0.5, loss_bbox=[0.5, 0.5], acc=1)
-    assert scale_task(losses, {'cls': 0, 'bbox': 2.0, 'acc': 3}) == dict(
-        loss_cls=0, loss_bbox=[2, 2], acc=1
-    )
-    same = scale_task(losses, 1.0)
-    assert same['loss_cls'] is losses['loss_cls'] and same['loss_bbox'] is losses['loss_bbox']
     distiller = toy(task_weight={'loss_cls': 0.0})
     assert float(distiller.loss(*batch())['loss_cls']) == 0
 

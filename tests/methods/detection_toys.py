@@ -10,7 +10,6 @@ from torch import nn
 
 from mmkd.distiller import Distiller
 from mmkd.objective import Objective
-from mmkd.pixels import Pixels
 from mmkd.tap import Trace
 from mmkd.teacher import Teacher, build_model
 from mmkd.untouched import untouched_random_state
@@ -106,14 +105,7 @@ def step(
 
 
 def _teacher(model: nn.Module) -> Teacher:
-    teacher = Teacher.__new__(Teacher)
-    teacher.source, teacher.model, teacher.loaded_keys = 'random', model, 0
-    teacher.pixels = Pixels.of(model)
-    teacher.model.eval().requires_grad_(False)
-    teacher.fuse_conv_bn, teacher.dtype = False, None
-    teacher.memory_format, teacher.route = torch.preserve_format, 'tensor'
-    teacher.recorder = None
-    return teacher
+    return Teacher(model, 'random')
 
 
 def total(losses: dict) -> torch.Tensor:
