@@ -82,6 +82,32 @@ def agree(name: str, found: torch.Tensor, wanted: torch.Tensor, tolerance: float
 
 @check('operators agree with the CPU')
 def operators(place: Place) -> str:
+    absent, calls = [], operator_calls()
+    for name, (call, tensors, learnt) in calls.items():
+        try:
+            wanted, found = (_answer(call, tensors, learnt, d) for d in ('cpu', place.device))
+        except RuntimeError as error:
+            if 'implementation for device cpu not found' not in str(error):
+                raise
+            absent.append(name)  # mmcv compiled it for GPUs alone
+            continue
+        for part, pair in enumerate(zip(found, wanted, strict=True)):
+            agree(f'{name}{", gradient" if part else ""}', *pair)
+    left_out = f'; not on a CPU: {", ".join(absent)}' if absent else ''
+    return f'{len(calls) - len(absent)}{left_out}; in use: {describe()}'
+
+
+def _answer(call: Callable, tensors: tuple, learnt: int, device: str) -> list[torch.Tensor]:
+    """An operator's result, and the gradients of its first ``learnt`` arguments."""
+    inputs = [t.detach().to(device).requires_grad_(i < learnt) for i, t in enumerate(tensors)]
+    result = call(*inputs)
+    if learnt:
+        result.square().sum().backward()
+    return [result, *(t.grad for t in inputs[:learnt])]
+
+
+def operator_calls() -> dict[str, tuple[Callable, tuple, int]]:
+    """By name: an operator, its tensors, and of how many of them there are gradients."""
     from mmcv import ops
 
     torch.manual_seed(0)
@@ -97,7 +123,7 @@ def operators(place: Place) -> str:
     value = torch.randn(2, 1280, 2, 4)
     start = torch.zeros(1, dtype=torch.long)
     attention = ops.multi_scale_deform_attn.MultiScaleDeformableAttnFunction.apply
-    calls = {
+    return {
         'nms': (lambda b, s: ops.nms(b, s, 0.5)[1], (boxes, scores), 0),
         'bbox_overlaps': (lambda a: ops.bbox_overlaps(a[:50], a[50:90]), (boxes,), 0),
         'roi_align': (lambda x, r: ops.roi_align(x, r, 7, 0.5, 2, 'avg', True), (maps, rois), 1),
@@ -124,26 +150,6 @@ def operators(place: Place) -> str:
             3,
         ),
     }
-    absent = []
-    for name, (call, tensors, learnt) in calls.items():
-        results: list[list[torch.Tensor]] = []
-        for device in ('cpu', place.device):
-            inputs = [t.to(device).requires_grad_(i < learnt) for i, t in enumerate(tensors)]
-            inputs = [t.detach().requires_grad_(i < learnt) for i, t in enumerate(inputs)]
-            try:
-                out = call(*inputs)
-            except RuntimeError as error:
-                if 'implementation for device cpu not found' not in str(error):
-                    raise
-                absent.append(name)  # mmcv compiled it for GPUs alone
-                break
-            if learnt:
-                out.square().sum().backward()
-            results.append([out, *(t.grad for t in inputs[:learnt])])
-        for part, (wanted, found) in enumerate(zip(*results, strict=True) if results else ()):
-            agree(f'{name}{", gradient" if part else ""}', found, wanted)
-    left_out = f'; not on a CPU: {", ".join(absent)}' if absent else ''
-    return f'{len(calls) - len(absent)}{left_out}; in use: {describe()}'
 
 
 @check('trains and validates, with AMP on a GPU')
