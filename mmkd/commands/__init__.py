@@ -45,7 +45,8 @@ def answer() -> None:
         SystemExit: the answer was printed.
     """
     words = command_words(sys.argv, sys.orig_argv)
-    if words is None or (sys.argv[0].endswith('.py') and words[0] not in COMMANDS):
+    tool = words and sys.argv[0].endswith('.py')
+    if words is None or (tool and words[0] not in COMMANDS):
         return  # another program, or a tool without a command
     _module(words).parser().parse_args(words[1:])
 

@@ -73,6 +73,7 @@ def test_a_command_of_two_words_in_either_spelling(capsys):
         (['mmkd', 'train', '--help'], 0, 'usage: mmkd train'),
         (['mmkd', 'train'], 2, 'required: config'),
         (['mmkd', 'tarin', 'x'], 2, "Did you mean 'train'?"),
+        ([str(Path(mmkd.__file__).with_name('__main__.py'))], 0, 'commands:'),
         ([str(TOOLS / 'plan.py'), '--help'], 0, 'usage: plan.py'),
     ],
 )
