@@ -4,14 +4,12 @@ Importing it makes ``type='mmkd.…'`` and ``_base_ = ['mmkd::…']`` work in ev
 lets mmengine load checkpoints without running code in them (docs/security.md).
 """
 
+from mmkd.commands import answer
 from mmkd.environment import check_environment
 from mmkd.version import __version__
 
-check_environment()  # before anything that a wrong version would break with a worse message
-
-from mmkd.commands import answer  # noqa: E402
-
 answer()  # `mmkd train --help` needs nothing of what follows, which takes seconds to import
+check_environment()  # before anything that a wrong version would break with a worse message
 
 from mmkd import operators  # noqa: E402
 

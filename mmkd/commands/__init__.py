@@ -38,8 +38,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 def answer() -> None:
     """Let a command answer ``--help``, ``--version`` and wrong arguments before mmkd is imported.
 
-    ``mmkd/__init__.py`` calls it before it imports torch and OpenMMLab, which takes seconds. In any
-    other program, and where the arguments are right, it does nothing.
+    ``mmkd/__init__.py`` calls it before it imports torch and OpenMMLab, which takes seconds and may
+    fail: ``mmkd environment`` is answered here as well, to say why. In any other program, and where
+    the arguments of another command are right, it does nothing.
 
     Raises:
         SystemExit: the answer was printed.
@@ -48,7 +49,10 @@ def answer() -> None:
     tool = words and sys.argv[0].endswith('.py')
     if words is None or (tool and words[0] not in COMMANDS):
         return  # another program, or a tool without a command
-    _module(words).parser().parse_args(words[1:])
+    command = _module(words)
+    command.parser().parse_args(words[1:])
+    if words[0] == 'environment':
+        command.main(words[1:])
 
 
 def _module(words: Sequence[str]) -> ModuleType:

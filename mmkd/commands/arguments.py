@@ -57,8 +57,10 @@ class OverrideAction(argparse.Action):
     """mmengine's, which answers what is no ``KEY=VALUE`` with the usage instead of a traceback."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
-        from mmengine.config import DictAction
-
+        try:
+            from mmengine.config import DictAction
+        except ImportError:  # which the check of the environment is about to explain
+            return
         for text in values:
             key, equals, _ = text.partition('=')
             if not key or not equals:

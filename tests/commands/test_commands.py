@@ -102,6 +102,17 @@ def test_where_nothing_is_to_be_answered(argv, monkeypatch):
     answer()
 
 
+def test_the_environment_is_told_where_mmkd_cannot_be_imported():
+    code = (
+        'import sys\n'
+        'sys.argv = ["mmkd", "environment"]\n'
+        'sys.modules["mmengine"] = None  # not installed\n'
+        'import mmkd\n'
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.stdout.startswith('python'), done.stderr
+
+
 def test_choices_are_those_of_the_package():
     def choices(name, option):
         actions = module(name).parser()._actions
