@@ -59,9 +59,9 @@ def run(args: argparse.Namespace) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
     check_number('compare', '--show', args.show, 0, whole=True)
     check_number('compare', '--score-thr', args.score_thr, 0)
-    config = read_config(args)
-    work_dir = Path(args.work_dir or f'{default_work_dir(config.filename)}/compare')
     with console(args):
+        config = read_config(args)
+        work_dir = Path(args.work_dir or f'{default_work_dir(config.filename)}/compare')
         gallery = Gallery(config, args.show, args.score_thr) if args.show else None
         found = compare(config, students, str(work_dir), *([gallery.add] if gallery else []))
     if not is_main_process():

@@ -10,7 +10,7 @@ import pytest
 import torch
 from recipes import MODELS, distilled, recipe
 
-from mmkd.analysis import complexity
+from mmkd.analysis import comparison, complexity
 from mmkd.analysis.comparison import compare, parse_students
 from mmkd.analysis.score_table import form_of
 from mmkd.teacher import build_model
@@ -144,6 +144,14 @@ def test_a_plain_config_has_no_teacher(tmp_path, weights):
     config = recipe('pspnet', tmp_path / 'data', tmp_path / 'runs')
     found = compare(config, paths, str(tmp_path / 'compare'))
     assert found.cells()[0] == ['', 'a', 'b', 'b - a']
+
+
+def test_of_several_processes_one_measures_and_draws(tmp_path, weights, monkeypatch):
+    monkeypatch.setattr(comparison, 'is_main_process', lambda: False)
+    config = recipe('retinanet', tmp_path / 'data', tmp_path / 'runs')
+    paths = dict(plain=weights('plain', 'retinanet', 0))
+    found = compare(config, paths, str(tmp_path / 'compare'), lambda *_: pytest.fail('drawn twice'))
+    assert 'bbox_mAP' in found.rows and not found.costs and not found.notes
 
 
 @pytest.mark.parametrize(
