@@ -94,6 +94,7 @@ def measure_operators(args: argparse.Namespace, configs: Mapping[str, Any]) -> N
     from mmkd.analysis.benchmark import report
     from mmkd.analysis.operator_speed import benchmark_operators
 
+    args.device = 'cpu'  # where mmkd's take the place of compiled ones
     for config in list(configs.values()) or [None]:
         costs = benchmark_operators(config, tuple(args.size), args.batch, args.rounds, args.boxes)
         print_setting(args)

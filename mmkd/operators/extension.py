@@ -12,7 +12,7 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
@@ -21,13 +21,13 @@ from typing import Any
 from torch import Tensor
 
 from mmkd.operators.grid import MAX
-from mmkd.operators.missing import absent
+from mmkd.operators.missing import absent, compile_command
 from mmkd.operators.strides import contiguous
 from mmkd.operators.vision import torchvision_problem
 
 NAME = 'mmcv._ext'
 OWN = 'mmkd.operators'
-CHOICE = 'MMKD_OPERATORS'  # 'compiled': mmcv's alone; 'own': mmkd's alone
+CHOICE = 'MMKD_OPERATORS'  # an environment variable
 
 #: modules, and what they provide under the names of mmcv's extension
 OPERATORS = {
@@ -53,8 +53,8 @@ OPERATORS = {
 }
 #: what imports the extension, and goes on without it
 USERS = ('mmdet.structures.mask', 'mmdet.models', 'mmseg.models')
-#: modules whose operators are several times faster on a CPU than the compiled ones
-FASTER_ON_CPU = ('nms', 'roi_align', 'deform_conv')
+#: what is several times faster on a CPU than compiled
+FASTER_ON_CPU = ('nms', *OPERATORS['roi_align'], *OPERATORS['deform_conv'])
 
 
 def install() -> None:
@@ -84,7 +84,12 @@ class Finder(MetaPathFinder):
         if fullname != NAME:
             return None
         compiled = PathFinder.find_spec(fullname, path)
-        if compiled is None or compiled.loader is None or os.environ.get(CHOICE) == 'own':
+        if compiled is None or compiled.loader is None or choice() == 'own':
+            if choice() == 'compiled':
+                raise ImportError(
+                    'MMKD_OPERATORS=compiled, but mmcv has no compiled operators. '
+                    f'Unset it, or run: {compile_command()}'
+                )
             return ModuleSpec(NAME, Provider(None), origin=OWN)
         compiled.loader = Provider(compiled.loader)
         return compiled
@@ -102,6 +107,8 @@ class Provider(Loader):
         try:
             return self.compiled.create_module(spec)
         except ImportError as error:  # compiled for another torch, or without its libraries
+            if choice() == 'compiled':
+                raise
             self.compiled, spec.has_location = None, False
             spec.origin = f'{OWN}, because the compiled ones do not load: {error}'
             return None
@@ -112,6 +119,18 @@ class Provider(Loader):
         else:
             self.compiled.exec_module(module)
             adapt(module)
+
+
+def choice() -> str:
+    """Which operators the user asked for: ``auto``, ``compiled`` or ``own``.
+
+    Raises:
+        ValueError: If the environment variable says anything else.
+    """
+    asked = os.environ.get(CHOICE) or 'auto'
+    if asked not in ('auto', 'compiled', 'own'):
+        raise ValueError(f'MMKD_OPERATORS is one of auto, compiled, own, not {asked!r}.')
+    return asked
 
 
 def fill(module: ModuleType) -> None:
@@ -132,7 +151,7 @@ def fill(module: ModuleType) -> None:
 
 def adapt(module: ModuleType) -> None:
     """Let compiled operators take any strides, and mmkd's do the work where they are faster."""
-    faster = {} if os.environ.get(CHOICE) == 'compiled' else own_operators(FASTER_ON_CPU)
+    faster = {} if choice() == 'compiled' else own_operators(FASTER_ON_CPU)
     for name, operator in vars(module).copy().items():
         if inspect.isbuiltin(operator):
             anywhere = contiguous(operator)
@@ -140,11 +159,13 @@ def adapt(module: ModuleType) -> None:
             setattr(module, name, anywhere if own is None else by_device(own, anywhere))
 
 
-def own_operators(files: Iterable[str] = tuple(OPERATORS)) -> dict[str, Callable]:
-    """mmkd's operators by their names in mmcv's extension."""
-    modules = {file: importlib.import_module(f'{OWN}.{file}') for file in files}
+def own_operators(wanted: Container[str] | None = None) -> dict[str, Callable]:
+    """mmkd's operators by their names in mmcv's extension: all, or those that are wanted."""
     return {
-        name: getattr(module, name) for file, module in modules.items() for name in OPERATORS[file]
+        name: getattr(importlib.import_module(f'{OWN}.{file}'), name)
+        for file, names in OPERATORS.items()
+        for name in names
+        if wanted is None or name in wanted
     }
 
 
@@ -186,8 +207,8 @@ def describe() -> str:
     module = importlib.import_module(NAME)
     origin = getattr(module.__spec__, 'origin', '') or ''
     if not origin.startswith(OWN):
-        chosen = os.environ.get(CHOICE) == 'compiled'
-        return 'compiled' if chosen else 'compiled; on a CPU, those that are faster from mmkd'
+        faster = 'RoIAlign, NMS and deformable convolutions from mmkd'
+        return 'compiled' if choice() == 'compiled' else f'compiled; on a CPU, {faster}'
     problem = torchvision_problem()
     on_gpu = f'none, as torchvision cannot be imported ({problem})' if problem else 'torchvision'
     reason = origin.removeprefix(OWN)

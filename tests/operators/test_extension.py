@@ -61,11 +61,16 @@ def test_other_operators_refuse_by_name(found):
         found(None).carafe_forward(torch.ones(1))
 
 
-def test_a_compiled_extension_that_does_not_load_is_replaced(found, tmp_path):
+@pytest.fixture
+def broken(tmp_path):
     path = tmp_path / '_ext.so'
     path.write_bytes(b'compiled for another torch')
     loader = ExtensionFileLoader(NAME, str(path))
-    extension = found(importlib.util.spec_from_file_location(NAME, path, loader=loader))
+    return importlib.util.spec_from_file_location(NAME, path, loader=loader)
+
+
+def test_a_compiled_extension_that_does_not_load_is_replaced(found, broken):
+    extension = found(broken)
     assert callable(extension.nms) and not hasattr(extension, '__file__')
     assert 'do not load' in extension.__spec__.origin
 
@@ -77,14 +82,15 @@ class Compiled:
         return None
 
     def exec_module(self, module):
-        module.roi_pool_forward, module.nms, module.version = len, max, '1'
+        module.roi_pool_forward, module.nms, module.nms_match = len, max, min
 
 
-@pytest.mark.parametrize(('choice', 'own'), [('', True), ('compiled', False)])
+@pytest.mark.parametrize(('choice', 'own'), [('auto', True), ('', True), ('compiled', False)])
 def test_a_compiled_extension_is_kept(found, monkeypatch, choice, own):
     monkeypatch.setenv(CHOICE, choice)
     extension = found(ModuleSpec(NAME, Compiled()))
-    assert extension.roi_pool_forward(torch.ones(3)) == 3 and extension.version == '1'
+    assert extension.roi_pool_forward(torch.ones(3)) == 3
+    assert extension.nms_match(torch.tensor(3), torch.tensor(4)) == 3  # not faster
     assert not hasattr(extension, 'carafe_forward')
     boxes, scores = torch.tensor([[0.0, 0, 2, 2], [0, 0, 2, 2]]), torch.tensor([0.1, 0.2])
     if own:  # mmkd's is faster on a CPU
@@ -96,6 +102,20 @@ def test_a_compiled_extension_is_kept(found, monkeypatch, choice, own):
 def test_own_operators_can_be_asked_for(found, monkeypatch):
     monkeypatch.setenv(CHOICE, 'own')
     assert found(ModuleSpec(NAME, Compiled())).__spec__.origin == OWN
+
+
+def test_compiled_operators_that_were_asked_for_must_be_there(found, monkeypatch, broken):
+    monkeypatch.setenv(CHOICE, 'compiled')
+    with pytest.raises(ImportError, match='mmcv has no compiled operators.*pip install'):
+        found(None)
+    with pytest.raises(ImportError, match='_ext.so'):
+        found(broken)
+
+
+def test_a_choice_that_is_none_is_refused(found, monkeypatch):
+    monkeypatch.setenv(CHOICE, 'fast')
+    with pytest.raises(ValueError, match="one of auto, compiled, own, not 'fast'"):
+        found(None)
 
 
 def test_elsewhere_than_on_a_cpu_the_compiled_ones_work(monkeypatch):
