@@ -10,16 +10,29 @@ from typing import Any
 
 from mmkd.names import did_you_mean, find_name
 
+
+def _factors(*terms: str, **renamed: str) -> dict[str, str]:
+    terms_of = dict(zip(terms, terms, strict=True)) | renamed
+    return {old: f"factors={{'{term}': …}}" for old, term in terms_of.items()}
+
+
 #: options that had another name before 1.0, by their owner: refused, with the name of today
-RENAMED = {
+RENAMED: dict[str, dict[str, str]] = {
     'CIRKDMemory': {'compat_queue': 'variant'},
-    'CrossKD': {'hold': 'variant'},
+    'CrossKD': {'hold': 'variant'} | _factors('classes', 'boxes'),
+    'CSCACE': _factors('csc', 'ace'),
     'DarkRank': {'variant': 'transfer'},
-    'GID': {'form': 'feature_variant', 'score': 'score_variant'},
-    'IRG': {'form': 'variant'},
-    'LD': {'region': 'variant'},
+    'DIST': _factors('inter', 'intra'),
+    'GID': {'form': 'feature_variant', 'score': 'score_variant'}
+    | _factors('feature', 'relation', 'classes', 'boxes'),
+    'IRG': {'form': 'variant'} | _factors('vertex', 'edge', 'transform', 'edge_transform'),
+    'KA': _factors('affinity', adapt='adaptation'),
+    'LD': {'region': 'variant'} | _factors('main', 'valuable', 'classes'),
+    'MimicHead': _factors(alpha_class='classes', alpha_box='boxes'),
     'PKT': {'diagonal': 'variant'},
+    'RKD': _factors('distance', 'angle'),
     'SKDHolistic': {'variant': 'gan_type'},
+    'TSL': _factors(prob_weight='prob', consistency_weight='consistency'),
 }
 
 
@@ -102,20 +115,33 @@ def check_choice(owner: str, name: str, value: Any, choices: Iterable[Any]) -> A
     return found
 
 
-def check_factors(owner: str, factors: Any, terms: Iterable[str]) -> dict[str, float]:
-    """Finite numbers of at least 0, by the name of a term each, else ValueError."""
-    terms = list(terms)
+def check_factors(owner: str, factors: Any, defaults: Mapping[str, float]) -> dict[str, float]:
+    """Factor of each term, the default one where ``factors`` has none.
+
+    Args:
+        owner (str): the method, for messages.
+        factors (Mapping[str, float] | None): factors by the name of a term; 0 leaves a term out.
+        defaults (Mapping[str, float]): factors of all terms.
+
+    Raises:
+        ValueError: no mapping; an unknown term; a factor below 0 or not finite; all of them 0.
+    """
+    terms = list(defaults)
     if factors is not None and not isinstance(factors, Mapping):
         raise ValueError(
             f'{owner}: factors must be a mapping of numbers with the keys {", ".join(terms)}, '
             f'found {factors!r}.'
         )
-    return {
+    given = {
         check_choice(owner, 'a key of factors', term, terms): check_number(
             owner, f'factor {term}', factor, 0
         )
         for term, factor in dict(factors or {}).items()
     }
+    chosen = {**defaults, **given}
+    if not any(chosen.values()):
+        raise ValueError(f'{owner}: the factors of all terms ({", ".join(terms)}) are 0.')
+    return chosen
 
 
 def weight_or(default: float, weight: Any) -> Any:

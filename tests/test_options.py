@@ -64,10 +64,13 @@ def test_choices_are_found_in_any_case_and_answered_with_the_nearest():
 
 
 def test_factors():
-    assert check_factors('FGD', {'Local': 2}, ('local', 'global')) == {'local': 2}
-    assert check_factors('FGD', None, ('local',)) == {}
+    both = dict.fromkeys(('local', 'global'), 1.0)
+    assert check_factors('FGD', {'Local': 2}, both) == {'local': 2, 'global': 1.0}
+    assert check_factors('FGD', None, both) == both
     with pytest.raises(ValueError, match=r'factors must be a mapping .*found \[1\]'):
-        check_factors('FGD', [1], ('local',))
+        check_factors('FGD', [1], both)
+    with pytest.raises(ValueError, match=r'FGD: the factors of all terms \(local, global\) are 0'):
+        check_factors('FGD', {'local': 0, 'global': 0}, both)
 
 
 @pytest.mark.parametrize(

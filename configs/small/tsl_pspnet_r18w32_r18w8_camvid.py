@@ -9,5 +9,5 @@ model = dict(
         checkpoint='last',
     ),
     # A tenth of a trained student's task loss: the term grows with the fourth power of the logits.
-    objectives=dict(tsl=dict(type='mmkd.TSL', consistency_weight=1e-5)),
+    objectives=dict(tsl=dict(type='mmkd.TSL', factors=dict(consistency=1e-5))),
 )

@@ -161,8 +161,8 @@ def advised(message: str, known: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _literal(text: str) -> int:
     """Length of the Python literal that a text begins with, 0 if there is none."""
-    if text[:1] in '[(':
-        for end in (i + 1 for i, letter in enumerate(text) if letter in '])'):
+    if text[:1] in '[({':
+        for end in (i + 1 for i, letter in enumerate(text) if letter in '])}'):
             try:
                 ast.literal_eval(text[:end])
             except (ValueError, SyntaxError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from mmkd.functional.cells import rows
 from mmkd.functional.logit_distances import bernoulli_kl, soft_kl
 from mmkd.functional.standardise import standardise
 from mmkd.objective import Objective, Taps, crop_padding
-from mmkd.options import check_choice, check_number
+from mmkd.options import check_choice, check_factors, check_number
 from mmkd.registry import MODELS
 from mmkd.rows import predictions
 from mmkd.tap import Trace, parse_taps
@@ -77,9 +78,9 @@ class CrossKD(Objective):
     Args:
         stop (int | None): i; 0 takes the neck's maps, without activation. Published: 3 of 4, for
             FCOS 2; of shallower heads the last.
-        classes (float | None): weight of the classes. Published: 1, for FCOS 0.4.
-        boxes (float | None): weight of the boxes and of ATSS's centerness. Published: 4 for GFL,
-            0.75 for FCOS, otherwise 1.
+        factors (dict[str, float] | None): of the terms ``'classes'`` and ``'boxes'`` (which holds
+            for ATSS's centerness, too), where not the published ones: 1 and 1, for FCOS 0.4 and
+            0.75, for GFL 1 and 4.
         variant (str): statistics are aligned before the activation (``'paper'``), or behind it, as
             the authors' ``'code'`` does, whose in-place ReLU overwrites the maps that it kept.
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`; the taps are
@@ -106,17 +107,15 @@ class CrossKD(Objective):
         weight: Any = 1.0,
         teacher_name: str | None = None,
         stop: int | None = None,
-        classes: float | None = None,
-        boxes: float | None = None,
+        factors: Mapping[str, float] | None = None,
         variant: str = 'paper',
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
-        self.asked = {
-            name: check_number('CrossKD', name, value, 0, whole=name == 'stop', optional=True)
-            for name, value in dict(stop=stop, classes=classes, boxes=boxes).items()
-        }
+        self.asked_stop = check_number('CrossKD', 'stop', stop, 0, whole=True, optional=True)
+        self.asked_factors = factors
+        self.factors = check_factors('CrossKD', factors, dict(classes=1.0, boxes=1.0))
         self.variant = check_choice('CrossKD', 'variant', variant, ('paper', 'code'))
-        self.kind, self.stop, self.factors = '', 0, dict[str, float]()
+        self.kind, self.stop = '', 0
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         towers.check_towers('CrossKD', student, teacher)
@@ -130,11 +129,10 @@ class CrossKD(Objective):
     def _choose(self, kind: str, depth: int) -> None:
         """Options that were not given: those published for the head."""
         stop, classes, boxes = PUBLISHED[kind]
-        published = dict(stop=min(stop, depth), classes=classes, boxes=boxes)
-        given = {k: v for k, v in self.asked.items() if v is not None}
-        chosen: dict[str, Any] = {**published, **given}
-        self.kind, self.stop = kind, chosen['stop']
-        self.factors = {part: chosen[part] for part in ('classes', 'boxes')}
+        published = dict(classes=classes, boxes=boxes)
+        self.factors = check_factors('CrossKD', self.asked_factors, published)
+        self.kind = kind
+        self.stop = min(stop, depth) if self.asked_stop is None else self.asked_stop
         if self.stop not in range(depth + 1):
             raise ValueError(
                 f"CrossKD: stop must be a convolution of the teacher's head, at most {depth}, or "

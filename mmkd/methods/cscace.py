@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import ceil
 from typing import Any
 
@@ -15,7 +16,7 @@ from mmkd.functional.pooling import pool_nodes
 from mmkd.functional.resize import resize
 from mmkd.levels import Level
 from mmkd.objective import RESIZE, Objective, Taps, equal_size
-from mmkd.options import check_choice, check_number, check_temperature
+from mmkd.options import check_choice, check_factors, check_number, check_temperature
 from mmkd.registry import MODELS
 from mmkd.rows import logits
 from mmkd.tap import Tap, Trace, parse_taps
@@ -76,7 +77,8 @@ class CSCACE(Objective):
         policy (str): share of the teacher in ACE's target: ``'confidence'``, ``'correct'`` or
             ``'fixed'``, see :func:`teacher_share`.
         fixed (float): that share for ``'fixed'``, in [0, 1].
-        csc, ace (float): factors of the two terms; 0 leaves one out.
+        factors (dict[str, float] | None): of the terms ``'csc'`` and ``'ace'``, where not 1; 0
+            leaves one out.
         tau (float): temperature of the teacher's probabilities.
         ignore_index (int): label of pixels that ACE leaves out.
         resize (str | None): of the features, see :class:`~mmkd.objective.PairObjective`.
@@ -104,8 +106,7 @@ class CSCACE(Objective):
         pool_size: int = 2,
         policy: str = 'confidence',
         fixed: float = 0.5,
-        csc: float = 1.0,
-        ace: float = 1.0,
+        factors: Mapping[str, float] | None = None,
         tau: float = 1.0,
         ignore_index: int = 255,
         resize: str | None = None,
@@ -119,10 +120,7 @@ class CSCACE(Objective):
         policies = ('confidence', 'correct', 'fixed')
         self.policy = check_choice(name, 'policy', policy, policies)
         self.fixed = check_number(name, 'the share fixed', fixed, 0, 1)
-        self.csc = check_number(name, 'csc', csc, 0)
-        self.ace = check_number(name, 'ace', ace, 0)
-        if not csc and not ace:
-            raise ValueError('CSCACE: csc and ace are both 0, which leaves nothing.')
+        self.factors = check_factors(name, factors, dict(csc=1.0, ace=1.0))
         self.tau = check_temperature(name, tau)
         self.ignore_index = check_number(name, 'ignore_index', ignore_index, whole=True)
         self.classes, self.align_corners = 0, False
@@ -145,7 +143,7 @@ class CSCACE(Objective):
                 )
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
-        if self.csc:
+        if self.factors['csc']:
             logits.check_strides(self, 'pixels', student, teacher)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
@@ -153,12 +151,13 @@ class CSCACE(Objective):
         own, own_z = (trace.student[tap][0] for tap in self.student_taps)
         wanted, wanted_z = (trace.teacher[tap][0] for tap in self.teacher_taps)
         result = {}
-        if self.csc:
+        if self.factors['csc']:
             align = self.align_corners
             pair = equal_size('CSCACE', own, wanted.detach(), trace, self.resize, align)
-            result['loss_csc'] = self.csc * self._correlate(*pair)
-        if self.ace:
-            result['loss_ace'] = self.ace * self._adaptive(own_z, wanted_z.detach(), trace)
+            result['loss_csc'] = self.factors['csc'] * self._correlate(*pair)
+        if self.factors['ace']:
+            adaptive = self._adaptive(own_z, wanted_z.detach(), trace)
+            result['loss_ace'] = self.factors['ace'] * adaptive
         return result
 
     def _correlate(self, student: Tensor, teacher: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from mmkd.families import family_of, segmentor
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
-from mmkd.options import check_number, check_temperature
+from mmkd.options import check_factors, check_number, check_temperature
 from mmkd.registry import MODELS
 from mmkd.rows import logits
 from mmkd.tap import Tap, Trace, parse_taps
@@ -58,7 +59,7 @@ def intra_class(
 class DIST(PairObjective):
     """Knowledge distillation from a stronger teacher.
 
-    Huang et al., NeurIPS 2022: ``inter * (1 - mean_b rho over classes) + intra * (1 -
+    Huang et al., NeurIPS 2022: ``beta * (1 - mean_b rho over classes) + gamma * (1 -
     mean_k rho over samples)``, on a classifier's ``head.fc``, a segmentor's logits before resizing,
     where every pixel of the local batch is a sample, or the class logits of the RoIs that a
     two-stage student samples. Settings of hunto/DIST_KD.
@@ -72,7 +73,8 @@ class DIST(PairObjective):
         weight: 2 for classifiers (with ``tau=4``, CIFAR), else 1.
         tau (float | None): temperature; ``None`` is 4 for classifiers, else 1.
         tau_square (bool): multiply by tau^2, as the classification code does; the paper does not.
-        inter, intra (float): weights beta and gamma of the terms; 0 leaves one out.
+        factors (dict[str, float] | None): of the terms ``'inter'`` and ``'intra'`` (beta and
+            gamma), where not 1; 0 leaves one out.
         auxiliary (float): weight of the auxiliary heads' logits; 0 does not run the teacher's.
         min_std (float): see :func:`intra_class`; the code has no such limit (0).
         flat (float): rows and classes in which the student's probabilities have a smaller standard
@@ -96,8 +98,7 @@ class DIST(PairObjective):
         teacher_name: str | None = None,
         tau: float | None = None,
         tau_square: bool = True,
-        inter: float = 1.0,
-        intra: float = 1.0,
+        factors: Mapping[str, float] | None = None,
         auxiliary: float = 0.4,
         min_std: float = 1e-6,
         flat: float = 1e-7,
@@ -107,12 +108,7 @@ class DIST(PairObjective):
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name, adapt=None, resize=resize)
         self.tau = check_temperature('DIST', tau, optional=True)
-        self.terms = {
-            name: check_number('DIST', name, factor, 0)
-            for name, factor in dict(inter=inter, intra=intra).items()
-        }
-        if not any(self.terms.values()):
-            raise ValueError('DIST: inter and intra are both 0, which leaves nothing.')
+        self.factors = check_factors('DIST', factors, dict(inter=1.0, intra=1.0))
         self.auxiliary = check_number('DIST', 'auxiliary', auxiliary, 0)
         self.tau_square, self.min_std = tau_square, check_number('DIST', 'min_std', min_std, 0)
         self.flat = check_number('DIST', 'flat', flat, 0)
@@ -132,18 +128,20 @@ class DIST(PairObjective):
         tau, weight = (4.0, 2.0) if self.kind == 'images' else (1.0, 1.0)
         self.tau = self.tau or tau
         self.set_default_weight(weight)
-        if count == 2 and self.terms['inter']:
+        if count == 2 and self.factors['inter']:
             self._drop_inter()
 
     def _drop_inter(self) -> None:
-        if not self.terms['intra']:
-            raise ValueError('DIST: with two classes only the intra term can teach; set intra=1.')
+        if not self.factors['intra']:
+            raise ValueError(
+                "DIST: with two classes only the intra term can teach; set factors={'intra': 1}."
+            )
         warnings.warn(
             'DIST: with two classes the correlation over classes is always +-1 and teaches '
             'nothing; the inter term is left out.',
             stacklevel=2,
         )
-        self.terms['inter'] = 0.0
+        self.factors['inter'] = 0.0
 
     def _bind_auxiliary(self, student: nn.Module, teacher: nn.Module) -> None:
         """Listen to the auxiliary heads of both; the teacher's is asked, for it does not run."""
@@ -204,11 +202,11 @@ class DIST(PairObjective):
             s, t = s[valid.flatten()], t[valid.flatten()]
         scale = self.tau**2 if self.tau_square else 1.0
         losses = {}
-        if self.terms['inter']:
-            losses['inter'] = scale * self.terms['inter'] * inter_class(s, t, self.flat)
-        if self.terms['intra']:
+        if self.factors['inter']:
+            losses['inter'] = scale * self.factors['inter'] * inter_class(s, t, self.flat)
+        if self.factors['intra']:
             losses['intra'] = (
-                scale * self.terms['intra'] * intra_class(s, t, self.min_std, self.flat)
+                scale * self.factors['intra'] * intra_class(s, t, self.min_std, self.flat)
             )
         return losses
 

@@ -127,7 +127,8 @@ class FGD(PairObjective):
     ) -> None:
         super().__init__(student, teacher, weight, **pair)
         self.preset = check_choice('FGD', 'preset', preset, (None, *PRESETS))
-        self.factors = check_factors('FGD', factors, TERMS)
+        self.asked_factors = factors
+        self.factors = check_factors('FGD', factors, dict.fromkeys(TERMS, 1.0))
         self.tau = check_temperature('FGD', tau, optional=True)
         self.coord_ref = check_choice('FGD', 'coord_ref', coord_ref, REFERENCES)
         self.contexts = nn.ModuleDict()
@@ -138,7 +139,8 @@ class FGD(PairObjective):
         bind_pyramid(self, student, teacher, levels=4 if is_two_stage(student) else None)
         *factors, tau = PRESETS[self.preset or preset_of(student)]
         self.tau = self.tau or tau
-        self.factors = {**dict(zip(TERMS, factors, strict=True)), **self.factors}
+        preset = dict(zip(TERMS, factors, strict=True))
+        self.factors = check_factors('FGD', self.asked_factors, preset)
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
         if student is None or teacher is None:

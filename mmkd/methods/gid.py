@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,11 +17,14 @@ from mmkd.functional.logit_distances import soft_kl
 from mmkd.functional.relations import relation_loss
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
-from mmkd.options import check_choice, check_number
+from mmkd.options import check_choice, check_factors, check_number
 from mmkd.registry import MODELS
 from mmkd.rows import predictions
 from mmkd.tap import Trace, parse_taps
 from mmkd.view import Boxes
+
+#: of the four terms
+FACTORS = dict(feature=5e-4, relation=40.0, classes=0.1, boxes=1.0)
 
 
 def instance_scores(student: Tensor, teacher: Tensor, variant: str = 'paper') -> Tensor:
@@ -61,7 +65,8 @@ class GID(PairObjective):
     detectors, are ours: no published result belongs to them.
 
     Args:
-        feature, relation, classes, boxes (float): weights of the four terms.
+        factors (dict[str, float] | None): of the terms ``'feature'``, ``'relation'``, ``'classes'``
+            and ``'boxes'``, where not 5e-4, 40, 0.1 and 1.
         beta (float): the box term is smooth L1 with this threshold, as one of the authors' configs
             has it (0.1); 0 is L1.
         second_stage (float): of two-stage detectors, factor of a response in which both (first) box
@@ -86,9 +91,7 @@ class GID(PairObjective):
 
     zero_at_equality = False
     term_factors = {
-        f'loss_{stage}{name}': f'factors.{name}'
-        for stage in ('', 'second_')
-        for name in ('feature', 'relation', 'classes', 'boxes')
+        f'loss_{stage}{name}': f'factors.{name}' for stage in ('', 'second_') for name in FACTORS
     }
     families = ('two_stage', 'instance', 'anchor', 'anchor_free')
     only = {'anchor_free': ('FCOS',)}
@@ -98,10 +101,7 @@ class GID(PairObjective):
         student: Taps = None,
         teacher: Taps = None,
         weight: Any = 1.0,
-        feature: float = 5e-4,
-        relation: float = 40.0,
-        classes: float = 0.1,
-        boxes: float = 1.0,
+        factors: Mapping[str, float] | None = None,
         beta: float = 0.0,
         second_stage: float = 0.0,
         instances: int = 10,
@@ -115,9 +115,7 @@ class GID(PairObjective):
         **pair: Any,
     ) -> None:
         super().__init__(student, teacher, weight, adapt=adapt, **pair)
-        self.factors = dict(feature=feature, relation=relation, classes=classes, boxes=boxes)
-        for name, factor in self.factors.items():
-            check_number('GID', name, factor, 0)
+        self.factors = check_factors('GID', factors, FACTORS)
         self.beta = check_number('GID', 'beta', beta, 0)
         self.second_stage = check_number('GID', 'second_stage', second_stage, 0)
         self.instances = check_number('GID', 'instances', instances, 1, whole=True)

@@ -94,7 +94,7 @@ class HDKD(PairObjective):
         self.m = check_number('HDKD', 'groups', groups, 1, whole=True)
         self.refresh = check_number('HDKD', 'refresh', refresh, 1, whole=True)
         self.seed = check_number('HDKD', 'seed', seed, 0, whole=True)
-        self.factors = dict.fromkeys(TERMS, 1.0) | check_factors('HDKD', factors, TERMS)
+        self.factors = check_factors('HDKD', factors, dict.fromkeys(TERMS, 1.0))
         self.tau = check_temperature('HDKD', tau)
         self.norm_teacher = norm_teacher
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -14,11 +15,12 @@ from mmkd.functional.pooling import pool_to_smaller
 from mmkd.functional.relations import distances
 from mmkd.levels import Level
 from mmkd.objective import Taps
-from mmkd.options import check_choice, check_number
+from mmkd.options import check_choice, check_factors, check_number
 from mmkd.registry import MODELS
 from mmkd.rows.instance_objective import InstanceObjective
 from mmkd.tap import Trace, parse_taps
 
+FACTORS = dict(vertex=0.1, edge=5.0, transform=5.0, edge_transform=0.0)
 REDUCTIONS = ('mean', 'sum')
 _EPS = 1e-12
 
@@ -77,20 +79,19 @@ class IRG(InstanceObjective):
     flattens maps (``variant='zoo'``); they are kept for averaged maps, uncalibrated.
 
     Without taps: of two classifiers the second and third last stage, the embedding and the logits.
-    With taps (the logits are added) layers of any classifier, or with ``vertex=0`` of any model: of
-    a detector's objects for instance with ``student=['backbone[2]', 'neck']``.
+    With taps (the logits are added) layers of any classifier, or with ``factors=dict(vertex=0)`` of
+    any model, e.g. of a detector's objects with ``student=['backbone[2]', 'neck']``.
 
     Args:
-        vertex (float): weight of the logits; 0 leaves them out.
-        edge (float): weight of the distances between images; 0 leaves them out.
-        transform (float): weight of the distances between layers; 0 leaves them out.
-        edge_transform (float): weight of the squared change of each edge between layers; 0, as
-            published, leaves it out.
+        factors (dict[str, float] | None): of the terms ``'vertex'`` (logits), ``'edge'`` (distances
+            between images), ``'transform'`` (distances between layers) and ``'edge_transform'``
+            (squared change of each edge between layers), where not 0.1, 5, 5 and 0; 0 leaves one
+            out.
         variant (str): ``'code'``, the authors', averages maps over places; ``'zoo'`` flattens them,
             and transforms only between the first two layers, the larger map averaged and channels
             of the wider one in groups.
-        reduction (str): ``'mean'`` over all numbers (the weights above), or ``'sum'``: over 2 B for
-            edges and 2 for transformations, as the authors' code does with weights 0, 0.005 and
+        reduction (str): ``'mean'`` over all numbers (the factors above), or ``'sum'``: over 2 B for
+            edges and 2 for transformations, as the authors' code does with factors 0, 0.005 and
             0.005.
         edge_layers (int): how many of the last layers have edges.
         one_to_many (bool): the teacher's last layer teaches the edges of all of them (paper), not
@@ -109,10 +110,7 @@ class IRG(InstanceObjective):
     def __init__(
         self,
         *taps: Taps,
-        vertex: float = 0.1,
-        edge: float = 5.0,
-        transform: float = 5.0,
-        edge_transform: float = 0.0,
+        factors: Mapping[str, float] | None = None,
         variant: str = 'code',
         reduction: str = 'mean',
         edge_layers: int = 3,
@@ -120,14 +118,7 @@ class IRG(InstanceObjective):
         **common: Any,
     ) -> None:
         super().__init__(*taps, **common)
-        self.vertex = check_number('IRG', 'vertex', vertex, 0)
-        self.edge = check_number('IRG', 'edge', edge, 0)
-        self.transform = check_number('IRG', 'transform', transform, 0)
-        self.edge_transform = check_number('IRG', 'edge_transform', edge_transform, 0)
-        if not vertex + edge + transform + edge_transform:
-            raise ValueError(
-                'IRG: vertex, edge, transform and edge_transform are 0: nothing is left to teach.'
-            )
+        self.factors = check_factors('IRG', factors, FACTORS)
         self.variant = check_choice('IRG', 'variant', variant, ('code', 'zoo'))
         self.reduction = check_choice('IRG', 'reduction', reduction, REDUCTIONS)
         self.edge_layers = check_number('IRG', 'edge_layers', edge_layers, 1, whole=True)
@@ -140,7 +131,7 @@ class IRG(InstanceObjective):
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         super().bind(student, teacher)
-        if not self.vertex:
+        if not self.factors['vertex']:
             return
         if [family_of(model) for model in (student, teacher)] != ['classifier'] * 2:
             raise Misfit(
@@ -151,30 +142,30 @@ class IRG(InstanceObjective):
         self.teacher_taps += parse_taps(classifier.logits_tap(teacher))
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
-        judged = bool(self.vertex)
-        self.instances.setup(
-            student, teacher, judged + (2 if self.transform or self.edge_transform else 1)
-        )
+        judged = bool(self.factors['vertex'])
+        moves = self.factors['transform'] or self.factors['edge_transform']
+        self.instances.setup(student, teacher, judged + (2 if moves else 1))
         if student and teacher and judged and student[-1].shape != teacher[-1].shape:
             raise ValueError(
                 f'IRG: the student has {student[-1]} logits and the teacher {teacher[-1]}; '
-                'vertex=0 leaves them out.'
+                "factors={'vertex': 0} leaves them out."
             )
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
-        layers = self.instances.pairs(trace, self)
+        layers, factors = self.instances.pairs(trace, self), self.factors
         losses = {}
-        if self.vertex:
-            losses['loss_vertex'] = self.vertex * F.mse_loss(*layers.pop())
+        if factors['vertex']:
+            losses['loss_vertex'] = factors['vertex'] * F.mse_loss(*layers.pop())
         student, teacher = zip(*layers, strict=True)
-        if self.edge:
-            losses['loss_edge'] = self.edge * self._edge_error(student, teacher)
-        if self.transform:
-            losses['loss_transform'] = self.transform * self._moves(trace, student, teacher)
-        if self.edge_transform:
+        if factors['edge']:
+            losses['loss_edge'] = factors['edge'] * self._edge_error(student, teacher)
+        if factors['transform']:
+            moves = self._moves(trace, student, teacher)
+            losses['loss_transform'] = factors['transform'] * moves
+        if factors['edge_transform']:
             graphs = [[edges(x) for x in side] for side in (student, teacher)]
             changes = [[(a - b).square() for a, b in pairwise(side)] for side in graphs]
-            losses['loss_edge_transform'] = self.edge_transform * self._mean_error(*changes)
+            losses['loss_edge_transform'] = factors['edge_transform'] * self._mean_error(*changes)
         return losses
 
     def _moves(self, trace: Trace, student: tuple, teacher: tuple) -> Tensor:

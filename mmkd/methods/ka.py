@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from mmkd.functional.affinity import row_gaps
 from mmkd.functional.resize import resize
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
-from mmkd.options import check_choice, check_number
+from mmkd.options import check_choice, check_factors, check_number
 from mmkd.registry import MODELS
 from mmkd.tap import Trace, parse_taps
 
@@ -71,7 +72,8 @@ class KA(Objective):
     Args:
         phase (str): ``'autoencoder'`` trains that and nothing else; ``'student'`` the student.
         latent (int | None): width of the code; ``None`` is an eighth of the teacher's, at least 32.
-        adapt, affinity (float): factors beta and gamma of the two terms; 0 leaves one out.
+        factors (dict[str, float] | None): of the terms ``'adaptation'`` and ``'affinity'`` (beta
+            and gamma), where not 50 and 1; 0 leaves one out.
         p, q (float): see :func:`adaptation`.
         scope (str): features are normalised at each ``'position'`` or over a ``'sample'``.
         reduction (str): of affinities, ``'row_l2'`` or ``'mse'``.
@@ -97,8 +99,7 @@ class KA(Objective):
         teacher_name: str | None = None,
         phase: str = 'student',
         latent: int | None = None,
-        adapt: float = 50.0,
-        affinity: float = 1.0,
+        factors: Mapping[str, float] | None = None,
         p: float = 1,
         q: float = 2,
         scope: str = 'position',
@@ -110,12 +111,7 @@ class KA(Objective):
         self.phase = check_choice('KA', 'phase', phase, PHASES)
         self.scope = check_choice('KA', 'scope', scope, ('position', 'sample'))
         self.reduction = check_choice('KA', 'reduction', reduction, ('row_l2', 'mse'))
-        self.factors = (
-            check_number('KA', 'adapt', adapt, 0),
-            check_number('KA', 'affinity', affinity, 0),
-        )
-        if not any(self.factors):
-            raise ValueError('KA: adapt and affinity are both 0, which leaves nothing.')
+        self.factors = check_factors('KA', factors, dict(adaptation=50.0, affinity=1.0))
         self.p, self.q = check_number('KA', 'p', p, 1), check_number('KA', 'q', q, 1)
         self.latent = check_number('KA', 'latent', latent, 1, whole=True, optional=True)
         self.share = share
@@ -142,9 +138,9 @@ class KA(Objective):
         narrow = student[0].channels
         to_code = nn.Conv2d(narrow, latent, 3, padding=1, bias=False)
         self.adapter = nn.Sequential(to_code, nn.BatchNorm2d(latent), nn.ReLU())
-        if self.factors[1] and not self.share:
+        if self.factors['affinity'] and not self.share:
             self.affinity_adapter = nn.Conv2d(narrow, latent, 3, padding=1)
-        if not self.factors[0] and not self.share:
+        if not self.factors['adaptation'] and not self.share:
             del self.adapter
         self.train(self.training)
 
@@ -176,14 +172,14 @@ class KA(Objective):
 
     def _adapt(self, student: Tensor, code: Tensor) -> dict[str, Tensor]:
         result = {}
-        if self.factors[0]:
+        if self.factors['adaptation']:
             found = resize(self.adapter(student), code.shape[2:])
             distance = adaptation(found, code, self.p, self.q, self.scope)
-            result['loss_adapt'] = self.factors[0] * distance
-        if self.factors[1]:
+            result['loss_adaptation'] = self.factors['adaptation'] * distance
+        if self.factors['affinity']:
             adapter = self.adapter if self.share else self.affinity_adapter
             error = affinity_error(resize(adapter(student), code.shape[2:]), code, self.reduction)
-            result['loss_affinity'] = self.factors[1] * error
+            result['loss_affinity'] = self.factors['affinity'] * error
         return result
 
 

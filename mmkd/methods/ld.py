@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,13 +13,16 @@ from mmkd.families import dense
 from mmkd.families.comparable import Misfit, both, check_classes, check_priors, check_same, is_gfl
 from mmkd.functional.device import members
 from mmkd.objective import Objective, Taps
-from mmkd.options import check_choice, check_number, check_temperature
+from mmkd.options import check_choice, check_factors, check_number, check_temperature
 from mmkd.registry import MODELS
 from mmkd.rows import predictions
 from mmkd.tap import Trace
 from mmkd.view import View
 
 _BOX_CHUNK = 16
+
+#: of the three terms
+FACTORS = dict(main=0.25, valuable=0.25, classes=10.0)
 
 
 def mean_kl(student: Tensor, teacher: Tensor, tau: float) -> Tensor:
@@ -99,14 +103,15 @@ class LD(Objective):
     Zheng et al., CVPR 2022. ``KL`` is a mean over bins or classes, times tau^2. Compared with
     HikariTJU/LD; its feature term is left out (Mimic or FGD beside it serve).
 
-    * ``loss_main``: ``main / 4 * sum`` over positives and four edges of ``w KL``, w the student's
+    * ``loss_main``: ``1 / 4 * sum`` over positives and four edges of ``w KL``, w the student's
       largest class score. As published it grows with the number of positives.
-    * ``loss_valuable``: ``valuable / 16 * sum`` over the valuable localization region, where an
-      anchor is near a box but not assigned, of ``w KL``, w the IoU.
-    * ``loss_class``: ``classes * KL`` of the class logits, mean over the positives of each level.
+    * ``loss_valuable``: ``1 / 16 * sum`` over the valuable localization region, where an anchor is
+      near a box but not assigned, of ``w KL``, w the IoU.
+    * ``loss_classes``: KL of the class logits, mean over the positives of each level.
 
     Args:
-        main, valuable, classes (float): weights of the three terms.
+        factors (dict[str, float] | None): of the terms ``'main'``, ``'valuable'`` and
+            ``'classes'``, where not 0.25, 0.25 and 10.
         tau (float): temperature of the bins.
         tau_class (float): temperature of the classes.
         gamma (float): lower bound of the region as a share of the assigner's threshold.
@@ -121,11 +126,7 @@ class LD(Objective):
     """
 
     needs_ground_truth = True
-    term_factors = {
-        'loss_main': 'factors.main',
-        'loss_valuable': 'factors.valuable',
-        'loss_class': 'factors.classes',
-    }
+    term_factors = {f'loss_{term}': f'factors.{term}' for term in FACTORS}
     families = ('anchor',)
     only = {'anchor': ('GFL',)}
 
@@ -135,18 +136,14 @@ class LD(Objective):
         teacher: Taps = None,
         weight: Any = 1.0,
         teacher_name: str | None = None,
-        main: float = 0.25,
-        valuable: float = 0.25,
-        classes: float = 10.0,
+        factors: Mapping[str, float] | None = None,
         tau: float = 10.0,
         tau_class: float = 2.0,
         gamma: float = 0.25,
         variant: str = 'paper',
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
-        for name, factor in dict(main=main, valuable=valuable, classes=classes).items():
-            check_number('LD', name, factor, 0)
-        self.factors = dict(main=main / 4, valuable=valuable / 16, classes=classes)
+        self.factors = check_factors('LD', factors, FACTORS)
         self.tau = check_temperature('LD', tau)
         self.tau_class = check_temperature('LD', tau_class, 'tau_class')
         self.gamma = check_number('LD', 'gamma', gamma, 0, 1)
@@ -161,8 +158,8 @@ class LD(Objective):
         check_classes('LD', *heads)
         if self.factors['classes'] and heads[0].cls_out_channels == 1:
             raise ValueError(
-                'LD: the heads have one class, and a softmax over one is always 1; set classes=0, '
-                'which leaves the boxes.'
+                'LD: the heads have one class, and a softmax over one is always 1; set '
+                "factors={'classes': 0}, which leaves the boxes."
             )
         check_priors('LD', *heads)
         bins = [head.reg_max for head in heads]
@@ -181,9 +178,11 @@ class LD(Objective):
         levels = dense.dense_head(trace.student.model).prior_generator.num_levels
         each = (members(own, levels) & counts[:, None]).sum(0).clamp(min=1)[own]
         return {
-            'loss_main': self.factors['main'] * (sure.flatten()[where] * apart).sum(),
-            'loss_valuable': self.factors['valuable'] * (valuable.flatten()[where] * apart).sum(),
-            'loss_class': self.factors['classes']
+            'loss_main': self.factors['main'] / 4 * (sure.flatten()[where] * apart).sum(),
+            'loss_valuable': self.factors['valuable']
+            / 16
+            * (valuable.flatten()[where] * apart).sum(),
+            'loss_classes': self.factors['classes']
             * (mean_kl(*logits, self.tau_class) * counts / each).sum(),
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -9,10 +10,12 @@ from torch import Tensor, nn
 from mmkd.families import two_stage
 from mmkd.families.comparable import check_coders, uses_sigmoid
 from mmkd.objective import Objective, Taps
-from mmkd.options import check_number
+from mmkd.options import check_factors
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
 from mmkd.view import Boxes
+
+TERMS = ('classes', 'boxes')
 
 
 @MODELS.register_module()
@@ -27,8 +30,7 @@ class MimicHead(Objective):
     ``task_weight=dict(loss_cls=0, loss_bbox=0)`` there.
 
     Args:
-        alpha_class (float): weight of the class term.
-        alpha_box (float): weight of the box term.
+        factors (dict[str, float] | None): of the terms ``'classes'`` and ``'boxes'``, where not 1.
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`; the taps are
             the first box head's whatever is given.
 
@@ -36,7 +38,7 @@ class MimicHead(Objective):
         ValueError: a model without a box head; unequal classes or box coders.
     """
 
-    term_factors = {'loss_class': 'alpha_class', 'loss_box': 'alpha_box'}
+    term_factors = {f'loss_{term}': f'factors.{term}' for term in TERMS}
     families = ('two_stage', 'instance')
     rank_invariant = True
 
@@ -46,12 +48,10 @@ class MimicHead(Objective):
         teacher: Taps = None,
         weight: Any = 1.0,
         teacher_name: str | None = None,
-        alpha_class: float = 1.0,
-        alpha_box: float = 1.0,
+        factors: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name)
-        self.alpha_class = check_number('MimicHead', 'alpha_class', alpha_class, 0)
-        self.alpha_box = check_number('MimicHead', 'alpha_box', alpha_box, 0)
+        self.factors = check_factors('MimicHead', factors, dict.fromkeys(TERMS, 1.0))
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         two_stage.check_box_heads('MimicHead', student, teacher, softmax=False)
@@ -60,11 +60,9 @@ class MimicHead(Objective):
         self.student_taps, self.teacher_taps = two_stage.answer_taps(student, teacher)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
-        keys = 'loss_class', 'loss_box'
-        alphas = self.alpha_class, self.alpha_box
-        answers = zip(keys, alphas, *two_stage.answers(trace), strict=True)
         return {
-            key: alpha * (s - t).square().sum() / max(s.numel(), 1) for key, alpha, s, t in answers
+            f'loss_{term}': self.factors[term] * (s - t).square().sum() / max(s.numel(), 1)
+            for term, s, t in zip(TERMS, *two_stage.answers(trace), strict=True)
         }
 
     def views(self, trace: Trace) -> list[Boxes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mmkd.functional.relations import distances, unit
 from mmkd.objective import Taps
-from mmkd.options import check_choice, check_number, weight_or
+from mmkd.options import check_choice, check_factors
 from mmkd.registry import MODELS
 from mmkd.rows.instance_objective import InstanceObjective
 from mmkd.tap import Trace
@@ -81,9 +82,8 @@ class RKD(InstanceObjective):
     per-pixel classifier. The weights are those for metric learning then.
 
     Args:
-        distance (float | None): weight of the distances; 0 leaves them out. ``None`` is 25 for
-            images, 1 for objects and regions.
-        angle (float | None): weight of the angles; 0 leaves them out. ``None`` is 50 or 2.
+        factors (dict[str, float] | None): of the terms ``'distance'`` and ``'angle'``, where not 25
+            and 50 for images, 1 and 2 for objects and regions; 0 leaves one out.
         normalize (str): embeddings scaled to length 1 before: ``'none'`` (RepDistiller), the
             ``'teacher'``'s (lenscloth/RKD) or ``'both'`` (mmrazor).
         student, teacher, weight, teacher_name, instances, gather: see
@@ -97,39 +97,29 @@ class RKD(InstanceObjective):
     def __init__(
         self,
         *taps: Taps,
-        distance: float | None = None,
-        angle: float | None = None,
+        factors: Mapping[str, float] | None = None,
         normalize: str = 'none',
         **common: Any,
     ) -> None:
         super().__init__(*taps, **common)
-        self.asked = distance, angle
-        self.distance, self.angle = self._weights(25.0, 50.0)
-        if not self.distance + self.angle:
-            raise ValueError('RKD: distance and angle are both 0, so nothing is left to teach.')
+        self.asked_factors = factors
+        self.factors = check_factors('RKD', factors, dict(distance=25.0, angle=50.0))
         self.normalize = check_choice('RKD', 'normalize', normalize, NORMALIZE)
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         super().bind(student, teacher)
         if self.instances.rows != 'images':
-            self.distance, self.angle = self._weights(1.0, 2.0)
-
-    def _weights(self, *defaults: float) -> list[float]:
-        return [
-            check_number('RKD', name, weight_or(default, asked), 0)
-            for name, default, asked in zip(
-                ('distance', 'angle'), defaults, self.asked, strict=True
-            )
-        ]
+            published = dict(distance=1.0, angle=2.0)
+            self.factors = check_factors('RKD', self.asked_factors, published)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         pairs = [self._normalised(*pair) for pair in self.instances.pairs(trace, self)]
-        losses = {}
-        if self.distance:
-            losses['loss_distance'] = self.distance * sum(distance_error(*pair) for pair in pairs)
-        if self.angle:
-            losses['loss_angle'] = self.angle * sum(angle_error(*pair) for pair in pairs)
-        return losses
+        errors = dict(distance=distance_error, angle=angle_error)
+        return {
+            f'loss_{term}': factor * sum(errors[term](*pair) for pair in pairs)
+            for term, factor in self.factors.items()
+            if factor
+        }
 
     def _normalised(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         if self.normalize == 'none':

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from mmkd.families import segmentor
 from mmkd.functional.logit_distances import soft_kl
 from mmkd.functional.masked import masked_mean
 from mmkd.objective import PairObjective, Taps
-from mmkd.options import check_choice, check_number
+from mmkd.options import check_choice, check_factors, check_number
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
 from mmkd.view import View
@@ -75,9 +76,9 @@ class TSL(PairObjective):
     the consistency follows the survey of Sun and Xiong (2023) and SKD's re-implementation.
 
     Args:
-        prob_weight, consistency_weight (float): factor of each; 0 leaves it out. The consistency
-            grows with the fourth power of the logits: aim at a tenth of the task loss, which with
-            trained CamVid teachers takes 1e-5.
+        factors (dict[str, float] | None): of the terms ``'prob'`` and ``'consistency'``, where not
+            1 and 0.01; 0 leaves one out. The consistency grows with the fourth power of the logits:
+            aim at a tenth of the task loss, which with trained CamVid teachers takes 1e-5.
         prob_loss (str): ``'l2'`` or ``'kl'``.
         source (str): consistency of ``'logits'`` or of ``'prob'`` (probabilities).
         neighbour_reduce, border (str): see :func:`consistency`.
@@ -101,8 +102,7 @@ class TSL(PairObjective):
         teacher: Taps = None,
         weight: Any = None,
         teacher_name: str | None = None,
-        prob_weight: float = 1.0,
-        consistency_weight: float = 0.01,
+        factors: Mapping[str, float] | None = None,
         prob_loss: str = 'l2',
         source: str = 'logits',
         neighbour_reduce: str = 'sum',
@@ -112,10 +112,7 @@ class TSL(PairObjective):
         resize: str | None = None,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name, adapt=None, resize=resize)
-        self.prob_weight = check_number('TSL', 'prob_weight', prob_weight, 0)
-        self.consistency_weight = check_number('TSL', 'consistency_weight', consistency_weight, 0)
-        if not prob_weight and not consistency_weight:
-            raise ValueError('TSL: prob_weight and consistency_weight are both 0.')
+        self.factors = check_factors('TSL', factors, dict(prob=1.0, consistency=0.01))
         self.prob_loss = check_choice('TSL', 'prob_loss', prob_loss, ('l2', 'kl'))
         self.source = check_choice('TSL', 'source', source, ('logits', 'prob'))
         self.neighbour_reduce = check_choice(
@@ -133,11 +130,11 @@ class TSL(PairObjective):
         losses: dict[str, Any] = {}
         for s, t in self.tensor_pairs(trace):
             valid = segmentor.counted_pixels(self, trace, s.shape[2:])
-            if self.prob_weight:
+            if self.factors['prob']:
                 distance = masked_mean(probability_distance(s, t, self.prob_loss), valid)
-                losses['loss_prob'] = losses.get('loss_prob', 0) + self.prob_weight * distance
-            if self.consistency_weight:
-                distance = self.consistency_weight * self._first_order(s, t, valid)
+                losses['loss_prob'] = losses.get('loss_prob', 0) + self.factors['prob'] * distance
+            if self.factors['consistency']:
+                distance = self.factors['consistency'] * self._first_order(s, t, valid)
                 losses['loss_consistency'] = losses.get('loss_consistency', 0) + distance
         return losses
 

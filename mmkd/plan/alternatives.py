@@ -24,7 +24,7 @@ OPTIONS: tuple[dict[str, Any], ...] = (
     {},
     dict(level_map='common'),
     dict(resize='student'),
-    dict(vertex=0),
+    dict(factors={'vertex': 0}),
 )
 #: taps for a method that has none of its own for these networks
 TAPS = (

@@ -19,5 +19,5 @@ NAMES = (
 
 def relation(name: str, *taps: object, **options: object) -> Objective:
     """The objective; IRG without the terms that need logits and a second layer."""
-    alone = dict(vertex=0, transform=0) if name == 'IRG' else {}
+    alone = dict(factors=dict(vertex=0, transform=0)) if name == 'IRG' else {}
     return method(name)(*taps, **alone, **options)

@@ -45,7 +45,7 @@ def test_a_term_of_factor_0_stops_nothing(name, family, attribute):
         ('LogitStandardization', 'two_stage', 1, None),
         ('LogitStandardization', 'segmentor', 2, None),
         ('TSD', 'two_stage', 1, None),
-        ('LD', 'GFL', 1, dict(classes=0)),
+        ('LD', 'GFL', 1, dict(factors=dict(classes=0))),
     ],
 )
 def test_two_outputs_are_refused_where_they_say_nothing(name, family, classes, options):

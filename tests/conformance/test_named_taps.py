@@ -18,7 +18,7 @@ MAPS = {
     'detr': ['backbone.layer2', 'backbone.layer3'],
 }
 ONE_LAYER = ('FT', 'CCKD', 'DarkRank', 'GKD', 'PKT', 'RKD', 'SP')
-OPTIONS = {'IRG': dict(vertex=0)}
+OPTIONS = {'IRG': dict(factors=dict(vertex=0))}
 
 
 def named(model: str) -> list[str]:

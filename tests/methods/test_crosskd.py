@@ -181,10 +181,10 @@ def literal(trace, stop, classes, boxes, variant='paper'):
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('given', [False, True], ids=['published', 'chosen'])
 def test_against_the_equations(kind, given):
-    options = dict(stop=1, classes=0.3, boxes=2.5, variant='code') if given else {}
+    options = dict(stop=1, factors=dict(classes=0.3, boxes=2.5), variant='code') if given else {}
     losses, trace = step(CrossKD(**options), deep(kind), deep(kind, 1))
     published = dict(gfl=(3, 1, 4), fcos=(2, 0.4, 0.75)).get(kind.split()[0], (3, 1, 1))
-    wanted = literal(trace, *(options.values() or published))
+    wanted = literal(trace, *((1, 0.3, 2.5, 'code') if given else published))
     found = {
         k.removeprefix('kd.o.loss_'): float(v.detach()) for k, v in losses.items() if 'kd' in k
     }
@@ -344,8 +344,8 @@ def wide_neck():
     [
         (lambda: CrossKD(stop=-1), 'stop must be a whole number of at least 0'),
         (lambda: CrossKD(variant='never'), 'variant must be one of'),
-        (lambda: CrossKD(classes=-1), 'classes must be a finite number'),
-        (lambda: CrossKD(boxes=math.nan), 'boxes must be a finite number'),
+        (lambda: CrossKD(factors=dict(classes=-1)), 'factor classes must be a finite number'),
+        (lambda: CrossKD(factors=dict(boxes=math.nan)), 'factor boxes must be a finite number'),
         (lambda: CrossKD(stop=5).bind(deep('gfl'), deep('gfl')), 'at most 4, or 0, found 5'),
         (lambda: CrossKD(stop=1.5).bind(deep('gfl'), deep('gfl')), 'stop must be a whole number'),
         (lambda: CrossKD(stop=0).bind(deep('gfl'), wide_neck()), r'widths: .* \[8\] and .* \[16\]'),

@@ -55,8 +55,8 @@ def test_a_step_and_its_terms():
     trace = make_step(objective, *models)
     found = objective(trace)
     assert set(found) == {'loss_csc', 'loss_ace'}
-    for option, left in ((dict(csc=0.0), 'loss_ace'), (dict(ace=0.0), 'loss_csc')):
-        alone = prepare(CSCACE(**option), *models)(trace)
+    for option, left in (('csc', 'loss_ace'), ('ace', 'loss_csc')):
+        alone = prepare(CSCACE(factors={option: 0.0}), *models)(trace)
         assert set(alone) == {left} and float(alone[left].detach()) == float(found[left].detach())
     pooled = prepare(CSCACE(pool='avg', pool_size=2), *models)(trace)
     assert float(pooled['loss_csc'].detach()) != float(found['loss_csc'].detach())
@@ -69,7 +69,7 @@ def test_class_weights_of_the_students_own_loss():
     models[0].decode_head.loss_decode = CrossEntropyLoss(class_weight=[1.0, 0.0, 3.0])
     labels = torch.randint(0, 3, (2, 32, 48), generator=torch.Generator().manual_seed(1))
     labels[0, :9] = 255
-    objective = prepare(CSCACE(policy='fixed', fixed=0.0, csc=0.0), *models)
+    objective = prepare(CSCACE(policy='fixed', fixed=0.0, factors=dict(csc=0.0)), *models)
     trace = make_step(objective, *models, labels=labels)
     logits = trace.student['decode_head.conv_seg'][0]
     logits = F.interpolate(logits, labels.shape[1:], mode='bilinear')
@@ -89,8 +89,8 @@ def test_all_labels_ignored():
 
 
 def test_what_is_refused(monkeypatch):
-    with pytest.raises(ValueError, match='both 0'):
-        CSCACE(csc=0, ace=0)
+    with pytest.raises(ValueError, match='factors of all terms'):
+        CSCACE(factors=dict(csc=0, ace=0))
     with pytest.raises(ValueError, match='the share fixed must be'):
         CSCACE(fixed=1.5)
     with pytest.raises(ValueError, match='3 classes and the teacher 4'):

@@ -91,13 +91,13 @@ def objective_and_trace(student, teacher, labels=None, **options):
 
 def test_objective_on_pixels():
     student, teacher = ToySegmentor(4), ToySegmentor(6)
-    objective, trace = objective_and_trace(student, teacher, tau=2.0, inter=3.0)
+    objective, trace = objective_and_trace(student, teacher, tau=2.0, factors=dict(inter=3.0))
     assert float(str(objective.weight)) == 1
     s, t = (rows(x, 2.0) for x in objective.tensor_pairs(trace)[0])
     losses = objective(trace)
     torch.testing.assert_close(losses['loss_inter'], 12 * inter_class(s, t))
     torch.testing.assert_close(losses['loss_intra'], 4 * intra_class(s, t))
-    plain = prepare(DIST(tau=2.0, tau_square=False, inter=0), student, teacher)(trace)
+    plain = prepare(DIST(tau=2.0, tau_square=False, factors=dict(inter=0)), student, teacher)(trace)
     assert list(plain) == ['loss_intra']
     torch.testing.assert_close(plain['loss_intra'], intra_class(s, t))
     sum(losses.values()).backward()
@@ -154,14 +154,17 @@ def test_two_classes_leave_out_inter():
         objective, trace = objective_and_trace(*pair, labels=torch.zeros(2, 32, 48).long())
     assert list(objective(trace)) == ['loss_intra']
     with pytest.raises(ValueError, match='only the intra term can teach'):
-        DIST(intra=0).bind(*pair)
+        DIST(factors=dict(intra=0)).bind(*pair)
 
 
 @pytest.mark.parametrize(
     ('build', 'message'),
     [
         (lambda: DIST(tau=-1), 'tau must be a finite number above 0'),
-        (lambda: DIST(inter=0, intra=0), 'inter and intra are both 0'),
+        (
+            lambda: DIST(factors=dict(inter=0, intra=0)),
+            r'factors of all terms \(inter, intra\) are 0',
+        ),
         (lambda: DIST(auxiliary=-1), 'auxiliary must be a finite number of at least 0'),
         (lambda: DIST().bind(ToySegmentor(), ToyClassifier()), 'softmax class scores of one kind'),
         (lambda: DIST().bind(ToySegmentor(), ToySegmentor(num_classes=5)), '3 .*teacher 5'),

@@ -148,7 +148,7 @@ def test_real_detectors(name):
 @pytest.mark.parametrize('name', ['frcnn', 'cascade'])
 def test_second_stage(name):
     student, teacher = detector(name), detector(name, 1)
-    objective = GID(second_stage=0.5, classes=2.0, min_side=6)
+    objective = GID(second_stage=0.5, factors=dict(classes=2.0), min_side=6)
     losses, trace = step(objective, student, teacher)
     rois, _, _ = objective.general_instances(trace, predictions.answers(trace))
     (z_s, r_s), (z_t, r_t) = (
@@ -167,7 +167,7 @@ def test_second_stage(name):
     reached = [two_stage.box_head(student).fc_cls.weight, student.backbone.conv1.weight]
     assert all(g.any() for g in torch.autograd.grad(second, reached, retain_graph=True))
     assert not any(p.requires_grad for p in teacher.parameters())
-    plain, _ = step(GID(classes=2.0, min_side=6), student, teacher)
+    plain, _ = step(GID(factors=dict(classes=2.0), min_side=6), student, teacher)
     assert not any('second' in key for key in plain)
     losses, _ = step(GID(second_stage=0.5, min_side=10**4), student, teacher, samples((0, 1)))
     assert total(losses) == 0 and total(losses).requires_grad
@@ -234,7 +234,10 @@ def other_unit():
     ('build', 'message'),
     [
         (lambda: GID(iou=2), 'iou must be a finite number from 0 to 1, found 2'),
-        (lambda: GID(feature=-1), 'feature must be a finite number of at least 0'),
+        (
+            lambda: GID(factors=dict(feature=-1)),
+            'factor feature must be a finite number of at least 0',
+        ),
         (
             lambda: GID(second_stage=-1),
             'second_stage must be a finite number of at least 0, found -1',

@@ -19,10 +19,11 @@ def maps(seed, widths):
     return [torch.rand(4, c, side, side, generator=generator) for c, side in shapes]
 
 
-def step(**options):
+def step(factors, **options):
     student, teacher = maps(0, (2, 4)), maps(1, (3, 6))
     trace = make_trace(dict(zip('abc', student)), dict(zip('abc', teacher)))  # noqa: B905
-    return ready(IRG(['a', 'b', 'c'], vertex=0, **options), trace)(trace), student, teacher
+    objective = IRG(['a', 'b', 'c'], factors=dict(vertex=0, **factors), **options)
+    return ready(objective, trace)(trace), student, teacher
 
 
 def moved(first, second):
@@ -34,7 +35,7 @@ def moved(first, second):
 
 
 def test_zoo_variant():
-    found, student, teacher = step(variant='zoo', edge=2.0, transform=3.0)
+    found, student, teacher = step(dict(edge=2.0, transform=3.0), variant='zoo')
     flat = [
         (edges(s.flatten(1)) - edges(t.flatten(1))).square().mean()
         for s, t in zip(student, teacher, strict=True)
@@ -45,7 +46,7 @@ def test_zoo_variant():
 
 
 def test_how_edges_change_between_layers():
-    found, student, teacher = step(edge=0, transform=0, edge_transform=2.0)
+    found, student, teacher = step(dict(edge=0, transform=0, edge_transform=2.0))
     graphs = [[edges(x.mean((2, 3))) for x in side] for side in (student, teacher)]
     change = [[(a - b).square() for a, b in zip(g, g[1:], strict=False)] for g in graphs]
     errors = [(s - t).square().mean() for s, t in zip(*change, strict=True)]
@@ -80,18 +81,22 @@ def edge_loss(s, t):
 
 def test_terms_of_two_layers():
     first, second = two_layers()
-    found = on_two_layers(IRG(['a', 'b'], vertex=0, edge=2, transform=3))
+    found = on_two_layers(IRG(['a', 'b'], factors=dict(vertex=0, edge=2, transform=3)))
     a, b = edge_loss(*first), edge_loss(*second)
     assert found['loss_edge'] == pytest.approx(float(a + b), rel=1e-5)
     moves = [transform(*pair) for pair in zip(first, second, strict=True)]
     assert found['loss_transform'] == pytest.approx(3 * float(relation_error(*moves)), rel=1e-4)
-    found = on_two_layers(IRG(['a', 'b'], vertex=0, edge=2, transform=0, edge_layers=1))
+    found = on_two_layers(
+        IRG(['a', 'b'], factors=dict(vertex=0, edge=2, transform=0), edge_layers=1)
+    )
     assert found == {'loss_edge': pytest.approx(2 * float(b), rel=1e-5)}
-    found = on_two_layers(IRG(['a', 'b'], vertex=0, edge=1, transform=0, one_to_many=True))
+    found = on_two_layers(
+        IRG(['a', 'b'], factors=dict(vertex=0, edge=1, transform=0), one_to_many=True)
+    )
     crossed = relation_error(edges(first[0]), edges(second[1]))
     assert found['loss_edge'] == pytest.approx(float(crossed + b) / 2, rel=1e-5)
     summed = on_two_layers(
-        IRG(['a', 'b'], vertex=0, edge=1, transform=1, reduction='sum', edge_layers=1)
+        IRG(['a', 'b'], factors=dict(vertex=0, edge=1, transform=1), reduction='sum', edge_layers=1)
     )
     assert summed['loss_edge'] == pytest.approx(
         float((edges(second[0]) - edges(second[1])).square().sum() / 10), rel=1e-5
@@ -120,7 +125,7 @@ def test_takes_the_largest_distance_for_a_constant():
 @pytest.mark.parametrize(
     ('make', 'message'),
     [
-        (lambda: IRG(vertex=0, edge=0, transform=0), 'nothing is left to teach'),
+        (lambda: IRG(factors=dict(vertex=0, edge=0, transform=0)), 'factors of all terms .* are 0'),
         (lambda: IRG(reduction='max'), 'reduction must be one of'),
         (lambda: IRG(edge_layers=0), 'edge_layers must be'),
         (
@@ -151,5 +156,5 @@ def test_needs_equal_classes():
             models, (objective.student_taps, objective.teacher_taps), strict=True
         )
     ]
-    with pytest.raises(ValueError, match='3 logits and the teacher 5; vertex=0'):
+    with pytest.raises(ValueError, match="3 logits and the teacher 5; factors={'vertex': 0}"):
         objective.setup(*sides)

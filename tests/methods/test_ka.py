@@ -94,13 +94,13 @@ def test_options_of_the_second_phase():
     objective, trace = pair()
     assert not any(p.requires_grad for p in objective.autoencoder.parameters())
     assert not objective.train().autoencoder.training and objective.adapter.training
-    assert set(objective(trace)) == {'loss_adapt', 'loss_affinity'}
-    only, trace = pair(adapt=0.0)
+    assert set(objective(trace)) == {'loss_adaptation', 'loss_affinity'}
+    only, trace = pair(factors=dict(adaptation=0.0))
     assert set(only(trace)) == {'loss_affinity'} and not hasattr(only, 'adapter')
-    only, trace = pair(affinity=0.0)
-    assert set(only(trace)) == {'loss_adapt'} and not hasattr(only, 'affinity_adapter')
+    only, trace = pair(factors=dict(affinity=0.0))
+    assert set(only(trace)) == {'loss_adaptation'} and not hasattr(only, 'affinity_adapter')
     shared, trace = pair(share=True)
-    assert set(shared(trace)) == {'loss_adapt', 'loss_affinity'}
+    assert set(shared(trace)) == {'loss_adaptation', 'loss_affinity'}
     assert not hasattr(shared, 'affinity_adapter')
 
 
@@ -123,12 +123,12 @@ def test_one_phase_after_the_other():
     second.objectives['ka'].check_dataset(None)
     wanted = first.objectives['ka'].autoencoder.encoder[0].weight
     assert torch.equal(second.objectives['ka'].autoencoder.encoder[0].weight, wanted)
-    assert float(second.loss(inputs, samples)['kd.ka.loss_adapt'].detach()) > 0
+    assert float(second.loss(inputs, samples)['kd.ka.loss_adaptation'].detach()) > 0
 
 
 def test_what_is_refused():
-    with pytest.raises(ValueError, match='both 0'):
-        KA(adapt=0, affinity=0)
+    with pytest.raises(ValueError, match='factors of all terms'):
+        KA(factors=dict(adaptation=0, affinity=0))
     with pytest.raises(ValueError, match='stride 8 and the teacher.s 16'):
         prepare(KA('backbone', 'backbone'), ToySegmentor(stride=8), ToySegmentor(stride=16))
 

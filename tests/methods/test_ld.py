@@ -104,7 +104,7 @@ def test_few_anchors_and_no_boxes():
 
 def test_gfl():
     student, teacher = detector('gfl'), detector('gfl', 1)
-    objective = LD(main=0.5, valuable=0.7, classes=3, tau=5, tau_class=4, gamma=0.1)
+    objective = LD(factors=dict(main=0.5, valuable=0.7, classes=3), tau=5, tau_class=4, gamma=0.1)
     losses, trace = step(objective, student, teacher)
     (zs, rs), (zt, rt) = predictions.answers(trace)
     _, labels, used, *_ = dense.targets(trace)
@@ -123,7 +123,7 @@ def test_gfl():
         region += valuable[n, p] * kl
     torch.testing.assert_close(losses['kd.o.loss_main'], 0.5 / 4 * main)
     torch.testing.assert_close(losses['kd.o.loss_valuable'], 0.7 / 16 * region)
-    torch.testing.assert_close(losses['kd.o.loss_class'], 3 * classes)
+    torch.testing.assert_close(losses['kd.o.loss_classes'], 3 * classes)
     losses['kd.o.loss_main'].backward()
     assert student.bbox_head.gfl_reg.weight.grad.abs().sum() > 0
     assert student.bbox_head.gfl_cls.weight.grad is None  # the weight is detached
@@ -143,7 +143,7 @@ def test_same_network_and_no_boxes():  # LD-2
 @pytest.mark.parametrize(
     ('build', 'message'),
     [
-        (lambda: LD(main=-1), 'main must be a finite number of at least 0'),
+        (lambda: LD(factors=dict(main=-1)), 'factor main must be a finite number of at least 0'),
         (lambda: LD(gamma=2), r'gamma must be a finite number from 0 to 1'),
         (lambda: LD(tau=0), 'tau must be a finite number above 0'),
         (lambda: LD(variant='iou'), 'variant must be one of'),

@@ -19,12 +19,12 @@ def test_same_network():
 
 def test_both_terms():
     student, teacher = detector('frcnn'), detector('frcnn', 1)
-    losses, trace = step(MimicHead(alpha_class=2, alpha_box=3), student, teacher)
+    losses, trace = step(MimicHead(factors=dict(classes=2, boxes=3)), student, teacher)
     rois = trace.student[two_stage.rois_tap(student)][0]
     wanted = two_stage.roi_outputs(teacher, trace.teacher['neck'], rois)
     found = trace.student['roi_head.bbox_head']
-    torch.testing.assert_close(losses['kd.o.loss_class'], 2 * F.mse_loss(found[0], wanted[0]))
-    torch.testing.assert_close(losses['kd.o.loss_box'], 3 * F.mse_loss(found[1], wanted[1]))
+    torch.testing.assert_close(losses['kd.o.loss_classes'], 2 * F.mse_loss(found[0], wanted[0]))
+    torch.testing.assert_close(losses['kd.o.loss_boxes'], 3 * F.mse_loss(found[1], wanted[1]))
     losses, _ = step(MimicHead(), student, teacher, samples((0, 1)))
     assert total(losses).isfinite()
 
@@ -37,7 +37,7 @@ def other_coder():
 @pytest.mark.parametrize(
     ('build', 'message'),
     [
-        (lambda: MimicHead(alpha_box=-1), 'at least 0'),
+        (lambda: MimicHead(factors=dict(boxes=-1)), 'at least 0'),
         (
             lambda: MimicHead().bind(*[detector('retinanet')] * 2),
             'second stages .* RetinaNet with RetinaHead',

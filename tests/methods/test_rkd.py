@@ -72,19 +72,21 @@ def test_factors_and_normalisation():
     s, t = random_rows()
     distance, angle = float(distance_error(s, t)), float(angle_error(s, t))
     assert value(RKD('x')) == pytest.approx(25 * distance + 50 * angle, rel=1e-5)
-    assert value(RKD('x', distance=2, angle=0)) == pytest.approx(2 * distance, rel=1e-5)
-    assert value(RKD('x', distance=0, angle=3)) == pytest.approx(3 * angle, rel=1e-5)
+    assert value(RKD('x', factors=dict(distance=2, angle=0))) == pytest.approx(
+        2 * distance, rel=1e-5
+    )
+    assert value(RKD('x', factors=dict(distance=0, angle=3))) == pytest.approx(3 * angle, rel=1e-5)
     for rows, options in (((s, unit(t)), 'teacher'), ((unit(s), unit(t)), 'both')):
         wanted = float(distance_error(*rows))
-        found = value(RKD('x', distance=1, angle=0, normalize=options))
+        found = value(RKD('x', factors=dict(distance=1, angle=0), normalize=options))
         assert found == pytest.approx(wanted, rel=1e-5) and found != pytest.approx(distance)
 
 
 @pytest.mark.parametrize(
     ('make', 'message'),
     [
-        (lambda: RKD(distance=0, angle=0), 'nothing is left to teach'),
-        (lambda: RKD(angle=-1), 'angle must be'),
+        (lambda: RKD(factors=dict(distance=0, angle=0)), 'factors of all terms .* are 0'),
+        (lambda: RKD(factors=dict(angle=-1)), 'factor angle must be'),
         (lambda: RKD(normalize='student'), 'normalize must be one of'),
     ],
 )

@@ -105,13 +105,13 @@ def test_objective_and_its_options():
     sum(losses.values()).backward()
     assert student.backbone.conv.weight.grad.abs().sum() > 0
     options = dict(source='prob', neighbour_reduce='mean', border='inbounds', prob_loss='kl')
-    losses = prepare(TSL(**options, prob_weight=2, consistency_weight=3), student, teacher)(trace)
+    losses = prepare(TSL(**options, factors=dict(prob=2, consistency=3)), student, teacher)(trace)
     maps = [consistency(z.softmax(1), 'mean', 'inbounds') for z in (s, t)]
     torch.testing.assert_close(losses['loss_consistency'], 3 * (maps[0] - maps[1]).square().mean())
     kl = soft_kl(*(z.permute(0, 2, 3, 1) for z in (s, t)), 1.0).mean()
     torch.testing.assert_close(losses['loss_prob'], 2 * kl)
-    assert list(prepare(TSL(prob_weight=0), student, teacher)(trace)) == ['loss_consistency']
-    assert list(prepare(TSL(consistency_weight=0), student, teacher)(trace)) == ['loss_prob']
+    assert list(prepare(TSL(factors=dict(prob=0)), student, teacher)(trace)) == ['loss_consistency']
+    assert list(prepare(TSL(factors=dict(consistency=0)), student, teacher)(trace)) == ['loss_prob']
     assert len(objective.views(trace)) == 2
 
 
@@ -154,8 +154,8 @@ def test_zero_at_equality():
         (lambda: TSL(source='features'), 'source must be one of'),
         (lambda: TSL(neighbour_reduce='max'), 'neighbour_reduce must be one of'),
         (lambda: TSL(border='zero'), 'border must be one of'),
-        (lambda: TSL(prob_weight=-1), 'prob_weight must be a finite number of at least 0'),
-        (lambda: TSL(prob_weight=0, consistency_weight=0), 'are both 0'),
+        (lambda: TSL(factors=dict(prob=-1)), 'factor prob must be a finite number of at least 0'),
+        (lambda: TSL(factors=dict(prob=0, consistency=0)), 'factors of all terms .* are 0'),
         (lambda: TSL().bind(ToySegmentor(), ToySegmentor(num_classes=5)), '3 .*teacher 5'),
     ],
 )

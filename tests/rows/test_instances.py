@@ -66,7 +66,7 @@ def test_pyramids_of_other_strides_show_the_same_boxes():
     samples = boxes([[0, 0, 60, 60], [64, 0, 120, 60], [0, 64, 60, 120]], size=(128, 128))
     student, teacher = {'neck': x}, {'neck': x.repeat_interleave(2, 2).repeat_interleave(2, 3)}
     trace = make_trace(student, teacher, samples=samples)
-    objective = ready(RKD('neck', instances='boxes', angle=0), trace)
+    objective = ready(RKD('neck', instances='boxes', factors=dict(angle=0)), trace)
     ((s, t),) = objective.instances.pairs(trace, objective)
     torch.testing.assert_close(s, t, atol=0.05, rtol=0)
     other = make_trace(student, {'neck': torch.rand(1, 6, 8, 8)}, samples=samples)
@@ -162,10 +162,10 @@ def test_weights_of_rkd_are_those_for_metric_learning():
     for model, wanted in zip(models, ([25, 50], [1, 2], [1, 2]), strict=True):
         objective = RKD()
         objective.bind(model, model)
-        assert [objective.distance, objective.angle] == wanted
-        objective = RKD(distance=3, angle=0)
+        assert list(objective.factors.values()) == wanted
+        objective = RKD(factors=dict(distance=3, angle=0))
         objective.bind(model, model)
-        assert [objective.distance, objective.angle] == [3, 0]
+        assert list(objective.factors.values()) == [3, 0]
 
 
 def test_irg_on_objects():
@@ -173,7 +173,7 @@ def test_irg_on_objects():
     sides = [{'a': torch.rand(1, 3, 16, 16), 'b': torch.rand(1, 5, 8, 8)} for _ in 'st']
     samples = boxes([[0, 0, 60, 60], [64, 0, 120, 60], [0, 64, 60, 120]], size=(128, 128))
     trace = make_trace(*sides, samples=samples)
-    objective = IRG(['a', 'b'], vertex=0, edge=1, transform=0)
+    objective = IRG(['a', 'b'], factors=dict(vertex=0, edge=1, transform=0))
     objective.bind(*[build_model(tiny_retinanet(width=4))] * 2)
     ready(objective, trace)
     pairs = objective.instances.pairs(trace, objective)
