@@ -177,13 +177,12 @@ class LD(Objective):
         logits = [x.flatten(0, 1)[where] for x in (logits_s, logits_t)]
         levels = dense.dense_head(trace.student.model).prior_generator.num_levels
         each = (members(own, levels) & counts[:, None]).sum(0).clamp(min=1)[own]
+        kl = mean_kl(*logits, self.tau_class) * counts / each
+        sure, valuable = (weight.flatten()[where] for weight in (sure, valuable))
         return {
-            'loss_main': self.factors['main'] / 4 * (sure.flatten()[where] * apart).sum(),
-            'loss_valuable': self.factors['valuable']
-            / 16
-            * (valuable.flatten()[where] * apart).sum(),
-            'loss_classes': self.factors['classes']
-            * (mean_kl(*logits, self.tau_class) * counts / each).sum(),
+            'loss_main': self.factors['main'] / 4 * (sure * apart).sum(),
+            'loss_valuable': self.factors['valuable'] / 16 * (valuable * apart).sum(),
+            'loss_classes': self.factors['classes'] * kl.sum(),
         }
 
     @torch.no_grad()
