@@ -1,4 +1,4 @@
-"""AB: fire where the teacher fires, by a margin."""
+"""AB: hinge loss that moves pre-activations to the teacher's side of the ReLU boundary."""
 
 from __future__ import annotations
 

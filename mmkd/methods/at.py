@@ -1,4 +1,4 @@
-"""AT: where a feature map has its energy."""
+"""AT: distance between spatial attention maps, the energy of features summed over channels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ATGradient: where the pixels matter for the loss."""
+"""ATGradient: L2 distance between the gradients of the cross entropy in the input image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CCKD: the correlation between any two images of a batch."""
+"""CCKD: kernel correlations (RBF) between the embeddings of a batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chen2017: the teacher's class scores, a bound on the box error, and hints, for both heads."""
+"""Chen2017: soft class scores, bounded box regression and feature hints, for RPN and box head."""
 
 from __future__ import annotations
 

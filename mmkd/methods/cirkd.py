@@ -1,4 +1,4 @@
-"""CIRKD: how similar each pixel is to the pixels of all images of the batch."""
+"""CIRKD: KL divergence of pixel-to-pixel similarities across the images of a batch."""
 
 from __future__ import annotations
 

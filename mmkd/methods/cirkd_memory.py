@@ -1,4 +1,4 @@
-"""CIRKDMemory: how similar each pixel is to remembered pixels and regions of every class."""
+"""CIRKDMemory: KL divergence of similarities to a memory bank of pixels and class regions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ConfidencePenalty: reward entropy."""
+"""ConfidencePenalty: entropy regularisation of class probabilities; no teacher."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CRD: tell the teacher's view of an image from its views of thousands of others."""
+"""CRD: contrastive loss (noise contrastive estimation) on embeddings, with a memory bank."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CrossKD: the teacher's head carries on from the student's features, to predict as the teacher."""
+"""CrossKD: student features pass through the teacher's head, and those predictions are compared."""
 
 from __future__ import annotations
 

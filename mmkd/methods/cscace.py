@@ -1,4 +1,4 @@
-"""CSCACE: products of similar places, and a target that trusts the teacher where it is right."""
+"""CSCACE: channel-spatial correlation matrices, and cross entropy with an adaptive soft target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CSKD: two images of a class should be judged alike."""
+"""CSKD: KL divergence between predictions for two images of the same class; no teacher."""
 
 from __future__ import annotations
 

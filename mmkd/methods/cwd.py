@@ -1,4 +1,4 @@
-"""CWD: each channel's map becomes a distribution over places, and the student learns its shape."""
+"""CWD: KL divergence of each channel's spatial softmax."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DarkRank: the order of an image's nearest neighbours."""
+"""DarkRank: list-wise ranking loss on the similarities within a batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DIST: correlate predictions over classes and over samples instead of matching them."""
+"""DIST: Pearson correlation of class probabilities, over classes and over samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DKD: match how sure the teacher is of the target class, and apart from it, of all others."""
+"""DKD: KL divergence split into target-class and non-target-class terms, weighted separately."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ESKD: stop listening to the teacher before the end."""
+"""ESKD: KD with early stopping: the KL divergence is switched off before training ends."""
 
 from __future__ import annotations
 

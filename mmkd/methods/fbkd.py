@@ -1,4 +1,4 @@
-"""FBKD: features where attention is high, attention itself, and relations between places."""
+"""FBKD: attention-guided feature distance, attention maps, and non-local relations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FGD: features weighted by the teacher's attention, apart for objects and background."""
+"""FGD: feature distance weighted by attention, on foreground and background, and global context."""
 
 from __future__ import annotations
 

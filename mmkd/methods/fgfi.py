@@ -1,4 +1,4 @@
-"""FGFI: imitate the teacher's features near objects, where anchors overlap a ground-truth box."""
+"""FGFI: squared feature distance near objects, where anchors overlap a ground-truth box."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FitNet: a middle layer of the student predicts one of the teacher."""
+"""FitNet: hint loss, the mean squared error between intermediate feature maps."""
 
 from __future__ import annotations
 

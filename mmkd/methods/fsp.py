@@ -1,4 +1,4 @@
-"""FSP: the flow between two layers is a Gram matrix; match it."""
+"""FSP: Gram matrices between the feature maps of consecutive layers."""
 
 from __future__ import annotations
 

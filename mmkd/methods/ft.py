@@ -1,4 +1,4 @@
-"""FT: the student explains itself in the words in which the teacher was paraphrased."""
+"""FT: the teacher's features are compressed by an autoencoder, and its factors are regressed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GID: where student and teacher disagree most lie the instances worth learning from."""
+"""GID: features, relations and responses of the instances on which both networks disagree most."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GKD: the graph of similarities in each layer."""
+"""GKD: adjacency matrices of a batch's cosine similarity graph, layer by layer."""
 
 from __future__ import annotations
 

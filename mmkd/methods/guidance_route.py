@@ -1,4 +1,4 @@
-"""GuidanceRoute: a map of the student follows one of the teacher of equal size."""
+"""GuidanceRoute: L1 distance between projected feature maps of equal size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HDKD: features of sub-spaces of like content, size and place, cell by cell and as a whole."""
+"""HDKD: features clustered into sub-spaces, compared locally, globally and by channel groups."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""IFVD: how similar each pixel's feature is to the centre of its class."""
+"""IFVD: cosine similarity of each pixel's feature to its class prototype (mean feature)."""
 
 from __future__ import annotations
 

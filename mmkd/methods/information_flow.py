@@ -1,4 +1,4 @@
-"""InformationFlow: similarities in every layer, the early ones in the critical first epochs."""
+"""InformationFlow: Jeffreys divergence of similarities in each layer, with decaying weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""IntRAKD: how alike the regions of any two classes are, in mean, variance and skewness."""
+"""IntRAKD: cosine affinity between class regions, by mean, variance and skewness of features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""IRG: instances, their distances, and how far each moves from layer to layer."""
+"""IRG: relationship graph of a batch: logits, distances, and their change between layers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jacobian: agree on how the answer would change with the pixels."""
+"""Jacobian: L2 distance between the gradients of the logits in the input image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""KA: the student's map against a compressed code of the teacher's, and its affinities."""
+"""KA: features regress the latent code of an autoencoder of the teacher's, and its affinities."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""KD: match softened class probabilities of RoIs, pixels or images."""
+"""KD: KL divergence of temperature-softened class probabilities, of RoIs, pixels or images."""
 
 from __future__ import annotations
 

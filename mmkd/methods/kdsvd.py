@@ -1,4 +1,4 @@
-"""KDSVD: the main directions of a map, and how they move from layer to layer."""
+"""KDSVD: singular vectors (SVD) of feature maps, and their correlation between layers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""L2Logit: regress the teacher's logits."""
+"""L2Logit: mean squared error of logits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LD: where boxes are distributions over bins, the student learns the teacher's, edge by edge."""
+"""LD: KL divergence of the box distributions of GFL heads, edge by edge."""
 
 from __future__ import annotations
 

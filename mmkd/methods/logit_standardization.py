@@ -1,4 +1,4 @@
-"""LogitStandardization: compare shapes of logits, not their spread."""
+"""LogitStandardization: KD or DKD on standardised logits (z-score of each row)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LSR: be a little unsure, whatever the label says."""
+"""LSR: label smoothing, the cross entropy to the uniform distribution; no teacher."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MGD: from its features with cells hidden, the student has to generate the teacher's."""
+"""MGD: masked student features, from which a small conv block generates the teacher's features."""
 
 from __future__ import annotations
 

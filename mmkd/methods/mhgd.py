@@ -1,4 +1,4 @@
-"""MHGD: which images of a batch lead to which, from one layer to the next."""
+"""MHGD: KL divergence of attention graphs between the images of a batch, from layer to layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mimic: inside regions that may hold objects, the student's features imitate the teacher's."""
+"""Mimic: squared feature distance inside region proposals."""
 
 from __future__ import annotations
 

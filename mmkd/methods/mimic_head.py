@@ -1,4 +1,4 @@
-"""MimicHead: the second stage of Mimic, on the class and box outputs of both box heads."""
+"""MimicHead: squared distance of class logits and box codes of both box heads, after Mimic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NoisyTeacher: one teacher becomes many when its logits are shaken."""
+"""NoisyTeacher: mean squared error to logits with multiplicative Gaussian noise."""
 
 from __future__ import annotations
 

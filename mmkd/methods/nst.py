@@ -1,4 +1,4 @@
-"""NST: match where neurons fire as a distribution, not neuron by neuron."""
+"""NST: maximum mean discrepancy (MMD) between the activation maps of channels."""
 
 from __future__ import annotations
 

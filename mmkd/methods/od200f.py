@@ -1,4 +1,4 @@
-"""OD200F: of each object one of the teacher's boxes is learnt, as much as it believes in it."""
+"""OD200F: outputs of YOLOv3 after feature-map NMS, weighted by the teacher's objectness."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""OFD: imitate what passes the ReLU; below it, only stay below."""
+"""OFD: partial L2 distance of pre-activations, with a margin ReLU on the teacher's."""
 
 from __future__ import annotations
 

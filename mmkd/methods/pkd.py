@@ -1,4 +1,4 @@
-"""PKD: the student's channels should correlate with the teacher's, whatever their scale."""
+"""PKD: Pearson correlation of feature maps, channel by channel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PKT: each image's similarities to the others, as a probability distribution."""
+"""PKT: KL divergence of similarity distributions (cosine kernel) within a batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PRDKD: DKD after each class's logits are standardised over the batch."""
+"""PRDKD: DKD on logits that are standardised class by class over the batch."""
 
 from __future__ import annotations
 

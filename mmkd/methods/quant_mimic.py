@@ -1,4 +1,4 @@
-"""QuantMimic: inside regions, the student's quantised features imitate the teacher's."""
+"""QuantMimic: squared distance of quantised features inside region proposals."""
 
 from __future__ import annotations
 

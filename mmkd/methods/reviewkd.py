@@ -1,4 +1,4 @@
-"""ReviewKD: deep features of the student are reviewed together with shallow ones."""
+"""ReviewKD: deep and shallow features fused by attention, compared at several scales (HCL)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RKD: distances and angles between the embeddings of a batch."""
+"""RKD: pairwise distances and triplet angles between the embeddings of a batch."""
 
 from __future__ import annotations
 

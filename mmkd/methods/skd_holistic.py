@@ -1,4 +1,4 @@
-"""SKD holistic: what a critic, trained beside the student, makes of the maps of both."""
+"""SKD holistic: adversarial loss of a critic on the logits of student and teacher."""
 
 from __future__ import annotations
 

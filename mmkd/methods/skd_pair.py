@@ -1,4 +1,4 @@
-"""SKDPair: how similar any two places of a map are."""
+"""SKDPair: cosine similarities between all pairs of pixels of a feature map."""
 
 from __future__ import annotations
 

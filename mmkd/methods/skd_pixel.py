@@ -1,4 +1,4 @@
-"""SKDPixel: class probabilities of every pixel."""
+"""SKDPixel: KL divergence of the class probabilities of every pixel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SP: images that look alike to the teacher should look alike to the student."""
+"""SP: Gram matrices of a batch, the pairwise similarities of its activations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TripletDistillation: a margin for each triplet, as large as the teacher thinks it deserves."""
+"""TripletDistillation: triplet loss whose margins follow the teacher's distances."""
 
 from __future__ import annotations
 

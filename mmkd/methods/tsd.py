@@ -1,4 +1,4 @@
-"""TSD: a tolerant teacher, whose runner-up classes keep some of the score."""
+"""TSD: top score difference, a regulariser of teachers that keeps secondary classes probable."""
 
 from __future__ import annotations
 

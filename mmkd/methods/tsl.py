@@ -1,4 +1,4 @@
-"""TSL: class probabilities of pixels, and how much each pixel differs from its eight neighbours."""
+"""TSL: class probabilities of pixels, and their consistency, the difference from neighbours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""VID: predict the teacher's features, and learn how well each channel can be predicted."""
+"""VID: variational mutual information, the Gaussian log-likelihood of the teacher's features."""
 
 from __future__ import annotations
 

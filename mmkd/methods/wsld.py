@@ -1,4 +1,4 @@
-"""WSLD: listen to the teacher where it knows better."""
+"""WSLD: cross entropy to soft labels, with a weight for each sample."""
 
 from __future__ import annotations
 
