@@ -162,7 +162,7 @@ class Borrower(BaseModel):
     # --------------------------------------------------------------------- weights and devices
 
     def init_weights(self) -> None:
-        """Initialise the student as its own config says; nothing else."""
+        """Initialise the student by its own config, and nothing else."""
         self.student.init_weights()
 
     def train(self, mode: bool = True) -> Borrower:
@@ -190,7 +190,7 @@ class Borrower(BaseModel):
     def _load_from_state_dict(
         self, state: Any, prefix: str, meta: Any, strict: bool, missing: Any, unexpected: Any, *rest
     ) -> None:
-        """As the student does, which may rename old keys; what is ours is no surprise to us."""
+        """As the student does, which may rename old keys; keys of the wrapper are expected."""
         self.student._load_from_state_dict(state, prefix, meta, strict, missing, unexpected, *rest)
         own = tuple(f'{prefix}{name}.' for name in self._modules.own)
         unexpected[:] = [key for key in unexpected if not key.startswith(own)]

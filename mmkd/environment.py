@@ -149,7 +149,7 @@ def _misfits(package: Package, versions: dict[str, str]) -> list[str]:
 
 
 def _mmcv_problems(found: dict[str, dict[str, str]]) -> list[str]:
-    """What mmdet and mmseg, being what they are, demand of mmcv."""
+    """The versions of mmcv that the installed mmdet and mmseg accept."""
     problems = []
     mmcv = found['mmcv']
     too_new = [

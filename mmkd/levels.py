@@ -33,7 +33,7 @@ class Level:
 
     @classmethod
     def of(cls, tensor: Tensor, inputs: Tensor, tap: str | Tap) -> Level:
-        """What a tensor (N, C, H, W), (N, L, C), … is, of a batch of pixels (N, C, H, W)."""
+        """The kind of a tensor (N, C, H, W), (N, L, C), … for a batch of pixels (N, C, H, W)."""
         shape = tuple(tensor.shape[1:])
         rows = len(tensor) / len(inputs) if tensor.dim() else 1
         is_map = tensor.dim() == 4 and rows == 1 and shape[1]

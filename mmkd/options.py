@@ -154,7 +154,7 @@ def weight_or(default: float, weight: Any) -> Any:
 
 
 def match_options(owner: str, options: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
-    """The options under the names that their owner knows.
+    """The options under their owner's names.
 
     Raises:
         TypeError: one that the owner does not have, or one that is there twice.
@@ -178,7 +178,7 @@ def match_options(owner: str, options: Mapping[str, Any], known: Iterable[str]) 
 
 
 def options_of(cls: type) -> dict[str, inspect.Parameter]:
-    """What a class takes as arguments, those that it hands on to its bases included."""
+    """The arguments of a class, including those that it passes to its bases."""
     found: dict[str, inspect.Parameter] = {}
     for base in inspect.getmro(cls):
         if '__init__' not in vars(base):

@@ -32,7 +32,7 @@ def command_words(argv: Sequence[str], original: Sequence[str] = ()) -> list[str
 
 
 def prefix_of(program: str) -> list[str]:
-    """What a person types for the program ``sys.argv[0]``, if that is the command ``mmkd``."""
+    """The typed name of the program ``sys.argv[0]``, if that is the command ``mmkd``."""
     path = Path(program)
     if path.name in ('mmkd', 'mmkd.exe'):
         return ['mmkd']

@@ -2,7 +2,7 @@
 
 Plans every method on every pair of PAIRS (as plan.py --method all does), follows the advice of
 refusals, and trains two steps with each method that fits, on random pixels with random weights. One
-process a pair; finished pairs are kept in --work-dir, and the same command goes on after a kill.
+process per pair; finished pairs are kept in --work-dir, and the same command continues later.
 The table is written to docs/compatibility.md.
 """
 

@@ -1,4 +1,4 @@
-"""torchrun that adds no traceback of its own: what went wrong, the processes have said."""
+"""torchrun without its own traceback: the processes have printed their errors."""
 
 import signal
 import sys

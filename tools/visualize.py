@@ -1,4 +1,4 @@
-"""Draw what each objective looks at: python tools/visualize.py … is `mmkd visualize …`."""
+"""Draw masks, attention and predictions: python tools/visualize.py … is `mmkd visualize …`."""
 
 from mmkd.commands.visualize import main
 

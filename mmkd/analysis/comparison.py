@@ -107,7 +107,7 @@ def _entries(config: Config, students: Mapping[str, str]) -> tuple[dict[str, Ent
 
 
 def _teachers(model: Mapping[str, Any]) -> Iterator[tuple[str, Entry]]:
-    """What a Distiller's config says of its teachers."""
+    """The teachers of a Distiller's config."""
     teachers = (model.get('teacher') if distils(model) else None) or {}
     for name, entry in (dict(teacher=teachers) if 'config' in teachers else teachers).items():
         if entry.get('checkpoint') in (None, 'random'):

@@ -128,7 +128,7 @@ def quietly(path: Path):
 
 
 class Demo:
-    """Every step; what is there already is not made again."""
+    """All steps; finished ones are skipped."""
 
     def __init__(self, out: Path, quick: bool = False, seed: int = 0) -> None:
         self.out, self.quick, self.seed = out, quick, seed
@@ -210,7 +210,7 @@ class Demo:
         return None if run == of else self.out / run / 'done.json'
 
     def command(self, run: str) -> str:
-        """What does the same without this demo."""
+        """The command that does the same without the demo."""
         path, options, _ = RUNS[run]
         text = f'mmkd train {path}'
         return text + ''.join(f' --cfg-options {k}={v}' for k, v in options.items())
@@ -237,7 +237,7 @@ class Demo:
         return found.parameters / 1e6, found.macs / 1e9
 
     def table(self, costs: dict) -> list[str]:
-        """The result, and what it means."""
+        """The result, in one sentence."""
         scores = {run: list(self.history(run)['scores'].values())[-1] for run in RUNS}
         steps = {run: 1e3 * statistics.median(self.history(run)['steps']) for run in RUNS}
         lines = ['', f'{"":15}{"AP":>7}{"AP50":>7}{"parameters":>13}{"GMACs":>9}{"step":>10}']

@@ -1,4 +1,4 @@
-"""What fits a pair of networks: each method planned on it, and the advice of a refusal followed."""
+"""Methods that fit a pair of networks: each is planned, with the options that refusals suggest."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class Pair:
         return result
 
     def _refusal(self, method: str, options: Mapping[str, Any]) -> tuple[str, str]:
-        """What refuses a method, and what crashes it; both empty where it fits."""
+        """The refusal of a method, and its crash; both empty where it fits."""
         try:
             self.plan(method, options)
         except (ValueError, TypeError) as error:

@@ -56,7 +56,7 @@ class Search:
         return second - best
 
     def text(self) -> str:
-        """Tables, what they do not say, and the winner for a config."""
+        """Tables, notes on them, and the winner for a config."""
         snippet = f'model = dict(objectives=dict({self.objective}=dict(routes=[{self.winner}])))'
         if not self.rounds:
             return f'{self.routes[self.winner]} is the only route: no search needed.\n\n{snippet}\n'

@@ -107,7 +107,7 @@ def _resized(weights: list, old: int, new: int) -> list | None:
 
 
 def _of_training(model: Mapping, wrong: Sequence[WrongHead]) -> Iterator[tuple[str, int]]:
-    """``num_classes`` in train_cfg and test_cfg, for assigners, that says what the head said."""
+    """``num_classes`` in train_cfg and test_cfg, for assigners, where it equals the head's."""
     changes = {m.found: m.wanted['num_classes'] for m in wrong if 'num_classes' in m.wanted}
 
     def walk(node: Any, path: str) -> Iterator[tuple[str, int]]:

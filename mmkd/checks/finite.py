@@ -159,7 +159,7 @@ class _Capture:
     batches = 0
 
     def look_at(self, student: Any, samples: list) -> None:
-        """Labels were looked at the first time."""
+        """Labels were checked the first time."""
 
     def __call__(self, distiller: Any, task: Mapping, terms: Mapping, traces: Mapping) -> None:
         self.named, self.traces = all_values(task, terms), traces

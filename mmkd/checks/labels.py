@@ -168,7 +168,7 @@ def check_zero_label(train: Any, val: Any) -> None:
 
 
 def check_teacher(name: str, model: Any, labels: Labels) -> None:
-    """Refuse a teacher of other classes if they are compared, else say so where it may matter.
+    """Refuse a teacher with other classes if they are compared, else report the difference.
 
     ``preflight=False`` reports what is refused otherwise.
 

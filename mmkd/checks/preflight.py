@@ -94,7 +94,7 @@ def _unwrapped(model: nn.Module) -> nn.Module:
 
 
 def check_optimised(objectives: nn.ModuleDict, optim_wrapper: Any) -> None:
-    """What objectives learn must be in a parameter group, of their own optimiser if they have one.
+    """Parameters of objectives must be in a parameter group, of their own optimiser if any.
 
     Raises:
         RuntimeError: it is in none, or in another one.

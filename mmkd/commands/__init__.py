@@ -1,4 +1,4 @@
-"""The command ``mmkd``: one file a command, thin over the functions of the package.
+"""The command ``mmkd``: one file per command, thin over the functions of the package.
 
 The files here import nothing but the standard library until their arguments are understood, so that
 ``mmkd train --help`` does not wait for torch; see :func:`answer`.
@@ -56,7 +56,7 @@ def answer() -> None:
 
 
 def _module(words: Sequence[str]) -> ModuleType:
-    """The file of the command that is asked for.
+    """The file of the typed command.
 
     Raises:
         SystemExit: help, the version, or a command that there is not.
@@ -93,5 +93,5 @@ def _help() -> str:
 
 
 def _summary(name: str) -> str:
-    """What a command does: the first sentence of its file."""
+    """Summary of a command: the first sentence of its file."""
     return (_module([name]).__doc__ or '').split('.')[0].strip()

@@ -13,7 +13,7 @@ Parser = argparse.ArgumentParser
 
 
 def command_parser(name: str, text: str) -> Parser:
-    """A parser whose help shows the text of the command's file as it is."""
+    """A parser whose help shows the docstring of the command's file unchanged."""
     early = ['python', '-m', 'mmkd'] * (sys.argv[0] == '-m')  # Python still imports the package
     prefix = early or prefix_of(sys.argv[0])
     return Parser(
@@ -54,7 +54,7 @@ def add_verbose(parser: Parser) -> None:
 
 
 class OverrideAction(argparse.Action):
-    """mmengine's, which answers what is no ``KEY=VALUE`` with the usage instead of a traceback."""
+    """mmengine's, with a usage error instead of a traceback for text without ``KEY=VALUE``."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
         try:

@@ -1,16 +1,16 @@
-"""Measure what a distillation costs, or how its gradients compare.
+"""Measure step time and memory of a distillation, or the gradients of its terms.
 
     mmkd benchmark step CONFIG [CONFIG ...]
     mmkd benchmark gradients CONFIG [CONFIG ...] --checkpoint STUDENT
     mmkd benchmark operators [CONFIG]
 
-``step`` times, in turn and in one process, a plain student step, that and a bare teacher forward
-(the floor), and the distilled step of each config; peak memory likewise. Weights are random, no
-data is read. Several configs must share student and teacher.
+``step`` times, in turn and in one process, a plain student step, the same with a teacher forward
+(the floor), and the distilled step of each config, with peak memory. Weights are random, and no
+data is read. Several configs must have the same student and teacher.
 
-``gradients`` takes training batches and a student's --checkpoint, and compares the gradient of
-each term with that of the task: a ratio far below 0.1 teaches little, one far above 1 drowns the
-task, and a negative cosine pulls against it.
+``gradients`` compares the gradient of each term with the task's on training batches, for a
+student's --checkpoint: with a ratio far below 0.1 a term has little influence, with one far above 1
+it dominates the task loss, and with a negative cosine the two conflict.
 
 ``operators`` compares mmkd's operators with mmcv's compiled ones, and a step of the student with
 either.

@@ -3,7 +3,7 @@
     mmkd demo [--quick]
 
 Draws a synthetic dataset, trains a teacher, a plain student and a student with FGFI on identical
-schedules, and ends with a table and a picture. Stop it when you like: the next call goes on.
+schedules, and ends with a table and a picture. After an interruption the next call continues.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> None:
     try:
         demo.run()
     except KeyboardInterrupt:
-        say('\nStopped. The same command goes on from here.')
+        say('\nStopped. The same command continues from here.')
         raise SystemExit(130) from None
     except Exception:
         say(f'\nIt failed; the full output is in {args.out}/*/output.log.')

@@ -1,4 +1,4 @@
-"""Print the versions found, and whether they fit.
+"""Print the installed versions, and whether they are compatible.
 
 mmkd environment
 """

@@ -1,14 +1,14 @@
-"""Say what a config taps, pairs, adapts and trains, without data.
+"""Print the plan of a config, without data: taps, pairs, adapters, trained parameters.
 
     mmkd plan CONFIG [--step]
     mmkd plan STOCK_CONFIG --teacher CONFIG FILE [--method NAME]
 
-Prints where the student and the teacher can be tapped and with which shapes, then what the config
-taps, pairs, adapts and trains. With --teacher, CONFIG is a stock config, and FILE may be 'random';
---method all answers which methods fit this pair, as they are or with which options.
+Prints the taps of student and teacher with their shapes, then the plan. With --teacher, CONFIG is a
+stock config, and FILE may be 'random'; --method all lists the methods that fit this pair, with the
+options that they need.
 
---step then runs one real training batch and prints each term, its gradient at each tap over that of
-the task, and what it counts.
+--step then runs one real training batch and prints each term, the ratio of its gradient to the
+task's at each tap, and its logged counts.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def show_plan(config: Any, args: argparse.Namespace) -> None:
 
 
 def show_fits(args: argparse.Namespace) -> None:
-    """What fits a pair, method by method."""
+    """The methods that fit a pair."""
     from mmengine.registry import init_default_scope
 
     from mmkd.analysis.fits import Pair, table

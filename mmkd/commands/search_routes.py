@@ -2,9 +2,9 @@
 
     mmkd search_routes CONFIG [--epochs 1] [--hold-out 0.1]
 
-Works for a config with a GuidanceRoute. Each of its routes trains a short probe, from the same
-weights on the same batches; the better half trains twice as long, until one is left. Losses are
-those of a part of the training set that no probe trains on. The same command goes on after a kill.
+Works for a config with a GuidanceRoute. For each of its routes a short probe is trained, from the
+same weights on the same batches; the better half is trained twice as long, until one is left.
+Losses are those on a held-out part of the training set. After an interruption run it again.
 """
 
 from __future__ import annotations

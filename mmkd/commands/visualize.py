@@ -1,4 +1,4 @@
-"""Draw what each objective looks at.
+"""Draw the masks, attention and predictions of each objective.
 
     mmkd visualize CONFIG [--checkpoint STUDENT]
 

@@ -190,7 +190,7 @@ def _look_at_images(
 
 
 def _enter(report: Audit, dataset, pictures: Pictures, repeated: list[str]) -> None:
-    """Enter what the look at annotations and files has given."""
+    """Enter the findings in annotations and files."""
     objects = report.objects
     report.longest = pictures.longest
     report.empty, report.degenerate = objects.empty, objects.degenerate
@@ -213,7 +213,7 @@ def _enter(report: Audit, dataset, pictures: Pictures, repeated: list[str]) -> N
 
 
 def _stop_or_note(report: Audit, dataset, pictures: Pictures, readable: int) -> None:
-    """Stop at images that cannot be used; what training can do without is noted."""
+    """Stop at images that are needed and cannot be used; others are noted."""
     broken = pictures.broken
     if report.missing and not readable:
         path, why = next(iter(report.missing.items()))

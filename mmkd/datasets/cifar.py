@@ -93,7 +93,7 @@ class Cifar10(BaseDataset):
         return dict(info, img=image, img_shape=(32, 32), ori_shape=(32, 32))
 
     def get_cat_ids(self, idx: int) -> list[int]:
-        """The class of an image, as ``ClassBalancedDataset`` asks for it."""
+        """The class of an image, for ``ClassBalancedDataset``."""
         return [self.get_data_info(idx)['gt_label']]
 
 

@@ -53,7 +53,7 @@ class ClassFolders(BaseDataset):
         return entries
 
     def get_cat_ids(self, idx: int) -> list[int]:
-        """The class of an image, as ``ClassBalancedDataset`` asks for it."""
+        """The class of an image, for ``ClassBalancedDataset``."""
         return [self.get_data_info(idx)['gt_label']]
 
 

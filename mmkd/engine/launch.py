@@ -185,7 +185,7 @@ def move_data(config: Config, root: str) -> None:
 
 
 def apply_common(args: Any, config: Config) -> Config:
-    """Change a config as the arguments that all commands take ask for.
+    """Apply the arguments that all commands share to a config.
 
     Raises:
         ValueError: a key of ``--cfg-options`` that is misspelt.

@@ -139,7 +139,7 @@ def _place(frames: list[tuple[FrameType, int]]) -> tuple[str, str]:
 
 
 def _place_of_syntax(error: SyntaxError, frames: list[tuple[FrameType, int]]) -> str:
-    """mmengine parses a copy of a config under another name, which is gone by now."""
+    """mmengine parses a copy of a config under another name, which no longer exists."""
     cause = error.__context__ if isinstance(error.__context__, SyntaxError) else error
     configs = [f.f_locals['filename'] for f, _ in reversed(frames) if 'filename' in f.f_locals]
     named = [path for path in (error.filename, *configs) if path and osp.isfile(path)]

@@ -142,7 +142,7 @@ def _nearest_option(origin: Origin) -> str:
 
 
 def _file(error: BaseException, origin: Origin) -> str:
-    """Which file could not be read, where only the code knows."""
+    """The file that could not be read, if only the code names it."""
     if not isinstance(error, _READING) and origin.kind not in _READING_BY_NAME:
         return ''
     for frame, _ in reversed(origin.frames):

@@ -20,7 +20,7 @@ def ms_deform_attn_forward(
     attention_weights: Tensor,
     im2col_step: int,
 ) -> Tensor:
-    """``(B, Q, heads * D)``: what each query reads.
+    """``(B, Q, heads * D)``: the sampled value of each query.
 
     Args:
         value: ``(B, keys, heads, D)``, the maps of all levels one after the other.

@@ -193,7 +193,7 @@ def _torchvision(
 def _columns(
     input: Tensor, offset: Tensor, mask: Tensor | None, kernel: torch.Size, geometry: Geometry
 ) -> Tensor:
-    """``(B, K, H' * W', C)``: what each point of the kernel reads, at each place."""
+    """``(B, K, H' * W', C)``: the sampled value of each kernel point at each place."""
     batch, channels, height, width = input.shape
     maps, points = batch * geometry.offset_groups, kernel.numel()
     y, x = _points(offset.reshape(maps, points, 2, *offset.shape[2:]), kernel, geometry)

@@ -24,7 +24,7 @@ def absent(name: str) -> Callable[..., NoReturn]:
 
 
 def compile_command() -> str:
-    """What compiles the installed mmcv against the installed torch."""
+    """The command that compiles the installed mmcv against the installed torch."""
     installed = packages_distributions().get('mmcv', [])  # none where it is a source tree
     pins = [f'{name.removesuffix("-lite")}=={version(name)}' for name in installed]
     return (

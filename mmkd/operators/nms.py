@@ -74,7 +74,7 @@ def softnms(
     method: int,
     offset: int,
 ) -> Tensor:
-    """Lower the scores of what overlaps a better box; indices of what stays, best first.
+    """Lower the scores of boxes that overlap a better one; indices of the kept boxes, best first.
 
     Args:
         boxes: ``(N, 4)`` corners.
@@ -130,7 +130,7 @@ def _shared(
 
 
 def _greedy(close: np.ndarray) -> np.ndarray:
-    """Which of ``(N,)`` ranked boxes stay, from ``(N, N)``: what is too close to what."""
+    """Which of ``(N,)`` ranked boxes are kept, from ``(N, N)``: pairs that overlap too much."""
     keep = np.ones(len(close), bool)
     for row in range(len(keep)):
         if keep[row]:
@@ -146,7 +146,7 @@ def _penalty(overlaps: np.ndarray, threshold: float, sigma: float, method: int) 
 
 
 def _filled(stays: np.ndarray) -> np.ndarray:
-    """Places of what stays, in mmcv's order: the last box moves to where one goes.
+    """Positions of the kept boxes, in mmcv's order: the last box replaces a removed one.
 
     Which of two equal scores comes first depends on it.
     """

@@ -94,7 +94,7 @@ def roi_align_backward(
 
 
 class Window(NamedTuple):
-    """What one RoI touches of a map, and how much each of its bins takes of rows and columns."""
+    """The part of a map under one RoI, and the weights of its rows and columns in each bin."""
 
     image: int
     rows: slice

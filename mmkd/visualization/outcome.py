@@ -1,4 +1,4 @@
-"""What a model of any family predicts for an image, as a captioned picture beside the truth."""
+"""Predictions of a model of any family for an image, as a captioned picture."""
 
 from __future__ import annotations
 

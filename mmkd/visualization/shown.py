@@ -1,4 +1,4 @@
-"""One image of a batch as the network sees it, and what is drawn on it."""
+"""One image of a batch as the network's input, for drawing."""
 
 from __future__ import annotations
 

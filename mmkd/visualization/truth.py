@@ -1,4 +1,4 @@
-"""What an image is annotated with, as numbers and as a picture."""
+"""The annotations of an image, as numbers and as a picture."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def values_of(pixels: Any) -> np.ndarray:
 
 
 def map_picture(shown: Shown, labels: np.ndarray, width: int = PANEL) -> np.ndarray:
-    """Class indices (H, W) in colours over the pale image; what is no class stays pale."""
+    """Class indices (H, W) in colours over the pale image; other pixels stay pale."""
     image = canvas.enlarge(shown.image, width)
     count = len(shown.classes) or int(labels[labels < 255].max(initial=0)) + 1
     drawn = canvas.resize_labels(labels, image.shape[1::-1])

@@ -1,1 +1,1 @@
-"""What a person sees of a run: a few lines on the screen, and all the rest in the log file."""
+"""The console of a run: a few lines on the screen, everything else in the log file."""

@@ -19,7 +19,7 @@ from mmkd.registry import HOOKS
 
 @HOOKS.register_module()
 class ConsoleHook(Hook):
-    """Shows the plan in a few lines, the progress, each validation, and at the end what to do next.
+    """Shows the plan in a few lines, the progress, each validation, and at the end a summary.
 
     The commands ``train`` and ``test`` register it, and keep everything else to the log file. It
     reads the values that mmengine has collected for the log, at the interval of its LoggerHook.

@@ -1,4 +1,4 @@
-"""What the console says of a run, as text."""
+"""The lines of the console, as text."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def score(key: str, value: float) -> str:
 
 
 def scalars(metrics: Mapping[str, Any] | None) -> dict[str, float]:
-    """What is a number among the metrics of an evaluation."""
+    """The numbers among the metrics of an evaluation."""
     numbers = (int, float, np.number)
     return {k: float(v) for k, v in (metrics or {}).items() if isinstance(v, numbers)}
 
@@ -135,5 +135,5 @@ def _network(model: Any) -> str:
 
 
 def network_rows(model: Any) -> list[tuple[str, str]]:
-    """What is trained, distilled or plain."""
+    """The trained model, distilled or plain."""
     return plan_rows(model) if hasattr(model, 'plan') else [('model', _network(model))]

@@ -1,4 +1,4 @@
-"""The end of a run: checkpoints, scores, cost, and what to type next."""
+"""The end of a run: checkpoints, scores, cost, and the next command."""
 
 from __future__ import annotations
 
