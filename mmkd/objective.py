@@ -37,6 +37,9 @@ class Objective(nn.Module):
         weight (float | dict | None): a number, or the keys of :class:`~mmkd.schedule.Schedule`;
             without a value the method's published one.
         teacher_name (str | None): which teacher, where the model has several.
+
+    A method's ``__init__`` names its own options and hands on these: ``*taps`` (student, teacher)
+    and ``**common``.
     """
 
     #: default taps; ``bind`` may replace them

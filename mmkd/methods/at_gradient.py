@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.families import classifier
-from mmkd.objective import Objective, Taps
+from mmkd.objective import Objective
 from mmkd.registry import MODELS
 from mmkd.rows import logits
 from mmkd.rows.input_gradients import input_gradients
@@ -40,15 +38,6 @@ class ATGradient(Objective):
 
     needs_input_gradient = True
     families = ('classifier',)
-
-    def __init__(
-        self,
-        student: Taps = None,
-        teacher: Taps = None,
-        weight: Any = 1.0,
-        teacher_name: str | None = None,
-    ) -> None:
-        super().__init__(student, teacher, weight, teacher_name)
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         logits.bind_images(self, student, teacher)

@@ -74,9 +74,7 @@ class Chen2017(PairObjective):
 
     def __init__(
         self,
-        student: Taps = None,
-        teacher: Taps = None,
-        weight: Any = 1.0,
+        *taps: Taps,
         mu: float = 0.5,
         additive: bool = False,
         w_bg: float = 1.5,
@@ -91,7 +89,7 @@ class Chen2017(PairObjective):
         adapt: str | None = 'conv1x1',
         **pair: Any,
     ) -> None:
-        super().__init__(student, teacher, weight, adapt=adapt, **pair)
+        super().__init__(*taps, adapt=adapt, **pair)
         for name, number in dict(w_bg=w_bg, nu=nu, margin=margin, gamma=gamma).items():
             check_number('Chen2017', name, number, 0)
         check_number('Chen2017', 'mu', mu, 0, 1)

@@ -92,10 +92,7 @@ class CIRKDMemory(Objective):
 
     def __init__(
         self,
-        student: Taps = None,
-        teacher: Taps = None,
-        weight: Any = None,
-        teacher_name: str | None = None,
+        *taps: Taps,
         tau: float = 0.1,
         pixel_size: int | None = None,
         region_size: int | None = None,
@@ -106,8 +103,9 @@ class CIRKDMemory(Objective):
         persistent: bool = True,
         seed: int = 0,
         ignore_index: int = 255,
+        **common: Any,
     ) -> None:
-        super().__init__(student, teacher, weight, teacher_name)
+        super().__init__(*taps, **common)
         name = 'CIRKDMemory'
         self.tau = check_temperature(name, tau)
         self.sizes = tuple(

@@ -89,10 +89,7 @@ class CRD(Objective):
 
     def __init__(
         self,
-        student: Taps = None,
-        teacher: Taps = None,
-        weight: Any = None,
-        teacher_name: str | None = None,
+        *taps: Taps,
         size: int = 50_000,
         negatives: int = 16_384,
         dim: int = 128,
@@ -100,8 +97,9 @@ class CRD(Objective):
         momentum: float = 0.5,
         positive: str = 'image',
         seed: int = 0,
+        **common: Any,
     ) -> None:
-        super().__init__(student, teacher, weight, teacher_name)
+        super().__init__(*taps, **common)
         self.size = check_number('CRD', 'size', size, 2, whole=True)
         self.count = check_number('CRD', 'negatives', negatives, 1, whole=True)
         self.dim = check_number('CRD', 'dim', dim, 1, whole=True)

@@ -73,15 +73,13 @@ class CWD(PairObjective):
 
     def __init__(
         self,
-        student: Taps = None,
-        teacher: Taps = None,
-        weight: Any = None,
+        *taps: Taps,
         tau: float | None = None,
         mask_ignore: bool = False,
         ignore_index: int = 255,
         **pair: Any,
     ) -> None:
-        super().__init__(student, teacher, weight, **pair)
+        super().__init__(*taps, **pair)
         self.tau = check_temperature('CWD', tau, optional=True)
         self.mask_ignore = mask_ignore
         self.ignore_index = check_number('CWD', 'ignore_index', ignore_index, whole=True)

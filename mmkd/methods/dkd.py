@@ -46,15 +46,13 @@ class DKD(Objective):
 
     def __init__(
         self,
-        student: Taps = None,
-        teacher: Taps = None,
-        weight: Any = 1.0,
-        teacher_name: str | None = None,
+        *taps: Taps,
         alpha: float = 1.0,
         beta: float | None = None,
         tau: float | None = None,
+        **common: Any,
     ) -> None:
-        super().__init__(student, teacher, weight, teacher_name)
+        super().__init__(*taps, **common)
         self.alpha = check_number('DKD', 'alpha', alpha, 0)
         self.beta = check_number('DKD', 'beta', beta, 0, optional=True)
         self.tau = check_temperature('DKD', tau, optional=True)

@@ -43,16 +43,14 @@ class ESKD(Objective):
 
     def __init__(
         self,
-        student: Taps = None,
-        teacher: Taps = None,
-        weight: Any = 1.0,
-        teacher_name: str | None = None,
+        *taps: Taps,
         stop: float = 0.625,
         ramp: str | None = None,
         tau: float = 4.0,
         resize: str | None = None,
+        **common: Any,
     ) -> None:
-        super().__init__(student, teacher, weight, teacher_name)
+        super().__init__(*taps, **common)
         self.resize = check_choice('ESKD', 'resize', resize, RESIZE)
         ramp = check_choice('ESKD', 'ramp', ramp, (None, 'linear', 'cosine'))
         if self.weight != Schedule.of(self.weight.value):

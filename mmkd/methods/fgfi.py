@@ -100,9 +100,7 @@ class FGFI(PairObjective):
 
     def __init__(
         self,
-        student: Taps = None,
-        teacher: Taps = None,
-        weight: Any = None,
+        *taps: Taps,
         psi: float = 0.5,
         level_rule: str = 'global',
         adapter_relu: bool | None = None,
@@ -110,7 +108,7 @@ class FGFI(PairObjective):
         adapt: str | None = 'conv3x3',
         **pair: Any,
     ) -> None:
-        super().__init__(student, teacher, weight, adapt=adapt, **pair)
+        super().__init__(*taps, adapt=adapt, **pair)
         self.adapt = check_choice('FGFI', 'adapt', adapt, ('conv3x3', 'conv1x1', 'auto', None))
         # Masks are made of the student's anchors, on the student's grid.
         check_choice('FGFI', 'resize', self.resize, (None, 'student'))

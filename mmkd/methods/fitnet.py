@@ -52,15 +52,13 @@ class FitNet(PairObjective):
 
     def __init__(
         self,
-        student: Taps = None,
-        teacher: Taps = None,
-        weight: Any = None,
+        *taps: Taps,
         variant: str = 'code',
         adapt: str | None = 'conv1x1_bn',
         resize: str | None = 'teacher',
         **pair: Any,
     ) -> None:
-        super().__init__(student, teacher, weight, adapt=adapt, resize=resize, **pair)
+        super().__init__(*taps, adapt=adapt, resize=resize, **pair)
         self.variant = check_choice('FitNet', 'variant', variant, ('code', 'paper'))
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:

@@ -72,15 +72,13 @@ class FSP(Objective):
 
     def __init__(
         self,
-        student: Taps = None,
-        teacher: Taps = None,
-        weight: Any = None,
-        teacher_name: str | None = None,
+        *taps: Taps,
         pool: str = 'max',
         reduction: str = 'mean',
         adapt: str | None = 'auto',
+        **common: Any,
     ) -> None:
-        super().__init__(student, teacher, weight, teacher_name)
+        super().__init__(*taps, **common)
         self.pool = check_choice('FSP', 'pool', pool, ('max', 'avg'))
         self.reduction = check_choice('FSP', 'reduction', reduction, ('mean', 'frobenius'))
         self.adapt = check_choice('FSP', 'adapt', adapt, ('auto', None))

@@ -91,16 +91,14 @@ class FT(Objective):
 
     def __init__(
         self,
-        student: Taps = None,
-        teacher: Taps = None,
-        weight: Any = None,
-        teacher_name: str | None = None,
+        *taps: Taps,
         phase: str = 'student',
         rate: float = 0.5,
         norm: bool = True,
         variant: str = 'code',
+        **common: Any,
     ) -> None:
-        super().__init__(student, teacher, weight, teacher_name)
+        super().__init__(*taps, **common)
         self.phase = check_choice('FT', 'phase', phase, PHASES)
         variants = ('code', 'paper', 'repdistiller')
         self.variant = check_choice('FT', 'variant', variant, variants)

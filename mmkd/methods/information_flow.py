@@ -70,16 +70,14 @@ class InformationFlow(Objective):
 
     def __init__(
         self,
-        student: Taps = None,
-        teacher: Taps = None,
-        weight: Any = 1.0,
-        teacher_name: str | None = None,
+        *taps: Taps,
         early: float = 100.0,
         decay: float = 0.7,
         epochs: int = 50,
         gather: bool = True,
+        **common: Any,
     ) -> None:
-        super().__init__(student, teacher, weight, teacher_name)
+        super().__init__(*taps, **common)
         self.early = check_number('InformationFlow', 'early', early, 0)
         self.decay = check_number('InformationFlow', 'decay', decay, above=0, most=1)
         self.gather = gather

@@ -54,15 +54,13 @@ class Jacobian(Objective):
 
     def __init__(
         self,
-        student: Taps = None,
-        teacher: Taps = None,
-        weight: Any = 1.0,
-        teacher_name: str | None = None,
+        *taps: Taps,
         outputs: str = 'label',
         normalize: bool = True,
         seed: int = 0,
+        **common: Any,
     ) -> None:
-        super().__init__(student, teacher, weight, teacher_name)
+        super().__init__(*taps, **common)
         choices = ('label', 'teacher', 'projection')
         self.outputs = check_choice('Jacobian', 'outputs', outputs, choices)
         self.normalize = normalize

@@ -50,17 +50,15 @@ class KD(Objective):
 
     def __init__(
         self,
-        student: Taps = None,
-        teacher: Taps = None,
-        weight: Any = None,
-        teacher_name: str | None = None,
+        *taps: Taps,
         tau: float | None = None,
         reduction: str = 'per_pixel',
         mask_ignore: bool = False,
         ignore_index: int = 255,
         resize: str | None = None,
+        **common: Any,
     ) -> None:
-        super().__init__(student, teacher, weight, teacher_name)
+        super().__init__(*taps, **common)
         self.tau = check_temperature('KD', tau, optional=True)
         self.reduction = check_choice('KD', 'reduction', reduction, PIXEL_REDUCTIONS)
         self.resize = check_choice('KD', 'resize', resize, RESIZE)

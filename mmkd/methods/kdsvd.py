@@ -66,15 +66,13 @@ class KDSVD(Objective):
 
     def __init__(
         self,
-        student: Taps = None,
-        teacher: Taps = None,
-        weight: Any = 1.0,
-        teacher_name: str | None = None,
+        *taps: Taps,
         count: int = 1,
         spare: int = 3,
         adapt: str | None = 'auto',
+        **common: Any,
     ) -> None:
-        super().__init__(student, teacher, weight, teacher_name)
+        super().__init__(*taps, **common)
         self.count = check_number('KDSVD', 'count', count, 1, whole=True)
         self.spare = check_number('KDSVD', 'spare', spare, 0, whole=True)
         self.adapt = check_choice('KDSVD', 'adapt', adapt, ('auto', None))

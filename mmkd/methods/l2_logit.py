@@ -48,15 +48,13 @@ class L2Logit(Objective):
 
     def __init__(
         self,
-        student: Taps = None,
-        teacher: Taps = None,
-        weight: Any = None,
-        teacher_name: str | None = None,
+        *taps: Taps,
         variant: str = 'code',
         standardise: bool = False,
         resize: str | None = None,
+        **common: Any,
     ) -> None:
-        super().__init__(student, teacher, weight, teacher_name)
+        super().__init__(*taps, **common)
         self.resize = check_choice('L2Logit', 'resize', resize, RESIZE)
         self.variant = check_choice('L2Logit', 'variant', variant, ('code', 'paper'))
         self.standardise = standardise

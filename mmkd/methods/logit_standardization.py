@@ -58,17 +58,15 @@ class LogitStandardization(Objective):
 
     def __init__(
         self,
-        student: Taps = None,
-        teacher: Taps = None,
-        weight: Any = None,
-        teacher_name: str | None = None,
+        *taps: Taps,
         loss: str = 'kd',
         tau: float = 2.0,
         alpha: float = 1.0,
         beta: float = 8.0,
         resize: str | None = None,
+        **common: Any,
     ) -> None:
-        super().__init__(student, teacher, weight, teacher_name)
+        super().__init__(*taps, **common)
         self.resize = check_choice('LogitStandardization', 'resize', resize, RESIZE)
         owner = 'LogitStandardization'
         self.loss = check_choice(owner, 'loss', loss, ('kd', 'dkd'))

@@ -75,9 +75,7 @@ class MGD(PairObjective):
 
     def __init__(
         self,
-        student: Taps = None,
-        teacher: Taps = None,
-        weight: Any = None,
+        *taps: Taps,
         mask_ratio: float | None = None,
         mask: str = 'spatial',
         seed: int = 0,
@@ -85,7 +83,7 @@ class MGD(PairObjective):
         ignore_index: int = 255,
         **pair: Any,
     ) -> None:
-        super().__init__(student, teacher, weight, **pair)
+        super().__init__(*taps, **pair)
         self.mask_ratio = check_number('MGD', 'mask_ratio', mask_ratio, 0, 1, optional=True)
         self.seed = check_number('MGD', 'seed', seed, 0, whole=True)
         self.mask = check_choice('MGD', 'mask', mask, ('spatial', 'channel'))

@@ -111,16 +111,14 @@ class MHGD(Objective):
 
     def __init__(
         self,
-        student: Taps = None,
-        teacher: Taps = None,
-        weight: Any = 1.0,
-        teacher_name: str | None = None,
+        *taps: Taps,
         phase: str = 'student',
         heads: int = 8,
         adapt: str | None = 'auto',
         gather: bool = True,
+        **common: Any,
     ) -> None:
-        super().__init__(student, teacher, weight, teacher_name)
+        super().__init__(*taps, **common)
         self.phase = check_choice('MHGD', 'phase', phase, PHASES)
         self.heads = check_number('MHGD', 'heads', heads, 1, whole=True)
         self.adapt = check_choice('MHGD', 'adapt', adapt, ('auto', None))

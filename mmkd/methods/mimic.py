@@ -70,9 +70,7 @@ class Mimic(PairObjective):
 
     def __init__(
         self,
-        student: Taps = None,
-        teacher: Taps = None,
-        weight: Any = 1.0,
+        *taps: Taps,
         proposal_source: str | None = None,
         proposals: int = 256,
         fg_fraction: float | None = None,
@@ -82,7 +80,7 @@ class Mimic(PairObjective):
         adapt: str | None = 'conv1x1',
         **pair: Any,
     ) -> None:
-        super().__init__(student, teacher, weight, adapt=adapt, **pair)
+        super().__init__(*taps, adapt=adapt, **pair)
         self.regions = Regions('Mimic', proposal_source, proposals, fg_fraction)
         self.mode = check_choice('Mimic', 'mode', mode, ('crop', 'roialign'))
         self.norm = check_choice('Mimic', 'norm', norm, NORMS)

@@ -51,17 +51,15 @@ class NoisyTeacher(Objective):
 
     def __init__(
         self,
-        student: Taps = None,
-        teacher: Taps = None,
-        weight: Any = None,
-        teacher_name: str | None = None,
+        *taps: Taps,
         alpha: float = 0.5,
         sigma: float = 0.5,
         noise: str = 'sample',
         seed: int = 0,
         resize: str | None = None,
+        **common: Any,
     ) -> None:
-        super().__init__(student, teacher, weight, teacher_name)
+        super().__init__(*taps, **common)
         self.resize = check_choice('NoisyTeacher', 'resize', resize, RESIZE)
         self.alpha = check_number('NoisyTeacher', 'the share alpha', alpha, 0, 1)
         self.sigma = check_number('NoisyTeacher', 'sigma', sigma, 0)

@@ -117,16 +117,14 @@ class OD200F(Objective):
 
     def __init__(
         self,
-        student: Taps = None,
-        teacher: Taps = None,
-        weight: Any = 1.0,
-        teacher_name: str | None = None,
+        *taps: Taps,
         window: int = 3,
         obj_thr: float = 0.0,
         f: str = 'l2',
         suppress_obj: bool = True,
+        **common: Any,
     ) -> None:
-        super().__init__(student, teacher, weight, teacher_name)
+        super().__init__(*taps, **common)
         self.window = check_number('OD200F', 'window', window, 1, whole=True)
         if self.window % 2 == 0:
             raise ValueError(f'OD200F: window must be an odd number of cells, found {window}.')

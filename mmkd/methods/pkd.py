@@ -53,15 +53,8 @@ class PKD(PairObjective):
 
     families = DETECTORS
 
-    def __init__(
-        self,
-        student: Taps = None,
-        teacher: Taps = None,
-        weight: Any = None,
-        std_floor: float = 0.0,
-        **pair: Any,
-    ) -> None:
-        super().__init__(student, teacher, weight, **pair)
+    def __init__(self, *taps: Taps, std_floor: float = 0.0, **pair: Any) -> None:
+        super().__init__(*taps, **pair)
         self.std_floor = check_number('PKD', 'std_floor', std_floor, 0)
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:

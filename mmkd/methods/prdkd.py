@@ -64,10 +64,7 @@ class PRDKD(Objective):
 
     def __init__(
         self,
-        student: Taps = None,
-        teacher: Taps = None,
-        weight: Any = 1.0,
-        teacher_name: str | None = None,
+        *taps: Taps,
         alpha: float = 1.0,
         beta: float = 8.0,
         tau: float = 4.0,
@@ -76,8 +73,9 @@ class PRDKD(Objective):
         detach_stats: bool = False,
         eps: float = 1e-6,
         resize: str | None = None,
+        **common: Any,
     ) -> None:
-        super().__init__(student, teacher, weight, teacher_name)
+        super().__init__(*taps, **common)
         self.resize = check_choice('PRDKD', 'resize', resize, RESIZE)
         self.alpha = check_number('PRDKD', 'alpha', alpha, 0)
         self.beta = check_number('PRDKD', 'beta', beta, 0)

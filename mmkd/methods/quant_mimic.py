@@ -77,9 +77,7 @@ class QuantMimic(PairObjective):
 
     def __init__(
         self,
-        student: Taps = None,
-        teacher: Taps = None,
-        weight: Any = 1.0,
+        *taps: Taps,
         step: float | None = None,
         signed: bool | None = None,
         norm: str = 'all',
@@ -88,7 +86,7 @@ class QuantMimic(PairObjective):
         adapt: str | None = 'conv1x1',
         **pair: Any,
     ) -> None:
-        super().__init__(student, teacher, weight, adapt=adapt, **pair)
+        super().__init__(*taps, adapt=adapt, **pair)
         check_number('QuantMimic', 'step', step, above=0, optional=True)
         self.signed = signed
         self.norm = check_choice('QuantMimic', 'norm', norm, NORMS)

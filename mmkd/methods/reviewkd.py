@@ -95,15 +95,8 @@ class ReviewKD(Objective):
     families = ('classifier',)
     named_taps = (*DETECTORS, 'segmentor')
 
-    def __init__(
-        self,
-        student: Taps = None,
-        teacher: Taps = None,
-        weight: Any = 1.0,
-        teacher_name: str | None = None,
-        max_mid: int = 512,
-    ) -> None:
-        super().__init__(student, teacher, weight, teacher_name)
+    def __init__(self, *taps: Taps, max_mid: int = 512, **common: Any) -> None:
+        super().__init__(*taps, **common)
         self.max_mid = check_number('ReviewKD', 'max_mid', max_mid, 1, whole=True)
         self.pairs: list[tuple[int, int]] = []
         self.fusions = nn.ModuleList()

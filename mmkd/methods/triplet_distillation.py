@@ -76,16 +76,14 @@ class TripletDistillation(Objective):
 
     def __init__(
         self,
-        student: Taps = None,
-        teacher: Taps = None,
-        weight: Any = 1.0,
-        teacher_name: str | None = None,
+        *taps: Taps,
         low: float = 0.2,
         high: float = 0.5,
         running_max: bool = False,
         gather: bool = True,
+        **common: Any,
     ) -> None:
-        super().__init__(student, teacher, weight, teacher_name)
+        super().__init__(*taps, **common)
         self.low = check_number('TripletDistillation', 'low', low, 0)
         self.high = check_number('TripletDistillation', 'high', high, low)
         self.running_max, self.gather = running_max, gather

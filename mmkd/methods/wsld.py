@@ -54,14 +54,12 @@ class WSLD(Objective):
 
     def __init__(
         self,
-        student: Taps = None,
-        teacher: Taps = None,
-        weight: Any = None,
-        teacher_name: str | None = None,
+        *taps: Taps,
         tau: float = 2.0,
         resize: str | None = None,
+        **common: Any,
     ) -> None:
-        super().__init__(student, teacher, weight, teacher_name)
+        super().__init__(*taps, **common)
         self.resize = check_choice('WSLD', 'resize', resize, RESIZE)
         self.tau = check_temperature('WSLD', tau)
         self.kind = ''
