@@ -50,3 +50,15 @@ def test_methods_do_not_import_each_other():
         if name.startswith('mmkd.methods')
     ]
     assert not shared, '\n'.join(shared)
+
+
+def test_imported_modules_exist():
+    """Also of imports inside functions, which nothing else looks at before they run."""
+    folders = ROOT, *(ROOT.parent / name for name in ('tests', 'tools'))
+    missing = []
+    for path in (path for folder in folders for path in folder.rglob('*.py')):
+        for name, line in imported(path):
+            module = ROOT.parent.joinpath(*name.split('.')[:-1])
+            if not (module.is_dir() or module.with_suffix('.py').is_file()):
+                missing.append(f'{path.relative_to(ROOT.parent)}:{line} imports {name}')
+    assert not missing, '\n'.join(missing)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmkd.families.agreement import Misfit
+from mmkd.families.comparable import Misfit
 from mmkd.methods.kd import KD
 from mmkd.methods.lsr import LSR
 from mmkd.rows import logits

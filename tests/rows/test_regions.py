@@ -5,7 +5,7 @@ import torch
 from detection_toys import detector, samples, step
 
 from mmkd.families import two_stage
-from mmkd.families.agreement import Misfit
+from mmkd.families.comparable import Misfit
 from mmkd.methods.mimic import Mimic
 from mmkd.rows.regions import default_source, region_taps
 from mmkd.teacher import build_model

@@ -6,7 +6,7 @@ import torch
 from mmkd.levels import Level
 from mmkd.methods.cckd import CCKD
 from mmkd.methods.rkd import RKD
-from mmkd.rows.embeddings import check_partners, linear_layers, row_pairs, vectors
+from mmkd.rows.vectors import check_partners, linear_layers, row_pairs, vectors
 from mmkd.testing import make_trace
 
 LEVELS = [Level((4, 8, 8), 8, 'a'), Level((6,), None, 'b')]
