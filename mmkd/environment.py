@@ -10,10 +10,12 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
-import re
 import sys
 from collections.abc import Callable
 from typing import NamedTuple
+
+from packaging.specifiers import SpecifierSet
+from packaging.version import InvalidVersion, Version
 
 IGNORE = 'MMKD_IGNORE_ENVIRONMENT'
 
@@ -60,22 +62,12 @@ def importable(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
-def release(version: str) -> tuple[int, ...]:
-    """`'2.13.0+cpu'` to `(2, 13)`: trailing zeros do not count, pre-releases count as released."""
-    match = re.match(r'\d+(\.\d+)*', version)
-    numbers = [int(number) for number in match[0].split('.')] if match else []
-    while numbers and numbers[-1] == 0:
-        numbers.pop()
-    return tuple(numbers)
-
-
 def fits(version: str, wanted: str) -> bool:
-    """Whether a version is in a range written as `'>=2.0,<3'`."""
-    for bound in wanted.split(','):
-        limit = release(bound.lstrip('<>='))
-        if release(version) < limit if bound.startswith('>=') else release(version) >= limit:
-            return False
-    return True
+    """Whether a version is in a range such as `'>=2.0,<3'`; pre-releases count as the release."""
+    try:
+        return Version(version).base_version in SpecifierSet(wanted)
+    except InvalidVersion:
+        return False
 
 
 def find_problems(
@@ -158,7 +150,7 @@ def _mmcv_problems(found: dict[str, dict[str, str]]) -> list[str]:
     for module, name, last in LIMITED:
         version = found[module].get(name)
         one_family = len(mmcv) == len(found[module]) == 1
-        if version and too_new and one_family and release(version) <= release(last):
+        if version and too_new and one_family and fits(version, f'<={last}'):
             fork = next(package.fork for package in PACKAGES if name in package.upstream)
             older = f'pip uninstall -y {" ".join(mmcv)} && pip install "mmcv-lite{MMCV_LIMIT}"'
             newer = f'pip uninstall -y {name} && pip install {fork}'

@@ -117,6 +117,10 @@ def test_mmcv_without_compiled_operators_is_enough():
         ('2.2.0', '<2.2.0', False),
         ('0.10.12', '>=0.10', True),
         ('0.9.9', '>=0.10', False),
+        ('2.6.0a0+git1234567', '>=2.6', True),
+        ('3.0.0.post1', '>=3.0,<4', True),
+        ('3.3.1', '<=3.3.0', False),
+        ('a checkout', '>=2.6', False),
     ],
 )
 def test_ranges(version, wanted, answer):
@@ -153,6 +157,6 @@ def test_the_check_imports_nothing_heavy():
         'sys.modules["environment"] = module\n'
         'spec.loader.exec_module(module)\n'
         'module.check_environment()\n'
-        'assert not {"torch", "numpy", "mmengine", "mmcv", "packaging"} & set(sys.modules)\n'
+        'assert not {"torch", "numpy", "mmengine", "mmcv"} & set(sys.modules)\n'
     )
     subprocess.run([sys.executable, '-c', code], check=True)

@@ -59,7 +59,7 @@ def test_the_wheel_leaves_torch_and_openmmlab_to_the_user(wheel):
     (metadata,) = (name for name in wheel.namelist() if name.endswith('/METADATA'))
     fields = Parser().parsestr(wheel.read(metadata).decode())
     needed = [line for line in fields.get_all('Requires-Dist') if 'extra ==' not in line]
-    assert needed == ['numpy']
+    assert needed == ['numpy', 'packaging']
     assert fields['Requires-Python'] == '>=3.10'
 
 

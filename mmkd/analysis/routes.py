@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from math import isinf
 from pathlib import Path
@@ -82,6 +82,15 @@ class Search:
         ]
         return '\n'.join(lines) + '\n'
 
+    def close_round(self, probes: Sequence[Probe]) -> None:
+        """Rank the probes of a round; FloatingPointError if all of them diverged."""
+        self.rounds.append(ranked(probes, self.rank))
+        if isinf(getattr(self.rounds[-1][0], self.rank)):
+            raise FloatingPointError(
+                f'All {len(probes)} routes diverged in round {len(self.rounds)}. Lower the '
+                f"learning rate or the weight of objective '{self.objective}', or clip gradients."
+            )
+
     def as_dict(self) -> dict[str, Any]:
         """For a JSON file."""
         rounds = [[asdict(p) | dict(joint=p.joint) for p in probes] for probes in self.rounds]
@@ -141,22 +150,24 @@ def search_routes(
     prober = Prober(config, name, work_dir, hold_out, seed, longest)
     result = Search(name, routes, rank)
     while len(result.left()) > 1:
-        number, probes = len(result.rounds), []
-        for route in result.left():
-            probe = done.find(number, route)
-            if probe is None:
-                probe = prober.run(number, route, epochs * 2**number)
-                done.add(probe)
-            probes.append(probe)
-            loss = f'{rank} loss {getattr(probe, rank):.4f}'
-            progress(f'round {number + 1}, {route} {routes[route]}: {loss}')
-        result.rounds.append(ranked(probes, rank))
-        if isinf(getattr(result.rounds[-1][0], rank)):
-            raise FloatingPointError(
-                f'All {len(probes)} routes diverged in round {number + 1}. Lower the learning rate '
-                f"or the weight of objective '{name}', or clip gradients."
-            )
+        result.close_round(_one_round(result, prober, done, epochs, progress))
     return result
+
+
+def _one_round(
+    search: Search, prober: Prober, done: ProbeLog, epochs: int, progress: Callable[[str], None]
+) -> list[Probe]:
+    """Train a probe for each route that is left, but for those that the log already has."""
+    number, probes = len(search.rounds), []
+    for route in search.left():
+        probe = done.find(number, route)
+        if probe is None:
+            probe = prober.run(number, route, epochs * 2**number)
+            done.add(probe)
+        probes.append(probe)
+        loss = f'{search.rank} loss {getattr(probe, search.rank):.4f}'
+        progress(f'round {number + 1}, {route} {search.routes[route]}: {loss}')
+    return probes
 
 
 def find_routes(config: Config, name: str | None = None) -> tuple[str, dict[Route, str]]:

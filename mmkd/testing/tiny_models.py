@@ -89,30 +89,29 @@ def tiny_faster_rcnn(
             loss_bbox=dict(type='L1Loss', loss_weight=1.0),
         ),
     )
+    model.update(_two_stages())
+    return merged(model, changes)
+
+
+def _two_stages() -> dict:
+    """What both stages train on and predict: every region, so that no random choice is left."""
     assigner = dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0.3)
     sampler = dict(type='RandomSampler', neg_pos_ub=-1, pos_fraction=1.0)
-    proposals = dict(nms_pre=64, max_per_img=16, nms=dict(type='nms', iou_threshold=1.0))
-    model['train_cfg'] = dict(
-        rpn=dict(
-            assigner=assigner,
-            sampler=dict(sampler, num=10000, add_gt_as_proposals=False),
-            allowed_border=-1,
-            pos_weight=-1,
-            debug=False,
-        ),
-        rpn_proposal=dict(proposals, min_bbox_size=0),
-        rcnn=dict(
-            assigner=assigner,
-            sampler=dict(sampler, num=1000, add_gt_as_proposals=True),
-            pos_weight=-1,
-            debug=False,
-        ),
+    stage = dict(assigner=assigner, pos_weight=-1, debug=False)
+    rpn = dict(sampler, num=10000, add_gt_as_proposals=False)
+    rcnn = dict(sampler, num=1000, add_gt_as_proposals=True)
+    proposals = dict(
+        nms_pre=64, max_per_img=16, nms=dict(type='nms', iou_threshold=1.0), min_bbox_size=0
     )
-    model['test_cfg'] = dict(
-        rpn=dict(proposals, min_bbox_size=0),
-        rcnn=dict(score_thr=0.0, nms=dict(type='nms', iou_threshold=0.5), max_per_img=8),
+    detections = dict(score_thr=0.0, nms=dict(type='nms', iou_threshold=0.5), max_per_img=8)
+    return dict(
+        train_cfg=dict(
+            rpn=dict(stage, sampler=rpn, allowed_border=-1),
+            rpn_proposal=dict(proposals),
+            rcnn=dict(stage, sampler=rcnn),
+        ),
+        test_cfg=dict(rpn=dict(proposals), rcnn=detections),
     )
-    return merged(model, changes)
 
 
 def tiny_retinanet(width: int = 8, num_classes: int = 3, norm: str = 'BN', **changes: Any) -> dict:
