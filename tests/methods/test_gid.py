@@ -244,7 +244,7 @@ def other_unit():
         ),
         (
             lambda: bound(detector('retinanet'), detector('retinanet'), second_stage=1),
-            'GID lets the box heads of two second stages judge',
+            'GID compares the box heads of two second stages',
         ),
         (
             lambda: bound(

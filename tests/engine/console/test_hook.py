@@ -11,8 +11,6 @@ from runner_toys import make
 from mmkd.checks.preflight import PreflightHook
 from mmkd.engine.console.hook import ConsoleHook
 from mmkd.engine.console.screen import Screen
-from mmkd.engine.console.summary import bests, summary
-from mmkd.engine.overhead import OverheadHook
 
 HOOKS = dict(
     timer=dict(type='IterTimerHook'),
@@ -84,48 +82,6 @@ def finished(*hooks, **info):
         cfg=SimpleNamespace(filename='c.py', get=lambda key: 'a loader'),
         work_dir='work',
     )
-
-
-def test_the_summary(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / 'work').mkdir()
-    (tmp_path / 'work' / 'c.py').touch()
-    monkeypatch.setattr('sys.argv', ['/venv/bin/mmkd', 'train', 'c.py'])
-    preflight, cost = PreflightHook(), OverheadHook()
-    preflight.scores['teacher'] = dict(mIoU=41.0)
-    cost.measured = 'cost: 60 ms a step'
-    files = dict(best_ckpt='work/best.pth', best_score=39.5, last_ckpt='work/iter_8.pth')
-    runner = finished(Checkpoints('mIoU'), preflight, cost, **files)
-    assert summary(runner, dict(aAcc=80.0, mIoU=38.0), 61) == [
-        ('done', '8 of 8 steps, 0:01:01'),
-        ('best', 'mIoU 39.5  work/best.pth'),
-        ('last', 'mIoU 38  work/iter_8.pth'),
-        ('teacher', 'mIoU 41'),
-        ('cost', '60 ms a step'),
-        ('next', 'mmkd test work/c.py work/best.pth'),
-    ]
-
-
-def test_the_summary_of_a_run_that_knows_nothing():
-    assert summary(finished(), {}, 1) == [
-        ('done', '8 of 8 steps, 0:00:01'),
-        ('cost', ''),
-        ('next', ''),
-    ]
-
-
-def test_several_metrics_choose_a_checkpoint_each():
-    runner = finished(
-        Checkpoints('mIoU', 'mAcc'),
-        best_ckpt_mIoU='a.pth',
-        best_score_mIoU=1.0,
-        best_ckpt_mAcc='b.pth',
-        best_score_mAcc=2.0,
-    )
-    assert bests(runner) == dict(mIoU=('a.pth', 1.0), mAcc=('b.pth', 2.0))
-    rows = [text for name, text in summary(runner, {}, 1) if name == 'best']
-    assert [row.split()[:2] for row in rows] == [['mIoU', '1'], ['mAcc', '2']]
-    assert bests(finished(Checkpoints('auto'))) == {}
 
 
 def test_a_validation_is_a_line_beside_the_teacher(tmp_path, monkeypatch):

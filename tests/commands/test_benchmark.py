@@ -1,0 +1,48 @@
+"""Which measurement ``mmkd benchmark`` makes, and of what."""
+
+import pytest
+
+from mmkd.analysis import benchmark as analysis
+from mmkd.analysis import gradients
+from mmkd.commands import benchmark
+from mmkd.engine import launch
+
+
+@pytest.fixture
+def configs(tmp_path):
+    for name in ('a', 'b'):
+        (tmp_path / f'{name}.py').write_text('x = 1\n')
+    return [str(tmp_path / 'a.py'), str(tmp_path / 'b.py')]
+
+
+def test_steps(configs, monkeypatch, capsys):
+    calls = []
+    monkeypatch.setattr(analysis, 'benchmark_step', lambda *given: calls.append(given))
+    monkeypatch.setattr(analysis, 'report', lambda costs: 'the table')
+    words = ['step', *configs, '--size', '32', '64', '--batch', '3', '--teachers', 'plain', 'bf16']
+    benchmark.main([*words, '--device', 'cpu', '--amp', '--cfg-options', 'x=2'])
+    ((found, *rest),) = calls
+    assert {name: config.x for name, config in found.items()} == dict(a=2, b=2)
+    assert rest == [(32, 64), 3, 7, 8, ['plain', 'bf16'], 'cpu', True]
+    first, *table = capsys.readouterr().out.splitlines()
+    assert first.startswith('3 x 32 x 64, CPU, ') and first.endswith(', amp')
+    assert table == ['the table']
+
+
+def test_gradients(configs, monkeypatch, capsys):
+    checked = []
+    monkeypatch.setattr(launch, 'check_data', lambda config, split: checked.append(split))
+    monkeypatch.setattr(gradients, 'measure_gradients', lambda config, *rest: rest)
+    monkeypatch.setattr(gradients, 'report', str)
+    benchmark.main(['gradients', *configs, '--rounds', '2'])
+    assert checked == ['train', 'train'], 'before it takes long'
+    assert capsys.readouterr().out.splitlines() == [
+        'a, untrained student, 2 batches',
+        '(None, 2)',
+        'b, untrained student, 2 batches',
+        '(None, 2)',
+    ]
+
+
+def test_teachers_are_those_that_can_be_measured():
+    assert set(benchmark.TEACHERS) == {*analysis.TEACHERS}

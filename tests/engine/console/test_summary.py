@@ -1,0 +1,68 @@
+"""The end of a run: checkpoints, scores, cost, and what to type next."""
+
+from types import SimpleNamespace
+
+from mmengine.hooks import CheckpointHook
+
+from mmkd.checks.preflight import PreflightHook
+from mmkd.engine.console.summary import bests, summary
+from mmkd.engine.overhead import OverheadHook
+
+
+class Checkpoints(CheckpointHook):
+    def __init__(self, *keys):
+        self.key_indicators = list(keys)
+
+
+def finished(*hooks, **info):
+    """A Runner after its last step."""
+    return SimpleNamespace(
+        hooks=hooks,
+        message_hub=SimpleNamespace(runtime_info=info),
+        iter=8,
+        max_iters=8,
+        cfg=SimpleNamespace(filename='c.py', get=lambda key: 'a loader'),
+        work_dir='work',
+    )
+
+
+def test_the_summary(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'work').mkdir()
+    (tmp_path / 'work' / 'c.py').touch()
+    monkeypatch.setattr('sys.argv', ['/venv/bin/mmkd', 'train', 'c.py'])
+    preflight, cost = PreflightHook(), OverheadHook()
+    preflight.scores['teacher'] = dict(mIoU=41.0)
+    cost.measured = 'cost: 60 ms a step'
+    files = dict(best_ckpt='work/best.pth', best_score=39.5, last_ckpt='work/iter_8.pth')
+    runner = finished(Checkpoints('mIoU'), preflight, cost, **files)
+    assert summary(runner, dict(aAcc=80.0, mIoU=38.0), 61) == [
+        ('done', '8 of 8 steps, 0:01:01'),
+        ('best', 'mIoU 39.5  work/best.pth'),
+        ('last', 'mIoU 38  work/iter_8.pth'),
+        ('teacher', 'mIoU 41'),
+        ('cost', '60 ms a step'),
+        ('next', 'mmkd test work/c.py work/best.pth'),
+    ]
+
+
+def test_the_summary_of_a_run_that_knows_nothing():
+    assert summary(finished(), {}, 1) == [
+        ('done', '8 of 8 steps, 0:00:01'),
+        ('cost', ''),
+        ('next', ''),
+    ]
+
+
+def test_several_metrics_choose_a_checkpoint_each():
+    runner = finished(
+        Checkpoints('mIoU', 'mAcc'),
+        best_ckpt_mIoU='a.pth',
+        best_score_mIoU=1.0,
+        best_ckpt_mAcc='b.pth',
+        best_score_mAcc=2.0,
+    )
+    assert bests(runner) == dict(mIoU=('a.pth', 1.0), mAcc=('b.pth', 2.0))
+    rows = [text for name, text in summary(runner, {}, 1) if name == 'best']
+    assert [row.split()[:2] for row in rows] == [['mIoU', '1'], ['mAcc', '2']]
+    assert bests(finished(Checkpoints('auto'))) == {}
