@@ -28,11 +28,11 @@ from mmkd.untouched import untouched_random_state
 
 @MODELS.register_module()
 class Distiller(Borrower):
-    """A student that trains under objectives and is a plain student to everybody else.
+    """A student that is trained with objectives, and otherwise behaves like the plain student.
 
-    It borrows the student's own children, so parameter names, checkpoints, EMA, optimiser rules
-    and hooks see the plain model's keys; what objectives learn lives under ``objectives.*``, and
-    teachers live outside the module tree.
+    It uses the student's own children, so parameter names, checkpoints, EMA, optimiser rules
+    and hooks have the plain model's keys; parameters of objectives are named ``objectives.*``, and
+    teachers are stored outside the module tree.
 
     Args:
         student (dict | nn.Module): model mapping of a stock config, or a built model.
@@ -44,11 +44,11 @@ class Distiller(Borrower):
         preflight (bool | dict): checks before and in the first steps. ``steps`` (5) guarded
             steps, ``ratio`` (100) above which a term is reported, ``score`` (0) validation
             samples on which the teacher is evaluated first. ``False`` switches all off.
-        data_preprocessor (dict | None): what the Runner hands on from the top of a config; the
-            student's, if it names none itself.
+        data_preprocessor (dict | None): passed by the Runner from the top of a config; used for
+            the student if it has none itself.
 
     Raises:
-        ValueError: anything that could not work: see Teacher, Tap and each objective.
+        ValueError: an unsuitable teacher, tap or option; see Teacher, Tap and each objective.
     """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:

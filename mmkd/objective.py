@@ -26,20 +26,20 @@ Taps = str | Tap | Iterable[str | Tap] | None
 class Objective(nn.Module):
     """One term of the distillation loss, with its parameters and buffers.
 
-    Life: ``__init__`` checks options; :meth:`bind` sees both networks, may choose default taps and
-    refuses pairs that do not fit; :meth:`setup` sees the tapped shapes and creates adapters;
-    :meth:`forward` turns one step into losses. Weighting, schedules, precision (float32, outside
-    autocast), freezing and checkpoints are the framework's.
+    Order of calls: ``__init__`` checks options; :meth:`bind` gets both networks, may choose default
+    taps and refuses unsuitable pairs; :meth:`setup` gets the tapped shapes and creates adapters;
+    :meth:`forward` computes the losses of one step. The framework handles weights, schedules,
+    precision (float32, outside autocast), freezing and checkpoints.
 
     Args:
-        student (str | list[str] | None): taps on the student; ``None`` takes the method's own.
-        teacher (str | list[str] | None): taps on the teacher; ``None`` takes the student's.
+        student (str | list[str] | None): taps on the student; ``None``: the default taps.
+        teacher (str | list[str] | None): taps on the teacher; ``None``: those of the student.
         weight (float | dict | None): a number, or the keys of :class:`~mmkd.schedule.Schedule`;
-            without a value the method's published one.
-        teacher_name (str | None): which teacher, where the model has several.
+            without a value the method's published weight.
+        teacher_name (str | None): name of the teacher, if the model has several.
 
-    A method's ``__init__`` names its own options and hands on these: ``*taps`` (student, teacher)
-    and ``**common``.
+    A method's ``__init__`` names its own options and passes the others on: ``*taps`` (student,
+    teacher) and ``**common``.
     """
 
     #: default taps; ``bind`` may replace them
@@ -48,20 +48,20 @@ class Objective(nn.Module):
     default_weight: ClassVar[float] = 1.0
     #: needs a teacher at all (a regulariser does not)
     needs_teacher: ClassVar[bool] = True
-    #: may be zero for a batch without ground truth
+    #: the loss may be zero for a batch without ground truth
     needs_ground_truth: bool = False
-    #: differentiates with regard to the pixels, which then carry a gradient in the student's pass
+    #: differentiates with respect to the pixels, which then require gradients in the student's pass
     needs_input_gradient: ClassVar[bool] = False
-    #: looks at classes of the teacher, so that label i must mean the same for both; None if a tap
-    #: that shows class scores tells, see families.class_heads
+    #: compares classes, so that label i must be the same class in student and teacher; None: if a
+    #: tap gives class scores, see families.class_heads
     compares_classes: ClassVar[bool | None] = None
-    #: is zero when student and teacher agree and adapters are identities
+    #: the loss is zero if student and teacher are equal and adapters are identities
     zero_at_equality: ClassVar[bool] = True
-    #: attribute that holds the factor of a loss, by the loss's key; where it is 0 nothing is judged
+    #: attribute that holds the factor of a loss, by the loss's key; factor 0: not checked
     term_factors: ClassVar[Mapping[str, str]] = {}
-    #: losses, by key, that train what it learns itself and must not reach the student
+    #: keys of losses that train the objective's own parameters, without a gradient in the student
     own_losses: ClassVar[tuple[str, ...]] = ()
-    #: config of an optimiser of its own for what it learns; None leaves that to the student's
+    #: config of an optimiser for the objective's parameters; None: the student's optimiser
     optimizer: Mapping[str, Any] | None = None
     #: buffers that only a resumed run needs: left out of checkpoints without an optimiser
     resume_only: ClassVar[tuple[str, ...]] = ()
@@ -69,13 +69,13 @@ class Objective(nn.Module):
     transient: ClassVar[tuple[str, ...]] = ()
     #: under DDP, averaged gradients of k ranks equal those of one process with the whole batch
     rank_invariant: ClassVar[bool] = False
-    #: works where the teacher sees larger images than the student, see mmkd.scales
+    #: supports a teacher on larger images than the student's, see mmkd.scales
     over_scales: ClassVar[bool] = False
-    #: model families it works for, keys of mmkd.families.FAMILIES
+    #: supported model families, keys of mmkd.families.FAMILIES
     families: ClassVar[tuple[str, ...]] = ()
-    #: further families for which it works once taps are named, such as student='neck'
+    #: further families that are supported with named taps, such as student='neck'
     named_taps: ClassVar[tuple[str, ...]] = ()
-    #: detectors of a family for which alone it works, e.g. {'anchor': ('GFL',)}
+    #: if only some detectors of a family are supported, their names: {'anchor': ('GFL',)}
     only: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     def __init__(
@@ -86,7 +86,7 @@ class Objective(nn.Module):
         teacher_name: str | None = None,
     ) -> None:
         super().__init__()
-        #: those that the config names, for which the method does not answer
+        #: taps in the config, which may be unsuitable, unlike the method's own
         self.asked_taps = {*parse_taps(student), *parse_taps(teacher)}
         student = self.taps if student is None else student
         self.student_taps = parse_taps(student)
@@ -103,31 +103,31 @@ class Objective(nn.Module):
         self.teacher_name = teacher_name
 
     def set_default_weight(self, value: float) -> None:
-        """Take another weight where the config names none: one that suits the options or models."""
+        """Set the weight for configs without one, if it depends on options or models."""
         self.weight = Schedule.of(weight_or(value, self._asked_weight))
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
-        """See both networks once, at build; raise ValueError where the method cannot work."""
+        """Called once with both networks, at build; raises ValueError for unsuitable ones."""
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
-        """See the shapes at the taps once, at build (None where they could not be probed)."""
+        """Called once with the shapes at the taps, at build (None if they could not be probed)."""
 
     def inherit(self, student: nn.Module, teacher: nn.Module | None) -> None:
-        """Give the student weights of the teacher; at build, and once more when training begins,
-        after the student was initialised or loaded."""
+        """Copy weights of the teacher to the student; called at build, and again when training
+        begins, after the student was initialised or loaded."""
 
     def factor_of(self, key: str) -> float:
-        """The factor that the config gives the loss ``key``, 1 where it has none of its own."""
+        """The factor of the loss ``key`` in the config, 1 for losses without a factor."""
         name, _, item = self.term_factors.get(key, '').partition('.')
         value: Any = getattr(self, name) if name else 1.0
         return value[item] if item else value
 
     def check_task_weight(self, task_weight: float | Mapping[str, float]) -> None:
-        """See the factors of the student's own losses once, before the first step; raise ValueError
-        where the method's equation has others."""
+        """Called once with the factors of the student's own losses, before the first step; raises
+        ValueError if they differ from the method's equation."""
 
     def check_dataset(self, dataset: Any) -> None:
-        """See the training set once, before the first step; raise ValueError where it cannot do."""
+        """Called once with the training set, before the first step; raises ValueError if unfit."""
 
     def forward(self, trace: Trace) -> Tensor | dict[str, Tensor]:
         """Losses of one step, unweighted.
@@ -152,24 +152,24 @@ class Objective(nn.Module):
 class PairObjective(Objective):
     """Compare student and teacher tensor by tensor: implement :meth:`compare`, nothing else.
 
-    Feature maps are paired by stride, brought to the teacher's width by an adapter where widths
-    differ, and to the same size; then ``compare`` is called once a pair and the results are summed.
+    Feature maps are paired by stride; an adapter brings the student's map to the teacher's width,
+    and both get the same size. ``compare`` is called once per pair and the results are summed.
 
     Args:
-        adapt (str | None): ``'auto'`` puts a 1x1 convolution where widths differ; a name of
-            :data:`mmkd.adapters.ADAPTERS` puts that everywhere; ``None`` puts nothing and refuses
-            unequal widths.
+        adapt (str | None): ``'auto'``: a 1x1 convolution where widths differ; a name of
+            :data:`mmkd.adapters.ADAPTERS`: this adapter for every pair; ``None``: no adapters,
+            and unequal widths are refused.
         resize (str | None): maps of one pair must agree within one cell (then the student's is
-            resized); ``'student'`` or ``'teacher'`` names whose size both take when they do not;
-            ``'label'`` takes the input's size. Maps are enlarged by bilinear interpolation; a side
+            resized); ``'student'`` or ``'teacher'``: maps that differ by more take its size;
+            ``'label'``: the input's size. Maps are enlarged by bilinear interpolation; a side
             that shrinks to half, rounded up, or less is averaged.
-        level_map (str | list[tuple[int, int]] | None): ``None`` asks for a partner of equal stride
-            for every level; ``'common'`` drops levels without; pairs of list positions override.
+        level_map (str | list[tuple[int, int]] | None): ``None``: every level needs a partner of
+            equal stride; ``'common'``: levels without a partner are dropped; or pairs of positions.
         in_channels, out_channels (int | None): student and teacher width for taps whose shapes
             cannot be probed.
     """
 
-    #: brings the student's maps to the teacher's width; False pairs them whatever their widths
+    #: adapters bring the student's maps to the teacher's width; False: maps of any widths
     adapts_width: ClassVar[bool] = True
 
     def __init__(

@@ -164,7 +164,7 @@ def _in_range(index: int | slice, items: list) -> bool:
 
 @dataclass
 class Trace:
-    """The read-only record of one training step, all that an objective gets to see.
+    """The read-only record of one training step, the input of objectives.
 
     Attributes:
         inputs (Tensor): the student's pixels, (N, 3, H, W), normalised and padded.
@@ -215,7 +215,7 @@ class Recorder:
 
     @contextlib.contextmanager
     def record(self, inputs: Tensor) -> Iterator[Side]:
-        """Attach, yield the filling :class:`Side`, detach whatever happens."""
+        """Attach hooks, yield the :class:`Side` that they fill, and always detach them."""
         side = Side(self.model, inputs)
         watch: dict[str, list[tuple[Tensor, int]]] = {}
         with contextlib.ExitStack() as stack:
@@ -321,7 +321,7 @@ def _unknown_message(model: nn.Module, tap: Tap, path: str) -> str:
 
 
 def only_holds(module: nn.Module) -> bool:
-    """Whether this has no forward pass of its own, as ModuleLists, so that nobody calls it."""
+    """Whether a module has no forward pass, as ModuleLists, and is never called."""
     return type(module).forward is nn.Module.forward and 'forward' not in vars(module)
 
 
