@@ -2,7 +2,7 @@
 
 Dai et al., *Deformable Convolutional Networks*, ICCV 2017, and with a mask Zhu et al.,
 *Deformable ConvNets v2*, CVPR 2019. Every point that a kernel looks at is moved by an offset and
-read bilinearly; what lies outside is 0.
+read bilinearly; the map is 0 outside its borders.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import importlib
 import inspect
+import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
@@ -29,7 +30,7 @@ NAME = 'mmcv._ext'
 OWN = 'mmkd.operators'
 CHOICE = 'MMKD_OPERATORS'  # an environment variable
 
-#: modules, and what they provide under the names of mmcv's extension
+#: files of this package, and the names in mmcv's extension of the operators in them
 OPERATORS = {
     'overlaps': ('bbox_overlaps',),
     'nms': ('nms', 'nms_match', 'softnms'),
@@ -51,9 +52,9 @@ OPERATORS = {
     'deform_attention': ('ms_deform_attn_forward', 'ms_deform_attn_backward'),
     'masked_conv': ('masked_im2col_forward', 'masked_col2im_forward'),
 }
-#: what imports the extension, and goes on without it
+#: modules that import the extension and put placeholders where there is none
 USERS = ('mmdet.structures.mask', 'mmdet.models', 'mmseg.models')
-#: what is several times faster on a CPU than compiled
+#: operators that are several times faster on a CPU than compiled ones
 FASTER_ON_CPU = ('nms', *OPERATORS['roi_align'], *OPERATORS['deform_conv'])
 
 
@@ -67,8 +68,8 @@ def install() -> None:
         return
     if NAME in sys.modules:
         adapt(sys.modules[NAME])
-    elif late := [name for name in USERS if name in sys.modules]:
-        raise ImportError(
+    elif multiprocessing.parent_process() is None and (late := [*filter(sys.modules.get, USERS)]):
+        raise ImportError(  # a worker that reads data needs no operators
             f'{late[0]} was imported before mmkd, and without the operators that mmkd has where '
             'those of mmcv are not compiled. Put `import mmkd` first.'
         )
@@ -160,7 +161,7 @@ def adapt(module: ModuleType) -> None:
 
 
 def own_operators(wanted: Container[str] | None = None) -> dict[str, Callable]:
-    """mmkd's operators by their names in mmcv's extension: all, or those that are wanted."""
+    """mmkd's operators by their names in mmcv's extension: all, or the wanted ones."""
     return {
         name: getattr(importlib.import_module(f'{OWN}.{file}'), name)
         for file, names in OPERATORS.items()

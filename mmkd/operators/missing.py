@@ -1,4 +1,4 @@
-"""Operators that cannot run here, and what to install."""
+"""Operators that cannot run here, and the command that installs them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 
 class OperatorMissing(RuntimeError):
-    """Neither mmcv's compiled operators, nor mmkd's in their place, can do what was asked."""
+    """Neither mmcv nor mmkd has an operator that can run here."""
 
 
 def absent(name: str) -> Callable[..., NoReturn]:

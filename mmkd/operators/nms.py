@@ -51,7 +51,7 @@ def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
 
     Args:
         dets: ``(N, 5)`` corners and score.
-        iou_threshold: Suppressed is what overlaps by this or more.
+        iou_threshold: A box that overlaps a better one by this or more is suppressed.
     """
     order = dets[:, 4].contiguous().sort(0, descending=True).indices
     columns = _columns(dets[order, :4], 0)
@@ -79,14 +79,14 @@ def softnms(
     Args:
         boxes: ``(N, 4)`` corners.
         scores: ``(N,)``.
-        dets: ``(N, 5)``. Its first rows are written: corners and lowered score of what stays.
+        dets: ``(N, 5)``. Its first rows are written: corners and lowered scores of the kept boxes.
         iou_threshold: Where a naive or linear penalty begins.
         sigma: Width of the gaussian penalty ``exp(-iou² / sigma)``.
         min_score: What falls below goes.
         method: 0 naive, 1 linear, 2 gaussian.
         offset: What a box is wider than ``x2 - x1``.
     """
-    table = np.concatenate([_columns(boxes, offset), full(scores).numpy()[None]])
+    table = np.concatenate([_columns(boxes, offset), full(scores.detach()).numpy()[None]])
     order = np.arange(len(boxes))
     rank, score = 0, 5
     while rank < len(order):

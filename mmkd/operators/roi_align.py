@@ -141,10 +141,11 @@ def windows(rois: Tensor, shape: tuple[int, ...], grid: Grid) -> Iterator[Window
     for part in rois.split(CHUNK):
         down, across = axes(part, grid)
         by_row, by_column = interpolation(down, shape[1]), interpolation(across, shape[2])
-        touched = zip(extents(by_row), extents(by_column), strict=True)
-        for index, (rows, columns) in enumerate(touched):
+        images = part[:, 0].long().tolist()
+        touched = zip(images, extents(by_row), extents(by_column), strict=True)
+        for index, (image, rows, columns) in enumerate(touched):
             yield Window(
-                int(part[index, 0]),
+                image,
                 rows,
                 columns,
                 by_row[index, :, rows],

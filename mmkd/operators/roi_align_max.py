@@ -8,7 +8,7 @@ from torch import Tensor
 from mmkd.operators.bilinear import corners, weighted_rows
 from mmkd.operators.grid import Grid, axes
 
-NOTHING = -10000.0  # what mmcv writes where a bin has no points
+NOTHING = -10000.0  # the value that mmcv writes for a bin without points
 NOWHERE = -1.0
 CHUNK = 16  # RoIs that are read together
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mmkd.operators.precision import LOW
 
-#: what operators say that lack a precision, or lack it beside another
+#: errors of operators that lack a precision, or lack it beside another
 NO_KERNEL = ('not implemented for', 'expected scalar type')
 
 
@@ -46,7 +46,7 @@ def contiguous(operator: Callable) -> Callable:
 def _run(
     operator: Callable, args: tuple, kwargs: dict[str, Any], plain: Callable[[Tensor], Tensor]
 ) -> Any:
-    """Call an operator with what ``plain`` makes of its tensors."""
+    """Call an operator with its tensors changed by ``plain``."""
     copies: list[tuple[Tensor, Tensor]] = []
 
     def hand_on(value: Any) -> Any:

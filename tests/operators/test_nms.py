@@ -70,6 +70,13 @@ def test_nms_match(both, count, ties, threshold):
         assert [group.tolist() for group in found] == [list(map(int, group)) for group in wanted]
 
 
+@pytest.mark.parametrize('operator', [mmcv.ops.nms, mmcv.ops.soft_nms])
+def test_boxes_and_scores_may_have_gradients(own, operator):
+    boxes, scores = (x.requires_grad_() for x in boxes_and_scores(20, False))
+    wanted = operator(boxes.detach(), scores.detach(), 0.5)[1]
+    assert operator(boxes, scores, 0.5)[1].tolist() == wanted.tolist()
+
+
 @pytest.mark.parametrize('offset', [0, 1])
 @pytest.mark.parametrize('method', ['naive', 'linear', 'gaussian'])
 @pytest.mark.parametrize(('count', 'ties'), CASES[:-2])
