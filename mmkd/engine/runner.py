@@ -38,8 +38,10 @@ from mmkd.checkpoint.fitting import load_weights, weights_for
 from mmkd.checkpoint.newest import check_resumable, newest_checkpoint
 from mmkd.checkpoint.partial import load_some
 from mmkd.checks.in_vain import check_settings
+from mmkd.checks.on_device import check_operators
 from mmkd.datasets.protection import building
 from mmkd.engine.checkpoint_hook import CheckpointHook
+from mmkd.engine.console.noise import without_shell_errors
 from mmkd.engine.console.screen import adopt
 from mmkd.engine.early_stopping import EarlyStoppingHook
 from mmkd.engine.finite_hook import FiniteHook
@@ -73,11 +75,13 @@ class Runner(MMRunner):
     Raises:
         FileNotFoundError, CheckpointError: ``load_from`` is missing or no usable checkpoint.
         ValueError: settings with which nothing would train.
+        OperatorMissing: a detector's operators do not run on its device.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         check_settings(self._train_loop, self.optim_wrapper)
+        check_operators(self.model)
         self._resume_from: str | None = None
         if self._resume:
             self._resume_from = self._load_from or self._find_newest()
@@ -97,6 +101,11 @@ class Runner(MMRunner):
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """As mmengine's; a command keeps all but warnings and errors off its screen."""
         return adopt(super().build_logger(*args, **kwargs))
+
+    def _log_env(self, env_cfg: dict) -> None:
+        """As mmengine's; it asks a C compiler for its version, and there may be none."""
+        with without_shell_errors():
+            super()._log_env(env_cfg)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """As mmengine's; on CPUs DDP gets no device id, and SyncBN, for GPUs only, becomes BN."""

@@ -19,6 +19,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mmkd.operators.grid import MAX
@@ -210,7 +211,9 @@ def describe() -> str:
     if not origin.startswith(OWN):
         faster = 'RoIAlign, NMS and deformable convolutions from mmkd'
         return 'compiled' if choice() == 'compiled' else f'compiled; on a CPU, {faster}'
+    words = f"mmkd's, without a compiler{origin.removeprefix(OWN)}"
+    if not torch.cuda.is_available():
+        return words
     problem = torchvision_problem()
     on_gpu = f'none, as torchvision cannot be imported ({problem})' if problem else 'torchvision'
-    reason = origin.removeprefix(OWN)
-    return f"mmkd's, without a compiler{reason}; on a GPU: {on_gpu}"
+    return f'{words}; on a GPU: {on_gpu}'

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from mmengine.hooks import CheckpointHook as MMCheckpointHook
 from mmengine.model import MMDistributedDataParallel
 from mmengine.runner import EpochBasedTrainLoop as MMEpochBasedTrainLoop
 from mmengine.runner import runner as mm_runner
+from mmengine.utils.dl_utils import collect_env
 from runner_toys import Data, Net, log_of, make
 from torch import multiprocessing, nn
 from torch.utils.data import Sampler
@@ -19,6 +21,7 @@ from mmkd.checkpoint import CheckpointError
 from mmkd.checkpoint.newest import newest_checkpoint
 from mmkd.checkpoint.weights import weights_in
 from mmkd.checks.data_guard import check_batches
+from mmkd.engine import runner as runner_module
 from mmkd.engine.checkpoint_hook import CheckpointHook
 from mmkd.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmkd.engine.random_state import RandomStateHook
@@ -48,6 +51,18 @@ def folder(finished, tmp_path):
 
 
 # ------------------------------------------------------------------------------------- what is new
+
+
+def test_operators_are_tried_before_training_and_no_compiler_is_missed(
+    monkeypatch, tmp_path, capfd
+):
+    tried = []
+    monkeypatch.setattr(runner_module, 'check_operators', tried.append)
+    monkeypatch.setattr(mm_runner, 'collect_env', collect_env)
+    monkeypatch.setattr(sysconfig, 'get_config_var', lambda name: 'no-such-compiler')
+    runner = make(tmp_path)
+    assert tried == [runner.model]
+    assert 'no-such-compiler' not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

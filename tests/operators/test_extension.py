@@ -152,7 +152,9 @@ def test_mmdet_must_not_have_gone_without(monkeypatch):
     mmkd.operators.install()
 
 
-def test_the_table_of_versions_says_which_are_in_use(monkeypatch):
+@pytest.mark.parametrize('gpu, more', [(False, ''), (True, '; on a GPU: ')])
+def test_the_table_of_versions_says_which_are_in_use(monkeypatch, gpu, more):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
     said = {}
     for name, spec in {
         'own': ModuleSpec(NAME, None, origin=OWN),
@@ -162,7 +164,8 @@ def test_the_table_of_versions_says_which_are_in_use(monkeypatch):
         module.__spec__ = spec
         monkeypatch.setitem(sys.modules, NAME, module)
         said[name] = describe()
-    assert said['own'].startswith("mmkd's, without a compiler; on a GPU: ")
+    assert said['own'].startswith(f"mmkd's, without a compiler{more}")
+    assert ('on a GPU' in said['own']) == gpu
     assert said['compiled'].startswith('compiled')
 
 

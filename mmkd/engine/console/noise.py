@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import re
+import subprocess
 import warnings
 from collections.abc import Iterator
 from importlib import import_module
+from types import SimpleNamespace
 from typing import Any
 
 #: by the packages' own words
@@ -43,3 +46,15 @@ def without_noise() -> Iterator[None]:
         with contextlib.redirect_stdout(io.StringIO()):
             import_module('mmkd.engine.launch')  # and with it mmdet and mmseg
         yield
+
+
+@contextlib.contextmanager
+def without_shell_errors() -> Iterator[None]:
+    """Hide what a shell says without a C compiler, whose version mmengine logs."""
+    module: Any = import_module('mmengine.utils.dl_utils.collect_env')
+    ask = functools.partial(subprocess.check_output, stderr=subprocess.DEVNULL)
+    module.subprocess = SimpleNamespace(**(vars(subprocess) | {'check_output': ask}))
+    try:
+        yield
+    finally:
+        module.subprocess = subprocess

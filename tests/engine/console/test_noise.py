@@ -1,10 +1,12 @@
 """What is left off the screen."""
 
+import sysconfig
 import warnings
 
 import pytest
+from mmengine.utils.dl_utils import collect_env
 
-from mmkd.engine.console.noise import is_noise, without_noise
+from mmkd.engine.console.noise import is_noise, without_noise, without_shell_errors
 
 
 @pytest.mark.parametrize(
@@ -34,3 +36,12 @@ def test_other_warnings_stay():
             warnings.warn('soon', FutureWarning, stacklevel=1)
             warnings.warn('the disk is full', UserWarning, stacklevel=1)
     assert [str(warning.message) for warning in seen] == ['the disk is full']
+
+
+def test_a_missing_compiler_is_not_mentioned(monkeypatch, capfd):
+    monkeypatch.setattr(sysconfig, 'get_config_var', lambda name: 'no-such-compiler')
+    collect_env()
+    assert 'no-such-compiler' in capfd.readouterr().err  # the shell's words
+    with without_shell_errors():
+        assert collect_env()['GCC'] == 'n/a'
+    assert capfd.readouterr().err == ''
