@@ -47,7 +47,7 @@ class Reached:
                 raise RuntimeError(
                     f"no gradient reached any of the {len(names)} trained parameters of '{part}' "
                     'in the first step, so it does not learn. activation_checkpointing does that '
-                    "to the part that sees the images: leave it out there, and use the backbone's "
+                    "to the part that gets the images: leave it out there, and use the backbone's "
                     'own with_cp=True. preflight=False skips this check.'
                 )
             if lost:

@@ -218,7 +218,7 @@ class Plan:
                 f'teacher {name}: {type(teacher.model).__name__}, {_millions(teacher.model)}, '
                 f'{teacher.loaded_keys} keys from {source}'
             )
-            lines.append(f'  runs {teacher.route}; sees {teacher.pixels}')
+            lines.append(f'  runs {teacher.route}; input {teacher.pixels}')
             lines += [f'  fast: {note}' for note in teacher.notes]
         for name, objective in self.objectives.items():
             lines += self._describe(name, objective)
