@@ -44,7 +44,7 @@ MODELS_OF = {
 CLASSIFIERS = ('classifier', 'projected')
 #: what a student must have besides its family
 BUILT_FOR = {'SimKD': 'projected'}
-#: families that differ from another in the head alone; tests/families trains them all
+#: families that differ from another in the head alone; test_detectors.py trains them all
 ALIKE = {'instance': 'two_stage', 'anchor_free': 'anchor', 'yolo': 'anchor'}
 SIZE = (64, 96)  # H != W
 

@@ -1,26 +1,21 @@
 """Taps at boxes and queries of a network's own are refused, maps and tokens of pixels are not."""
 
 import functools
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
+from stock_segmentors import network
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).parents[1] / 'families'))
-
-from test_segmentor_heads import network as segmentor  # noqa: E402
-
-from mmkd.config import load_config  # noqa: E402
-from mmkd.distiller import Distiller  # noqa: E402
-from mmkd.plan.places import candidates, own_rows  # noqa: E402
-from mmkd.plan.probe import Request  # noqa: E402
-from mmkd.registry import MODELS  # noqa: E402
-from mmkd.tap import Tap  # noqa: E402
-from mmkd.teacher import Teacher, build_model  # noqa: E402
-from mmkd.testing import (  # noqa: E402
+from mmkd.config import load_config
+from mmkd.distiller import Distiller
+from mmkd.plan.places import candidates, own_rows
+from mmkd.plan.probe import Request
+from mmkd.registry import MODELS
+from mmkd.tap import Tap
+from mmkd.teacher import Teacher, build_model
+from mmkd.testing import (
     merged,
     shrink,
     tiny_classifier,
@@ -28,6 +23,9 @@ from mmkd.testing import (  # noqa: E402
     tiny_faster_rcnn,
     tiny_retinanet,
 )
+
+#: networks of these tests alone: a Teacher freezes its own
+segmentor = functools.cache(network.__wrapped__)
 
 STOCK = {
     'htc': 'htc/htc_r50_fpn_1x_coco.py',

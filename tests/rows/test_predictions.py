@@ -1,18 +1,12 @@
 """Decoded boxes of dense heads against mmdet's own."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from detection_toys import detector, samples
 
-sys.path.insert(0, str(Path(__file__).parents[1] / 'methods'))
-
-from detection_toys import detector, samples  # noqa: E402
-
-from mmkd.families import comparable  # noqa: E402
-from mmkd.families.dense import dense_head  # noqa: E402
-from mmkd.rows import predictions  # noqa: E402
+from mmkd.families import comparable
+from mmkd.families.dense import dense_head
+from mmkd.rows import predictions
 
 EXACT = 'donot_use_mm_for_euclid_dist'
 KINDS = dict(frcnn='delta', retinanet='delta', atss='delta', gfl='distribution', fcos='distance')

@@ -1,26 +1,17 @@
 """What methods show lies where it belongs: in the second image of a batch, which is padded."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from detection_toys import detector, samples, step
+from pyramid_toys import prepare, trace_of
 
-sys.path.insert(0, str(Path(__file__).parents[1] / 'methods'))
-
-from detection_toys import detector, samples, step  # noqa: E402
-from pyramid_toys import prepare, trace_of  # noqa: E402
-
-from mmkd.families import (
-    dense,
-    two_stage,  # noqa: E402
-)
-from mmkd.registry import MODELS  # noqa: E402
-from mmkd.rows import predictions  # noqa: E402
-from mmkd.view import Boxes, View  # noqa: E402
-from mmkd.visualization.page import page, pixel_values  # noqa: E402
-from mmkd.visualization.shown import Shown, boxes_on  # noqa: E402
+from mmkd.families import dense, two_stage
+from mmkd.registry import MODELS
+from mmkd.rows import predictions
+from mmkd.view import Boxes, View
+from mmkd.visualization.page import page, pixel_values
+from mmkd.visualization.shown import Shown, boxes_on
 
 SIZE = (96, 128)
 
