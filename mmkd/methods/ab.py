@@ -32,10 +32,10 @@ class AB(PairObjective):
     """Knowledge transfer via distillation of activation boundaries formed by hidden neurons.
 
     Heo et al., AAAI 2019, eq. 4, on values before the ReLU, through a 1x1 convolution with
-    BatchNorm; the last level counts 1, each earlier one half of the next. Compared with
+    BatchNorm; the last level has weight 1, each earlier one half of the next. Compared with
     bhheo/AB_distillation, whose sums divided by N and factor 3 / 1000 are ``reduction='sum'`` with
-    the default weight. Beside the task it works as a regulariser; the published way has two
-    phases, boundaries alone and then KD alone::
+    the default weight. Trained together with the task it is a regulariser; the published recipe has
+    two phases, AB alone and then KD alone::
 
         tools/train.py configs/small/ab_init_….py           # task_weight=0
         tools/train.py configs/small/kd_after_ab_init_….py  # load_from: the result
@@ -44,8 +44,8 @@ class AB(PairObjective):
         margin (float): m.
         reduction (str): ``'sum'`` over an image and mean over N, or ``'mean'`` over all elements,
             which does not depend on the size of the maps (its weight is not published).
-        student, teacher, weight, teacher_name, resize, level_map: see PairObjective. Tap what
-            enters a ReLU; without taps, of all stages of two classifiers.
+        student, teacher, weight, teacher_name, resize, level_map: see PairObjective. Tap the inputs
+            of ReLUs; by default, those of all stages of two classifiers.
 
     Raises:
         ValueError: a margin not above 0; an unknown reduction; no taps and no classifiers.

@@ -42,14 +42,14 @@ def attention_distance(
     valid: Tensor | None = None,
     channels: str = 'sum',
 ) -> Tensor:
-    """How far the attention of (N, C_s, H, W) is from that of (N, C_t, H, W).
+    """Distance between the attention maps of (N, C_s, H, W) and (N, C_t, H, W).
 
     Args:
         student, teacher (Tensor): feature maps.
         p (float): exponent of the activations.
         variant (str): of q_s - q_t, the mean square over N and places (``'code'``), the squared
             length (``'sum'``) or the length (``'paper'``), mean over N.
-        valid (Tensor | None): (N, H, W) bool; other places have no energy and are not counted.
+        valid (Tensor | None): (N, H, W) bool; other places are left out.
         channels (str): ``'sum'`` or ``'max'``, see :func:`attention_map`.
     """
     s, t = (attention_map(x, p, valid, channels) for x in (student, teacher))
@@ -71,7 +71,7 @@ class AT(PairObjective):
     detector's pyramid, a classifier's stages.
 
     The paper takes the length of the difference of two attention maps, its code the mean square
-    over all H * W places. That divisor makes large maps count little, so for pyramids the default
+    over all H * W places. That divisor gives large maps little weight, so for pyramids the default
     is the squared length.
 
     Args:
@@ -80,11 +80,11 @@ class AT(PairObjective):
         variant (str | None): ``'code'``, ``'sum'`` (squared length), ``'paper'`` (length). ``None``
             is ``'code'`` for segmentors and classifiers and ``'sum'`` for detectors.
         p (float): exponent of the activations, at least 1.
-        channels (str): a place is as active as the ``'sum'`` over channels (the paper's
-            ``F_sum^p``, used in all its experiments) or the ``'max'`` (``F_max^p``).
-        mask_ignore (bool): leave out cells of a segmentor whose label is to be ignored. No
-            published code does.
-        ignore_index (int): that label.
+        channels (str): the map is the ``'sum'`` over channels (the paper's ``F_sum^p``, used in all
+            its experiments) or the ``'max'`` (``F_max^p``).
+        mask_ignore (bool): leave out cells of a segmentor with the ignored label. No published code
+            does.
+        ignore_index (int): the ignored label.
         student, teacher, teacher_name, resize, level_map: see PairObjective.
 
     Raises:
@@ -133,7 +133,7 @@ class AT(PairObjective):
         for level in [*(student or []), *(teacher or [])]:
             if level.shape[1:] == (1, 1) or len(level.shape) != 3:
                 raise ValueError(
-                    f"AT compares where a map is active, but '{level.tap}' gives {level}. Tap a "
+                    f"AT compares spatial attention maps, but '{level.tap}' gives {level}. Tap a "
                     'feature map of more than one cell.'
                 )
         super().setup(student, teacher)

@@ -21,12 +21,12 @@ def gradient_distance(student: Tensor, teacher: Tensor) -> Tensor:
 
 @MODELS.register_module()
 class ATGradient(Objective):
-    """Attention transfer, gradient based: match the cross entropy's gradient in the pixels.
+    """Attention transfer, gradient based: match input gradients of the cross entropy.
 
     Zagoruyko and Komodakis, ICLR 2017, eq. 5, with ``J = dCE(z, y) / dx`` of each image. There is
     no public code, and the paper finds it weaker than activation-based AT; the weight has to be
-    tuned. It differentiates twice and runs the teacher once more. For classifiers whose
-    BatchNorms make images depend on each other J is the batch's.
+    tuned. It differentiates twice and runs the teacher once more. Where BatchNorm makes images
+    depend on each other J is the gradient of the batch's loss.
 
     Args:
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`; taps show

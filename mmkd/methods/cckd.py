@@ -53,8 +53,8 @@ class CCKD(InstanceObjective):
     it to the cross entropy and KD, without which the two layers could agree on a constant. Batches
     come from ``mmkd.ClassUniformSampler`` or ``mmkd.SuperClassUniformSampler``.
 
-    What RepDistiller calls CC is another function, ``kernel='neighbors'``: it multiplies errors of
-    images that happen to follow each other.
+    RepDistiller's CC is a different function, ``kernel='neighbors'``: it multiplies the errors of
+    consecutive images of a batch.
 
     Without taps: the embeddings of two classifiers; with taps a vector, or a map averaged over
     places, of any model.
@@ -66,8 +66,8 @@ class CCKD(InstanceObjective):
         weight: 0.003, for ``'neighbors'`` 0.02.
         kernel (str): ``'taylor'``, ``'rbf'``, ``'bilinear'``, ``'mmd'`` (see :func:`correlations`)
             or ``'neighbors'``.
-        gamma (float): of the Gaussian.
-        order (int): of its expansion.
+        gamma (float): of the Gaussian ``exp(-gamma d^2)``.
+        order (int): of its Taylor expansion.
         dim (int): outputs of the linear layers.
         train_both (bool): train the teacher's linear layer too, else only the student's.
         student, teacher, teacher_name, instances, gather: see

@@ -32,25 +32,27 @@ class Chen2017(PairObjective):
     """Learning efficient object detection models with knowledge distillation.
 
     Chen et al., NeurIPS 2017, eqs. 1-6. For the box head (mean over the RoIs that the student
-    samples, both heads judging the same ones) and for the RPN (mean over its sampled anchors):
-    ``(1 - mu) * L_soft + nu * L_b``, and for the pyramid ``gamma * L_hint``. ``L_b`` draws
-    positives to the ground truth, never to the teacher. ``L_soft`` is no KL: with a background
-    weight other than 1 it is neither 0 nor at rest where both agree. RetinaNet has one head, with
-    binary terms of each class over positive and negative anchors. There is no official code.
+    samples, on which both heads are evaluated) and for the RPN (mean over its sampled anchors):
+    ``(1 - mu) * L_soft + nu * L_b``, and for the pyramid ``gamma * L_hint``. ``L_b`` regresses
+    positives to the ground truth, never to the teacher. ``L_soft`` is no KL divergence: with a
+    background weight other than 1 neither it nor its gradient is 0 where both agree. RetinaNet has
+    one head, with binary terms of each class over positive and negative anchors. There is no
+    official code.
 
-    The hard loss has to count mu, which is checked before the first step: set
+    The hard loss must have the factor mu, which is checked before the first step: set
     ``task_weight=dict(loss_cls=mu, loss_rpn_cls=mu)`` in the model, or ``additive=True`` here.
 
     Args:
         mu (float): share of the hard class loss, in [0, 1].
-        additive (bool): leave the hard loss alone and let the soft one count (1 - mu) / mu.
+        additive (bool): leave the hard loss unchanged and give the soft one the factor (1 - mu) /
+            mu.
         w_bg (float): weight of the background, others 1.
         weight_mode (str): ``'class'`` weighs the background's term of every sample, as the paper;
             ``'sample'`` all terms of the samples whose label is background.
         soft (str): ``'cross_entropy'``, or ``'kl'``, lower by a constant: 0 where both agree.
         tau (float): temperature.
         nu (float): weight of the bounded regression; other factors of the box loss included.
-        margin (float): m; the paper does not tell.
+        margin (float): m; not given in the paper.
         gamma (float): weight of the hint.
         hint (str): ``'l2'`` or ``'l1'``.
         reduction (str): of the hint: ``'mean'`` over the elements of each level, or
@@ -160,7 +162,7 @@ class Chen2017(PairObjective):
         return self._terms('rcn_', soft, [*codes, boxes], labels < k)
 
     def check_task_weight(self, task_weight: Any) -> None:
-        """The class losses of the task have to count mu."""
+        """Refuse class losses of the task with a factor other than mu."""
         keys = self.hard_losses
         counted = [factor_of(task_weight, key) for key in keys]
         if not self.additive and any(abs(factor - self.mu) > 1e-6 for factor in counted):
@@ -168,11 +170,11 @@ class Chen2017(PairObjective):
             raise ValueError(
                 f'Chen2017 mixes {self.mu} of the hard class losses with {1 - self.mu:g} of the '
                 f'soft ones: set task_weight=dict({wanted}) in the model, found {task_weight!r}, '
-                'or additive=True in the objective, which leaves the hard ones alone.'
+                'or additive=True in the objective, which leaves the hard ones unchanged.'
             )
 
     def describe(self) -> list[str]:
-        """How the hard losses count, beside the pairs."""
+        """Factors of hard and soft losses, and the pairs."""
         hard = 'count 1' if self.additive else f'must count {self.mu}, by task_weight,'
         return [f'hard class losses {hard} and soft ones {self.factor:g}', *super().describe()]
 
@@ -207,7 +209,7 @@ class Chen2017(PairObjective):
         return gap.mean() if self.reduction == 'mean' else gap.sum() / len(gap)
 
     def views(self, trace: Trace) -> list[View | Boxes]:
-        """RoIs of largest soft loss, with what each side says; where hints differ, by level."""
+        """RoIs of largest soft loss with both sides' scores; differences of hints, by level."""
         views: list[View | Boxes] = []
         model = trace.student.model
         if is_two_stage(model):

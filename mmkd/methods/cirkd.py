@@ -57,8 +57,8 @@ class CIRKD(PairObjective):
     before the classifier, whatever their widths. Settings of winycg/CIRKD. The recipe adds
     ``SKDPixel`` (weight 1); its memory terms are not here.
 
-    Work grows with (N m)^2; memory is bounded by working in parts. Set ``pool`` for maps of more
-    than some 4,000 cells.
+    The number of operations grows with (N m)^2; memory is bounded by computing in parts. Set
+    ``pool`` for maps of more than some 4,000 cells.
 
     Args:
         tau (float): temperature of the similarities.

@@ -64,20 +64,20 @@ class CIRKDMemory(Objective):
     before the classifier.
 
     In each step every image of all ranks first adds the mean of each of its classes and up to 16
-    pixels of each; then entries are drawn. The published code takes those pixels from anywhere in
-    the image, whatever the class (``variant='code'``).
+    pixels of each to the queues; then entries are drawn. The published code takes those pixels from
+    anywhere in the image, whatever the class (``variant='code'``).
 
     Args:
         weight: 0.1; 0.01 for Pascal VOC.
         tau (float): temperature of the similarities.
         pixel_size, region_size (int | None): entries of a class. ``None``: 20,000 pixels (2,000
             above 50 classes, which would take gigabytes) and 2,000 regions.
-        pixels, regions (int): entries that are drawn each step, shared out over the classes.
+        pixels, regions (int): entries drawn in each step, divided among the classes.
         pushed (int): pixels of each class that an image adds.
         variant (str): ``'paper'`` or ``'code'``, see above.
         persistent (bool): queues are part of checkpoints. Without, a resumed run starts them anew.
-        seed (int): of what is drawn; with the iteration and the rank it settles every choice.
-        ignore_index (int): label of pixels that take no part.
+        seed (int): of the draws, which depend on it, on the iteration and on the rank only.
+        ignore_index (int): label of ignored pixels.
         student, teacher, teacher_name: see :class:`~mmkd.objective.Objective`.
 
     Raises:

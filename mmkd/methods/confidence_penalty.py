@@ -25,12 +25,12 @@ class ConfidencePenalty(Objective):
     """Regularizing neural networks by penalizing confident output distributions.
 
     Pereyra et al., 2017, eq. 1: ``CE - beta H(p)``. The loss is ``log K - H``, the divergence from
-    uniform classes, so that it is 0 for a network without any confidence and never negative; the
-    constant ``log K`` has no gradient. The weight is beta. On the images of a classifier, a
-    segmentor's labelled pixels, or those RoIs sampled by a two-stage detector that are objects.
+    uniform classes, so that it is 0 for uniform predictions and never negative; the constant
+    ``log K`` has no gradient. The weight is beta. On the images of a classifier, a segmentor's
+    labelled pixels, or those RoIs sampled by a two-stage detector that are objects.
 
     Args:
-        threshold (float | None): the paper's hinge, in nats: entropy above it earns nothing more,
+        threshold (float | None): the paper's hinge, in nats: entropy above it is not rewarded,
             ``max(0, threshold - H)``.
         student, weight: see :class:`~mmkd.objective.Objective`.
 

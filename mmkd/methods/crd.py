@@ -32,8 +32,8 @@ def contrastive_error(positive: Tensor, negatives: Tensor, valid: Tensor, size: 
     Args:
         positive (Tensor): log P of each image's own entry, (B,).
         negatives (Tensor): log P of K other entries, (B, K).
-        valid (Tensor): (B, K) bool, which of them may count; the others are made up for.
-        size (int): N, entries that there are.
+        valid (Tensor): (B, K) bool, which of them count; the mean is over those.
+        size (int): N, entries of the memory.
     """
     noise = negatives.shape[1] / size
     base = log(noise + _EPS)
@@ -51,8 +51,8 @@ class CRD(Objective):
     training image's embedding by either network. A student's embedding is compared with the
     teacher's memory, of its own image and of K images of other classes; a teacher's with the
     student's, which trains the teacher's layer alone. Scores are ``exp(g . m / tau) / Z``, where Z
-    is N times the mean score of the first batch. Afterwards the memories move towards what was
-    seen, on all ranks alike.
+    is N times the mean score of the first batch. Afterwards the memories are updated with the
+    batch's embeddings by momentum, equally on all ranks.
 
     Images of the same class are recognised once they have been seen; before, an entry is a random
     vector, of no class. A step needs B * N products, and memory for B * N numbers. Memories, Z and
@@ -65,10 +65,9 @@ class CRD(Objective):
         negatives (int): K.
         dim (int): outputs of the linear layers.
         tau (float): temperature; 0.1 in other implementations.
-        momentum (float): share of a memory that stays when its image is seen.
-        positive (str): entry of the memory that an image is to resemble: that of the ``'image'``
-            itself, or of any image of its ``'class'`` seen so far (``'exact'`` and ``'relax'`` of
-            the authors' code).
+        momentum (float): momentum of the memory's update.
+        positive (str): positive entry of the memory: that of the ``'image'`` itself, or of any
+            image of its ``'class'`` seen so far (``'exact'`` and ``'relax'`` of the authors' code).
         seed (int): of the choice of negatives, which depends on it, on the iteration and on the
             image only.
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.
@@ -114,7 +113,7 @@ class CRD(Objective):
         self.awaited: set[int] = set()
         self.register_state_dict_pre_hook(_settle_first)
         bound = (3 / self.dim) ** 0.5
-        #: what the student, then the teacher, said of each image
+        #: embeddings of each image, by the student and by the teacher
         self.register_buffer('memory', torch.empty(2, self.size, self.dim).uniform_(-bound, bound))
         self.register_buffer('classes', torch.full((self.size,), -1))
         #: of the scores with the teacher's and with the student's memory; not yet known
@@ -200,7 +199,7 @@ class CRD(Objective):
 
     @torch.no_grad()
     def _positives(self, index: Tensor, labels: Tensor, iteration: int) -> Tensor:
-        """Entry of the memory that each image is to resemble, (B,)."""
+        """Positive entry of the memory for each image, (B,)."""
         if self.positive == 'image':
             return upload(index, labels)
         same = self.classes == labels[:, None]
@@ -213,7 +212,7 @@ class CRD(Objective):
 
     @torch.no_grad()
     def _settle(self) -> None:
-        """Move the memories towards what all ranks saw; an image seen twice counts by its mean."""
+        """Update the memories with the batch of all ranks; an image seen twice, by its mean."""
         if self.newest is None:
             return
         index, labels, views = (x.to(self.memory.device) for x in self.newest)

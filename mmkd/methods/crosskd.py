@@ -59,8 +59,8 @@ class CrossKD(Objective):
 
     Wang et al., CVPR 2024; written from the equations. Behind convolution i of its two towers,
     normalised, the student's features get the teacher's mean and deviation and pass the rest of the
-    teacher's frozen head, as in its own forward. What comes out is compared with what the teacher
-    says, so that the student's head learns from ground truth alone.
+    teacher's frozen head, as in its own forward. These predictions are compared with the teacher's
+    own, so that the student's head learns from ground truth alone.
 
     * ``loss_classes``: ``BCE(z, p_t) |p - p_t|`` over all anchors that the student's assigner does
       not ignore, by the number of positives (FCOS: by the sum of their centerness targets).
@@ -140,7 +140,7 @@ class CrossKD(Objective):
             )
 
     def describe(self) -> list[str]:
-        return [f"the teacher's {self.kind} carries on behind convolution {self.stop}"]
+        return [f"student features enter the teacher's {self.kind} behind convolution {self.stop}"]
 
     def answers(self, trace: Trace) -> tuple[list[Tensor], list[Tensor]]:
         """Maps of the teacher's head, (N, A * D, H_l, W_l) of all levels of each part: from the

@@ -29,9 +29,9 @@ _EPS = 1e-12
 def similarity(features: Tensor) -> Tensor:
     """``(f_i . f_j)^2`` of any two places, (N, C, H, W) -> (N, m, m), m = H * W.
 
-    That is exactly what multiplying the map by its C circular shifts along channels, and taking
-    products of the (m, C^2) result, comes to; the shifted products are never built. Features are
-    first divided by their root mean square, image by image, which normalised distances do not see.
+    This equals the inner products of the map multiplied by its C circular shifts along channels,
+    (m, C^2); those are never built. Features are first divided by their root mean square, image by
+    image, which does not change normalised distances.
     """
     flat = features.flatten(2)
     return (flat.mT @ flat).square()
@@ -61,11 +61,11 @@ def correlation_distance(student: Tensor, teacher: Tensor, normalize: str = 'fro
 class CSCACE(Objective):
     """Channel and spatial correlation with adaptive cross entropy, for segmentors.
 
-    Park and Heo, Sensors 2020. Normalisation, tap, weights and the rule of the mixture are not
-    settled by what is public, so this is an interpretation: CSC on the features before the
-    classifier, whatever their widths; ACE on the logits, resized to the labels as the task's cross
-    entropy does. ACE takes the place of the main head's cross entropy, whose class weights it
-    shares: set ``task_weight={'decode.loss_ce': 0}`` in the model, or leave that out to add it.
+    Park and Heo, Sensors 2020. The publication leaves normalisation, taps, weights and the mixing
+    rule open; this is an interpretation: CSC on the features before the classifier, whatever their
+    widths; ACE on the logits, resized to the labels as the task's cross entropy does. ACE replaces
+    the main head's cross entropy, whose class weights it shares: set
+    ``task_weight={'decode.loss_ce': 0}`` in the model, or leave that out to add ACE to it.
 
     Args:
         normalize (str): ``'frobenius'``, ``'row'`` or ``'none'``, see
@@ -88,7 +88,7 @@ class CSCACE(Objective):
     Raises:
         ValueError: options out of range; unequal or single class count; a head without
             ``conv_seg``; other than two taps; no labels; a label out of range in the first batch;
-            maps of unequal size; more places than memory is for.
+            maps of unequal size; too many places for the memory.
     """
 
     needs_ground_truth = True

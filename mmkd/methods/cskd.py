@@ -15,7 +15,7 @@ from mmkd.registry import MODELS
 from mmkd.rows import logits
 from mmkd.tap import Trace
 
-#: rows of one batch that find partners
+#: rows of one batch that are paired, at most
 MOST = 4096
 
 
@@ -46,11 +46,11 @@ class CSKD(Objective):
     of the class of x, and no gradient flows through it. No teacher. Batches come as anchors, then
     their partners in the same order, from
     ``train_dataloader.sampler=dict(type='mmkd.ClassPairSampler')`` beneath an even batch size. Both
-    halves go through the student together and both feel its cross entropy; alinlab/cs-kd forwards
-    the partners on their own and gives them none. Weight 1 for CIFAR, 3 for fine-grained classes.
+    halves pass the student together, and both have a cross entropy; alinlab/cs-kd forwards the
+    partners separately, without one. Weight 1 for CIFAR, 3 for fine-grained classes.
 
-    On a two-stage detector the sampled RoIs that are objects, on a segmentor labelled pixels, at
-    most 4,096 evenly spread ones, find partners in their class, see :func:`partners`. That needs no
+    On a two-stage detector the sampled foreground RoIs, on a segmentor labelled pixels (at most
+    4,096, evenly subsampled) are paired within their class, see :func:`partners`. That needs no
     sampler.
 
     Args:
@@ -59,7 +59,7 @@ class CSKD(Objective):
 
     Raises:
         ValueError: temperature not above 0; a model without softmax class logits; batches of images
-            that are not made of pairs. Where no two share a class it is 0.
+            that are not made of pairs. Without two rows of a class it is 0.
     """
 
     needs_teacher = False

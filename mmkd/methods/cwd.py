@@ -59,8 +59,8 @@ class CWD(PairObjective):
 
     Args:
         tau (float | None): temperature; ``None`` takes the value above.
-        mask_ignore (bool): leave out cells whose label is to be ignored. No published code does.
-        ignore_index (int): that label.
+        mask_ignore (bool): leave out cells with the ignored label. No published code does.
+        ignore_index (int): the ignored label.
         student, teacher, weight, teacher_name, adapt, resize, level_map, in_channels,
         out_channels: see :class:`~mmkd.objective.PairObjective`.
 

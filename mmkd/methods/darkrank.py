@@ -35,10 +35,10 @@ def ranking_error(
     beta: float = 3.0,
     length: int | None = 4,
 ) -> Tensor:
-    """Disagreement about the order of each image's nearest ones, mean over images.
+    """List-wise ranking loss of each image's nearest neighbours, mean over images.
 
-    Scores are ``-alpha d^beta``; those ranked are the ``length`` nearest in the teacher's eyes,
-    never the image itself. Hard: minus the log likelihood of the teacher's order. Soft:
+    Scores are ``-alpha d^beta``; ranked are the ``length`` nearest by the teacher's distances,
+    without the image itself. Hard: minus the log likelihood of the teacher's order. Soft:
     ``KL(P_t || P_s)`` over all orders.
 
     Args:
@@ -71,8 +71,8 @@ class DarkRank(InstanceObjective):
             divergence between distributions over all orders.
         alpha (float): factor of the scores ``-alpha d^beta``.
         beta (float): their exponent, at least 1.
-        length (int | None): how many of the nearest are ranked, at least 2; for ``'soft'`` at most
-            6. ``None``, for ``'hard'``, ranks the whole batch.
+        length (int | None): number of nearest neighbours that are ranked, at least 2; for
+            ``'soft'`` at most 6. ``None``, for ``'hard'``, ranks the whole batch.
         normalize (bool): embeddings of length 1, as published; ``False`` ranks them as they are.
         student, teacher, weight, teacher_name, instances, gather: see
             :class:`~mmkd.rows.instance_objective.InstanceObjective`.

@@ -44,9 +44,9 @@ def intra_class(
 ) -> Tensor:
     """``1 - mean over classes of the correlation over rows``; probabilities (B, K).
 
-    Classes in which the teacher varies less than ``min_std`` take no part: there is nothing to
-    follow, and the gradient would be huge. Fewer than three rows give 0, since two always
-    correlate by +-1.
+    Classes in which the teacher varies less than ``min_std`` are left out: their correlation is
+    noise, and its gradient would be huge. Fewer than three rows give 0, since two always correlate
+    by +-1.
     """
     if len(student) < 3:
         return student.sum() * 0.0
@@ -64,7 +64,7 @@ class DIST(PairObjective):
     where every pixel of the local batch is a sample, or the class logits of the RoIs that a
     two-stage student samples. Settings of hunto/DIST_KD.
 
-    For segmentors that both have an auxiliary head the same is added for its logits.
+    Where both segmentors have an auxiliary head, the same is added for its logits.
 
     A correlation does not depend on the scale of the logits, so its gradient grows as they shrink:
     a student that begins with small ones needs ``optim_wrapper=dict(clip_grad=dict(max_norm=5))``.
@@ -79,8 +79,8 @@ class DIST(PairObjective):
         min_std (float): see :func:`intra_class`; the code has no such limit (0).
         flat (float): rows and classes in which the student's probabilities have a smaller standard
             deviation get no gradient, see :func:`pearson`; the code has no such limit (0).
-        mask_ignore (bool): leave out pixels whose label is to be ignored. The code does not.
-        ignore_index (int): that label.
+        mask_ignore (bool): leave out pixels with the ignored label. The code does not.
+        ignore_index (int): the ignored label.
         student, teacher, teacher_name, resize: see PairObjective.
 
     Raises:
@@ -134,17 +134,18 @@ class DIST(PairObjective):
     def _drop_inter(self) -> None:
         if not self.factors['intra']:
             raise ValueError(
-                "DIST: with two classes only the intra term can teach; set factors={'intra': 1}."
+                'DIST: with two classes only the intra term has a gradient; set '
+                "factors={'intra': 1}."
             )
         warnings.warn(
-            'DIST: with two classes the correlation over classes is always +-1 and teaches '
-            'nothing; the inter term is left out.',
+            'DIST: with two classes the correlation over classes is always +-1, which '
+            'has no gradient; the inter term is left out.',
             stacklevel=2,
         )
         self.factors['inter'] = 0.0
 
     def _bind_auxiliary(self, student: nn.Module, teacher: nn.Module) -> None:
-        """Listen to the auxiliary heads of both; the teacher's is asked, for it does not run."""
+        """Tap the auxiliary heads of both; the teacher's does not run by itself, it is called."""
         taps = [segmentor.auxiliary_tap(model) for model in (student, teacher)]
         if None in taps or self.teacher_taps:
             return
@@ -211,7 +212,7 @@ class DIST(PairObjective):
         return losses
 
     def views(self, trace: Trace) -> list[View]:
-        """Where the classes of a pixel do not correlate."""
+        """One minus the correlation over the classes of each pixel."""
         views = []
         for pair in self.tensor_pairs(trace):  # none of RoIs
             if pair[0].dim() == 4:

@@ -23,9 +23,9 @@ class DKD(Objective):
 
     Zhao et al., CVPR 2022, eqs. 5-7: ``tau^2 / R * sum_r alpha TCKD_r + beta NCKD_r``. Compared
     with megvii-research/mdistiller. A two-stage detector's (first) box head on all R RoIs that the
-    student samples, both heads judging the same ones; the target is the class to which the
-    student's own assigner gave the RoI, background included. Or a classifier's ``head.fc`` on R
-    images, where the authors start slowly: ``weight=dict(value=1, warmup=20 / 240)``.
+    student samples, on which both heads are evaluated; the target is the class that the student's
+    assigner gave to the RoI, background included. Or a classifier's ``head.fc`` on R images, where
+    the authors start slowly: ``weight=dict(value=1, warmup=20 / 240)``.
 
     Args:
         alpha (float): weight of the target-class term.
@@ -100,7 +100,7 @@ class DKD(Objective):
         return student, teacher, classifier.labels(trace.samples, student.device)
 
     def views(self, trace: Trace) -> list[Boxes]:
-        """The RoIs where the teacher trusts the target class least, and what each side says."""
+        """RoIs with the teacher's lowest target probability, with the scores of both sides."""
         if not self.on_rois:
             return []
         *sides, target = self.logits(trace)

@@ -51,7 +51,7 @@ def attention_masks(
 
 
 class Connectors(nn.Module):
-    """What one level learns: four adapters C_s -> C_t and a non-local block for each side."""
+    """Modules of one level: four adapters C_s -> C_t and a non-local block for each side."""
 
     def __init__(self, student: int, teacher: int, shrink: int, pool: int) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class FBKD(PairObjective):
 
     Zhang and Ma, ICLR 2021: ``alpha * L_AM + beta * L_AT + gamma * L_NLD``, each a Euclidean norm
     over the batch of one level, summed over levels; L_AT has a channel and a spatial part. Adapters
-    are there at equal widths too. Compared with public forks of the authors' code and with
+    are used at equal widths, too. Compared with public forks of the authors' code and with
     open-mmlab/mmrazor, whose non-local block pools once more.
 
     Norms grow with the root of the batch size, and the published factors with them; see
@@ -85,9 +85,9 @@ class FBKD(PairObjective):
         signed_mean (bool | None): L_AT compares means, as the code does, or means of absolute
             values, as the paper writes.
         pools (tuple[int, ...]): windows of the non-local blocks' max-pooling, from the finest level
-            on; the last is that of all further levels.
-        shrinks (tuple[int, ...]): the width of a non-local block is that of its input over this,
-            by levels likewise.
+            on; the last one holds for all further levels.
+        shrinks (tuple[int, ...]): divisor of the input's width that gives a non-local block's, by
+            level as above.
         per_image (bool): average norms of single images. No published code does.
         student, teacher, weight, teacher_name, resize, level_map, in_channels, out_channels: see
             :class:`~mmkd.objective.PairObjective`.

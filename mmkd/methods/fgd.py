@@ -34,7 +34,7 @@ _BOX_CHUNK = 16
 
 
 def preset_of(model: nn.Module) -> str:
-    """The published setting that fits a detector, told by its parts."""
+    """Name of the published settings for a detector."""
     head = getattr(model, 'bbox_head', None)
     if is_two_stage(model):
         return 'two_stage'
@@ -48,7 +48,7 @@ def preset_of(model: nn.Module) -> str:
 def foreground_mask(
     boxes: Tensor, images: Tensor, reference: Tensor, size: tuple[int, int]
 ) -> Tensor:
-    """(N, H, W): 1 over the cells of the smallest box that covers a cell, 0 outside boxes.
+    """(N, H, W): 1 / area in cells of the smallest box that covers a cell, 0 outside boxes.
 
     Both edge cells of a box are its own, so it may reach one cell beyond its pixels.
 
@@ -87,8 +87,8 @@ class FGD(PairObjective):
 
     Yang et al., CVPR 2022. Compared with yzd-v/FGD. Four terms, sums over levels, channels, cells
     and means over images: squared feature differences on objects and on background, weighted by the
-    teacher's attention; absolute differences of both attentions; squared differences after adding
-    global context.
+    teacher's attention; absolute differences of the attention maps; squared differences after
+    adding global context.
 
     Without taps: the first four maps of a two-stage detector's neck, the whole neck of others.
     Factors of the terms are those of the authors' configs, by preset; their paper prints for
@@ -97,7 +97,7 @@ class FGD(PairObjective):
 
     Args:
         preset (str | None): ``'two_stage'``, ``'anchors'`` (RetinaNet, GFL), ``'points'``
-            (RepPoints), ``'fcos'`` or ``'yolox'``; ``None`` looks at the student.
+            (RepPoints), ``'fcos'`` or ``'yolox'``; ``None`` chooses by the student.
         factors (dict[str, float] | None): of the terms ``'foreground'``, ``'background'``,
             ``'attention'``, ``'context'`` (alpha, beta, gamma, lambda) where not the preset's.
         tau (float | None): temperature of the attention; ``None`` is the preset's.

@@ -136,7 +136,7 @@ class FGFI(PairObjective):
         assigner = type(getattr(dense.dense_head(student), 'assigner', None)).__name__
         if self.level_rule == 'assigner' and assigner not in ('MaxIoUAssigner', 'ATSSAssigner'):
             raise ValueError(
-                f"FGFI: level_rule='assigner' needs an assigner that looks at anchors only; "
+                f"FGFI: level_rule='assigner' needs an assigner that uses anchors only; "
                 f"{type(student).__name__} has {assigner}. Use 'global' or 'per_level'."
             )
 
@@ -147,8 +147,8 @@ class FGFI(PairObjective):
         if 0 in self.strides or (own and dense.nearest_levels(own, self.strides) is None):
             anchors = f', the head has anchors at {[round(s, 2) for s in own]}' if own else ''
             raise ValueError(
-                f'FGFI: the taps have strides {self.strides}{anchors}. Tap what the head sees, '
-                f"'{self.seen}', or choose among its maps."
+                f'FGFI: the taps have strides {self.strides}{anchors}. Tap the input of the head, '
+                f"'{self.seen}', or some of its maps."
             )
         on_backbone = any(tap.path.startswith('backbone') for tap in self.student_taps)
         for adapter in self.adapters.values():

@@ -26,8 +26,8 @@ class FitNet(PairObjective):
     Romero et al., ICLR 2015, eq. 3. Without taps: the middle stage of two classifiers, through a
     1x1 convolution with BatchNorm; with taps maps of any model, for instance ``student='neck'``.
     RepDistiller has a ReLU behind it, ``adapt='conv1x1_bn_relu'``. Public codes train the hint
-    beside the task (the default); the paper first trains the student up to the hint and nothing
-    else, then by KD::
+    beside the task (the default); the paper first trains the student's layers up to the hint alone,
+    then the student by KD::
 
         tools/train.py configs/small/fitnet_hint_….py           # task_weight=0
         tools/train.py configs/small/kd_after_fitnet_hint_….py  # load_from: the result
@@ -39,8 +39,8 @@ class FitNet(PairObjective):
         variant (str): ``'code'`` is the mean squared error of RepDistiller, to which the default
             weight of 100 belongs; ``'paper'`` is C * H * W / 2 times that.
         student, teacher, weight, teacher_name, adapt, resize, level_map, in_channels,
-        out_channels: see :class:`~mmkd.objective.PairObjective`; maps of unequal size are compared
-            at the teacher's.
+        out_channels: see :class:`~mmkd.objective.PairObjective`; maps of unequal size are resized
+            to the teacher's.
 
     Raises:
         ValueError: an unknown variant; no taps and no classifiers.

@@ -43,15 +43,16 @@ class FSP(Objective):
     """A gift from knowledge distillation: the flow of solution procedure.
 
     Yim et al., CVPR 2017, eqs. 1-3, over consecutive taps. Without taps: the input of the first
-    stage of two classifiers, and all stages. The published way has two phases, the flow
-    alone (``task_weight=0``) and then the task alone; beside the task it works as a regulariser::
+    stage of two classifiers, and all stages. The published recipe has two phases, FSP alone
+    (``task_weight=0``) and then the task alone; trained together with the task it is a
+    regulariser::
 
         tools/train.py configs/small/fsp_init_….py                      # task_weight=0
         tools/train.py configs/small/cls_r8w8_after_fsp_init_cifar10.py # load_from: the result
 
-    RepDistiller's first phase has the weight 1, whatever its option says; that is 50 by default.
-    The defaults mix the paper's max-pooling with RepDistiller's mean and factor of 50: no published
-    result belongs to that mixture. ``pool='avg', weight=1`` is RepDistiller's first phase, and
+    RepDistiller's first phase has the weight 1 and ignores its option, 50 by default. The defaults
+    mix the paper's max-pooling with RepDistiller's mean and factor of 50: there is no published
+    result for that mixture. ``pool='avg', weight=1`` is RepDistiller's first phase, and
     ``reduction='frobenius'`` the paper's loss.
 
     Args:

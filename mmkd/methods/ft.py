@@ -41,7 +41,7 @@ def encoder(channels: int, factors: int, norm: bool = True) -> nn.Sequential:
 
 
 def decoder(channels: int, factors: int, norm: bool = True) -> nn.Sequential:
-    """The way back, by transposed convolutions."""
+    """The inverse, by transposed convolutions."""
     return _stack(nn.ConvTranspose2d, [factors, factors, channels, channels], norm)
 
 
@@ -57,9 +57,9 @@ def _stack(kind: Any, widths: list[int], norm: bool) -> nn.Sequential:
 class FT(Objective):
     """Paraphrasing complex network: network compression via factor transfer.
 
-    Kim et al., NeurIPS 2018, eqs. 1-3. First a paraphraser learns to reconstruct the teacher's
-    last map from ``rate`` times as many channels; then, frozen, its factors are what a translator
-    behind the student's last map has to give. Settings of Jangho-Kim/Factor-Transfer-pytorch; its
+    Kim et al., NeurIPS 2018, eqs. 1-3. First a paraphraser learns to reconstruct the teacher's last
+    map from ``rate`` times as many channels; then it is frozen, and a translator behind the
+    student's last map regresses its factors. Settings of Jangho-Kim/Factor-Transfer-pytorch; its
     reconstruction is L1, the paper's squared, and it has no BatchNorms. Two phases::
 
         tools/train.py configs/small/ft_paraphraser_….py  # phase='paraphraser'
@@ -70,7 +70,7 @@ class FT(Objective):
     of the map. For other maps and taps it is kept, uncalibrated.
 
     Args:
-        phase (str): ``'paraphraser'`` trains that and nothing else; ``'student'`` the student.
+        phase (str): ``'paraphraser'`` trains the paraphraser alone; ``'student'`` the student.
         rate (float): k, factors over the teacher's channels.
         norm (bool): BatchNorms in paraphraser and translator, as torchdistill has them; without,
             as the authors. The same in both phases.

@@ -44,7 +44,7 @@ def feature_loss(student: Tensor, teacher: Tensor, variant: str = 'code') -> Ten
 
 
 def judgement(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-    """Mean KL of class logits (Q, K + 1), and L1 of the teacher's likeliest object's box codes."""
+    """Mean KL of class logits (Q, K + 1), and L1 of box codes of the teacher's top class."""
     (z_s, r_s), (z_t, r_t) = student, teacher
     likeliest, count = z_t[:, :-1].argmax(-1), max(len(z_t), 1)
     apart = two_stage.of_class(r_s, likeliest) - two_stage.of_class(r_t, likeliest)
@@ -56,22 +56,22 @@ class GID(PairObjective):
     """General instance distillation for object detection.
 
     Dai et al., CVPR 2021. The K predictions of an image on which student and teacher differ most,
-    after NMS, are its general instances; each takes the box of whoever is surer. On them: distance
-    of RoI-aligned features, distance of their relations, and where the student's assigner makes
-    priors positive for these boxes, binary cross entropy to the teacher's scores (not 0 where both
-    agree) and L1 of the encoded boxes. Of two-stage detectors it is the RPN's predictions.
-    Compared with daixinghome/Distill_GID_detectron2, whose adapter is never applied. The mixture of
-    the paper's box rule with the code's feature term, and all factors for FCOS and two-stage
-    detectors, are ours: no published result belongs to them.
+    after NMS, are its general instances; each has the box of the network with the higher score. On
+    them: distance of RoI-aligned features, distance of their relations, and where the student's
+    assigner makes priors positive for these boxes, binary cross entropy to the teacher's scores
+    (not 0 where both agree) and L1 of the encoded boxes. For two-stage detectors these are the
+    RPN's predictions. Compared with daixinghome/Distill_GID_detectron2, whose adapter is never
+    applied. The mixture of the paper's box rule with the code's feature term, and all factors for
+    FCOS and two-stage detectors, are ours: there is no published result for them.
 
     Args:
         factors (dict[str, float] | None): of the terms ``'feature'``, ``'relation'``, ``'classes'``
             and ``'boxes'``, where not 5e-4, 40, 0.1 and 1.
         beta (float): the box term is smooth L1 with this threshold, as one of the authors' configs
             has it (0.1); 0 is L1.
-        second_stage (float): of two-stage detectors, factor of a response in which both (first) box
-            heads judge the instances, by KL of the classes and L1 of the encoded box of the class
-            that is likeliest for the teacher. There is no public code of it.
+        second_stage (float): for two-stage detectors, factor of a response term of both (first) box
+            heads on the instances: KL of the classes and L1 of the encoded box of the teacher's
+            most probable class. There is no public code of it.
         instances (int): K, of each image.
         iou (float): threshold of the NMS, over all levels and classes together.
         min_side (float): smaller predictions are left out, in pixels.

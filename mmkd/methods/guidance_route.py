@@ -22,7 +22,7 @@ def route_error(projected: Tensor, target: Tensor, eta: float = 0.25) -> Tensor:
     Args:
         projected (Tensor): r(u), the map at the beginning of the route, projected; (N, C, H, W).
         target (Tensor): v, the map at its end, (N, C, H, W).
-        eta (float): how much counts what a ReLU would cut off.
+        eta (float): weight of negative target values, which a ReLU would remove.
 
     Returns:
         Tensor: (N, C, H, W), not reduced.
@@ -47,8 +47,8 @@ class GuidanceRoute(PairObjective):
             teacher), from 0; ``None`` takes every pair of equal height and width.
         direction (str): ``'student'`` projects the student's map to the teacher's width;
             ``'teacher'``, as published, the teacher's to the student's. The latter has a trivial
-            solution, where projection and student both become 0 and the task alone objects, so it
-            logs the length of each route's projection.
+            solution, projection and student features 0, that only the task loss prevents; the norm
+            of each projection is logged.
         eta (float): weight of places where the target is negative.
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.
 

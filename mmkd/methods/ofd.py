@@ -39,7 +39,7 @@ class OFD(PairObjective):
     Heo et al., ICCV 2019, eqs. 1-4, on values before the ReLU: the teacher's are cut off at a
     margin, the mean of their negative part, which follows from the BatchNorm in front of the ReLU;
     the student's pass a 1x1 convolution with BatchNorm; the distance is :func:`partial_square`. The
-    last level counts 1, each earlier one half of the next. Compared with
+    last level has weight 1, each earlier one half of the next. Compared with
     clovaai/overhaul-distillation (which leaves the teacher's BatchNorm in training mode; here it is
     not): sum over an image, mean over N, weight 1e-3 on CIFAR, 1e-4 on ImageNet, 1e-5 for
     segmentation.
@@ -48,8 +48,8 @@ class OFD(PairObjective):
         norms (list[str] | None): paths of the teacher's BatchNorms in front of the tapped ReLUs,
             one a level. ``None``: those of a classifier's stages; with taps of your own the
             margins are measured on the first batch.
-        student, teacher, weight, teacher_name, resize, level_map: see PairObjective. Tap what
-            enters a ReLU; without taps, of all stages of two classifiers.
+        student, teacher, weight, teacher_name, resize, level_map: see PairObjective. Tap the inputs
+            of ReLUs; by default, those of all stages of two classifiers.
 
     Raises:
         ValueError: ``norms`` that are no BatchNorms of the teacher, or not one a level; no taps and
