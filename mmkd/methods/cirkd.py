@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
+from itertools import count
+from math import ceil, prod
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.families import DETECTORS, segmentor
-from mmkd.functional.logit_distances import soft_kl
-from mmkd.functional.parts import sum_in_parts
 from mmkd.functional.relations import smooth_unit
+from mmkd.functional.similarity_kl import similarity_kl
 from mmkd.objective import PairObjective, Taps
 from mmkd.options import check_number, check_temperature
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
 
-#: similarities held at a time, for each network; more are computed in parts, and again backwards
-_AT_ONCE = 2**24
-
-
-def relation_kl(queries: tuple[Tensor, ...], keys: tuple[Tensor, ...], tau: float) -> Tensor:
-    """Sum over queries and images of ``KL(softmax_m(T / tau) || softmax_m(S / tau))``.
-
-    Args:
-        queries: pixels (R, C) of student and teacher.
-        keys: pixels (N, m, C) of student and teacher; the softmax is over those of one image.
-        tau (float): temperature.
-    """
-    student, teacher = ((q @ k.mT) / tau for q, k in zip(queries, keys, strict=True))
-    return soft_kl(student, teacher, 1.0).sum()
+#: cells of a map beyond which ``pool='auto'`` averages windows of it
+MOST_CELLS = 4096
 
 
 def cross_image_relations(student: Tensor, teacher: Tensor, tau: float = 0.1) -> Tensor:
@@ -41,12 +30,13 @@ def cross_image_relations(student: Tensor, teacher: Tensor, tau: float = 0.1) ->
     """
     keys = smooth_unit(student.flatten(2).mT), smooth_unit(teacher.flatten(2).mT)
     n, m = keys[0].shape[:2]
+    queries = keys[0].flatten(0, 1), keys[1].flatten(0, 1)
+    return similarity_kl(queries, keys, tau) / (n**2 * m)
 
-    def part(*queries: Tensor) -> Tensor:
-        return relation_kl(queries, keys, tau)
 
-    queries = [key.flatten(0, 1) for key in keys]
-    return sum_in_parts(part, queries, max(_AT_ONCE // (n * m), 1)) / (n**2 * m)
+def window(size: tuple[int, int]) -> int:
+    """Side of the smallest windows of which a map (H, W) has at most :data:`MOST_CELLS`."""
+    return next(k for k in count(1) if prod(ceil(side / k) for side in size) <= MOST_CELLS)
 
 
 @MODELS.register_module()
@@ -57,13 +47,14 @@ class CIRKD(PairObjective):
     before the classifier, whatever their widths. Settings of winycg/CIRKD. The recipe adds
     ``SKDPixel`` (weight 1); its memory terms are not here.
 
-    The number of operations grows with (N m)^2; memory is bounded by computing in parts. Set
-    ``pool`` for maps of more than some 4,000 cells.
+    The number of operations grows with the square of the cells of a
+    batch; memory does not, because similarities are computed in parts.
 
     Args:
         tau (float): temperature of the similarities.
-        pool (int): side of the windows that are averaged before; 1 for none. CIRKDV2 takes 4
-            for maps of 256 cells a side.
+        pool (int | str): side of the windows that are averaged before; 1 for none. ``'auto'``: the
+            smallest that leaves at most 4,096 cells a map, which is 1 for a crop of 512 pixels
+            at stride 8. CIRKDV2 takes 4 for maps of 256 cells a side.
         student, teacher, weight, teacher_name, resize, level_map: see PairObjective.
 
     Raises:
@@ -81,13 +72,15 @@ class CIRKD(PairObjective):
         weight: Any = None,
         teacher_name: str | None = None,
         tau: float = 0.1,
-        pool: int = 1,
+        pool: int | str = 'auto',
         resize: str | None = None,
         level_map: str | list | None = None,
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name, None, resize, level_map)
         self.tau = check_temperature('CIRKD', tau)
-        self.pool = check_number('CIRKD', 'pool', pool, 1, whole=True)
+        if pool != 'auto':
+            pool = check_number('CIRKD', "pool (if not 'auto')", pool, 1, whole=True)
+        self.pool = pool
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         super().bind(student, teacher)
@@ -97,8 +90,9 @@ class CIRKD(PairObjective):
         return {'loss_batch': sum(self.compare(s, t) for s, t in self.maps(trace))}
 
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
-        if self.pool > 1:
-            kernel = tuple(min(self.pool, side) for side in student.shape[2:])
+        side = window(student.shape[2:]) if self.pool == 'auto' else self.pool
+        if side > 1:
+            kernel = tuple(min(side, most) for most in student.shape[2:])
             student, teacher = (
                 F.avg_pool2d(x, kernel, kernel, ceil_mode=True) for x in (student, teacher)
             )

@@ -11,18 +11,14 @@ from mmkd.adapters.queue import Queue
 from mmkd.families import segmentor
 from mmkd.functional.device import upload
 from mmkd.functional.gather import all_gather_rows
-from mmkd.functional.logit_distances import soft_kl
-from mmkd.functional.parts import sum_in_parts
 from mmkd.functional.relations import smooth_unit
+from mmkd.functional.similarity_kl import similarity_kl
 from mmkd.generators import step_generator
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
 from mmkd.options import check_choice, check_number, check_temperature
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
-
-#: similarities held at a time, for each network; more are computed in parts, and again backwards
-_AT_ONCE = 2**22
 
 
 def memory_kl(student: Tensor, teacher: Tensor, bank: Tensor, tau: float = 0.1) -> Tensor:
@@ -35,12 +31,8 @@ def memory_kl(student: Tensor, teacher: Tensor, bank: Tensor, tau: float = 0.1) 
     """
     if not len(student):
         return student.sum() * 0.0
-
-    def part(s: Tensor, t: Tensor) -> Tensor:
-        return soft_kl(s @ bank.T / tau, t @ bank.T / tau, 1.0).sum()
-
-    rows = max(_AT_ONCE // len(bank), 1)
-    return sum_in_parts(part, (student, teacher), rows) / len(student)
+    keys = bank[None]
+    return similarity_kl((student, teacher), (keys, keys), tau) / len(student)
 
 
 def region_rows(rows: Tensor, region: Tensor, count: int) -> Tensor:

@@ -8,7 +8,7 @@ from segmentation_toys import ToySegmentor, check_memory, make_step, prepare, pr
 from torch import nn
 from torch.nn import functional as F
 
-from mmkd.methods import cirkd
+from mmkd.functional import similarity_kl
 from mmkd.methods.cirkd import CIRKD, cross_image_relations
 
 S, T, _ = probe_tensors()
@@ -43,7 +43,7 @@ def test_worked_numbers():
 def test_parts_give_the_same(monkeypatch):
     found = []
     for at_once in (2**24, 5 * 32):
-        monkeypatch.setattr(cirkd, '_AT_ONCE', at_once)
+        monkeypatch.setattr(similarity_kl, 'AT_ONCE', at_once)
         s = S.clone().requires_grad_()
         loss = cross_image_relations(s, T)
         torch.autograd.grad(loss, s, retain_graph=True)  # as the preflight checks do
@@ -91,7 +91,7 @@ def test_objective():
     ('build', 'message'),
     [
         (lambda: CIRKD(tau=0), 'tau must be a finite number above 0'),
-        (lambda: CIRKD(pool=0), 'pool must be a whole number'),
+        (lambda: CIRKD(pool=0), 'pool .* must be a whole number'),
         (lambda: CIRKD().bind(nn.Module(), ToySegmentor()), 'without a decode_head'),
         (
             lambda: prepare(CIRKD(), ToySegmentor(stride=16), ToySegmentor()),
@@ -107,3 +107,29 @@ def test_bad_input(build, message):
 def test_peak_memory_at_crops_of_512_x_1024():
     """It works in parts of one size, however many there are."""
     check_memory(lambda s, t: cross_image_relations(s[..., :36], t[..., :36]), 2, 8)
+
+
+def test_the_automatic_pool_leaves_4096_cells():
+    from mmkd.methods.cirkd import window
+
+    assert [window(s) for s in ((64, 64), (64, 65), (128, 128), (97, 193), (1, 9000))] == [
+        1,
+        2,
+        2,
+        3,
+        3,
+    ]
+    assert CIRKD().pool == 'auto' and CIRKD(pool=3.0).pool == 3
+    with pytest.raises(ValueError, match="pool \\(if not 'auto'\\) must be a whole number"):
+        CIRKD(pool='half')
+
+
+def test_large_maps_are_pooled_and_small_ones_are_not(monkeypatch):
+    from mmkd.methods import cirkd
+
+    monkeypatch.setattr(cirkd, 'MOST_CELLS', 8)
+    s, t = torch.randn(2, 3, 4, 4), torch.randn(2, 5, 4, 4)
+    assert torch.equal(CIRKD().compare(s, t), CIRKD(pool=2).compare(s, t))
+    assert torch.equal(
+        CIRKD().compare(s[..., :2], t[..., :2]), CIRKD(pool=1).compare(s[..., :2], t[..., :2])
+    )

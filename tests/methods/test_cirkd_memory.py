@@ -6,9 +6,9 @@ import pytest
 import torch
 from segmentation_toys import ToySegmentor, check_memory, make_step, prepare, probe_tensors
 
+from mmkd.functional import similarity_kl
 from mmkd.functional.relations import smooth_unit
 from mmkd.levels import Level
-from mmkd.methods import cirkd_memory
 from mmkd.methods.cirkd_memory import CIRKDMemory, memory_kl
 
 S, T, Y = probe_tensors()
@@ -23,7 +23,7 @@ def test_probe(monkeypatch):
     found = memory_kl(labelled(S), labelled(T), bank)
     assert float(found) == pytest.approx(3.5958357, abs=1e-5)
     assert float(memory_kl(labelled(S), labelled(S), bank)) == pytest.approx(0, abs=1e-12)
-    monkeypatch.setattr(cirkd_memory, '_AT_ONCE', 16)
+    monkeypatch.setattr(similarity_kl, 'AT_ONCE', 16)
     leaf = labelled(S).requires_grad_()
     parts = memory_kl(leaf, labelled(T), bank)
     assert float(parts) == pytest.approx(float(found))
