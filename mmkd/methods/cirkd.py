@@ -90,7 +90,7 @@ class CIRKD(PairObjective):
         return {'loss_batch': sum(self.compare(s, t) for s, t in self.maps(trace))}
 
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
-        side = window(student.shape[2:]) if self.pool == 'auto' else self.pool
+        side = window(student.shape[2:]) if self.pool == 'auto' else int(self.pool)
         if side > 1:
             kernel = tuple(min(side, most) for most in student.shape[2:])
             student, teacher = (
