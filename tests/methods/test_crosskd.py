@@ -270,7 +270,9 @@ def test_shallow_heads_and_pkd_beside_it():
     student = detector('retinanet')  # one convolution
     distiller = Distiller(student, objectives, _teacher(detector('retinanet', 1)), preflight=False)
     assert distiller.objectives['crosskd'].stop == 1
-    assert "the teacher's RetinaHead carries on behind convolution 1" in str(distiller.plan)
+    assert "student features enter the teacher's RetinaHead behind convolution 1" in str(
+        distiller.plan
+    )
     losses = distiller(torch.randn(2, 3, 96, 128), samples(), mode='loss')
     assert losses['kd.crosskd.loss_classes'] > 0 and losses['kd.pkd.loss'] > 0
 

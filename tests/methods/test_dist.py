@@ -153,7 +153,7 @@ def test_two_classes_leave_out_inter():
     with pytest.warns(UserWarning, match='two classes'):
         objective, trace = objective_and_trace(*pair, labels=torch.zeros(2, 32, 48).long())
     assert list(objective(trace)) == ['loss_intra']
-    with pytest.raises(ValueError, match='only the intra term can teach'):
+    with pytest.raises(ValueError, match='only the intra term has a gradient'):
         DIST(factors=dict(intra=0)).bind(*pair)
 
 

@@ -303,7 +303,7 @@ def test_a_model_without_dense_head_and_foreign_strides_are_refused():
         FGFI().bind(nn.Identity(), nn.Identity())
     with pytest.raises(ValueError, match=r'strides \[8\], the head has anchors at \[16\]'):
         objective(Scene((16,)), [torch.zeros(1, 2, 4, 4)], [torch.zeros(1, 2, 4, 4)], boxes(GT))
-    with pytest.raises(ValueError, match="'assigner' needs an assigner that looks at anchors only"):
+    with pytest.raises(ValueError, match="'assigner' needs an assigner that uses anchors only"):
         FGFI(level_rule='assigner').bind(*[build_model(tiny_fcos())] * 2)
 
 
