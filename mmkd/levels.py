@@ -22,7 +22,7 @@ class Level:
     Attributes:
         shape (tuple[int, ...]): without the batch dimension, (C, H, W) for a map.
         stride (int | None): input pixels a cell, None for anything but a map.
-        tap (str): where it was seen.
+        tap (str): its address.
         rows (int): entries of the batch dimension for each image of the batch, 1 for a map.
     """
 
@@ -74,12 +74,12 @@ def pair_levels(
     """Pairs (i, j) of list positions: by stride for maps, by position for anything else.
 
     Args:
-        student, teacher (list[Level]): what the taps gave.
+        student, teacher (list[Level]): the levels at the taps.
         level_map (str | list[tuple[int, int]] | None): ``'common'`` drops levels without a
             partner; explicit pairs override.
-        any_stride (bool): pair equally many maps by position whatever their strides.
+        any_stride (bool): pair equally many maps by position, regardless of strides.
         owner (str): name for error messages.
-        options (Collection[str]): what the owner's config may say, for advice.
+        options (Collection[str]): options of the owner, for advice.
 
     Raises:
         ValueError: levels without a partner; the message lists both sides' strides and what the

@@ -1,4 +1,4 @@
-"""Names in a config: found whatever their case, and answered with the nearest if there are none."""
+"""Names in a config: found in any case; errors suggest the nearest name."""
 
 from __future__ import annotations
 

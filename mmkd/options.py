@@ -55,7 +55,7 @@ def check_number(
     Args:
         owner (str): who has the option, for the message; may be empty.
         name (str): the option.
-        value (Any): what was asked for.
+        value (Any): the given value.
         least, most (float | None): bounds that are allowed themselves.
         above, below (float | None): bounds that are not.
         whole (bool): no fractions; ``3.0`` is taken for 3.
@@ -104,7 +104,7 @@ def check_temperature(owner: str, tau: Any, name: str = 'tau', optional: bool = 
 
 
 def check_choice(owner: str, name: str, value: Any, choices: Iterable[Any]) -> Any:
-    """One of ``choices``, whatever the case of a name, else ValueError that lists them."""
+    """One of ``choices``, in any case, else a ValueError that lists them."""
     choices = list(choices)
     found = (find_name(value, choices) or value) if isinstance(value, str) else value
     if isinstance(found, bool) or found not in choices:

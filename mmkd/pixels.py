@@ -14,7 +14,7 @@ class Pixels:
 
     Args:
         preprocessor (nn.Module | None): of the model.
-        channels (int | None): of an image, where the preprocessor does not say.
+        channels (int | None): of an image, if not given by the preprocessor.
 
     Attributes:
         channels (int): of an image: 1 is grey, 3 is RGB or BGR.

@@ -42,7 +42,7 @@ def check_number_or_mapping(weight: Any) -> Any:
 
     Raises:
         TypeError: a key that is no text.
-        ValueError: what is no such number.
+        ValueError: anything else.
     """
     numbers = weight if isinstance(weight, Mapping) else {'': weight}
     for key, number in numbers.items():

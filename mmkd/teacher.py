@@ -109,7 +109,7 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor, samples: list, student_pixels: Pixels) -> Side:
-        """Record the taps on the student's batch (N, 3, H, W), or on what HalfScale kept of it."""
+        """Record the taps on the student's batch (N, 3, H, W), or on HalfScale's full batch."""
         assert self.recorder is not None, 'listen() first'
         inputs, samples = seen_by_teachers(inputs, samples)
         inputs = self.pixels.translate(inputs, samples, student_pixels)
@@ -123,7 +123,7 @@ class Teacher:
         return side
 
     def precision(self, device: str) -> torch.autocast:
-        """Its own precision, whatever the student's is.
+        """The teacher's own precision, independent of the student's.
 
         Weights and pixels have it already; positional encodings and the like, which modules make
         in float32 themselves, get it where the two meet.
@@ -254,8 +254,8 @@ def _run_side_adapter(model: nn.Module, inputs: Tensor) -> None:
 
 
 def _run_cascade(model: nn.Module, inputs: Tensor) -> None:
-    """Decode heads that judge every pixel, one after the other, since mmseg's ``mode='tensor'``
-    does not know of several. PointRend's second head judges points of its own choice."""
+    """Decode heads that classify every pixel, one after the other, since mmseg's ``mode='tensor'``
+    runs only one. PointRend's second head classifies points that it selects."""
     feats = model.extract_feat(inputs)
     first, *others = model.decode_head
     logits = first.forward(feats)

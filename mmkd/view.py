@@ -16,15 +16,15 @@ class View:
     Views of equal ``title`` and size stand side by side, in one colour scale.
 
     Attributes:
-        title (str): what it is, e.g. ``'attention'``.
+        title (str): its name, e.g. ``'attention'``.
         maps (Tensor): (N, h, w): bool for ``'mask'``, numbers of at least 0 for ``'heat'``, class
             indices for ``'classes'``.
         kind (str): ``'mask'``, ``'heat'`` or ``'classes'``.
-        side (str): ``'student'``, ``'teacher'``, or ``''`` for what belongs to neither.
+        side (str): ``'student'``, ``'teacher'``, or ``''`` for neither.
         stride (int | None): input pixels a cell; ``None`` is worked out from the sizes.
         centre (float): where in its cell a value belongs, as a share of the stride: 0.5 in the
             middle, 0 at the upper left corner, where mmdet centres its anchors.
-        unit (str): what a heat of 1 means, e.g. ``'x uniform'``.
+        unit (str): the meaning of a heat of 1, e.g. ``'x uniform'``.
         scale (float): the colours of a heat reach at least this far.
 
     Raises:
@@ -55,9 +55,9 @@ class Boxes:
     """Boxes with the predictions of one side.
 
     Attributes:
-        title (str): what they are, e.g. ``'RoIs of largest KL'``.
+        title (str): their name, e.g. ``'RoIs of largest KL'``.
         boxes (Tensor): (R, 5), image index and xyxy in pixels of the padded input.
-        labels (Tensor | None): (R,), class indices; what lies beyond the classes is background.
+        labels (Tensor | None): (R,), class indices; an index beyond the classes is background.
         scores (Tensor | None): (R,), in [0, 1].
         side (str): as in :class:`View`.
     """

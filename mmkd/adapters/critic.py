@@ -38,9 +38,9 @@ class Critic(nn.Module):
     of scores, whose mean is the score. H and W must be at least :data:`LEAST_SIDE`.
 
     Args:
-        classes (int): the first K of the C channels, which ``first`` sees.
+        classes (int): the first K of the C channels, the input of ``first``.
         others (int): the rest of them, such as the image.
-        first (nn.Module): what the K channels pass before the convolutions.
+        first (nn.Module): applied to the K channels before the convolutions.
         width (int): channels behind the first convolution; they double with each of the next.
     """
 

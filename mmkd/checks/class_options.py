@@ -13,7 +13,7 @@ def options_for(wrong: Sequence[WrongHead], config: Any = None) -> list[str]:
     """``path=value`` for each argument that must change.
 
     Args:
-        config (Config | None): of the run. It tells the place of the student, one mapping for all
+        config (Config | None): of the run. It has the path of the student, one mapping for all
             stages of a cascade, and class weights that must change as well.
     """
     model = (config or {}).get('model') or {}

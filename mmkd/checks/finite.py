@@ -76,7 +76,7 @@ class GradientWatch:
     references to these batches is kept.
 
     Args:
-        distiller (Distiller): what is trained.
+        distiller (Distiller): the trained model.
         optimizers (list[Optimizer]): all that step together, the first of them first.
         accumulated (int): batches to an update.
     """

@@ -116,7 +116,7 @@ def check_heads(student: nn.Module, labels: Labels, config: Any = None) -> None:
     """Every head of the student must have room for the classes of the data.
 
     Args:
-        config (Config | None): of the run; what would mend it is said in its terms.
+        config (Config | None): of the run; the message has options for it.
 
     Raises:
         ValueError: one has not.
@@ -170,7 +170,7 @@ def check_zero_label(train: Any, val: Any) -> None:
 def check_teacher(name: str, model: Any, labels: Labels) -> None:
     """Refuse a teacher with other classes if they are compared, else report the difference.
 
-    ``preflight=False`` reports what is refused otherwise.
+    With ``preflight=False`` differences are reported, not refused.
 
     Raises:
         ValueError: classes are compared, and are other ones.

@@ -1,4 +1,4 @@
-"""What differs between model families, as plain functions."""
+"""Code that depends on the model family, as plain functions."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ _CLASS_LAYER = re.compile(r'(^|_)cls(_(score|embed|branches|pred))?$|^conv_(seg|
 
 @dataclass(frozen=True)
 class Labels:
-    """What the labels of a dataset or of a network mean: label i is ``names[i]``.
+    """Class names of a dataset or of a network: label i is ``names[i]``.
 
     Attributes:
         names (tuple[str, ...]): all classes.
@@ -110,7 +110,7 @@ def _wanted_of_objects(head: nn.Module, labels: Labels) -> dict[str, Any]:
 
 
 def _wanted_of_pixels(head: nn.Module, count: int) -> dict[str, Any]:
-    """Arguments that make a decode head fit; {} if it does. One channel tells two classes apart."""
+    """Arguments that make a decode head fit; {} if it does. One channel separates two classes."""
     if head.out_channels == 1 and count <= 2:
         losses = head.loss_decode
         losses = losses if isinstance(losses, nn.ModuleList) else [losses]

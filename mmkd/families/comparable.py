@@ -16,7 +16,7 @@ class Misfit(ValueError):
 
     Args:
         message (str): the reason.
-        prefer (Sequence[str]): methods that come closest to what was wanted, to be tried first.
+        prefer (Sequence[str]): similar methods, to be tried first.
     """
 
     def __init__(self, message: str, prefer: Sequence[str] = ()) -> None:

@@ -97,7 +97,7 @@ def square_anchors(size: tuple[int, int], stride: int, device: torch.device) -> 
 def ground_truth(samples: list, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Boxes (G, 4), labels (G,) and image indices (G,) of a batch; degenerate boxes are dropped.
 
-    Crowd regions live in ``ignored_instances`` and are not among them.
+    Crowd regions are in ``ignored_instances`` and not among them.
     """
     found = [sample.gt_instances for sample in samples]
     every = [getattr(one.bboxes, 'tensor', one.bboxes).to(device).float() for one in found]

@@ -39,8 +39,8 @@ def judges_pixels(model: nn.Module) -> bool:
 def gives_logits(head: nn.Module) -> bool:
     """Whether ``forward()`` gives class logits (N, K, h, w): mmseg's own ``predict`` resizes them.
 
-    Heads that judge masks or points (MaskFormer, Mask2Former, SAN, PointRend's second) predict in a
-    way of their own.
+    Heads that classify masks or points (MaskFormer, Mask2Former, SAN, PointRend's second) have
+    their own ``predict``.
     """
     if isinstance(getattr(head, 'conv_seg', None), nn.Module):
         return True

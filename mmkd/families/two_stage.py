@@ -63,7 +63,7 @@ def features_tap(model: nn.Module) -> str:
 
 
 def check_box_heads(owner: str, student: nn.Module, teacher: nn.Module, softmax: bool) -> None:
-    """Both must be two-stage and judge RoIs in the same classes, else Misfit.
+    """Both must be two-stage and classify RoIs into the same classes, else Misfit.
 
     Args:
         softmax (bool): scores must compete, background among them.

@@ -114,9 +114,9 @@ def roi_features(
 
     Args:
         maps (Sequence[Tensor]): (N, C, H, W) each.
-        rois (Tensor): (R, 5); each is looked at on the level of :func:`box_levels`.
+        rois (Tensor): (R, 5); features come from the level of :func:`box_levels`.
         sampling (int): points a bin and direction, 0 for as many as cells.
-        adapter (callable | None): applied to the maps, where something is looked at.
+        adapter (callable | None): applied to the maps with RoIs.
         placed (tuple | None): of :func:`by_level`, where it is known already.
     """
     levels = sorted(zip(strides, maps, strict=True), key=lambda level: level[0])

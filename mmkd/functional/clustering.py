@@ -86,7 +86,7 @@ def cluster_correlations(x: Tensor, labels: Tensor, means: Tensor, counts: Tenso
 
 
 class Partition(nn.Module):
-    """Which cells form a sub-space, and which of its channels a group; told by the teacher alone.
+    """Assignment of cells to sub-spaces and of channels to groups, from the teacher alone.
 
     A cell is a token: its features over their root mean square, in a fixed random projection to
     16 numbers, the standardised log2 of its stride, and its place in the image. The sub-space is

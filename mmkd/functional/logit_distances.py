@@ -87,7 +87,7 @@ def decoupled_kl(
 ) -> tuple[Tensor, Tensor]:
     """``tau^2 KL(b_t || b_s)`` and ``tau^2 KL(q_t || q_s)`` of each row.
 
-    ``b = (p_y, 1 - p_y)`` says whether it is the target class y, q which of the others:
+    ``b = (p_y, 1 - p_y)`` is the target class y against the rest, q the distribution of the rest:
     ``KL(p_t || p_s)`` is the first plus ``1 - p_t,y`` times the second.
 
     Args:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 def resize(x: Tensor, size: tuple[int, int], align_corners: bool = False) -> Tensor:
     """(N, C, H, W) -> (N, C, h, w); no cell of the larger map is left out.
 
-    Bilinear interpolation looks at two cells a direction, so a side that shrinks to half, rounded
+    Bilinear interpolation reads two cells per direction, so a side that shrinks to half, rounded
     up, or less is averaged first (adaptive average pooling). With ``align_corners`` it would take
     every other cell of 97 for 49, the maps of mmseg's crops of 769 at strides 8 and 16.
     """

@@ -1,6 +1,6 @@
 """Singular vectors of feature maps, aligned between two networks, with finite gradients.
 
-``aligned_vectors`` is what KDSVD and MHGD compare: Lee, Kim and Song, ECCV 2018, section 3.
+KDSVD and MHGD compare ``aligned_vectors``: Lee, Kim and Song, ECCV 2018, section 3.
 """
 
 from __future__ import annotations

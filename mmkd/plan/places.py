@@ -26,7 +26,7 @@ QUERIES = 'queries or other rows in an order of its own'
 def check_places(objective: Objective, *networks: Found | None) -> None:
     """Refuse taps in the config whose rows are different samples in the two networks.
 
-    Methods that let both judge the student's RoIs choose their taps themselves.
+    Methods that evaluate both networks on the student's RoIs choose their taps themselves.
 
     Raises:
         Misfit: such a tap, of student or teacher.

@@ -47,7 +47,7 @@ class Plan:
         """Bind every objective, probe both networks, create adapters.
 
         Raises:
-            ValueError, TapError: whatever cannot work, before any data is read.
+            ValueError, TapError: unsuitable taps, models or options, before any data is read.
         """
         self.bind()
         found = self.probes(self.requests())

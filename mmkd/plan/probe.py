@@ -33,7 +33,7 @@ def probe(
         training (bool): in train mode, where some networks give other maps.
 
     Raises:
-        Exception: whatever the network raises.
+        Exception: any error of the network.
     """
     taps = list(taps)
     parameter = next(model.parameters())
@@ -104,10 +104,10 @@ class Found:
     Attributes:
         who (str): ``'student'`` or the teacher's name, for messages.
         model (nn.Module): the network.
-        taps (list[Tap]): what was asked for.
+        taps (list[Tap]): the requested taps.
         size (int): side of the image.
         evaluated, trained (Side | None): records in eval and in train mode.
-        reason (str): what stopped the network; empty where nothing did.
+        reason (str): the error that stopped the network; empty without one.
     """
 
     who: str
@@ -129,7 +129,7 @@ class Found:
         return None if self.evaluated is None else levels_at(self.evaluated, taps)
 
     def copies(self) -> float:
-        """Maps that the backbone makes of each image, where it was seen; else 1."""
+        """Maps that the backbone makes of each image, if it was probed; else 1."""
         side = self.trained or self.evaluated
         if side is None:
             return 1

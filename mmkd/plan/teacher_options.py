@@ -55,7 +55,7 @@ def apply_options(name: str, teacher: Teacher, show: Callable[[nn.Module], Found
 
     Args:
         name (str): of the teacher, for messages.
-        teacher (Teacher): it listens already.
+        teacher (Teacher): with its taps set.
         show (Callable): probes a network at the teacher's taps.
 
     Raises:
@@ -91,7 +91,7 @@ def _survives(
     limit: float,
     show: Callable[[nn.Module], Found],
 ) -> bool:
-    """Try an option on a copy, and tell the outcome."""
+    """Try an option on a copy, and log the result."""
     old = teacher.dtype
     teacher.dtype = step.dtype or old
     try:

@@ -1,1 +1,1 @@
-"""What a sample of a loss is: instances, regions, embeddings, logits, predictions."""
+"""Samples of losses: instances, regions, embeddings, logits, predictions."""

@@ -42,7 +42,7 @@ class Instances:
 
     Args:
         owner (str): name of the objective, for messages.
-        rows (str | None): one of the above; ``None`` is what suits the student.
+        rows (str | None): one of the above; ``None``: chosen for the student's family.
         gather (bool): the rows of all ranks, see :func:`all_gather_rows`.
         pooled (bool): images and boxes are averaged over places, else flattened.
 
@@ -63,7 +63,7 @@ class Instances:
         student: nn.Module,
         teacher: nn.Module | None,
     ) -> None:
-        """Decide what a row is, and give an objective without taps those that suit it.
+        """Choose the kind of row, and default taps for it.
 
         Args:
             find (callable): taps of a classifier.

@@ -71,7 +71,7 @@ def check_kinds(
     teacher: nn.Module | None,
     kinds: tuple[str, ...] = ('rois', 'pixels', 'images'),
 ) -> str:
-    """What both judge, one of ``kinds``.
+    """The samples that both classify, one of ``kinds``.
 
     Raises:
         Misfit: anything else, or two different ones; the message says what each judges and how.
@@ -95,7 +95,7 @@ def _kind(model: nn.Module) -> str | None:
 
 
 def _judged(model: nn.Module) -> str:
-    """What the class scores of a model are of, and how they are made."""
+    """The samples that a model classifies, and its scoring function."""
     kind, head = _kind(model), dense_head(model)
     if kind is not None:
         return _NAMES[kind]

@@ -21,7 +21,7 @@ SOURCES = ('student', 'teacher', 'gt')
 
 
 class Regions:
-    """Where an objective's regions come from, and on which maps of a pyramid it looks at them.
+    """Source of an objective's regions, and the maps of a pyramid on which they are compared.
 
     Args:
         owner (str): name of the objective, for messages.
@@ -43,7 +43,7 @@ class Regions:
         self.fg_fraction = check_number(owner, 'fg_fraction', fg_fraction, 0, 1, optional=True)
 
     def bind(self, objective: Objective, student: nn.Module, teacher: nn.Module) -> None:
-        """Give the objective its pyramid where it names none, and what the regions need."""
+        """Set the default pyramid of the objective, and the taps that the regions need."""
         on_rois = is_two_stage(student)
         bind_pyramid(objective, student, teacher, two_stage.levels(student) if on_rois else None)
         self.source = self.source or default_source(student)

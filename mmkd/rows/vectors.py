@@ -72,6 +72,6 @@ def side_rows(side: Side, taps: tuple[Tap, ...], pooled: bool, gather: bool) -> 
 
 
 def vectors(x: Tensor, pooled: bool = True) -> Tensor:
-    """(B, C, H, W) -> (B, C) or (B, C H W); what has no places is flattened."""
+    """(B, C, H, W) -> (B, C) or (B, C H W); tensors without places are flattened."""
     x = at_least_float32(x)
     return x.mean((2, 3)) if pooled and x.dim() == 4 else x.flatten(1)

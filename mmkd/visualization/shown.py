@@ -66,7 +66,7 @@ class Shown:
         return result
 
     def class_name(self, label: int) -> str:
-        """Of a class; what lies beyond the classes is background."""
+        """Name of a class; an index beyond the classes is background."""
         if not self.classes:
             return f'class {label}'
         return self.classes[label] if 0 <= label < len(self.classes) else 'bg'
@@ -82,7 +82,7 @@ def restore(inputs: Tensor, samples: list, pixels: Pixels, meta: dict | None = N
     than three, the first is shown in grey.
 
     Args:
-        inputs, samples: what a data preprocessor returned.
+        inputs, samples: output of a data preprocessor.
         pixels (Pixels): its normalisation.
         meta (dict | None): the dataset's meta information, for class names and colours.
     """
