@@ -52,9 +52,9 @@ class HDKD(PairObjective):
     Cells of the teacher's pyramid are clustered into sub-spaces, the channels of each into groups
     that share one learned weight of the student. Terms: ``'local'``, squared differences in each
     sub-space; ``'global'``, of its mean feature, after a residual network; ``'channel'``, KL of the
-    shares of energy of its groups; ``'information'``, difference of the cosines between
-    sub-spaces; ``'combined'``, squared differences of the sum of sub-spaces, weighted by a network
-    that looks at the student's means. Inference drops all of it.
+    shares of energy of its groups; ``'information'``, difference of the cosines between sub-spaces;
+    ``'combined'``, squared differences of the sum of sub-spaces, weighted by a network that looks
+    at the student's means. None of this is used at inference.
 
     Args:
         subspaces (int): K.

@@ -75,8 +75,8 @@ class IFVD(PairObjective):
     Args:
         weight: 200, that of the code; users quote 50 from the paper.
         mask_ignore (bool): divide by the number of pixels that are not ignored.
-        ignore_index (int): that label. Others beyond the classes are ignored too, after the first
-            batch, in which they are an error.
+        ignore_index (int): the ignored label. After the first batch, in which they are an error,
+            other labels beyond the classes are ignored, too.
         student, teacher, teacher_name, resize, level_map: see PairObjective.
 
     Raises:

@@ -41,20 +41,21 @@ class InformationFlow(Objective):
     """Heterogeneous knowledge distillation using information flow modeling.
 
     Passalis et al., CVPR 2020: of each layer the Jeffreys divergence between similarities, with a
-    cosine and with a Student-t kernel. The last layer counts 1, all others ``early *
-    decay^epoch``: they matter while the network is plastic. Settings of passalis/pkth.
+    cosine and with a Student-t kernel. The last layer has weight 1, all others
+    ``early * decay^epoch``, since the first epochs are the critical learning period. Settings of
+    passalis/pkth.
 
-    The teacher should be built like the student, and wider: an auxiliary network, trained first
-    from the real teacher by its embedding alone. So there are two phases: ``tools/train.py
-    configs/small/information_flow_auxiliary_….py`` (with ``student='pool'``), then ``tools/train.py
-    configs/small/information_flow_….py``, whose teacher is the result.
+    The teacher should have the student's architecture and be wider: an auxiliary network, first
+    trained from the real teacher by its embedding alone. So there are two phases:
+    ``tools/train.py configs/small/information_flow_auxiliary_….py`` (with ``student='pool'``), then
+    ``tools/train.py configs/small/information_flow_….py``, whose teacher is the result.
 
     Without taps: the stages and the embedding of two classifiers; with taps maps or vectors of any
     model, paired by position, the last one last.
 
     Args:
         early (float): weight of all layers but the last, at the beginning.
-        decay (float): what it is multiplied with each epoch, in (0, 1].
+        decay (float): factor of that weight from epoch to epoch, in (0, 1].
         epochs (int): the whole run counts as so many epochs; 50 in the paper.
         gather (bool): compare the images of all ranks, not only of one's own.
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.

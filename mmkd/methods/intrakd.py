@@ -91,18 +91,19 @@ class IntRAKD(PairObjective):
 
     Hou et al., CVPR 2020, the affinity term, by default on the features before the classifier,
     whatever their widths; the paper's attention term is AT beside it. There is no public code of
-    the distillation: what paper and authors leave open is an option, defaults an interpretation.
+    the distillation: options cover the choices that paper and authors leave open, and the defaults
+    are an interpretation.
 
     Args:
         weight: 0.1.
-        kernel (int): side of the window that smooths the class maps, odd; 1 for none. One that
-            makes all regions cover the same cells leaves nothing to compare; that is reported.
+        kernel (int): side of the window that smooths the class maps, odd; 1 for none. A window so
+            large that all regions cover the same cells is reported.
         binary (bool): regions are where the smoothed map is above 0; else they are weighted by it.
         moments (tuple[int, ...]): among 1 (mean), 2 (variance) and 3 (skewness).
         norm (str): moments are divided by the ``'area'`` of the region, or by ``'hw'`` as the
             authors explain their code.
         present_only (bool): the divisor counts the classes in the image instead of all.
-        exclude (tuple[int, ...]): classes that are no regions, for instance a background.
+        exclude (tuple[int, ...]): classes without a region, for instance a background.
         ignore_index (int): label of pixels in no region.
         student, teacher, teacher_name, resize, level_map: see PairObjective.
 

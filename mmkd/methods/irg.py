@@ -73,10 +73,10 @@ class IRG(InstanceObjective):
 
     Liu et al., CVPR 2019. Vertices are logits, edges squared distances within a layer, and the
     transformation of vertices squared distances between two layers; both are divided by the
-    largest. The transformation of edges, how much they change between two layers, is an option: the
-    authors leave it out for its cost. Layers are vectors, or maps averaged over places, as the
-    authors' code has them. The default weights are those of Knowledge-Distillation-Zoo, which
-    flattens maps (``variant='zoo'``); they are kept for averaged maps, uncalibrated.
+    largest. The transformation of edges, their change between two layers, is an option: the authors
+    leave it out for its cost. Layers are vectors, or maps averaged over places, as the authors'
+    code has them. The default weights are those of Knowledge-Distillation-Zoo, which flattens maps
+    (``variant='zoo'``); they are kept for averaged maps, uncalibrated.
 
     Without taps: of two classifiers the second and third last stage, the embedding and the logits.
     With taps (the logits are added) layers of any classifier, or with ``factors=dict(vertex=0)`` of
@@ -160,7 +160,7 @@ class IRG(InstanceObjective):
         if factors['edge']:
             losses['loss_edge'] = factors['edge'] * self._edge_error(student, teacher)
         if factors['transform']:
-            moves = self._moves(trace, student, teacher)
+            moves = self._transform_error(trace, student, teacher)
             losses['loss_transform'] = factors['transform'] * moves
         if factors['edge_transform']:
             graphs = [[edges(x) for x in side] for side in (student, teacher)]
@@ -168,8 +168,8 @@ class IRG(InstanceObjective):
             losses['loss_edge_transform'] = factors['edge_transform'] * self._mean_error(*changes)
         return losses
 
-    def _moves(self, trace: Trace, student: tuple, teacher: tuple) -> Tensor:
-        """How differently the rows move from layer to layer."""
+    def _transform_error(self, trace: Trace, student: tuple, teacher: tuple) -> Tensor:
+        """Error of the distances between layers."""
         if self.variant == 'zoo' and self.instances.rows not in ('boxes', 'regions'):
             sides = (trace.student, self.student_taps), (trace.teacher, self.teacher_taps)
             maps = [[x for tap in taps for x in side[tap]][:2] for side, taps in sides]

@@ -38,7 +38,7 @@ class Jacobian(Objective):
 
     Args:
         outputs (str): the row of the Jacobian: of the ``'label'``'s logit, of the ``'teacher'``'s
-            first choice, or of a random ``'projection'`` of all logits, an unbiased estimate of the
+            top class, or of a random ``'projection'`` of all logits, an unbiased estimate of the
             whole Jacobian's squared distance.
         normalize (bool): scale each row to length 1.
         seed (int): of the projection, which depends on it, on the iteration and on the rank only.

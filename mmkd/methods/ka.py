@@ -70,7 +70,7 @@ class KA(Objective):
         tools/train.py configs/ka_….py              # load_from: the result
 
     Args:
-        phase (str): ``'autoencoder'`` trains that and nothing else; ``'student'`` the student.
+        phase (str): ``'autoencoder'`` trains the auto-encoder alone; ``'student'`` the student.
         latent (int | None): width of the code; ``None`` is an eighth of the teacher's, at least 32.
         factors (dict[str, float] | None): of the terms ``'adaptation'`` and ``'affinity'`` (beta
             and gamma), where not 50 and 1; 0 leaves one out.
@@ -184,7 +184,7 @@ class KA(Objective):
 
 
 def _shrink(student: Level, teacher: Level) -> int:
-    """How many times as coarse as the teacher's the student's map is: 1, 2, 4 or 8."""
+    """Ratio of the student's stride to the teacher's: 1, 2, 4 or 8."""
     strides = [level.stride or 1 for level in (student, teacher)]
     ratio = strides[0] / strides[1]
     if ratio not in (1, 2, 4, 8):

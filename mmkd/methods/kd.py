@@ -25,7 +25,7 @@ class KD(Objective):
     """Distilling the knowledge in a neural network, on whatever class logits a model has.
 
     Hinton et al., 2015, with the T^2 of section 2.1. Without taps: a two-stage detector's (first)
-    box head on the student's sampled RoIs, both heads judging the same ones, mean over R RoIs
+    box head on the student's sampled RoIs, on which both heads are evaluated, mean over R RoIs
     including background; a segmentor's logits before resizing; a classifier's ``head.fc``.
 
     Args:
@@ -33,9 +33,9 @@ class KD(Objective):
         reduction (str): for pixels. ``'per_pixel'`` is the mean over N * h * w;
             ``'skd_sum'`` divides by h * w only (SKD's code); ``'element_mean'`` divides by
             N * K * h * w (IFVD's code). The published weights belong to one of them each.
-        mask_ignore (bool): for pixels, leave out those whose label is to be ignored; the divisor
-            then counts the rest.
-        ignore_index (int): that label.
+        mask_ignore (bool): for pixels, leave out those with the ignored label; the divisor then
+            counts the rest.
+        ignore_index (int): the ignored label.
         resize (str | None): for pixels, ``'student'``, ``'teacher'`` or ``'label'`` brings maps of
             unequal size to one of them (bilinear, the student head's align_corners).
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.
@@ -77,8 +77,8 @@ class KD(Objective):
     def _bind_rois(self, student: nn.Module, teacher: nn.Module) -> None:
         if self.student_taps or self.teacher_taps:
             raise ValueError(
-                "KD on a two-stage detector listens to the student's box head on its own RoIs; it "
-                'takes no taps.'
+                "KD on a two-stage detector compares the box heads on the student's RoIs; it takes "
+                'no taps.'
             )
         two_stage.check_box_heads('KD', student, teacher, softmax=True)
         self.student_taps = parse_taps(
@@ -119,7 +119,7 @@ class KD(Objective):
         return soft_kl(scores, wanted, self.tau).mean()
 
     def views(self, trace: Trace) -> Sequence[View | Boxes]:
-        """Classes and entropy of pixels, or what both sides say of some RoIs."""
+        """Classes and entropy of pixels, or class scores of both sides for some RoIs."""
         assert trace.teacher is not None
         if self.kind == 'pixels':
             return self._pixel_views(trace)
@@ -164,6 +164,6 @@ def _check_equal(student: int, teacher: int) -> None:
         )
     if student == 1:
         raise Misfit(
-            'KD: a softmax over one class is always 1, so the loss would be 0 for ever; use a '
+            'KD: a softmax over one class is always 1, so the loss would always be 0; use a '
             'two-channel head.'
         )

@@ -52,7 +52,7 @@ class KDSVD(Objective):
 
     Args:
         count (int): k, singular vectors of the teacher.
-        spare (int): how many more of the student may be partners.
+        spare (int): additional singular vectors of the student that may be matched.
         adapt (str | None): ``'auto'``: a 1x1 convolution on the student's maps where widths differ;
             ``None``: unequal widths are refused.
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.

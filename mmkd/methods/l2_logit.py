@@ -21,8 +21,8 @@ from mmkd.tap import Trace
 class L2Logit(Objective):
     """Do deep nets really need to be deep? Squared error of logits before the softmax.
 
-    Ba and Caruana, NeurIPS 2014, eq. 1. Not invariant to a constant added to all logits, unlike
-    KD, whose limit at high temperature this is once rows are centred. On a two-stage detector's
+    Ba and Caruana, NeurIPS 2014, eq. 1. Unlike KD it is not invariant to a constant added to all
+    logits; with centred rows it is KD's limit at high temperature. On a two-stage detector's
     sampled RoIs, a segmentor's labelled pixels or images, R rows of K classes.
 
     The paper standardises targets by the mean and deviation that each logit has over the training

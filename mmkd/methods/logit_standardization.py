@@ -79,8 +79,8 @@ class LogitStandardization(Objective):
         self.kind = logits.bind_rows(self, student, teacher)
         if logits.class_count(student, self.kind) == 2:
             raise ValueError(
-                'LogitStandardization: two logits without their mean and spread are a sign and no '
-                'more, which has no gradient. KD compares two classes.'
+                'LogitStandardization: two standardised logits are always +-1, which has no '
+                'gradient. Use KD for two classes.'
             )
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:

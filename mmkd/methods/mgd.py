@@ -17,7 +17,7 @@ from mmkd.registry import MODELS
 from mmkd.tap import Trace
 from mmkd.view import View
 
-#: weight (alpha) and share of hidden cells (lambda) by family of the student
+#: weight (alpha) and share of masked cells (lambda) by family of the student
 DEFAULTS = {'two_stage': (5e-7, 0.45), 'segmentor': (2e-5, 0.75)}
 ONE_STAGE = (2e-5, 0.65)
 
@@ -42,7 +42,8 @@ class MGD(PairObjective):
     """Masked generative distillation: ``1 / N * sum (G(mask * phi(S)) - T)^2``, summed over levels.
 
     Yang et al., ECCV 2022. Compared with yzd-v/MGD and, for ``mask='channel'``, with
-    open-mmlab/mmrazor. G is trained and thrown away; the loss is not 0 at equality.
+    open-mmlab/mmrazor. G is trained with the student and not part of it at inference; the loss is
+    not 0 at equality.
 
     Without taps: the first four maps of a two-stage detector's neck, the whole neck of other
     detectors, the last stage of a segmentor's backbone, where the published recipes add CWD on the
@@ -52,17 +53,17 @@ class MGD(PairObjective):
     G grows with the square of the teacher's width: at the 2,048 channels of a ResNet-101, which the
     published segmentation configs tap, it has 75.5 million parameters and takes most of a step's
     time and memory. ``student='decode_head.bottleneck'``, 512 channels in PSPNet, takes a sixteenth
-    of that; its weight is then yours to find.
+    of that; its weight then has to be tuned.
 
     Args:
         weight: 5e-7 for two-stage students, otherwise 2e-5.
-        mask_ratio (float | None): share of hidden cells, in [0, 1]. ``None``: 0.45 for two-stage
+        mask_ratio (float | None): share of masked cells, in [0, 1]. ``None``: 0.45 for two-stage
             students, 0.75 for segmentors, otherwise 0.65.
-        mask (str): hides places of all channels (``'spatial'``) or whole channels (``'channel'``).
+        mask (str): masks places of all channels (``'spatial'``) or whole channels (``'channel'``).
         seed (int): of the masks, which depend on it, on the iteration and on the rank only.
-        mask_ignore (bool): leave out cells of a segmentor whose label is to be ignored. No
-            published code does.
-        ignore_index (int): that label.
+        mask_ignore (bool): leave out cells of a segmentor with the ignored label. No published code
+            does.
+        ignore_index (int): the ignored label.
         student, teacher, teacher_name, adapt, resize, level_map, in_channels, out_channels: see
             :class:`~mmkd.objective.PairObjective`.
 
@@ -135,7 +136,7 @@ class MGD(PairObjective):
         return [*super().describe(), f'hides {hidden}; generation blocks {count / 1e6:.1f} M']
 
     def views(self, trace: Trace) -> list[View]:
-        """The cells that the student keeps, and how far off what it generates is."""
+        """The cells that are kept, and the error of the generated features."""
         pairs = self.tensor_pairs(trace)
         views = []
         for k, ((s, t), mask) in enumerate(zip(pairs, self.masks(trace, pairs), strict=True)):

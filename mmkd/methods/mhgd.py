@@ -48,7 +48,7 @@ class AttentionHeads(nn.Module):
 class Estimator(nn.Module):
     """Predicts an image's vector of the later layer from the others' of the earlier one.
 
-    In training each image listens to a random half of the heads.
+    In training each image uses a random half of the heads.
     """
 
     def __init__(self, first: int, second: int, heads: int) -> None:
@@ -78,11 +78,11 @@ class MHGD(Objective):
     """Graph-based knowledge distillation by multi-head attention network.
 
     Lee and Song, BMVC 2019. Each image's map is reduced to its first singular vector, see
-    :func:`~mmkd.functional.singular.aligned_vectors`. Between consecutive layers, attention says
-    which images of the batch an image's vector follows from. First it learns that on the teacher
-    alone, then, frozen, it shows the student's graph and the teacher's, and the student's is to be
-    the teacher's. The divergence has the student first and is a sum, so it grows with batch and
-    heads; the authors' code clips its gradient to the norm of the task's: train with
+    :func:`~mmkd.functional.singular.aligned_vectors`. Between consecutive layers, multi-head
+    attention gives a graph between the images of the batch. It is first trained on the teacher
+    alone; then, frozen, it computes the graphs of student and teacher, and the loss is their KL
+    divergence. The divergence has the student first and is a sum, so it grows with batch and heads;
+    the authors' code clips its gradient to the norm of the task's: train with
     ``optim_wrapper=dict(clip_grad=dict(max_norm=5))``.
 
     So there are two phases: ``tools/train.py configs/small/mhgd_attention_….py``
@@ -92,7 +92,7 @@ class MHGD(Objective):
     Without taps: all stages of two classifiers.
 
     Args:
-        phase (str): ``'attention'`` trains that and nothing else; ``'student'`` trains the student.
+        phase (str): ``'attention'`` trains the attention alone; ``'student'`` trains the student.
         heads (int): h.
         adapt (str | None): ``'auto'``: a 1x1 convolution on the student's maps where widths differ;
             ``None``: unequal widths are refused.

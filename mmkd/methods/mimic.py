@@ -36,8 +36,8 @@ class Mimic(PairObjective):
 
     Li et al., CVPR 2017: ``1 / (2 N_p) * sum_i 1 / m_i * ||u_i - r(v_i)||^2`` over the N_p regions
     of the local batch, u_i and v_i the teacher's and student's features inside region i, r a 1x1
-    convolution that is always there. There is no public code. On a pyramid a region belongs to one
-    level, by the size rule of FPN. Small background regions count as much as large objects.
+    convolution, also at equal widths. There is no public code. On a pyramid a region belongs to one
+    level, by the size rule of FPN. Small background regions have the same weight as large objects.
 
     Over scales (the paper's second use): where :class:`~mmkd.scales.HalfScale` halves the student's
     images, r is a transposed convolution (4x4, stride 2) to the size of the teacher's maps, in
@@ -48,9 +48,9 @@ class Mimic(PairObjective):
             in this step, or of a one-stage student the best boxes after NMS (IoU 0.7);
             ``'teacher'`` the best boxes of the teacher's RPN or head; ``'gt'`` the ground truth.
             ``None`` is the student where its boxes can be decoded, else the ground truth.
-        proposals (int): at most so many regions of each image; RoIs are thinned out evenly.
-        fg_fraction (float | None): this share of them at most is foreground, of sampled RoIs only.
-            ``None`` leaves the share as sampled.
+        proposals (int): largest number of regions of each image; RoIs are subsampled evenly.
+        fg_fraction (float | None): largest share of foreground, for sampled RoIs only. ``None``
+            leaves the share as sampled.
         mode (str): ``'crop'`` takes the cells inside, as the paper does; ``'roialign'`` pools every
             region to the same size.
         pooled (int): that size.
@@ -64,7 +64,7 @@ class Mimic(PairObjective):
             over scales from the teacher; taps that are no pyramid.
     """
 
-    compares_classes = False  # class scores are but a way to find regions
+    compares_classes = False  # class scores only select regions
     families = DETECTORS
     over_scales = True
 

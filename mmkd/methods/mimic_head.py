@@ -66,7 +66,7 @@ class MimicHead(Objective):
         }
 
     def views(self, trace: Trace) -> list[Boxes]:
-        """The RoIs where the class outputs differ most, with what each side says of them."""
+        """RoIs where the class outputs differ most, with the scores of both sides."""
         model = trace.student.model
         student, teacher = (answer[0] for answer in two_stage.answers(trace))
         sigmoid = uses_sigmoid(two_stage.box_head(model))

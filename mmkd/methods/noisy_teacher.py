@@ -18,7 +18,7 @@ from mmkd.tap import Trace
 
 
 def perturb(teacher: Tensor, noise: Tensor) -> Tensor:
-    """``(1 + xi) z_t`` with xi (R, 1) of a sample or (R, K) of a logit; 0 leaves a row alone."""
+    """``(1 + xi) z_t`` with xi (R, 1) of a sample or (R, K) of a logit; 0 is no noise."""
     return teacher * (1 + noise)
 
 
@@ -29,10 +29,10 @@ class NoisyTeacher(Objective):
     Sau and Balasubramanian, 2016: ``1 / (2 R) * sum_r ||z_s - (1 + m_r xi) z_t||^2`` where m_r is 1
     with probability alpha and xi normal with deviation sigma. In the mean that is L2Logit plus
     ``alpha sigma^2 / 2 * mean ||z_t||^2``, a constant. Public implementations multiply by the noise
-    alone, or mix probabilities and log-probabilities; this is the paper's.
+    alone, or mix probabilities and log-probabilities; this is the paper's loss.
 
     Args:
-        alpha (float): share of rows that are shaken, in [0, 1].
+        alpha (float): share of rows that are perturbed, in [0, 1].
         sigma (float): standard deviation of the noise.
         noise (str): xi is one number a row (``'sample'``) or one a logit (``'logit'``); the paper
             can be read both ways.
@@ -80,9 +80,9 @@ class NoisyTeacher(Objective):
         return {'loss': half_squared_error(rows.student, perturb(rows.teacher, noise))}
 
     def draw(self, teacher: Tensor, iteration: int) -> Tensor:
-        """xi of one step, (R, 1) or (R, K), 0 in the rows that are left alone."""
+        """xi of one step, (R, 1) or (R, K), 0 in unperturbed rows."""
         generator = step_generator(self.seed, iteration, device=teacher.device)
         options: dict = dict(generator=generator, device=teacher.device)
-        shaken = torch.rand(len(teacher), 1, **options) < self.alpha
+        perturbed = torch.rand(len(teacher), 1, **options) < self.alpha
         columns = 1 if self.noise == 'sample' else teacher.shape[1]
-        return torch.randn(len(teacher), columns, **options) * self.sigma * shaken
+        return torch.randn(len(teacher), columns, **options) * self.sigma * perturbed

@@ -30,9 +30,9 @@ XY, WH, OBJECT, CLASSES = slice(0, 2), slice(2, 4), slice(4, 5), slice(5, None)
 
 
 def fm_nms(objectness: Tensor, classes: Tensor, window: int = 3) -> Tensor:
-    """Feature-map NMS: candidates that no stronger one of their class has close by, bool.
+    """Feature-map NMS: candidates without a stronger neighbour of their class, bool.
 
-    All are judged at once, so that a suppressed one still suppresses weaker ones. Of equals the
+    All are compared at once, so that a suppressed one still suppresses weaker ones. Of equals the
     first stays, cell by cell and anchor by anchor.
 
     Args:
@@ -80,11 +80,10 @@ def distances(student: Tensor, wanted: Tensor, f: str = 'l2') -> dict[str, Tenso
 class OD200F(Objective):
     """Object detection at 200 frames per second, for YOLOv3 heads.
 
-    Mehta and Ozturk, ECCV Workshops 2018; there is no public code. Before the student
-    sees them, the teacher's maps pass a non-maximum suppression on the map (FM-NMS): of neighbours
-    of one class the one with the largest objectness ``o_t`` stays. Classes and boxes then count
-    ``o_t`` times, so that background teaches neither. Sums over cells and anchors, mean over
-    images:
+    Mehta and Ozturk, ECCV Workshops 2018; there is no public code. The teacher's maps first pass a
+    non-maximum suppression on the map (FM-NMS): of neighbours of one class the one with the largest
+    objectness ``o_t`` stays. Classes and boxes are weighted by ``o_t``, so that background
+    contributes to neither. Sums over cells and anchors, mean over images:
 
     * ``loss_objectness``: ``f(o_t, o)``.
     * ``loss_classes``: ``o_t f(p_t, p)``.
@@ -100,7 +99,7 @@ class OD200F(Objective):
         f (str): ``'l2'``, squares, as the paper; ``'head'``, mmdet's cross entropy (less that
             of the teacher with itself) with squares of width and height, and the weights that the
             student's head gives to its parts.
-        suppress_obj (bool): what is suppressed is background for the objectness, too; ``False``
+        suppress_obj (bool): suppressed candidates are background for the objectness, too; ``False``
             keeps the teacher's whole map for that.
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`; the taps are
             the head's whatever is given.

@@ -33,9 +33,9 @@ def pearson_distance(student: Tensor, teacher: Tensor, std_floor: float = 0.0) -
 class PKD(PairObjective):
     """General distillation for object detectors via Pearson correlation coefficient.
 
-    Cao et al., NeurIPS 2022. Compared with open-mmlab/mmrazor, by the same authors. Works
-    between different detectors, since it does not see scale and offset of a channel. Without taps:
-    the first four maps of the neck.
+    Cao et al., NeurIPS 2022. Compared with open-mmlab/mmrazor, by the same authors. Works between
+    different detectors, since it is invariant to scale and offset of a channel. Without taps: the
+    first four maps of the neck.
 
     Statistics are taken over the local batch, padding included, so they depend on its size.
 

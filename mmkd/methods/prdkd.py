@@ -14,7 +14,7 @@ from mmkd.registry import MODELS
 from mmkd.rows import logits
 from mmkd.tap import Trace
 
-#: fewer rows than this say nothing: two make every column +-1
+#: fewer rows give no useful statistics: with two, every column is +-1
 FEWEST = 4
 
 
@@ -37,12 +37,12 @@ def reconstruct(
 class PRDKD(Objective):
     """Decoupled knowledge distillation after perception reconstruction.
 
-    Zhu and Zhu, Computer Systems and Applications 2025, eqs. 4-13 (PR-DKD): student's and
-    teacher's logits are standardised class by class over the batch, then compared as DKD does. The
-    paper gives alpha 1 and beta 8; temperature, variance, warm-up and the factor tau^2 are not
-    stated and are chosen here: start with ``weight=dict(value=1, warmup=20 / 240)``. Statistics are
-    those of the process's own batch. On images, a two-stage detector's sampled RoIs (foreground
-    and background alike), or a segmentor's labelled pixels.
+    Zhu and Zhu, Computer Systems and Applications 2025, eqs. 4-13 (PR-DKD): student's and teacher's
+    logits are standardised class by class over the batch, then compared as DKD does. The paper
+    gives alpha 1 and beta 8; temperature, variance, warm-up and the factor tau^2 are not given
+    there and are our choice: start with ``weight=dict(value=1, warmup=20 / 240)``. Statistics are
+    those of the process's own batch. On images, a two-stage detector's sampled RoIs (foreground and
+    background alike), or a segmentor's labelled pixels.
 
     Args:
         alpha, beta (float): weights of target and non-target term.

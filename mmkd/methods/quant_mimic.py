@@ -39,7 +39,7 @@ def straight_through(x: Tensor, value: Tensor) -> Tensor:
 
 
 def percentile(x: Tensor, share: float = 0.999) -> Tensor:
-    """The absolute value that ``share`` of all do not exceed."""
+    """Quantile ``share`` of the absolute values."""
     return x.abs().flatten().kthvalue(max(ceil(share * x.numel()), 1)).values
 
 
@@ -47,23 +47,22 @@ def percentile(x: Tensor, share: float = 0.999) -> Tensor:
 class QuantMimic(PairObjective):
     """Quantization mimic: towards very tiny CNN for object detection.
 
-    Wei et al., ECCV 2018: ``1 / (2 N) * sum_i 1 / m_i * ||Q(u_i) - Q(r(v_i))||^2`` over N
-    regions, u_i and v_i the teacher's and student's features inside region i, r a 1x1 convolution
-    that is always there, Q the rounding to multiples of a step, through which gradients pass
-    straight. There is no public code, and the step is not known. Regions are those of
-    :class:`Mimic`.
+    Wei et al., ECCV 2018: ``1 / (2 N) * sum_i 1 / m_i * ||Q(u_i) - Q(r(v_i))||^2`` over N regions,
+    u_i and v_i the teacher's and student's features inside region i, r a 1x1 convolution, also at
+    equal widths, Q the rounding to multiples of a step, through which gradients pass straight.
+    There is no public code, and the step is not known. Regions are those of :class:`Mimic`.
 
-    Not done here: the teacher is not fine-tuned with Q before, and the student is deployed without.
+    Unlike the paper, the teacher is not fine-tuned with Q, and the student is deployed without it.
 
     Args:
-        step (float | None): distance of two values. ``None`` is 1/16 of what 99.9 % of the
-            teacher's absolute values stay below, in the first batch on any process; saved.
+        step (float | None): distance of two values. ``None`` is 1/16 of the 99.9th percentile of
+            the teacher's absolute values in the first batch, the largest over processes; saved.
         signed (bool | None): also negative multiples. ``None``: yes, except on backbone taps, which
             end in a ReLU as in the paper; FPN outputs are signed.
         norm (str): m_i is C * h_i * w_i (``'all'``), h_i * w_i (``'spatial'``) or 1 (``'none'``, as
             printed).
         proposal_source (str | None): see :class:`Mimic`.
-        proposals (int): at most so many regions of each image.
+        proposals (int): largest number of regions of each image.
         student, teacher, weight, teacher_name, adapt, level_map, resize, in_channels,
         out_channels: see :class:`~mmkd.objective.PairObjective`.
 
@@ -72,7 +71,7 @@ class QuantMimic(PairObjective):
             that are no pyramid; a teacher of zeros.
     """
 
-    compares_classes = False  # class scores are but a way to find regions
+    compares_classes = False  # class scores only select regions
     families = DETECTORS
 
     def __init__(
@@ -126,7 +125,7 @@ class QuantMimic(PairObjective):
 
     @torch.no_grad()
     def calibrate(self, teachers: list[Tensor]) -> None:
-        """Find the step where none is known; say once what it does to the teacher's maps."""
+        """Choose the step where none is set; report once the share of zeros that it makes."""
         self.reported = True
         if not self.step > 0:
             top = torch.stack([percentile(t) for t in teachers]).max()

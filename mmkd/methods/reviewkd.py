@@ -74,9 +74,9 @@ def hierarchical_context(student: Tensor, teacher: Tensor) -> Tensor:
 class ReviewKD(Objective):
     """Distilling knowledge via knowledge review.
 
-    Chen et al., CVPR 2021, eqs. 5-8: from deep to shallow, each student map is fused with the
-    review of the deeper ones (:class:`Fusion`) and compared with the teacher's map of that level by
-    :func:`hierarchical_context`. Compared with dvlab-research/ReviewKD. Without taps: the stages
+    Chen et al., CVPR 2021, eqs. 5-8: from deep to shallow, each student map is fused with the fused
+    map of the next deeper level (:class:`Fusion`) and compared with the teacher's map of that level
+    by :func:`hierarchical_context`. Compared with dvlab-research/ReviewKD. Without taps: the stages
     of two classifiers, the teacher's before their last ReLU, and the pooled embedding. With taps, a
     pyramid from shallow to deep, for instance ``student='neck'``.
 

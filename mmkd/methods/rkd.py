@@ -71,9 +71,9 @@ def _angle_error_at(student: Tensor, teacher: Tensor, vertices: Tensor) -> Tenso
 class RKD(InstanceObjective):
     """Relational knowledge distillation, of distances and of angles.
 
-    Park et al., CVPR 2019, with Huber's loss of width 1. Means include pairs and triples
-    of an image with itself, as all implementations do; the pure mean is B / (B - 1), and B^2 /
-    ((B - 1) (B - 2)), times as large. Weights 25 and 50 are RepDistiller's for classifiers;
+    Park et al., CVPR 2019, with Huber's loss of width 1. Means include pairs and triples of an
+    image with itself, as in all implementations; without them the means would be B / (B - 1), and
+    B^2 / ((B - 1) (B - 2)), times as large. Weights 25 and 50 are RepDistiller's for classifiers;
     metric learning takes 1 and 2 and ``normalize='teacher'``. Without taps: the embeddings of two
     classifiers; with taps vectors, or maps averaged over places, of any model. Angles of B images
     cost B^3 operations; memory is bounded.

@@ -18,9 +18,9 @@ from mmkd.tap import Trace
 class SimKD(Objective):
     """Knowledge distillation with the reused teacher classifier.
 
-    Chen et al., CVPR 2022, eq. 3: mean squared error of the last maps, and nothing else. The
-    student's ``head.fc`` becomes a frozen copy of the teacher's, so train with ``task_weight=0``;
-    a projector of its own brings it to the teacher's width and stays in the student::
+    Chen et al., CVPR 2022, eq. 3: mean squared error of the last maps. The student's ``head.fc``
+    becomes a frozen copy of the teacher's, so train with ``task_weight=0``; a projector of its own
+    brings it to the teacher's width and stays in the student::
 
         model.student.projector = dict(type='mmkd.BottleneckProjector', out_channels=256)
 
@@ -30,8 +30,8 @@ class SimKD(Objective):
     own, so the plain one trains by the same command with ``task_weight=1``.
 
     Args:
-        student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`; without
-            taps what is pooled.
+        student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`; by default,
+            the taps are the inputs of the pooling.
 
     Raises:
         ValueError: no classifiers; another number of classes; maps or linear layers of unequal
@@ -50,7 +50,7 @@ class SimKD(Objective):
         if own[0] != wanted[0]:
             raise ValueError(
                 f'SimKD reuses the linear layer of the teacher, but student and teacher have '
-                f'{own[0]} and {wanted[0]} classes. Methods on features, e.g. FitNet, do not mind.'
+                f'{own[0]} and {wanted[0]} classes. Methods on features, e.g. FitNet, allow that.'
             )
         if own[1] != wanted[1]:
             raise ValueError(
@@ -68,7 +68,7 @@ class SimKD(Objective):
         if student and teacher and student[0].channels != teacher[0].channels:
             raise ValueError(
                 f'SimKD: the maps have {student[0].channels} and {teacher[0].channels} channels; '
-                'tap what is pooled in both networks.'
+                'tap the input of the pooling in both networks.'
             )
         strides = [levels[0].stride if levels else None for levels in (student, teacher)]
         if self.projected and None not in strides and strides[0] < strides[1]:
@@ -99,7 +99,7 @@ def _pooled_tap(model: nn.Module) -> str:
     """Address of the map (N, C, H, W) that enters the pooling."""
     if not isinstance(getattr(model, 'pool', None), nn.Module):
         raise ValueError(
-            f'SimKD does not know what a {type(model).__name__} pools; name the tap, e.g. '
+            f'SimKD cannot find the pooling of a {type(model).__name__}; name the tap, e.g. '
             "teacher='backbone'."
         )
     return 'pool@in[0]'

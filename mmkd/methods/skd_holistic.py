@@ -38,7 +38,7 @@ def fool(critic: nn.Module, student: Tensor) -> Tensor:
 def contest(
     critic: nn.Module, student: Tensor, teacher: Tensor, gan_type: str
 ) -> tuple[Tensor, ...]:
-    """What the critic minimises, without a penalty, and its mean scores of both.
+    """Loss of the critic without penalty, and its mean scores of both networks.
 
     Args:
         critic (nn.Module): D, (N, C, H, W) -> (N,).
@@ -64,30 +64,31 @@ class SKDHolistic(PairObjective):
     Liu et al., CVPR 2019 and TPAMI 2020: a Wasserstein critic with spectral norm and
     self-attention, on a segmentor's logits before resizing. It learns in the same step as the
     student, from the same maps and by an optimiser of its own
-    ([objectives](../objectives.md#an-optimiser-of-its-own)), and stays behind when training ends.
+    ([objectives](../objectives.md#an-optimiser-of-its-own)), and is not part of the saved student.
 
-    The texts and the code disagree: CVPR's critic sees the image and class probabilities
+    Papers and code disagree: CVPR's critic takes the image and class probabilities
     (``condition_on_image=True, input='softmax'``), that of the released numbers
-    (irfanICMLL/structure_knowledge_distillation) logits alone, the default. IFVD's code has
-    weights of 0.001 and 0.1 and Adam: ``student_factor=0.01``, ``optimizer=dict(type='Adam',
-    lr=4e-4, betas=(0.9, 0.99))``. CIRKD's SKD has ``gan_type='hinge'``.
+    (irfanICMLL/structure_knowledge_distillation) logits alone, the default. IFVD's code has weights
+    of 0.001 and 0.1 and Adam: ``student_factor=0.01``,
+    ``optimizer=dict(type='Adam', lr=4e-4, betas=(0.9, 0.99))``. CIRKD's SKD has
+    ``gan_type='hinge'``.
 
     Where maps of 80 or more cells a side have several scores, an image's score is their mean, in
     losses and penalty; the code's penalty has their sum, and so a target that depends on the crop.
 
     Args:
         weight: 0.1, that of the student's term and of all of the critic's loss.
-        student_factor (float): what the student's term counts within the weight.
+        student_factor (float): factor of the student's term within the weight.
         gan_type (str): ``'wgan-gp'`` or ``'hinge'``.
         penalty (float | None): factor of the gradient penalty; None is 10 for ``'wgan-gp'`` and 0
             for ``'hinge'``.
-        input (str): what the critic sees: ``'logits_bn'`` (logits, then its own BatchNorm),
+        input (str): input of the critic: ``'logits_bn'`` (logits, then its own BatchNorm),
             ``'tanh'`` (of logits; for few images on a GPU) or ``'softmax'``.
-        condition_on_image (bool): it sees the image beside the map.
-        penalty_on (str): with the image, the penalty's gradient is that of ``'input'``, image
-            included, as in the code, or of the ``'map'``.
-        enlarge (bool): maps of less than 64 cells a side, the least that the critic can see, are
-            enlarged in proportion (bilinear); ``False`` refuses them.
+        condition_on_image (bool): the critic also takes the image.
+        penalty_on (str): with the image, the penalty takes the gradient with respect to the
+            ``'input'``, image included, as in the code, or to the ``'map'``.
+        enlarge (bool): maps of less than 64 cells a side, the critic's smallest input, are enlarged
+            in proportion (bilinear); ``False`` refuses them.
         width (int): of the critic's first layer, 64 as published; at least 2. A narrow critic is
             for small data and slow machines.
         optimizer (dict | None): the critic's; None is the code's SGD, learning rate 4e-4, momentum
@@ -167,7 +168,7 @@ class SKDHolistic(PairObjective):
         return result | dict(loss_critic=loss)
 
     def inputs(self, trace: Trace) -> list[Tensor]:
-        """What the critic sees of student and teacher, (N, K, H, W) or (N, K + 3, H, W)."""
+        """Inputs of the critic from student and teacher, (N, K, H, W) or (N, K + 3, H, W)."""
         maps = self._large_enough(*self.maps(trace)[0])
         if self.input == 'softmax':
             maps = [x.softmax(1) for x in maps]

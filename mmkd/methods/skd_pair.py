@@ -50,9 +50,9 @@ class SKDPair(PairObjective):
     Liu et al., CVPR 2019 and TPAMI 2020, by default between the features before the classifier,
     whatever their widths. Settings of irfanICMLL/structure_knowledge_distillation.
 
-    The texts and the code disagree on nodes: CVPR has every pixel (``pool=None``), TPAMI averages
-    2x2 patches (``pool='avg', pool_size=2``), the code that produced the released numbers takes
-    maxima over a half by a half of the map, four nodes (the default); CIRKD's takes
+    Papers and code disagree on the nodes: CVPR has every pixel (``pool=None``), TPAMI averages 2x2
+    patches (``pool='avg', pool_size=2``), the code that produced the released numbers takes maxima
+    over a half by a half of the map, four nodes (the default); CIRKD's takes
     ``pool='max', pool_size=2``. Memory is bounded for all: above 2,048 nodes no affinity matrix is
     built, which is exact but, with thousands of channels, slow; then pool.
 

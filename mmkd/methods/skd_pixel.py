@@ -19,9 +19,9 @@ from mmkd.view import View
 class SKDPixel(PairObjective):
     """Structured knowledge distillation, pixel-wise term, on a segmentor's logits before resizing.
 
-    Liu et al., CVPR 2019 and TPAMI 2020, with the teacher as target. The authors'
-    code (irfanICMLL/structure_knowledge_distillation) takes the cross entropy, which is more by
-    the teacher's entropy, a constant, and has the same gradient.
+    Liu et al., CVPR 2019 and TPAMI 2020, with the teacher as target. The authors' code
+    (irfanICMLL/structure_knowledge_distillation) takes the cross entropy, which is larger by the
+    teacher's entropy, a constant, and has the same gradient.
 
     Args:
         reduction (str): ``'per_pixel'`` is the mean over N * h * w; ``'skd_sum'`` divides by h * w
@@ -30,8 +30,8 @@ class SKDPixel(PairObjective):
         weight: by default the published one: 10 for ``'skd_sum'`` (batch 8 on one GPU) and for
             ``'element_mean'``, 1 for ``'per_pixel'`` (CIRKD's code).
         tau (float): temperature; the loss is multiplied by its square.
-        mask_ignore (bool): leave out pixels whose label is to be ignored. SKD's code does not.
-        ignore_index (int): that label.
+        mask_ignore (bool): leave out pixels with the ignored label. SKD's code does not.
+        ignore_index (int): the ignored label.
         student, teacher, teacher_name, resize: see :class:`~mmkd.objective.PairObjective`.
 
     Raises:
@@ -74,7 +74,7 @@ class SKDPixel(PairObjective):
         return {'loss': sum(losses)}
 
     def views(self, trace: Trace) -> list[View]:
-        """What both predict, where that differs, and by how much."""
+        """Predicted classes of both sides, where they differ, and the KL divergence."""
         views = []
         for pair in self.tensor_pairs(trace):
             classes = [x.argmax(1) for x in pair]

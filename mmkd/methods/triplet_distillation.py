@@ -47,11 +47,11 @@ def margins(gaps: Tensor, largest: Tensor, low: float, high: float) -> Tensor:
 class TripletDistillation(Objective):
     """Triplet distillation for deep face recognition.
 
-    Feng et al., 2019: ``mean over triplets of max(D_ap - D_an + F(d), 0)``, where
-    the margin ``F(d) = (m_max - m_min) / d_max * d + m_min`` grows with the gap ``d = max(T_an -
-    T_ap, 0)`` that the teacher sees. D and T are squared distances of embeddings of length 1. Every
+    Feng et al., 2019: ``mean over triplets of max(D_ap - D_an + F(d), 0)``, where the margin
+    ``F(d) = (m_max - m_min) / d_max * d + m_min`` grows with the teacher's gap
+    ``d = max(T_an - T_ap, 0)``. D and T are squared distances of embeddings of length 1. Every
     triplet of the batch counts, so let ``mmkd.ClassUniformSampler`` make batches with several
-    images a class. The paper's margins are not known to us; a constant one is ``low == high``.
+    images a class. We do not know the paper's margins; a constant one is ``low == high``.
 
     Without taps: the embeddings of two classifiers; with taps a vector, or a map averaged over
     places, of any model.

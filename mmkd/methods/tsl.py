@@ -82,9 +82,9 @@ class TSL(PairObjective):
         prob_loss (str): ``'l2'`` or ``'kl'``.
         source (str): consistency of ``'logits'`` or of ``'prob'`` (probabilities).
         neighbour_reduce, border (str): see :func:`consistency`.
-        mask_ignore (bool): leave out pixels to be ignored, and for the consistency those with such
-            a neighbour.
-        ignore_index (int): the label to be ignored.
+        mask_ignore (bool): leave out pixels with the ignored label, and for the consistency those
+            with such a neighbour.
+        ignore_index (int): the ignored label.
         student, teacher, teacher_name, resize: see PairObjective.
 
     Raises:

@@ -42,7 +42,7 @@ class VID(PairObjective):
     RepDistiller. Without taps: all stages of two classifiers; with taps maps of any model.
 
     Args:
-        variance (float): at the start.
+        variance (float): initial variance of each channel.
         student, teacher, weight, teacher_name, level_map: see PairObjective. Of unequal maps the
             larger is average-pooled.
 
