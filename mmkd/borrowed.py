@@ -13,7 +13,7 @@ from torch import nn
 
 
 class Children(MutableMapping):
-    """The student's children, whoever changes them, followed by those of the wrapper."""
+    """The student's children, also after changes, followed by those of the wrapper."""
 
     def __init__(self, student: nn.Module) -> None:
         self.student = student
@@ -41,7 +41,7 @@ class Children(MutableMapping):
 
 
 class Borrower(BaseModel):
-    """Two views of one set of tensors: this one, with what it adds, and the student's own.
+    """Two views of one set of tensors: the wrapper with its additions, and the student.
 
     Parameters, buffers, children, hooks and training flag are the student's. Attributes that are
     not in :attr:`OWN` are read from and written to it, and the steps of training, validation and
@@ -180,7 +180,7 @@ class Borrower(BaseModel):
     def state_dict(
         self, *args: Any, destination: Any = None, prefix: str = '', keep_vars: bool = False
     ) -> Any:
-        """The student's, then that of what the wrapper adds."""
+        """The student's state, then that of the wrapper's additions."""
         options = dict(keep_vars=keep_vars)
         result = self.student.state_dict(*args, destination=destination, prefix=prefix, **options)
         for name, module in self._modules.own.items():

@@ -20,7 +20,7 @@ def weights_of(checkpoint: str, config: Any) -> str:
     that a validation found best.
 
     Args:
-        checkpoint (str): what the user wrote.
+        checkpoint (str): the value in the config.
         config (Any): the path of the config that the weights belong to.
 
     Raises:
@@ -54,7 +54,7 @@ def newest_in(folder: str, best: bool = False) -> str:
         best (bool): of those that a validation found best.
 
     Raises:
-        CheckpointError: there is none, with what is wrong with those there are.
+        CheckpointError: there is none; the message has the errors of the files found.
     """
     from mmkd.checkpoint.newest import newest_checkpoint  # which reads, and reading comes here
 

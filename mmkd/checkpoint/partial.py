@@ -30,7 +30,7 @@ def load_some(
     Args:
         checkpoint (Mapping): however its weights are wrapped.
         source (str): its file, for messages.
-        who (str): asked for it.
+        who (str): the caller, for messages.
         prefix (str): that was taken off already.
 
     Raises:

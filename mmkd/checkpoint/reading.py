@@ -33,8 +33,8 @@ def read_checkpoint(
         source (str | PathLike): local file, http(s) URL, ``open-mmlab://``, ``torchvision://`` or
             ``mmcls://`` name, or ``s3://`` address. Downloads go to torch hub's cache.
         map_location: as in :func:`torch.load`.
-        trust (bool): load even what needs code of its own (see also :func:`trust_checkpoints`).
-        mmap (bool): leave the tensors on disk until they are looked at.
+        trust (bool): also load files that run code (see also :func:`trust_checkpoints`).
+        mmap (bool): leave the tensors on disk until they are read.
 
     Raises:
         FileNotFoundError: there is no such file.

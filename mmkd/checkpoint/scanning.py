@@ -50,9 +50,9 @@ class Contents:
     """Findings of :func:`scan`.
 
     Attributes:
-        names, calls (set[str]): what is imported, and which of it is called.
+        names, calls (set[str]): imported names, and those that are called.
         storages (list): persistent ids; torch keeps the data of tensors there.
-        odd (list[str]): what no pickler writes.
+        odd (list[str]): instructions that no pickler writes.
         protocol (int): of the pickle.
         value: of the whole pickle, if it is a constant.
         intact (bool): whether its checksum fits, if it has one.

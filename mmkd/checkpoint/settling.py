@@ -20,7 +20,7 @@ def settle(loaded: Any, size: int) -> Any:
     """Replace the stand-ins of numpy objects by the real ones, in place where possible.
 
     Args:
-        loaded: what an unpickler has made.
+        loaded: the result of an unpickler.
         size (int): bytes of the file.
 
     Raises:

@@ -50,7 +50,7 @@ def load_safely(path: str, map_location: Any = 'cpu', mmap: bool = False) -> Any
     """``torch.load(weights_only=True)`` that also allows the types that mmengine writes.
 
     Raises:
-        Unsafe: the file asks for anything else.
+        Unsafe: the file needs anything else.
         pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError: it is damaged.
     """
     HistoryBuffer()  # the first one fills the class's table of methods

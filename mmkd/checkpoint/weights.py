@@ -14,7 +14,7 @@ OBJECTIVES = 'objectives.'
 
 
 def weights_in(checkpoint: Mapping) -> OrderedDict:
-    """Return all weights of a checkpoint under the file's own names, whatever its layout.
+    """All weights of a checkpoint of any layout, under the file's own names.
 
     Takes ``state_dict``, ``model`` or the mapping itself; of a mapping of mappings
     (``{'student': …, 'teacher': …}``) all, with their names in front.

@@ -27,7 +27,7 @@ class Audit:
     Attributes:
         name: Class and annotation file.
         images: Images the dataset gives.
-        looked_at: How many of their files were looked at in the time allowed.
+        looked_at: Number of files that were checked in the time allowed.
         empty: Images without ground truth, or with ignored boxes only.
         degenerate: Boxes without area or with coordinates that are not finite; of COCO, those its
             loader left out.

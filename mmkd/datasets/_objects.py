@@ -19,7 +19,7 @@ class Objects:
 
     Attributes:
         classes: Classes of the dataset, 0 if they are not known.
-        with_mask: Whether a loading step wants a mask of each object.
+        with_mask: Whether a loading step needs a mask of each object.
         images: Images whose annotations are lists of objects.
         empty: Images without any, or with ignored ones only.
         kept: Those that training uses.

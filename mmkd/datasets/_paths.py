@@ -24,7 +24,7 @@ def check_paths(dataset_cfg: Mapping, scope: str | None = None) -> None:
     """Stop before building a dataset whose files are not there or of which nothing would remain.
 
     Looks inside wrappers (``dataset=``, ``datasets=``) and instantiates each dataset lazily, so
-    that paths are joined as the class itself does. Remote paths are not looked at.
+    that paths are joined as the class itself does. Remote paths are not checked.
 
     Args:
         dataset_cfg: A ``*_dataloader.dataset`` of a config.
@@ -65,7 +65,7 @@ def check_evaluator(evaluator_cfg: Mapping | list, data_root: str | None = None)
 
     Args:
         evaluator_cfg: ``val_evaluator`` or ``test_evaluator`` of a config.
-        data_root: What the dataset uses, for the advice.
+        data_root: That of the dataset, for the advice.
 
     Raises:
         FileNotFoundError: The file of a metric is missing.

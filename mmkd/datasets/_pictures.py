@@ -49,7 +49,7 @@ class Pictures:
 
     Attributes:
         loader: The step that loads an image, or None if that is not a plain file.
-        opened: Files looked at.
+        opened: Files that were opened.
         broken: Those that cannot be decoded, and why.
         found: Complaint -> the images it is about.
         channels: Number of channels as loaded -> the first image with it.

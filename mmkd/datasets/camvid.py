@@ -51,5 +51,5 @@ class CamVidDataset(BaseSegDataset):
 
     @classmethod
     def get_label_map(cls, new_classes=None) -> dict[int, int]:
-        """mmseg's map from stored to wanted labels, extended by "unlabelled is ignored"."""
+        """mmseg's map from stored labels to classes, extended by "unlabelled is ignored"."""
         return {**(super().get_label_map(new_classes) or {}), UNLABELLED: 255}

@@ -174,7 +174,7 @@ class PackClassInputs(BaseTransform):
     """The end of a pipeline: ``inputs`` (3, H, W) and ``data_samples``, a ClassSample.
 
     Args:
-        meta_keys (Sequence[str]): what goes into ``metainfo``, as far as it is there.
+        meta_keys (Sequence[str]): keys that are copied into ``metainfo`` if present.
 
     Raises:
         ValueError: an image that has not three channels.

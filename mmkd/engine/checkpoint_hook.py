@@ -72,7 +72,7 @@ class CheckpointHook(MMCheckpointHook):
                 checkpoint['state_dict'].pop(f'objectives.{name}.{buffer}', None)
 
     def before_train(self, runner: Any) -> None:
-        """Find the folder and the run's own files, and remove what a killed run left half-written.
+        """Find the folder and the run's own files, and remove half-written files of a killed run.
 
         What a resumed checkpoint says about files is not believed: its best checkpoint is the file
         of that name in this run's folder, and nothing if there is none.

@@ -31,7 +31,7 @@ class JointOptimWrapper(OptimWrapperDict):
     ``kd.<objective>``.
 
     Args:
-        student (OptimWrapper): what the config's ``optim_wrapper`` asks for.
+        student (OptimWrapper): built from the config's ``optim_wrapper``.
         objectives (dict[str, Objective]): by name, each with an ``optimizer``.
     """
 

@@ -23,10 +23,10 @@ class Origin:
 
     Attributes:
         kind (str): its class, ``'KeyError'``, ``'cv2.error'``.
-        message (str): what it says; the failing line of code where it says nothing.
+        message (str): its message, or the failing line of code if it has none.
         where (str): ``'mmdet/datasets/coco.py:12'``, the innermost line outside Python's library.
         phase (str): ``'while building train_dataloader'``; empty where it is not known.
-        ours (bool): raised on purpose by mmkd, with a message that stands for itself.
+        ours (bool): raised on purpose by mmkd, with a complete message.
         frames (list[tuple[FrameType, int]]): frame and line, outermost first.
     """
 

@@ -127,7 +127,7 @@ def choice() -> str:
     """Which operators the user asked for: ``auto``, ``compiled`` or ``own``.
 
     Raises:
-        ValueError: If the environment variable says anything else.
+        ValueError: If the environment variable has another value.
     """
     asked = os.environ.get(CHOICE) or 'auto'
     if asked not in ('auto', 'compiled', 'own'):

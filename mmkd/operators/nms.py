@@ -25,7 +25,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
         boxes: ``(N, 4)`` corners.
         scores: ``(N,)``.
         iou_threshold: A box that overlaps a better one by more than this goes.
-        offset: What a box is wider than ``x2 - x1``: 1 in the old convention of whole pixels.
+        offset: Added to the width ``x2 - x1``: 1 in the old convention of whole pixels.
     """
     if boxes.numel() == 0:
         return boxes.new_empty(0, dtype=torch.long)
@@ -82,9 +82,9 @@ def softnms(
         dets: ``(N, 5)``. Its first rows are written: corners and lowered scores of the kept boxes.
         iou_threshold: Where a naive or linear penalty begins.
         sigma: Width of the gaussian penalty ``exp(-iou² / sigma)``.
-        min_score: What falls below goes.
+        min_score: Boxes with a lower score are removed.
         method: 0 naive, 1 linear, 2 gaussian.
-        offset: What a box is wider than ``x2 - x1``.
+        offset: Added to the width ``x2 - x1``.
     """
     table = np.concatenate([_columns(boxes, offset), full(scores.detach()).numpy()[None]])
     order = np.arange(len(boxes))

@@ -16,7 +16,7 @@ def bbox_overlaps(
         ious: ``(M, N)``, or ``(M,)`` if ``aligned``. Written.
         mode: 0 for IoU, 1 for intersection over foreground.
         aligned: Row with row, instead of every pair.
-        offset: What a box is wider than ``x2 - x1``: 1 in the old convention of whole pixels.
+        offset: Added to the width ``x2 - x1``: 1 in the old convention of whole pixels.
     """
     first = bboxes1 if aligned else bboxes1[:, None]
     sides = first[..., 2:].minimum(bboxes2[..., 2:]) - first[..., :2].maximum(bboxes2[..., :2])

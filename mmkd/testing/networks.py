@@ -21,7 +21,7 @@ class ToyNet(BaseModel):
         num_classes (int): outputs of ``head.fc``.
         norm (str): ``'BN'``, ``'GN'`` or ``'none'``.
         dropout (float): of the head.
-        inplace (bool): the neck's activations write over what its convolutions gave.
+        inplace (bool): the neck's activations overwrite the outputs of its convolutions.
         data_preprocessor (dict | None): arguments of mmengine's ImgDataPreprocessor.
     """
 

@@ -34,7 +34,7 @@ def make_trace(
         inputs (Tensor | None): pixels (N, 3, H, W); by default ``stride`` times as high and wide
             as the largest map at the student's taps.
         stride (int): see ``inputs``.
-        student_model, teacher_model (nn.Module | None): for objectives that look at the networks.
+        student_model, teacher_model (nn.Module | None): for objectives that use the networks.
     """
     maps = [x for value in student.values() for x in _as_list(value) if x.dim() == 4]
     if inputs is None:
