@@ -96,6 +96,12 @@ def _entries(config: Config, students: Mapping[str, str]) -> tuple[dict[str, Ent
     teachers, model = dict(_teachers(config.model)), config.model
     if not students:
         raise ValueError('compare needs a student: --student NAME=CHECKPOINT.')
+    for key in ('test_dataloader', 'test_evaluator'):
+        if not config.get(key):
+            raise ValueError(
+                f'compare scores on the test set, but {config.filename} has no {key}. Write '
+                f'{key} = {key.replace("test", "val")} to take the validation set.'
+            )
     if taken := sorted(set(students) & set(teachers)):
         raise ValueError(f"{taken[0]!r} is the config's own teacher; rename the student.")
     own = model.student if distils(model) else model

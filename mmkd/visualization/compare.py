@@ -52,29 +52,33 @@ class Gallery:
     """
 
     def __init__(self, config: Config, count: int, threshold: float = 0.3) -> None:
-        init_default_scope(config.get('default_scope') or 'mmengine')
-        self.dataset = build_dataset(copy.deepcopy(config), 'test')
-        total = len(self.dataset)
-        count = min(count, total)
-        self.indices = [i * total // count for i in range(count)]
-        self.threshold = threshold
+        self.config, self.count, self.threshold = config, count, threshold
+        self.dataset: Any = None
+        self.indices: list[int] = []
         self.shown: list[Shown] = []
         self.panels: list[list[np.ndarray]] = []
 
     def add(self, name: str, model: nn.Module) -> None:
         """Let a model predict, and keep the pictures alone."""
-        if not self.shown:
-            self.shown = [self._restored(i, model) for i in self.indices]
-            self.panels = [[truth_panel(one, WIDTH)] for one in self.shown]
+        if self.dataset is None:
+            self._open(model)
         results = predict(model, self.dataset, self.indices)
         for one, panels, result in zip(self.shown, self.panels, results, strict=True):
             panels.append(outcome_panel(one, result, name, self.threshold, WIDTH))
 
     @torch.no_grad()
-    def _restored(self, index: int, model: Any) -> Shown:
-        data = model.data_preprocessor(pseudo_collate([self.dataset[index]]), False)
-        pixels = Pixels.of(model)
-        return restore(data['inputs'], data['data_samples'], pixels, self.dataset.metainfo)[0]
+    def _open(self, model: Any) -> None:
+        """Choose the images, and draw their annotations on what the first model sees."""
+        init_default_scope(self.config.get('default_scope') or 'mmengine')
+        self.dataset = build_dataset(copy.deepcopy(self.config), 'test')
+        total = len(self.dataset)
+        count = min(self.count, total)
+        self.indices = [i * total // count for i in range(count)]
+        for index in self.indices:
+            data = model.data_preprocessor(pseudo_collate([self.dataset[index]]), False)
+            batch = data['inputs'], data['data_samples']
+            self.shown += restore(*batch, Pixels.of(model), self.dataset.metainfo)
+        self.panels = [[truth_panel(one, WIDTH)] for one in self.shown]
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write one PNG for each image; returns their paths."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 from torch import nn
 
+from mmkd.config import type_name
 from mmkd.families import family_of
 from mmkd.pixels import Pixels
 from mmkd.plan.recording import load_student, record
@@ -163,13 +165,23 @@ def build_dataset(config: Config, split: str) -> Any:
     Test pipelines load annotations after the resizing, because metrics want them unresized.
     """
     entry = config[f'{split}_dataloader']['dataset']
-    if split != 'train' and 'pipeline' in entry:
-        entry['pipeline'] = annotations_first(entry['pipeline'])
+    if split != 'train':
+        _reorder(entry)
     return DATASETS.build(entry)
 
 
+def _reorder(entry: Any) -> None:
+    """`annotations_first` in a dataset's config, and in those of the datasets that it wraps."""
+    if entry.get('pipeline'):
+        entry['pipeline'] = annotations_first(entry['pipeline'])
+    for inner in (entry.get('dataset'), *(entry.get('datasets') or ())):
+        if isinstance(inner, Mapping):
+            _reorder(inner)
+
+
 def annotations_first(pipeline: list) -> list:
-    """A pipeline whose ``LoadAnnotations`` follows right behind the loading of the image."""
-    loads = [step for step in pipeline if str(step['type']).endswith('LoadAnnotations')]
+    """A pipeline whose ``LoadAnnotations`` (or mmdet's ``LoadPanopticAnnotations``) follows right
+    behind the loading of the image."""
+    loads = [step for step in pipeline if re.search(r'Load\w*Annotations$', type_name(step))]
     rest = [step for step in pipeline if step not in loads]
     return [*rest[:1], *loads, *rest[1:]]

@@ -1,5 +1,6 @@
 """Teacher and students side by side, as tools/compare.py shows them."""
 
+import copy
 import json
 import runpy
 import sys
@@ -179,6 +180,9 @@ def test_what_is_refused_before_anything_is_scored(tmp_path, weights):
             compare(given, students, str(folder))
 
     refused(ValueError, 'needs a student')
+    blind = copy.deepcopy(config)
+    blind.pop('test_evaluator')
+    refused(ValueError, 'no test_evaluator. Write test_evaluator = val_evaluator', blind, a='a')
     refused(ValueError, "'teacher' is the config's own teacher", teacher='x.pth')
     refused(FileNotFoundError, 'plain: there is no checkpoint nowhere.pth', plain='nowhere.pth')
     plain = weights('plain', 'pspnet', 0)

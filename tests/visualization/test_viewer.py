@@ -4,12 +4,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmdet.datasets import transforms
+from mmengine.registry import init_default_scope
 
 from mmkd.pixels import Pixels
 from mmkd.plan.recording import record
 from mmkd.visualization.page import pixel_values
 from mmkd.visualization.shown import restore
-from mmkd.visualization.viewer import Viewer, annotations_first
+from mmkd.visualization.viewer import Viewer, annotations_first, build_dataset
 
 
 def run(config, split, indices):
@@ -118,8 +120,23 @@ def test_refusals(detector, tmp_path, options, indices, message):
         list(Viewer(detector, **options).pages(indices, tmp_path))
 
 
-def test_annotations_are_loaded_before_the_image_is_resized():
-    names = ['LoadImageFromFile', 'Resize', 'LoadAnnotations', 'PackDetInputs']
+@pytest.mark.parametrize(
+    'loads', ['LoadAnnotations', 'mmdet.LoadPanopticAnnotations', transforms.LoadAnnotations]
+)
+def test_annotations_are_loaded_before_the_image_is_resized(loads):
+    """Whatever loads them, given by name or as a class."""
+    names = ['LoadImageFromFile', 'Resize', loads, 'PackDetInputs']
     steps = annotations_first([dict(type=name) for name in names])
     assert [step['type'] for step in steps] == [names[0], names[2], names[1], names[3]]
     assert annotations_first([dict(type='mmdet.LoadImageFromFile')]) != []
+
+
+def test_wrapped_datasets_are_reordered_too(detector):
+    inner = detector.val_dataloader.dataset
+    resize = dict(type='mmdet.Resize', scale=(48, 36))
+    inner.pipeline.insert(1, resize)
+    detector.val_dataloader.dataset = dict(type='ConcatDataset', datasets=[inner])
+    init_default_scope('mmdet')
+    item = build_dataset(detector, 'val')[0]
+    boxes = item['data_samples'].gt_instances.bboxes.tensor
+    assert boxes[:, 2].max() <= 48 and boxes[:, 3].max() <= 36
