@@ -155,7 +155,7 @@ def definer(head: nn.Module | None, method: str) -> str:
     return getattr(function, '__qualname__', '').partition('.')[0]
 
 
-def judges_objects_only(model: nn.Module) -> bool:
+def is_class_agnostic(model: nn.Module) -> bool:
     """Whether the dense head is an RPN, which separates objects from background without classes."""
     return definer(dense_head(model), '_predict_by_feat_single') == 'RPNHead'
 
@@ -186,13 +186,13 @@ def check_assigner(owner: str, student: nn.Module) -> None:
 def check_stages(owner: str, student: nn.Module, teacher: nn.Module) -> None:
     """Refuse an RPN beside a head with classes, before their class counts are compared."""
     sides = dict(student=student, teacher=teacher)
-    rpn = [name for name, model in sides.items() if judges_objects_only(model)]
+    rpn = [name for name, model in sides.items() if is_class_agnostic(model)]
     if len(rpn) == 1:
         (other,) = set(sides) - set(rpn)
         raise Misfit(
             f'{owner} compares what the dense heads predict: that of the {rpn[0]} '
-            f'{type(sides[rpn[0]]).__name__} is an RPN, which tells objects from background, and '
-            f'that of the {other} {named(sides[other])} tells classes.'
+            f'{type(sides[rpn[0]]).__name__} is an RPN, which separates objects from background, '
+            f'and that of the {other} {named(sides[other])} separates classes.'
         )
 
 

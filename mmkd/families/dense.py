@@ -58,7 +58,7 @@ def anchors(
 ) -> list[Tensor]:
     """Anchors of each level, (H * W, A, 4) as xyxy in pixels of the padded input.
 
-    Heads without anchors get one square of side ``8 * stride`` a cell.
+    Heads without anchors get one square of side ``8 * stride`` per cell.
     """
     own, generator = anchor_strides(model), anchor_generator(model)
     if own is None:
@@ -75,7 +75,7 @@ def level_priors(generator: Any, size: tuple[int, int], level: int, device: torc
     """Anchors (H * W * A, 4) or points (H * W, 2) of one level; not to be written to.
 
     They depend on the size of the map alone. mmdet makes them anew from base anchors that it
-    uploads each time, for which the device is waited for.
+    uploads each time, which synchronises with the device.
     """
     known = _PRIORS.setdefault(generator, OrderedDict())
     key = (*size, level, device)

@@ -31,7 +31,7 @@ def _first_call(model: nn.Module) -> str:
     return '[0]' if twice else ''
 
 
-def judges_pixels(model: nn.Module) -> bool:
+def classifies_pixels(model: nn.Module) -> bool:
     """Whether a segmentor has logits of pixels, see :func:`logits_tap`."""
     return gives_logits(decode_head(model)[0])
 
@@ -69,16 +69,16 @@ def logits_tap(model: nn.Module) -> str:
 
 def on_logits(model: nn.Module, taps: Iterable[Tap]) -> bool:
     """Whether one of the taps gives class logits."""
-    own = logits_tap(model) if judges_pixels(model) else None
+    own = logits_tap(model) if classifies_pixels(model) else None
     return any(str(tap) == own or tap.path.endswith('conv_seg') for tap in taps)
 
 
 def feature_tap(model: nn.Module) -> str:
     """Address of the features (N, C, h, w) from which pixels are classified.
 
-    They are what the per-pixel classifier sees, before dropout; of K-Net what its kernels see; of
-    MaskFormer and Mask2Former the pixel decoder's mask features, of SAN those of its side adapter;
-    of any other head the backbone's last map.
+    They are the input of the per-pixel classifier, before dropout; of K-Net the input of its
+    kernels; of MaskFormer and Mask2Former the pixel decoder's mask features, of SAN those of its
+    side adapter; of any other head the backbone's last map.
     """
     head, path = decode_head(model)
     kernels = getattr(head, 'kernel_generate_head', None)

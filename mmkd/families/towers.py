@@ -92,9 +92,9 @@ def assignment(trace: Trace) -> tuple[Tensor, Tensor, Tensor]:
     """Targets of the student's assigner in this step.
 
     Returns:
-        tuple: label weights (N, P), 0 for anchors to be ignored; positives (N, P) bool; what the
-        head divides the losses of positives by, on this rank: their number, or of FCOS the sum of
-        their centerness targets.
+        tuple: label weights (N, P), 0 for ignored anchors; positives (N, P) bool; the divisor of
+        the losses of positives on this rank: their number, or for FCOS the sum of their centerness
+        targets.
     """
     model = trace.student.model
     head, kind, found = dense_head(model), tower_kind(model), targets(trace)

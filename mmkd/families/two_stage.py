@@ -121,8 +121,8 @@ def judge(model: nn.Module, feats: list[Tensor], rois: Tensor) -> tuple[Any, Any
 def pool(extractor: nn.Module, feats: list[Tensor], rois: Tensor) -> Tensor:
     """Features of RoIs (R, 5) as mmdet's extractor gives them, (R, C, h, w).
 
-    The plain extractor waits for the device once a level, to learn which RoIs belong there. With
-    the RoIs sorted by level once is enough; the numbers are the same.
+    The plain extractor synchronises with the device for each level. With the RoIs sorted by level
+    one synchronisation is enough; the numbers are the same.
     """
     from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 
@@ -179,7 +179,7 @@ def judged(
         rois (Tensor): (R, 5), image index and xyxy.
         scores (Sequence[Tensor]): class probabilities of student and teacher, (R, K + 1) each.
         rank (Tensor): (R,).
-        shown (int): at most so many of each image.
+        shown (int): largest number of boxes of each image.
     """
     order = rank.argsort(descending=True)
     chosen = order[rank_in_group(rois[order, 0].long()) < shown]

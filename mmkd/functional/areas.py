@@ -25,7 +25,8 @@ def areas_of_interest(
         labels (Tensor): long; outside of 0..classes - 1 a pixel belongs to no class.
         kernel (int): side of the averaging window, odd; 1 for none.
         binary (bool): 1 wherever the smoothed map is above 0; otherwise the map itself.
-        present (Iterable[int] | None): the classes that occur; without it the device is waited for.
+        present (Iterable[int] | None): the classes that occur; without it this synchronises with
+            the device.
     """
     if present is None:
         present = classes_in(labels, classes)
@@ -47,7 +48,7 @@ def presence(labels: Tensor, classes: int) -> Tensor:
 
 
 def classes_in(labels: Tensor, classes: int) -> list[int]:
-    """Classes that occur in a batch of label maps (N, H, W): one wait for the device."""
+    """Classes that occur in a batch of label maps (N, H, W); synchronises once."""
     return [k for k, there in enumerate(presence(labels, classes).any(0).tolist()) if there]
 
 

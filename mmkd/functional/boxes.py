@@ -30,9 +30,9 @@ def select_boxes(
     Args:
         scores, boxes (Tensor): (N, P) and (N, P, 4); boxes that are not finite or not larger than
             ``min_side`` both ways are left out.
-        iou (float): overlap above which the lesser box goes.
-        count (int): at most so many stay of each image.
-        before (int): at most so many of each image enter NMS.
+        iou (float): IoU above which the box of lower score is removed.
+        count (int): largest number of boxes kept of each image.
+        before (int): largest number of boxes of each image before NMS.
 
     Returns:
         tuple: RoIs (Q, 5), image index and xyxy, best first; and their positions in P, (Q,).
@@ -58,7 +58,7 @@ def rank_in_group(groups: Tensor, count: int | None = None) -> Tensor:
     """Number of earlier entries of the same group, (R,) -> (R,).
 
     Args:
-        count (int | None): groups in all; without it the device is waited for.
+        count (int | None): number of groups; without it this synchronises with the device.
     """
     if not len(groups):
         return groups
@@ -71,7 +71,7 @@ def thin_out(groups: Tensor, quotas: Tensor) -> Tensor:
 
     Args:
         groups (Tensor): (R,) long.
-        quotas (Tensor): (G,) long; more than a group has keeps all of it.
+        quotas (Tensor): (G,) long; a quota above a group's size keeps the whole group.
     """
     sizes = sizes_of_groups(groups, len(quotas))
     quota, size = torch.minimum(quotas, sizes)[groups], sizes[groups]
@@ -91,10 +91,10 @@ def box_levels(boxes: Tensor, strides: list[int]) -> Tensor:
 
 
 def by_level(rois: Tensor, strides: Sequence[int]) -> tuple[list[Tensor], Tensor]:
-    """RoIs (R, 5) sorted by the level of :func:`box_levels`, finest first: one wait for the device.
+    """RoIs (R, 5) sorted by the level of :func:`box_levels`, finest first; synchronises once.
 
     Returns:
-        tuple: the RoIs of each level, and for each RoI where it went, (R,).
+        tuple: the RoIs of each level, and the new position of each RoI, (R,).
     """
     level = box_levels(rois[:, 1:], sorted(strides))
     order = level.argsort(stable=True)
@@ -115,7 +115,7 @@ def roi_features(
     Args:
         maps (Sequence[Tensor]): (N, C, H, W) each.
         rois (Tensor): (R, 5); features come from the level of :func:`box_levels`.
-        sampling (int): points a bin and direction, 0 for as many as cells.
+        sampling (int): sampling points per bin and direction, 0 for as many as cells.
         adapter (callable | None): applied to the maps with RoIs.
         placed (tuple | None): of :func:`by_level`, where it is known already.
     """

@@ -1,4 +1,4 @@
-"""Numbers between Python and the device, without a wait of one for the other where there can be."""
+"""Transfer of numbers between Python and the device, without synchronisation where possible."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 def upload(values: Any, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Python numbers, or a tensor of the CPU, beside ``like``; Python goes on at once.
 
-    ``like.new_tensor(values)`` waits until the device has done everything before.
+    ``like.new_tensor(values)`` synchronises with the device.
 
     Args:
         dtype (torch.dtype | None): that of ``like``, if it is not given.
@@ -25,17 +25,17 @@ def upload(values: Any, like: Tensor, dtype: torch.dtype | None = None) -> Tenso
 def positions(mask: Tensor, count: int) -> Tensor:
     """Indices of the ``count`` True entries of a vector, (P,) bool -> (count,) long.
 
-    ``mask.nonzero()`` waits for the device to learn how many there are.
+    ``mask.nonzero()`` synchronises with the device to know their number.
     """
     wanted = torch.arange(1, count + 1, device=mask.device)
     return torch.searchsorted(mask.cumsum(0), wanted)
 
 
 def sizes_of_groups(groups: Tensor, count: int) -> Tensor:
-    """How many entries each of ``count`` groups has, (R,) long -> (count,) long."""
+    """Number of entries of each of ``count`` groups, (R,) long -> (count,) long."""
     return members(groups, count).sum(0)
 
 
 def members(groups: Tensor, count: int) -> Tensor:
-    """(R, count) bool: does the entry belong to the group?"""
+    """Membership of each entry in each group, (R, count) bool."""
     return groups[:, None] == torch.arange(count, device=groups.device)

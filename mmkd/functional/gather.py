@@ -24,7 +24,7 @@ def all_gather_rows(x: Tensor) -> Tensor:
 
 
 class _AllGather(torch.autograd.Function):
-    """No communication backwards, so that it does not matter which rank asks for which gradient."""
+    """No communication in the backward pass, so ranks may need different gradients."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

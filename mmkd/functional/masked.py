@@ -31,7 +31,7 @@ def masked_distance(
         student, teacher (Tensor): (N, C_s, H, W) and (N, C_t, H, W).
         mask (Tensor): (N, H, W) bool.
         adapter (nn.Module | None): phi, a ConvAdapter, or None for the identity.
-        count (int | None): masked cells; without it the device is waited for.
+        count (int | None): number of masked cells; without it this synchronises with the device.
     """
     where = positions(mask.flatten(), int(mask.sum()) if count is None else count)
     wanted = _rows(teacher).index_select(0, where)

@@ -33,7 +33,7 @@ def mixed_cross_entropy(
         student (Tensor): logits (R, K).
         teacher (Tensor): probabilities (R, K).
         labels, alpha (Tensor): (R,).
-        weight (Tensor | None): (K,), how much pixels of each label count in the mean.
+        weight (Tensor | None): (K,), weight of the pixels of each label in the mean.
     """
     log_p = student.log_softmax(1)
     hard = -log_p.gather(1, labels[:, None])[:, 0]

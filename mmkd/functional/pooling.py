@@ -16,7 +16,7 @@ def pool_to_smaller(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pool_nodes(x: Tensor, pool: str | None, size: int | str) -> Tensor:
-    """(N, C, H, W) -> (N, C, h, w), one cell a node; incomplete windows at the border count.
+    """(N, C, H, W) -> (N, C, h, w), one cell per node; incomplete windows at the border are kept.
 
     Args:
         pool (str | None): ``'max'``, ``'avg'``, or None for the map as it is.

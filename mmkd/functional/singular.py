@@ -33,7 +33,7 @@ def aligned_vectors(
         student, teacher (Tensor): (N, C, H_s, W_s) and (N, C, H_t, W_t) of equal width; the teacher
             is detached.
         count (int): k, vectors of the teacher, at most min(C, H W).
-        spare (int): how many more of the student may be chosen from.
+        spare (int): additional vectors of the student that may be matched.
 
     Returns:
         tuple: student and teacher, (N, C, k) each.
@@ -49,8 +49,8 @@ def aligned_vectors(
 def right_singular_vectors(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The first right singular vectors of each image's (H W, C) matrix, and the singular values.
 
-    They come from the smaller Gram matrix. The gradient is finite for repeated singular values,
-    between whose vectors nothing flows.
+    They come from the smaller Gram matrix. The gradient is finite for repeated singular values:
+    their vectors exchange none.
 
     Args:
         x (Tensor): (N, C, H, W).

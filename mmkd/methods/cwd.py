@@ -99,7 +99,7 @@ class CWD(PairObjective):
 
     def _choose_taps(self, student: nn.Module, teacher: nn.Module) -> tuple[float, float]:
         if family_of(student) == 'segmentor' and family_of(teacher) == 'segmentor':
-            if not all(map(segmentor.judges_pixels, (student, teacher))):
+            if not all(map(segmentor.classifies_pixels, (student, teacher))):
                 segmentor.bind_features(self, student, teacher)
                 return 4.0, 50.0
             self.student_taps = parse_taps(segmentor.logits_tap(student))

@@ -112,7 +112,7 @@ def _is_segmentor_of(rows: int, model: nn.Module) -> bool:
     """Whether pixels are classified by one row per class, as in Segmenter and K-Net."""
     if getattr(model, 'decode_head', None) is None:
         return False
-    return segmentor.judges_pixels(model) and rows == segmentor.classes(model)
+    return segmentor.classifies_pixels(model) and rows == segmentor.classes(model)
 
 
 def candidates(model: nn.Module, depth: int = 2) -> list[tuple[str, list[Level]]]:

@@ -21,8 +21,9 @@ class InstanceObjective(Objective):
     of any widths; the results are summed.
 
     Args:
-        instances (str | None): what a row is: ``'images'``, ``'boxes'`` of the ground truth, or
-            ``'regions'``, the mean of each class in each image; ``None`` suits the student.
+        instances (str | None): the rows to compare: ``'images'``, ``'boxes'`` of the ground truth,
+            or ``'regions'``, the mean of each class in each image; ``None`` chooses by the
+            student's family.
         gather (bool): compare the instances of all ranks, not only of one's own.
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.
 

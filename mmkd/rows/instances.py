@@ -34,11 +34,10 @@ _SIZE = 7
 class Instances:
     """The rows of both networks, partners by position.
 
-    - ``'images'``: a row an image; each tensor tapped is a layer.
-    - ``'boxes'``: a row a box of the ground truth, RoI-aligned on the level of FPN's rule; each
-      tap, a pyramid or one map, is a layer.
-    - ``'regions'``: a row for each class in each image, the mean over its pixels; each map
-      tapped is a layer.
+    - ``'images'``: one row per image; each tapped tensor is a layer. - ``'boxes'``: one row per
+    ground-truth box, RoI-aligned on the level of FPN's rule; each tap, a pyramid or one map, is a
+    layer. - ``'regions'``: one row per class and image, the mean over its pixels; each tapped map
+    is a layer.
 
     Args:
         owner (str): name of the objective, for messages.
@@ -130,7 +129,7 @@ class Instances:
         return pyramids
 
     def pairs(self, trace: Trace, objective: Objective) -> list[tuple[Tensor, Tensor]]:
-        """(student, teacher) of each layer, (R, D_s) and (R, D_t); where nothing is, a row of 0."""
+        """(student, teacher) of each layer, (R, D_s) and (R, D_t); a row of 0 without instances."""
         if self.rows not in ('boxes', 'regions'):
             return row_pairs(trace, objective, self.pooled, self.gather)
         find = self._boxes if self.rows == 'boxes' else self._regions

@@ -74,16 +74,19 @@ def check_kinds(
     """The samples that both classify, one of ``kinds``.
 
     Raises:
-        Misfit: anything else, or two different ones; the message says what each judges and how.
+        Misfit: other samples, or different ones; the message names those of both and the scoring
+        functions.
     """
     models = dict(student=student) if teacher is None else dict(student=student, teacher=teacher)
     found = {_kind(model) for model in models.values()}
     if len(found) == 1 and found <= set(kinds):
         return str(found.pop())
     wanted = listed([_NAMES[kind] for kind in kinds], 'or')
-    judged = [f'the {side} is {named(m)}, which judges {_judged(m)}' for side, m in models.items()]
+    judged = [
+        f'the {side} is {named(m)}, which classifies {_judged(m)}' for side, m in models.items()
+    ]
     if len({(named(m), _judged(m)) for m in models.values()}) == 1 < len(models):
-        judged = [f'both are {named(student)}, which judges {_judged(student)}']
+        judged = [f'both are {named(student)}, which classifies {_judged(student)}']
     raise Misfit(
         f'{owner} needs softmax class scores of one kind, of {wanted}, but {", and ".join(judged)}.'
     )
@@ -111,7 +114,7 @@ def _bind_rois(objective: Objective, student: nn.Module, teacher: nn.Module | No
     owner = type(objective).__name__
     if objective.student_taps or objective.teacher_taps:
         raise ValueError(
-            f"{owner} on a two-stage detector listens to the student's box head on its own RoIs; "
+            f"{owner} on a two-stage detector compares the box heads on the student's RoIs; "
             'it takes no taps.'
         )
     two_stage.check_box_heads(owner, student, teacher or student, softmax=True)

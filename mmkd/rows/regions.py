@@ -26,7 +26,7 @@ class Regions:
     Args:
         owner (str): name of the objective, for messages.
         source (str | None): see :func:`regions`; ``None`` is that of :func:`default_source`.
-        count (int): at most so many of each image.
+        count (int): largest number of each image.
         fg_fraction (float | None): see :func:`regions`.
 
     Raises:
@@ -58,7 +58,7 @@ class Regions:
     def pyramids(
         self, student: list[Level] | None, teacher: list[Level] | None
     ) -> tuple[list[Level] | None, list[Level] | None]:
-        """The levels of both pyramids, without what is only there for the regions."""
+        """The levels of both pyramids, without the taps that only serve the regions."""
         return among(student, self.maps_at[0]), among(teacher, self.maps_at[1])
 
     def strides(self, student: list[Level] | None, pairs: list[tuple[int, int]]) -> list[int]:
@@ -109,7 +109,7 @@ def regions(trace: Trace, source: str, count: int, fg_fraction: float | None = N
         source (str): ``'student'`` takes the RoIs that a two-stage student samples in this step,
             or of a one-stage student the best boxes after NMS; ``'teacher'`` the best boxes of its
             RPN or head; ``'gt'`` the ground truth.
-        count (int): at most so many of each image, sampled RoIs thinned out evenly.
+        count (int): largest number of each image; sampled RoIs are subsampled evenly.
         fg_fraction (float | None): at most this share of ``count`` is foreground; for sampled RoIs.
     """
     if source == 'gt':

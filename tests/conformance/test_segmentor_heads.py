@@ -38,7 +38,7 @@ def losses(name: str, teacher: nn.Module, methods: tuple, **options) -> dict:
 def test_where_pixels_are_told_apart(name):
     model, (features, logits) = network(name), TAPS[name]
     assert segmentor.feature_tap(model) == features
-    assert segmentor.judges_pixels(model) == (logits is not None)
+    assert segmentor.classifies_pixels(model) == (logits is not None)
     if logits is not None:
         assert segmentor.logits_tap(model) == logits
         assert segmentor.on_logits(model, MODELS.get('mmkd.KD')(student=logits).student_taps)

@@ -20,9 +20,9 @@ from mmkd.families.comparable import (
     check_stages,
     definer,
     has_anchor_targets,
+    is_class_agnostic,
     is_gfl,
     is_yolov3,
-    judges_objects_only,
     kind_of,
     listed,
     named,
@@ -138,7 +138,7 @@ def test_how_boxes_are_coded(name):
     assert kind_of(model) == KINDS[name]
     assert has_anchor_targets(model) == (name in ('frcnn', 'retinanet'))
     assert is_gfl(model) == (name == 'gfl')
-    assert judges_objects_only(model) == (name == 'frcnn')
+    assert is_class_agnostic(model) == (name == 'frcnn')
     assert not is_yolov3(model)
 
 
@@ -147,7 +147,7 @@ def test_how_boxes_are_coded(name):
 )
 def test_other_heads_are_unknown(model):
     assert kind_of(model) is None
-    assert not has_anchor_targets(model) and not is_gfl(model) and not judges_objects_only(model)
+    assert not has_anchor_targets(model) and not is_gfl(model) and not is_class_agnostic(model)
     assert is_yolov3(model) == (type(model).__name__ == 'YOLOV3')
 
 
@@ -200,7 +200,7 @@ def test_an_assigner_that_looks_at_predictions():
     ('check', 'student', 'teacher', 'said'),
     [
         (check_stages, 'frcnn', 'retinanet', 'of the student FasterRCNN is an RPN, .* RetinaHead'),
-        (check_stages, 'gfl', 'frcnn', 'of the teacher FasterRCNN is an RPN, .* GFLHead tells'),
+        (check_stages, 'gfl', 'frcnn', 'of the teacher FasterRCNN is an RPN, .* GFLHead separates'),
         (check_anchor_heads, 'retinanet', 'atss', 'works with RPN and RetinaNet heads'),
         (check_anchor_heads, 'retinanet', 'frcnn', 'is an RPN'),
         (check_comparable, 'retinanet', 'frcnn', 'is an RPN'),

@@ -231,7 +231,7 @@ def larger():
         (lambda: bound(detector('gfl')), 'student is GFL with GFLHead and'),
         (
             lambda: bound(detector('retinanet'), detector('frcnn')),
-            'teacher FasterRCNN is an RPN, .* of the student RetinaNet with RetinaHead tells classes',
+            'teacher FasterRCNN is an RPN, .* of the student RetinaNet with RetinaHead separates classes',
         ),
         (
             lambda: bound(detector('frcnn'), detector('retinanet')),

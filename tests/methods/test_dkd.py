@@ -122,7 +122,10 @@ def test_classifiers():
     [
         (lambda: DKD(tau=0), 'tau must be a finite number above 0'),
         (lambda: DKD(beta=-1), 'beta must be a finite number of at least 0'),
-        (lambda: DKD().bind(ToySegmentor(), ToyClassifier()), 'ToySegmentor, which judges pixels'),
+        (
+            lambda: DKD().bind(ToySegmentor(), ToyClassifier()),
+            'ToySegmentor, which classifies pixels',
+        ),
         (lambda: DKD().bind(ToyClassifier(), ToyClassifier(5)), 'student.* has 3 and .* 5'),
         (lambda: DKD().bind(ToyClassifier(1), ToyClassifier(1)), 'one class is always 1'),
         (

@@ -60,10 +60,22 @@ def test_what_is_judged(models, kind):
 @pytest.mark.parametrize(
     ('student', 'teacher', 'said'),
     [
-        ('rois', 'pixels', 'but the student is FasterRCNN with RPNHead, which judges RoIs, and'),
-        ('anchors', 'anchors', 'both are RetinaNet .*, which judges anchors, each class by a sig'),
-        ('points', 'images', 'judges points, each class by a sigmoid, and the teacher is Classif'),
-        ('queries', 'queries', 'judges queries, which each network orders in its own way'),
+        (
+            'rois',
+            'pixels',
+            'but the student is FasterRCNN with RPNHead, which classifies RoIs, and',
+        ),
+        (
+            'anchors',
+            'anchors',
+            'both are RetinaNet .*, which classifies anchors, each class by a sig',
+        ),
+        (
+            'points',
+            'images',
+            'classifies points, each class by a sigmoid, and the teacher is Classif',
+        ),
+        ('queries', 'queries', 'classifies queries, which each network orders in its own way'),
     ],
 )
 def test_what_cannot_be_compared(models, student, teacher, said):
