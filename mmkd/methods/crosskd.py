@@ -102,15 +102,13 @@ class CrossKD(Objective):
 
     def __init__(
         self,
-        student: Taps = None,
-        teacher: Taps = None,
-        weight: Any = 1.0,
-        teacher_name: str | None = None,
+        *taps: Taps,
         stop: int | None = None,
         factors: Mapping[str, float] | None = None,
         variant: str = 'paper',
+        **common: Any,
     ) -> None:
-        super().__init__(student, teacher, weight, teacher_name)
+        super().__init__(*taps, **common)
         self.asked_stop = check_number('CrossKD', 'stop', stop, 0, whole=True, optional=True)
         self.asked_factors = factors
         self.factors = check_factors('CrossKD', factors, dict(classes=1.0, boxes=1.0))

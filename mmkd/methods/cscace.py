@@ -97,10 +97,7 @@ class CSCACE(Objective):
 
     def __init__(
         self,
-        student: Taps = None,
-        teacher: Taps = None,
-        weight: Any = 1.0,
-        teacher_name: str | None = None,
+        *taps: Taps,
         normalize: str = 'frobenius',
         pool: str | None = None,
         pool_size: int = 2,
@@ -110,8 +107,9 @@ class CSCACE(Objective):
         tau: float = 1.0,
         ignore_index: int = 255,
         resize: str | None = None,
+        **common: Any,
     ) -> None:
-        super().__init__(student, teacher, weight, teacher_name)
+        super().__init__(*taps, **common)
         self.resize = check_choice('CSCACE', 'resize', resize, RESIZE)
         name = 'CSCACE'
         self.normalize = check_choice(name, 'normalize', normalize, ('frobenius', 'row', 'none'))

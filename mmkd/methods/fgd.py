@@ -116,16 +116,14 @@ class FGD(PairObjective):
 
     def __init__(
         self,
-        student: Taps = None,
-        teacher: Taps = None,
-        weight: Any = 1.0,
+        *taps: Taps,
         preset: str | None = None,
         factors: Mapping[str, float] | None = None,
         tau: float | None = None,
         coord_ref: str = 'batch_input',
         **pair: Any,
     ) -> None:
-        super().__init__(student, teacher, weight, **pair)
+        super().__init__(*taps, **pair)
         self.preset = check_choice('FGD', 'preset', preset, (None, *PRESETS))
         self.asked_factors = factors
         self.factors = check_factors('FGD', factors, dict.fromkeys(TERMS, 1.0))

@@ -98,9 +98,7 @@ class GID(PairObjective):
 
     def __init__(
         self,
-        student: Taps = None,
-        teacher: Taps = None,
-        weight: Any = 1.0,
+        *taps: Taps,
         factors: Mapping[str, float] | None = None,
         beta: float = 0.0,
         second_stage: float = 0.0,
@@ -114,7 +112,7 @@ class GID(PairObjective):
         adapt: str | None = 'conv3x3',
         **pair: Any,
     ) -> None:
-        super().__init__(student, teacher, weight, adapt=adapt, **pair)
+        super().__init__(*taps, adapt=adapt, **pair)
         self.factors = check_factors('GID', factors, FACTORS)
         self.beta = check_number('GID', 'beta', beta, 0)
         self.second_stage = check_number('GID', 'second_stage', second_stage, 0)

@@ -77,9 +77,7 @@ class HDKD(PairObjective):
 
     def __init__(
         self,
-        student: Taps = None,
-        teacher: Taps = None,
-        weight: Any = 1.0,
+        *taps: Taps,
         subspaces: int = 3,
         groups: int = 8,
         factors: Mapping[str, float] | None = None,
@@ -89,7 +87,7 @@ class HDKD(PairObjective):
         seed: int = 0,
         **pair: Any,
     ) -> None:
-        super().__init__(student, teacher, weight, **pair)
+        super().__init__(*taps, **pair)
         self.k = check_number('HDKD', 'subspaces', subspaces, 1, whole=True)
         self.m = check_number('HDKD', 'groups', groups, 1, whole=True)
         self.refresh = check_number('HDKD', 'refresh', refresh, 1, whole=True)

@@ -93,10 +93,7 @@ class KA(Objective):
 
     def __init__(
         self,
-        student: Taps = None,
-        teacher: Taps = None,
-        weight: Any = 1.0,
-        teacher_name: str | None = None,
+        *taps: Taps,
         phase: str = 'student',
         latent: int | None = None,
         factors: Mapping[str, float] | None = None,
@@ -106,8 +103,9 @@ class KA(Objective):
         reduction: str = 'row_l2',
         share: bool = False,
         sparsity: float = 1e-6,
+        **common: Any,
     ) -> None:
-        super().__init__(student, teacher, weight, teacher_name)
+        super().__init__(*taps, **common)
         self.phase = check_choice('KA', 'phase', phase, PHASES)
         self.scope = check_choice('KA', 'scope', scope, ('position', 'sample'))
         self.reduction = check_choice('KA', 'reduction', reduction, ('row_l2', 'mse'))

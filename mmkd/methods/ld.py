@@ -132,17 +132,15 @@ class LD(Objective):
 
     def __init__(
         self,
-        student: Taps = None,
-        teacher: Taps = None,
-        weight: Any = 1.0,
-        teacher_name: str | None = None,
+        *taps: Taps,
         factors: Mapping[str, float] | None = None,
         tau: float = 10.0,
         tau_class: float = 2.0,
         gamma: float = 0.25,
         variant: str = 'paper',
+        **common: Any,
     ) -> None:
-        super().__init__(student, teacher, weight, teacher_name)
+        super().__init__(*taps, **common)
         self.factors = check_factors('LD', factors, FACTORS)
         self.tau = check_temperature('LD', tau)
         self.tau_class = check_temperature('LD', tau_class, 'tau_class')

@@ -44,13 +44,11 @@ class MimicHead(Objective):
 
     def __init__(
         self,
-        student: Taps = None,
-        teacher: Taps = None,
-        weight: Any = 1.0,
-        teacher_name: str | None = None,
+        *taps: Taps,
         factors: Mapping[str, float] | None = None,
+        **common: Any,
     ) -> None:
-        super().__init__(student, teacher, weight, teacher_name)
+        super().__init__(*taps, **common)
         self.factors = check_factors('MimicHead', factors, dict.fromkeys(TERMS, 1.0))
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
