@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mmkd.adapters import build_adapter
+from mmkd.functional.padding import crop_padding
 from mmkd.functional.resize import resize as resized
 from mmkd.levels import Level, pair_levels
 from mmkd.options import check_choice, check_number, options_of, weight_or
@@ -340,19 +341,6 @@ def equal_size(
         resized(x, size, align_corners) if x.shape[2:] != size else x for x in (student, teacher)
     )
     return student, teacher
-
-
-def crop_padding(teacher: Tensor, seen: Tensor, student_seen: Tensor) -> Tensor:
-    """Cut off the part of a map that covers padding which only the teacher's input had."""
-    size = tensor_size(teacher, seen, student_seen)
-    return teacher if size == teacher.shape[2:] else teacher[:, :, : size[0], : size[1]]
-
-
-def tensor_size(teacher: Tensor, seen: Tensor, student_seen: Tensor) -> tuple[int, int]:
-    """(h, w) that a map of this stride would have on the student's input."""
-    h, w = teacher.shape[2:]
-    (sh, sw), (th, tw) = student_seen.shape[2:], seen.shape[2:]
-    return (h if sh == th else -(-h * sh // th)), (w if sw == tw else -(-w * sw // tw))
 
 
 def _gap(student: Tensor, teacher: Tensor) -> int:

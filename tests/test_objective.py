@@ -6,7 +6,7 @@ from torch import nn
 
 from mmkd.levels import Level
 from mmkd.methods.at import AT
-from mmkd.objective import Objective, PairObjective, crop_padding
+from mmkd.objective import Objective, PairObjective
 from mmkd.tap import TapError
 from mmkd.testing import ToyNet, make_trace, ready
 
@@ -146,16 +146,6 @@ def test_resize_brings_both_to_the_size_asked_for(resize, size, align_corners):
                 original, (size, size), mode='bilinear', align_corners=align_corners
             )
         torch.testing.assert_close(found, wanted)
-
-
-def test_padding_that_only_the_teacher_had_is_cut_off():
-    teacher, seen, student_seen = (
-        torch.randn(1, 2, 4, 8),
-        torch.zeros(1, 3, 64, 128),
-        torch.zeros(1, 3, 40, 100),
-    )
-    assert torch.equal(crop_padding(teacher, seen, student_seen), teacher[:, :, :3, :7])
-    assert crop_padding(teacher, seen, seen) is teacher
 
 
 def test_a_tap_that_fell_silent_is_named():

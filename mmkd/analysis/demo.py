@@ -27,7 +27,7 @@ from mmkd.registry import HOOKS
 from mmkd.teacher import build_model, load_strictly
 from mmkd.visualization import canvas
 from mmkd.visualization.chart import curves
-from mmkd.visualization.compare import comparison, predict
+from mmkd.visualization.gallery import comparison, predict
 from mmkd.visualization.page import panels_of
 from mmkd.visualization.shown import PANEL, restore
 from mmkd.visualization.viewer import Viewer, build_dataset

@@ -27,7 +27,7 @@ _JOINT = re.compile(r'\s*,\s*')
 
 
 @dataclass
-class Fit:
+class MethodFit:
     """Whether one method fits one pair, and with which options.
 
     Attributes:
@@ -92,9 +92,9 @@ class Pair:
         """Side of the images on which the networks were probed."""
         return max((one.size for found in self.probes.known.values() for one in found), default=0)
 
-    def fit(self, method: str) -> Fit:
+    def fit(self, method: str) -> MethodFit:
         """Plan a method; where it is refused, follow the advice of the message."""
-        result = Fit(method)
+        result = MethodFit(method)
         first = ''
         waiting: list[dict[str, Any]] = [{}]
         for _ in range(DEPTH + 1):
@@ -126,7 +126,7 @@ class Pair:
             return '', f'{type(error).__name__}: {error}'
         return '', ''
 
-    def fits(self, names: Sequence[str] | None = None) -> Iterator[Fit]:
+    def fits(self, names: Sequence[str] | None = None) -> Iterator[MethodFit]:
         """:meth:`fit` for each method, all of mmkd's by default."""
         for name in methods.names() if names is None else names:
             yield self.fit(name)
@@ -184,7 +184,7 @@ def first_sentence(message: str) -> str:
     return re.split(r'\.\s+(?=[A-Z])', text)[0].rstrip('.')
 
 
-def table(fits: Sequence[Fit]) -> str:
+def table(fits: Sequence[MethodFit]) -> str:
     """A line a method, those that fit first."""
     order = sorted(fits, key=lambda fit: (bool(fit.reason or fit.crash), bool(fit.options)))
     width = max((len(fit.method) for fit in order), default=0)

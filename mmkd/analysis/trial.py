@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmkd.analysis.fits import Fit, Pair
+from mmkd.analysis.fits import MethodFit, Pair
 from mmkd.distiller import Distiller
 
 
 def try_steps(
-    pair: Pair, fits: Sequence[Fit], batch: tuple[Tensor, list], steps: int = 2
+    pair: Pair, fits: Sequence[MethodFit], batch: tuple[Tensor, list], steps: int = 2
 ) -> dict[str, str]:
     """Train ``steps`` steps with the methods that fit, under the checks of the first steps.
 
@@ -22,7 +22,7 @@ def try_steps(
 
     Args:
         pair (Pair): student and teacher; the student learns.
-        fits (Sequence[Fit]): of which those without a reason are tried, with their options.
+        fits (Sequence[MethodFit]): of which those without a reason are tried, with their options.
         batch: pixels and samples for the student, taken for every step.
 
     Returns:

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
     from mmkd.config import default_work_dir
     from mmkd.engine.launch import read_config
     from mmkd.options import check_number
-    from mmkd.visualization.compare import Gallery
+    from mmkd.visualization.gallery import Gallery
 
     students, out = parse_students(args.student), Path(args.out) if args.out else None
     if out:  # refuse now what could not be written after the last test

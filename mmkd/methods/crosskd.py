@@ -14,8 +14,9 @@ from mmkd.families import dense, towers
 from mmkd.families.dense import dense_head
 from mmkd.functional.cells import rows
 from mmkd.functional.logit_distances import bernoulli_kl, soft_kl
+from mmkd.functional.padding import crop_padding
 from mmkd.functional.standardise import standardise
-from mmkd.objective import Objective, Taps, crop_padding
+from mmkd.objective import Objective, Taps
 from mmkd.options import check_choice, check_factors, check_number
 from mmkd.registry import MODELS
 from mmkd.rows import predictions

@@ -19,7 +19,8 @@ from mmkd.families.comparable import (
 )
 from mmkd.families.dense import dense_head
 from mmkd.functional.logit_distances import bernoulli_kl
-from mmkd.objective import Objective, Taps, crop_padding
+from mmkd.functional.padding import crop_padding
+from mmkd.objective import Objective, Taps
 from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS
 from mmkd.tap import Trace, parse_taps

@@ -17,9 +17,10 @@ from mmkd.functional.areas import areas_of_interest, presence, region_means
 from mmkd.functional.boxes import by_level, roi_features
 from mmkd.functional.device import upload
 from mmkd.functional.gather import all_gather_rows
+from mmkd.functional.padding import crop_padding
 from mmkd.functional.relations import at_most
 from mmkd.levels import Level, tap_of
-from mmkd.objective import Objective, crop_padding
+from mmkd.objective import Objective
 from mmkd.options import check_choice
 from mmkd.rows.vectors import check_partners, row_pairs, vectors
 from mmkd.tap import Trace

@@ -11,7 +11,7 @@ from mmkd.families.two_stage import features_tap
 from mmkd.functional.boxes import select_boxes
 from mmkd.functional.cells import rows
 from mmkd.functional.device import sizes_of_groups, upload
-from mmkd.objective import crop_padding
+from mmkd.functional.padding import crop_padding
 from mmkd.tap import Tap, Trace, parse_taps
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from mmkd.visualization import canvas
 from mmkd.visualization.shown import PANEL, Shown
 from mmkd.visualization.truth import (
-    Objects,
+    ShownObjects,
     annotated_map,
     annotated_objects,
     ground_truth,
@@ -63,7 +63,7 @@ def outcome_panel(
 # ------------------------------------------------------------------------------------------ objects
 
 
-def detected(shown: Shown, result: Any, threshold: float) -> Objects:
+def detected(shown: Shown, result: Any, threshold: float) -> ShownObjects:
     """Detections from a score on, the surest first."""
     found = result.pred_instances
     found = found[found.scores >= threshold]
@@ -73,7 +73,7 @@ def detected(shown: Shown, result: Any, threshold: float) -> Objects:
     boxes = getattr(boxes, 'tensor', boxes).numpy() * np.tile(shown.scale, 2)
     if len(masks) and not boxes.any():  # networks of masks alone say so with empty boxes
         boxes = np.array([_extent(mask) for mask in masks])
-    return Objects(boxes, found.labels.tolist(), found.scores.tolist(), masks)
+    return ShownObjects(boxes, found.labels.tolist(), found.scores.tolist(), masks)
 
 
 def _extent(mask: np.ndarray) -> tuple[float, float, float, float]:
@@ -81,7 +81,7 @@ def _extent(mask: np.ndarray) -> tuple[float, float, float, float]:
     return (x.min(), y.min(), x.max() + 1, y.max() + 1) if len(x) else (0, 0, 0, 0)
 
 
-def _objects_panel(shown: Shown, found: Objects, caption: str, width: int) -> np.ndarray:
+def _objects_panel(shown: Shown, found: ShownObjects, caption: str, width: int) -> np.ndarray:
     truth, count = annotated_objects(shown), len(found.boxes)
     if truth is None:
         detail = f'{count} object{"s" * (count != 1)}'

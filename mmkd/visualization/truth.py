@@ -14,7 +14,7 @@ from mmkd.visualization.shown import PANEL, Shown, boxes_on
 
 
 @dataclass
-class Objects:
+class ShownObjects:
     """Annotated or detected, in pixels of the shown image.
 
     Attributes:
@@ -40,7 +40,7 @@ class Objects:
         return boxes_on(shown, self.boxes, self.labels, names, width, image)
 
 
-def annotated_objects(shown: Shown) -> Objects | None:
+def annotated_objects(shown: Shown) -> ShownObjects | None:
     """The boxes and masks of a sample; None where nothing is annotated."""
     found = shown.sample.get('gt_instances')
     if found is None or 'bboxes' not in found or 'labels' not in found:
@@ -48,7 +48,7 @@ def annotated_objects(shown: Shown) -> Objects | None:
     boxes = torch.as_tensor(getattr(found.bboxes, 'tensor', found.bboxes)).detach().cpu().numpy()
     masks = found.masks.to_ndarray() if 'masks' in found else ()
     labels = torch.as_tensor(found.labels).tolist()
-    return Objects(boxes, labels, masks=[shown.cut(mask) > 0 for mask in masks])
+    return ShownObjects(boxes, labels, masks=[shown.cut(mask) > 0 for mask in masks])
 
 
 def annotated_map(shown: Shown) -> np.ndarray | None:
@@ -76,5 +76,5 @@ def ground_truth(shown: Shown, width: int = PANEL) -> np.ndarray:
     labels = annotated_map(shown)
     if labels is not None:
         return map_picture(shown, labels, width)
-    objects = annotated_objects(shown) or Objects(np.zeros((0, 4)), [])
+    objects = annotated_objects(shown) or ShownObjects(np.zeros((0, 4)), [])
     return objects.picture(shown, width)

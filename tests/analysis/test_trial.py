@@ -3,7 +3,7 @@
 import torch
 
 from mmkd.analysis.batches import random_batch
-from mmkd.analysis.fits import Fit, Pair
+from mmkd.analysis.fits import MethodFit, Pair
 from mmkd.analysis.trial import try_steps
 from mmkd.objective import PairObjective
 from mmkd.teacher import Teacher, build_model
@@ -24,7 +24,11 @@ def test_two_steps_do_what_the_plan_says():
 
 def test_a_method_that_stops_the_run_is_named_and_the_others_go_on(monkeypatch):
     pair = pair_of(tiny_retinanet(4), tiny_retinanet(8))
-    fits = [Fit('CWD'), Fit('AT', dict(student='neck[0]')), Fit('LD', reason='no')]
+    fits = [
+        MethodFit('CWD'),
+        MethodFit('AT', dict(student='neck[0]')),
+        MethodFit('LD', reason='no'),
+    ]
     compare = PairObjective.tensor_pairs
     monkeypatch.setattr('mmkd.methods.cwd.CWD.compare', lambda *a: a[5])
     stopped = try_steps(pair, fits, random_batch(pair.student, (64, 64), 2, 2))

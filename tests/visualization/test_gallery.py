@@ -7,7 +7,7 @@ import torch
 from mmengine.structures import BaseDataElement, InstanceData
 
 from mmkd.registry import MODELS
-from mmkd.visualization.compare import COLUMNS, WIDTH, Gallery, comparison
+from mmkd.visualization.gallery import COLUMNS, WIDTH, Gallery, comparison
 from mmkd.visualization.shown import PANEL, Shown
 
 
