@@ -182,5 +182,7 @@ def test_typed_widths_must_agree_with_what_the_probe_saw():
 
 
 def test_one_objective_listens_to_one_teacher():
-    with pytest.raises(TypeError, match=r"AT: teacher_name must be .* found \['a', 'b'\]. Add an"):
+    with pytest.raises(
+        TypeError, match=r"AT: teacher_name must be .* found \['a', 'b'\]. For several"
+    ):
         AT(teacher_name=['a', 'b'])
