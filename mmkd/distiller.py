@@ -132,7 +132,7 @@ class Distiller(Borrower):
         progress = Progress.current()
         weights = {name: o.weight(progress) for name, o in self.objectives.items()}
         active = [name for name, weight in weights.items() if weight > 0]
-        sides = self._listen(active, inputs, samples or [])
+        sides = self._run_teachers(active, inputs, samples or [])
         if any(self.objectives[name].needs_input_gradient for name in active):
             inputs = inputs.detach().requires_grad_()
         with self.timer('student'), self.recorder.record(inputs) as student:
@@ -155,7 +155,7 @@ class Distiller(Borrower):
     def _teacher_name(self, name: str) -> str:
         return self.plan.teacher_name(self.objectives[name]) or ''
 
-    def _listen(self, active: list[str], inputs: Tensor, samples: list) -> dict[str, Side]:
+    def _run_teachers(self, active: list[str], inputs: Tensor, samples: list) -> dict[str, Side]:
         """Run the teachers that an active objective needs."""
         wanted = {self._teacher_name(n) for n in active if self.objectives[n].teacher_taps}
         with self.timer('teacher'):

@@ -21,7 +21,7 @@ class Level:
 
     Attributes:
         shape (tuple[int, ...]): without the batch dimension, (C, H, W) for a map.
-        stride (int | None): input pixels a cell, None for anything but a map.
+        stride (int | None): input pixels per cell, None for anything but a map.
         tap (str): its address.
         rows (int): entries of the batch dimension for each image of the batch, 1 for a map.
     """

@@ -101,7 +101,7 @@ class Teacher:
             self.model.to(device)
         return self
 
-    def listen(self, taps: Iterable[Tap]) -> None:
+    def set_taps(self, taps: Iterable[Tap]) -> None:
         """Set the taps, and with them the shortest route that reaches them."""
         taps = list(taps)
         self.recorder = Recorder(self.model, taps)
@@ -110,7 +110,7 @@ class Teacher:
     @torch.no_grad()
     def __call__(self, inputs: Tensor, samples: list, student_pixels: Pixels) -> Side:
         """Record the taps on the student's batch (N, 3, H, W), or on HalfScale's full batch."""
-        assert self.recorder is not None, 'listen() first'
+        assert self.recorder is not None, 'set_taps() first'
         inputs, samples = seen_by_teachers(inputs, samples)
         inputs = self.pixels.translate(inputs, samples, student_pixels)
         samples = _with_batch_shape(samples, inputs)

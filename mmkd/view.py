@@ -21,7 +21,7 @@ class View:
             indices for ``'classes'``.
         kind (str): ``'mask'``, ``'heat'`` or ``'classes'``.
         side (str): ``'student'``, ``'teacher'``, or ``''`` for neither.
-        stride (int | None): input pixels a cell; ``None`` is worked out from the sizes.
+        stride (int | None): input pixels per cell; ``None``: derived from the sizes.
         centre (float): where in its cell a value belongs, as a share of the stride: 0.5 in the
             middle, 0 at the upper left corner, where mmdet centres its anchors.
         unit (str): the meaning of a heat of 1, e.g. ``'x uniform'``.

@@ -139,7 +139,7 @@ def test_it_is_in_eval_mode_without_gradients_and_copies_share_it():
 def test_what_it_shows_carries_no_gradient_and_leaves_its_statistics_alone():
     teacher = Teacher(ToyNet(norm='BN', dropout=0.5), checkpoint='random')
     before = copy.deepcopy(teacher.model.state_dict())
-    teacher.listen(parse_taps(['neck', 'head.fc']))
+    teacher.set_taps(parse_taps(['neck', 'head.fc']))
     inputs, samples = detection_batch()
     sides = [teacher(inputs.requires_grad_(), samples, teacher.pixels) for _ in range(2)]
     for tap in ('neck', 'head.fc'):
@@ -172,7 +172,7 @@ def test_the_shortest_route(taps, route):
 
 def test_the_teacher_never_computes_a_loss(monkeypatch):
     teacher = Teacher(tiny_faster_rcnn(4), checkpoint='random')
-    teacher.listen(parse_taps(['roi_head.bbox_head', 'rpn_head']))
+    teacher.set_taps(parse_taps(['roi_head.bbox_head', 'rpn_head']))
     for owner in (teacher.model, teacher.model.rpn_head, teacher.model.roi_head):
         monkeypatch.setattr(
             owner, 'loss', lambda *a, **k: pytest.fail('label assignment is wasted')
@@ -190,7 +190,7 @@ def test_the_teacher_never_computes_a_loss(monkeypatch):
 def test_low_precision_is_the_teachers_own_and_shown_in_float32():
     """The student's autocast does not reach it, nor its precision the student."""
     teacher = Teacher(tiny_retinanet(4), checkpoint='random', dtype='bf16')
-    teacher.listen(parse_taps('neck'))
+    teacher.set_taps(parse_taps('neck'))
     request = Request('teacher', teacher.model, list(parse_taps('neck')))
     apply_options('teacher', teacher, lambda model: request.run(256))
     assert teacher.model.neck.lateral_convs[0].conv.weight.dtype == torch.bfloat16

@@ -270,7 +270,7 @@ def _bare_teachers(config: Config, distiller: Distiller) -> list[Teacher]:
         bare = listening
         if any(entry.get(option) for option in ('dtype', 'memory_format', 'fuse_conv_bn', 'fast')):
             bare = Teacher(entry['config'], 'random', cfg_options=entry.get('cfg_options'))
-            bare.listen(distiller.plan.teacher_taps(name))
+            bare.set_taps(distiller.plan.teacher_taps(name))
         teachers.append(bare.to(device))
     return teachers
 

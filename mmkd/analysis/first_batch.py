@@ -39,7 +39,7 @@ class _Recorder(Recorder):
     def _store(self, tap: Tap, side: Any, watch: dict) -> Callable[[Any], None]:
         store = super()._store(tap, side, watch)
 
-        def listen(value: Any) -> None:
+        def record(value: Any) -> None:
             for tensor in flatten(value):
                 sums = self.arrived.setdefault(tap.source, [])
                 if tensor.requires_grad:
@@ -47,7 +47,7 @@ class _Recorder(Recorder):
                 sums.append(0.0)
             store(value)
 
-        return listen
+        return record
 
     @staticmethod
     def _add(sums: list[float], position: int, gradient: Tensor) -> None:

@@ -24,7 +24,7 @@ from mmkd.schedule import Schedule
 
 
 @dataclass
-class Pull:
+class TermGradient:
     """One term, with a number per batch: value, ``|g| / |g_task|``, ``cos(g, g_task)``."""
 
     values: list[float] = field(default_factory=list)
@@ -34,7 +34,7 @@ class Pull:
 
 def measure_gradients(
     config: Config, checkpoint: str | None = None, batches: int = 8, seed: int = 0
-) -> dict[str, Pull]:
+) -> dict[str, TermGradient]:
     """Compare the gradient of each term with that of the student's own losses, on real batches.
 
     Gradients are those of the weighted losses with regard to the student's parameters that the
@@ -57,14 +57,14 @@ def measure_gradients(
         raise ValueError(f'gradients needs at least one batch, found batches={batches}.')
     model = distiller_of(config, checkpoint, seed)
     loader = Runner.build_dataloader(config.train_dataloader, seed=seed)
-    pulls: dict[str, Pull] = {}
+    terms: dict[str, TermGradient] = {}
     for data in islice(cycle(loader), batches):
         for key, value, ratio, cosine in compare(model, model.data_preprocessor(data, True)):
-            pull = pulls.setdefault(key, Pull())
-            pull.values.append(value)
-            pull.ratios.append(ratio)
-            pull.cosines.append(cosine)
-    return pulls
+            term = terms.setdefault(key, TermGradient())
+            term.values.append(value)
+            term.ratios.append(ratio)
+            term.cosines.append(cosine)
+    return terms
 
 
 def distiller_of(config: Config, checkpoint: str | None, seed: int) -> Distiller:
@@ -112,12 +112,12 @@ def _gradient(loss: Any, parameters: list[Tensor]) -> Tensor:
     return torch.cat([(p.new_zeros(p.shape) if g is None else g).flatten() for g, p in pairs])
 
 
-def report(pulls: Mapping[str, Pull]) -> str:
+def report(terms: Mapping[str, TermGradient]) -> str:
     """A markdown table: mean value, median ratio and its range, mean cosine."""
     lines = ['| term | value | gradient / task (range) | cosine |', '|---|---|---|---|']
-    for key, pull in pulls.items():
-        low, middle, high = min(pull.ratios), statistics.median(pull.ratios), max(pull.ratios)
-        value, cosine = statistics.mean(pull.values), statistics.mean(pull.cosines)
+    for key, term in terms.items():
+        low, middle, high = min(term.ratios), statistics.median(term.ratios), max(term.ratios)
+        value, cosine = statistics.mean(term.values), statistics.mean(term.cosines)
         lines.append(
             f'| {key} | {value:.4g} | {middle:.3f} ({low:.3f} to {high:.3f}) | {cosine:+.2f} |'
         )

@@ -99,7 +99,7 @@ def check_batches(name: str, loader: Any, ends: bool) -> None:
 
 
 def _is_endless(sampler: Any) -> bool:
-    """Whether a sampler is endless; those of mmdet share a method, not a class."""
+    """Whether a sampler is endless; those of mmdet have a method in common, not a class."""
     return isinstance(sampler, InfiniteSampler) or hasattr(sampler, '_infinite_indices')
 
 
@@ -140,7 +140,7 @@ def check_metrics(name: str, evaluator: Any, dataset: Any, reports: list[Audit])
 
 
 def _other_file(images: dict, paths: dict) -> str:
-    """Say so if an id means another file in the data."""
+    """Report an id that means another file in the data."""
     for key, path in paths.items():
         said = images[key].get('file_name')
         if said and isinstance(path, str) and os.path.basename(said) != os.path.basename(path):

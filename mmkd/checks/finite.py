@@ -19,7 +19,7 @@ Named = list[tuple[str, Tensor]]
 
 
 def task_losses(task: Mapping[str, Any]) -> Named:
-    """(key, tensor) for every tensor of the student's own losses, lists spread out."""
+    """(key, tensor) for every tensor of the student's own losses, lists flattened."""
     pairs = []
     for key, value in task.items():
         values = value if isinstance(value, (list, tuple)) else [value]
@@ -33,7 +33,7 @@ def all_values(task: Mapping[str, Any], terms: Mapping[str, Mapping[str, Tensor]
 
 
 def check_losses(distiller: Any, named: Named, traces: Mapping[str, Trace]) -> None:
-    """Wait for the device once, and stop at a loss that is no number.
+    """Synchronise with the device once, and stop at a loss that is not finite.
 
     Raises:
         FloatingPointError: the batch, a teacher or a loss is not finite, in this order.
@@ -68,12 +68,12 @@ def check_teachers(distiller: Any, traces: Mapping[str, Trace]) -> None:
 
 
 class GradientWatch:
-    """Looks at the losses and gradients of a step just before the weights change.
+    """Checks the losses and gradients of a step before the update.
 
-    It waits for the device once, in place of the guard, which leaves the losses to it. If a
-    gradient is not finite, the batches since the last update run once more, from the random states
-    that they had, and the gradient of each term is computed by itself. Until then nothing but
-    references to these batches is kept.
+    It synchronises with the device once and replaces the guard's check of losses. If a gradient is
+    not finite, the batches since the last update run once more, from the random states that they
+    had, and the gradient of each term is computed by itself. Until then nothing but references to
+    these batches is kept.
 
     Args:
         distiller (Distiller): the trained model.

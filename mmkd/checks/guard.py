@@ -1,4 +1,4 @@
-"""The checks of the first steps: is every term alive, finite, and felt by the student?"""
+"""Checks of the first steps: every term is non-zero, finite, and has a gradient in the student."""
 
 from __future__ import annotations
 
@@ -25,13 +25,12 @@ PATIENCE = 200
 class Guard:
     """Stops a run that would waste a GPU; called once a step with everything that was computed.
 
-    The labels of the first ``steps`` batches of a segmentor must be there and mean classes.
-    In every step all losses must be finite. In the first ``steps`` steps in which an objective
-    takes part, the teacher's taps must be finite and each of its losses must depend on the
-    student, or, for its ``own_losses``, on what it learns itself and not on the student; after
-    them, each must have been non-zero with a non-zero gradient at least once. A batch without
-    ground truth says nothing about a term that was zero in it, and a term whose factor is 0 in the
-    config is not judged.
+    The labels of the first ``steps`` batches of a segmentor must be there and mean classes. In
+    every step all losses must be finite. In the first ``steps`` steps in which an objective takes
+    part, the teacher's taps must be finite and each of its losses must depend on the student, or,
+    for its ``own_losses``, on what it learns itself and not on the student; after them, each must
+    have been non-zero with a non-zero gradient at least once. A batch without ground truth does not
+    count for a term that is zero in it, and a term whose factor is 0 in the config is not checked.
 
     Args:
         steps (int): guarded steps of each objective, 0 for none.
@@ -64,7 +63,7 @@ class Guard:
         return cls(**match_options('preflight', preflight, options_of(cls)))
 
     def look_at(self, student: nn.Module, samples: list) -> None:
-        """Check the labels of the first batches, before a loss stumbles over them on the device.
+        """Check the labels of the first batches, before a loss fails on the device.
 
         Raises:
             ValueError: a segmentor's batch without labels, or with some beyond its classes.
@@ -166,8 +165,8 @@ class Guard:
                     f'{", ".join(map(str, taps))}. Look for a detach() or a no_grad() in '
                     f"objective '{name}'."
                 )
-            felt = _felt(key, gradients, f'the student at {", ".join(map(str, taps))}')
-            if float(loss.detach()) != 0 and (felt or not leaves):
+            nonzero = _is_nonzero(key, gradients, f'the student at {", ".join(map(str, taps))}')
+            if float(loss.detach()) != 0 and (nonzero or not leaves):
                 self.alive.add(key)
 
     def _check_own(
@@ -185,7 +184,7 @@ class Guard:
             found = [g for g in gradients[len(leaves) :] if g is not None]
             if not found:
                 raise RuntimeError(f"{key} has no gradient in the parameters of '{name}'.")
-            if _felt(key, found, f"the parameters of '{name}'"):
+            if _is_nonzero(key, found, f"the parameters of '{name}'"):
                 self.alive.add(key)
 
     def _conclude(self, name: str, keys: list[str], terms: Mapping[str, Tensor]) -> None:
@@ -223,7 +222,7 @@ def ignored(student: nn.Module) -> int:
     return getattr(segmentor.decode_head(student)[0], 'ignore_index', 255)
 
 
-def _felt(key: str, gradients: Sequence[Tensor | None], where: str) -> bool:
+def _is_nonzero(key: str, gradients: Sequence[Tensor | None], where: str) -> bool:
     """Whether any gradient is not zero.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Do the labels of data, student and teachers mean the same classes? Asked before any step."""
+"""Checks that labels of data, student and teachers mean the same classes, before the first step."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TRAINING = 'the training data'
 
 
 def check_labels(runner: Any, model: nn.Module) -> None:
-    """Data, heads of the student and teachers must mean the same class by a number.
+    """Data, heads of the student and teachers must give a class the same index.
 
     Counts are compared with every head that has one, names where they are known: in both splits
     and in the teachers' checkpoints. A teacher of other classes is refused if an objective compares
@@ -113,7 +113,7 @@ def _classes(meta: Mapping[str, Any]) -> Any:
 
 
 def check_heads(student: nn.Module, labels: Labels, config: Any = None) -> None:
-    """Every head of the student must have room for the classes of the data.
+    """Every head of the student must be built for the classes of the data.
 
     Args:
         config (Config | None): of the run; the message has options for it.
@@ -144,7 +144,7 @@ def check_heads(student: nn.Module, labels: Labels, config: Any = None) -> None:
 def check_files(*splits: Any) -> None:
     """All annotation files of a run must number the classes alike, else ValueError.
 
-    What they say was noted when the data were looked over.
+    Their categories were recorded by the data audit.
     """
     files = [one for data in splits for one in leaves(data) if getattr(one, 'numbered_as', None)]
     for other in files[1:]:
@@ -163,7 +163,7 @@ def check_zero_label(train: Any, val: Any) -> None:
     if all(flags) and flags[0] != flags[1]:
         raise ValueError(
             f'reduce_zero_label is {flags[0]} in the training data and {flags[1]} in the '
-            'validation data, so label 1 means another class there. Set it alike in both.'
+            'validation data, so label 1 means another class there. Set it equally in both.'
         )
 
 

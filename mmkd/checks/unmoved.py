@@ -14,7 +14,7 @@ SHOWN = 5
 
 
 class Reached:
-    """Notes, from now on, every trained parameter of a model that is given a gradient."""
+    """Records, from now on, every trained parameter of a model that gets a gradient."""
 
     def __init__(self, model: nn.Module) -> None:
         self.names: set[str] = set()

@@ -68,9 +68,9 @@ def measure_gradients(args: argparse.Namespace, configs: Mapping[str, Any]) -> N
 
     for name, config in configs.items():
         check_data(config, 'train')
-        pulls = gradients.measure_gradients(config, args.checkpoint, args.rounds)
+        terms = gradients.measure_gradients(config, args.checkpoint, args.rounds)
         print(f'{name}, {args.checkpoint or "untrained student"}, {args.rounds} batches')
-        print(gradients.report(pulls))
+        print(gradients.report(terms))
 
 
 def measure_steps(args: argparse.Namespace, configs: Mapping[str, Any]) -> None:

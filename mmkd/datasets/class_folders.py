@@ -1,4 +1,4 @@
-"""Images sorted into one folder a class, the layout of ImageNet."""
+"""Images sorted into one folder per class, the layout of ImageNet."""
 
 from __future__ import annotations
 

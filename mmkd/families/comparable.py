@@ -98,7 +98,7 @@ def _coder(head: nn.Module) -> str:
 
 
 def check_priors(owner: str, student: nn.Module, teacher: nn.Module) -> None:
-    """Equal anchors or points: strides, number a cell, sizes and places."""
+    """Equal anchors or points: strides, number per cell, sizes and places."""
     generators = [getattr(head, 'prior_generator', None) for head in (student, teacher)]
     check_same(owner, 'kinds of priors', *(type(g).__name__ for g in generators))
     check_same(owner, 'strides', *([s[0] for s in g.strides] for g in generators))

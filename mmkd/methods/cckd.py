@@ -74,8 +74,8 @@ class CCKD(InstanceObjective):
             :class:`~mmkd.rows.instance_objective.InstanceObjective`.
 
     Raises:
-        ValueError: options out of range; not one layer a side; models that do not fit. One instance
-            gives 0.
+        ValueError: options out of range; not one layer per side; models that do not fit. One
+            instance gives 0.
     """
 
     zero_at_equality = False

@@ -73,9 +73,9 @@ class CRD(Objective):
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.
 
     Raises:
-        ValueError: options out of range; not one layer a side; no taps and no classifiers; a
-            training set of another size, or whose images share numbers (``ConcatDataset``);
-            samples without ``sample_idx`` or label, or with a number beyond the memory.
+        ValueError: options out of range; not one layer per side; no taps and no classifiers; a
+            training set of another size, or whose images share numbers (``ConcatDataset``); samples
+            without ``sample_idx`` or label, or with a number beyond the memory.
     """
 
     default_weight = 0.8

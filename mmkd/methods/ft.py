@@ -79,7 +79,7 @@ class FT(Objective):
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.
 
     Raises:
-        ValueError: options out of range; more than one map a side; no taps and no classifiers; a
+        ValueError: options out of range; more than one map per side; no taps and no classifiers; a
             student's run that does not start from a trained paraphraser.
     """
 

@@ -46,14 +46,14 @@ class OFD(PairObjective):
 
     Args:
         norms (list[str] | None): paths of the teacher's BatchNorms in front of the tapped ReLUs,
-            one a level. ``None``: those of a classifier's stages; with taps of your own the
+            one per level. ``None``: those of a classifier's stages; with taps of your own the
             margins are measured on the first batch.
         student, teacher, weight, teacher_name, resize, level_map: see PairObjective. Tap the inputs
             of ReLUs; by default, those of all stages of two classifiers.
 
     Raises:
-        ValueError: ``norms`` that are no BatchNorms of the teacher, or not one a level; no taps and
-            no classifiers.
+        ValueError: ``norms`` that are no BatchNorms of the teacher, or not one per level; no taps
+            and no classifiers.
     """
 
     default_weight = 1e-3
@@ -97,7 +97,7 @@ class OFD(PairObjective):
         if self.known not in (0, len(teacher)):
             raise ValueError(
                 f'OFD: there are {self.known} BatchNorms for {len(teacher)} teacher levels; norms '
-                'must name one a level.'
+                'must name one per level.'
             )
         for index, level in enumerate([] if self.known else teacher):
             unknown = torch.full((level.channels,), float('nan'))

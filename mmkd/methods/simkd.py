@@ -35,7 +35,7 @@ class SimKD(Objective):
 
     Raises:
         ValueError: no classifiers; another number of classes; maps or linear layers of unequal
-            width; more than one map a side.
+            width; more than one map per side.
     """
 
     compares_classes = True  # the student takes over the teacher's classifier

@@ -64,9 +64,8 @@ class TripletDistillation(Objective):
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.
 
     Raises:
-        ValueError: options out of range; not one layer a side; samples without labels; a
-            detector or segmentor; no taps and
-            no classifiers. A batch without triplets gives 0.
+        ValueError: options out of range; not one layer per side; samples without labels; a detector
+            or segmentor; no taps and no classifiers. A batch without triplets gives 0.
     """
 
     needs_ground_truth = True

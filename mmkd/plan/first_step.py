@@ -14,7 +14,7 @@ def first_step_differs(
 ) -> str:
     """A sentence on the first tap whose tensors differ from the plan in number, width or stride.
 
-    Shapes only, so the device is not waited for.
+    Only shapes are read, which does not synchronise with the device.
 
     Args:
         planned (Sequence[list[Level] | None]): of student and teacher, None where their taps could

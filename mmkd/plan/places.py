@@ -51,8 +51,8 @@ def _maps(model: nn.Module) -> str:
 def own_rows(found: Found, taps: Iterable[Tap]) -> dict[Tap, str]:
     """The taps whose rows are not places of the picture, with the kind of their rows.
 
-    Rows of the picture become more as the picture grows, those of queries and of pooled boxes do
-    not; a doubtful tap is looked at in a second, larger picture.
+    The number of places grows with the picture, that of queries and pooled boxes does not; a
+    doubtful tap is probed with a second, larger picture.
     """
     first = {tap: _tensors(found.evaluated or found.trained, tap) for tap in taps}
     first = {tap: seen for tap, seen in first.items() if tap.path.split('.')[0] not in BODY}

@@ -64,7 +64,7 @@ class Plan:
         return self
 
     def bind(self) -> None:
-        """Let every objective see both networks and choose its taps; raises ValueError."""
+        """Bind every objective to both networks, which chooses its taps; raises ValueError."""
         for name, objective in self.objectives.items():
             with _naming(name):
                 teacher = self.teacher_of(objective)
@@ -78,7 +78,7 @@ class Plan:
         requests[0].trains = True
         for name, teacher in self.teachers.items():
             taps = self.teacher_taps(name)
-            teacher.listen(taps)
+            teacher.set_taps(taps)
             if taps:
                 teacher.pixels.check_source(Pixels.of(self.student), f"teacher '{name}'")
             requests.append(Request(name, teacher.model, _watched(teacher.model, taps)))
@@ -148,13 +148,13 @@ class Plan:
             if one is not None and (count := one.copies()) != 1:
                 raise ValueError(
                     f"objective '{name}': the backbone of {type(one.model).__name__} gives "
-                    f'{count:g} maps of each image, one a branch, so student and teacher cannot '
+                    f'{count:g} maps of each image, one per branch, so student and teacher cannot '
                     'be compared image by image. As a teacher a TridentNet may be used with '
                     'test_branch_idx=1.'
                 )
 
     def _check_modes(self, name: str, student: Found) -> None:
-        """Refuse taps on the backbone or neck whose maps in training are other ones."""
+        """Refuse taps on the backbone or neck whose maps differ in training."""
         objective = self.objectives[name]
         for tap in objective.student_taps:
             if tap.path.split('.')[0] not in BODY or not (text := student.differs(tap)):
@@ -163,7 +163,7 @@ class Plan:
             other = ', '.join(map(str, objective.teacher_taps))
             advice = f"student='{meant}', teacher='{other}'" if meant else 'each map by its index'
             raise ValueError(
-                f"objective '{name}': {text} A teacher shows what evaluation gives, so name the "
+                f"objective '{name}': {text} A teacher runs in evaluation mode, so name the "
                 f'map that is meant: {advice}.'
             )
 

@@ -51,7 +51,7 @@ def apply_options(name: str, teacher: Teacher, show: Callable[[nn.Module], Found
     """Apply the options of a teacher, and compare its outputs before and after.
 
     BatchNorms are folded in float32, so that what is rounded to low precision is the folded weight.
-    Of ``fast=True`` those options are left out that change too much; :attr:`Teacher.notes` tells.
+    Options of ``fast=True`` that change too much are left out, see :attr:`Teacher.notes`.
 
     Args:
         name (str): of the teacher, for messages.
@@ -59,8 +59,7 @@ def apply_options(name: str, teacher: Teacher, show: Callable[[nn.Module], Found
         show (Callable): probes a network at the teacher's taps.
 
     Raises:
-        ValueError: an option that was asked for changes what the student learns from by more than
-            rounding does.
+        ValueError: a requested option changes the teacher's outputs by more than rounding does.
     """
     asked = list(_steps(teacher))
     before = _answers(teacher.model, show(teacher.model).evaluated) if asked or teacher.fast else {}
@@ -163,8 +162,7 @@ def _steps(teacher: Teacher) -> Iterator[Step]:
 
 
 def _fast_steps(teacher: Teacher) -> Iterator[Step]:
-    """What ``fast=True`` adds: nothing but the network and the machine decides, never a clock, so
-    that a resumed run decides the same."""
+    """Options of ``fast=True``; network and machine decide, so a resumed run has the same."""
     if not teacher.fuse_conv_bn:
         yield _FUSE
     if teacher.dtype is None and native_bf16():

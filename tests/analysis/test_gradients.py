@@ -5,7 +5,7 @@ import torch
 from mmengine.config import Config
 from torch.nn import functional as F
 
-from mmkd.analysis.gradients import Pull, compare, measure_gradients, report
+from mmkd.analysis.gradients import TermGradient, compare, measure_gradients, report
 from mmkd.distiller import Distiller
 from mmkd.objective import Objective
 from mmkd.testing import ToyNet, class_labels, pixels
@@ -26,7 +26,7 @@ class TaskAgain(Objective):
         return dict(loss_same=self.factor * F.cross_entropy(logits, torch.arange(2)))
 
 
-def pulls(factor, **options):
+def terms_of(factor, **options):
     torch.manual_seed(0)
     model = Distiller(ToyNet(), dict(again=TaskAgain(factor)), preflight=False, **options)
     data = dict(inputs=pixels(), data_samples=class_labels(torch.arange(2)))
@@ -35,7 +35,7 @@ def pulls(factor, **options):
 
 @pytest.mark.parametrize('factor', [0.5, 3.0])
 def test_a_multiple_of_the_task_has_that_ratio_and_no_angle(factor):
-    ((key, (value, ratio, cosine)),) = pulls(factor).items()
+    ((key, (value, ratio, cosine)),) = terms_of(factor).items()
     assert key == 'kd.again.loss_same'
     assert ratio == pytest.approx(factor, rel=1e-5)
     assert cosine == pytest.approx(1, abs=1e-5)
@@ -43,13 +43,13 @@ def test_a_multiple_of_the_task_has_that_ratio_and_no_angle(factor):
 
 
 def test_a_term_against_the_task_has_a_negative_cosine():
-    ((value, ratio, cosine),) = pulls(-2.0).values()
+    ((value, ratio, cosine),) = terms_of(-2.0).values()
     assert (ratio, cosine) == (pytest.approx(2, rel=1e-5), pytest.approx(-1, abs=1e-5))
     assert value < 0
 
 
 def test_task_weight_counts():
-    ((_, ratio, _),) = pulls(1.0, task_weight=0.5).values()
+    ((_, ratio, _),) = terms_of(1.0, task_weight=0.5).values()
     assert ratio == pytest.approx(2, rel=1e-5)
 
 
@@ -66,7 +66,7 @@ def test_what_an_objective_itself_learns_by_is_left_out():
 
 
 def test_report():
-    table = report({'kd.a.loss': Pull([1.0, 3.0], [0.5, 0.7, 0.1], [-0.25, 0.75])})
+    table = report({'kd.a.loss': TermGradient([1.0, 3.0], [0.5, 0.7, 0.1], [-0.25, 0.75])})
     assert table.splitlines()[2] == '| kd.a.loss | 2 | 0.500 (0.100 to 0.700) | +0.25 |'
 
 

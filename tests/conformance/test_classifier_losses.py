@@ -36,7 +36,7 @@ def it(request):
     case.inputs = inputs.requires_grad_(case.objective.needs_input_gradient)
     with case.distiller.recorder.record(case.inputs) as case.shown:
         case.distiller.student(case.inputs, copy.deepcopy(case.samples), mode='loss')
-    teachers = case.distiller._listen(['it'], case.inputs, case.samples)
+    teachers = case.distiller._run_teachers(['it'], case.inputs, case.samples)
     case.wanted = next(iter(teachers.values()), None)
     return case
 

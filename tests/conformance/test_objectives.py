@@ -191,7 +191,7 @@ def test_low_precision_taps_under_autocast(it):
     inputs.requires_grad_(it.objective.needs_input_gradient)
     with recorder.record(inputs) as side:
         student(inputs, samples, mode='loss')
-    teachers = it.distiller._listen(['it'], inputs, samples)
+    teachers = it.distiller._run_teachers(['it'], inputs, samples)
     seen = next(iter(teachers.values()), None)
 
     def result_of(low, autocast):

@@ -357,7 +357,7 @@ def test_joint_step_is_the_student_s_step_and_then_the_critic_s(kind):
 def _trace(model, data, side):
     from mmkd.tap import Trace
 
-    return Trace(*data, side, model._listen(['it'], *data)['teacher'])
+    return Trace(*data, side, model._run_teachers(['it'], *data)['teacher'])
 
 
 def test_the_critic_computes_in_float32_under_autocast():
