@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -229,8 +230,19 @@ def build_teachers(teacher: Any) -> dict[str, Teacher]:
                 f'teacher: {name!r} is neither an argument (config, checkpoint, …) nor a named '
                 f'teacher dict(config=…, checkpoint=…): {entry!r}.'
             )
-        result[name] = entry if isinstance(entry, Teacher) else build_teacher(entry)
+        same = next((other for other in result if _is_same(teacher[other], entry)), None)
+        if same is not None:
+            result[name] = copy.copy(result[same])  # of one network: it is loaded once
+        else:
+            result[name] = entry if isinstance(entry, Teacher) else build_teacher(entry)
     return result
+
+
+def _is_same(entry: Any, other: Any) -> bool:
+    """Whether two entries name one config file and checkpoint, with equal options."""
+    named = isinstance(entry, Mapping) and isinstance(entry.get('config'), str)
+    same = named and isinstance(other, Mapping) and dict(entry) == dict(other)
+    return same and entry.get('checkpoint') != 'random'
 
 
 def build_teacher(entry: Mapping[str, Any]) -> Teacher:

@@ -4,18 +4,15 @@ import copy
 
 import pytest
 import torch
+from distiller_toys import Returns, Square, batch, toy
 from mmengine.model import ExponentialMovingAverage
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
-import mmkd
 from mmkd.distiller import Distiller
-from mmkd.objective import Objective, PairObjective
-from mmkd.registry import MODELS
-from mmkd.teacher import Teacher, build_model
+from mmkd.teacher import build_model
 from mmkd.testing import (
     ToyNet,
-    class_labels,
     detection_batch,
     pixels,
     segmentation_batch,
@@ -23,41 +20,6 @@ from mmkd.testing import (
     tiny_pspnet,
     tiny_retinanet,
 )
-
-
-class Square(PairObjective):
-    taps = 'neck'
-
-    def compare(self, student, teacher):
-        return (student - teacher).square().mean()
-
-
-class Returns(Objective):
-    """Returns what it was told to, whatever it sees."""
-
-    taps = 'neck'
-
-    def __init__(self, value, **kwargs):
-        super().__init__(**kwargs)
-        self.value = value
-
-    def forward(self, trace):
-        return self.value(trace) if callable(self.value) else self.value
-
-
-def batch(n=2):
-    return pixels(n, (64, 96)), class_labels(torch.arange(n) % 3)
-
-
-def toy(objectives=None, teacher=None, student=None, **options):
-    torch.manual_seed(0)
-    return Distiller(
-        student=student or ToyNet(),
-        teacher=Teacher(ToyNet(6), checkpoint='random') if teacher is None else teacher,
-        objectives=dict(square=Square()) if objectives is None else objectives,
-        **{'preflight': False, **options},
-    )
-
 
 # --------------------------------------------------------------------------- who is a student
 
@@ -338,114 +300,3 @@ def test_task_weight():
 def test_bad_task_weights_are_refused(weight):
     with pytest.raises(ValueError, match='task_weight'):
         toy(task_weight=weight)
-
-
-# -------------------------------------------------------------------------- several of everything
-
-
-def test_several_teachers_by_name():
-    teachers = dict(
-        big=Teacher(ToyNet(6), checkpoint='random'), small=Teacher(ToyNet(2), checkpoint='random')
-    )
-    objectives = dict(a=Square(teacher_name='big'), b=Square(teacher_name='small'))
-    distiller = toy(objectives, teachers)
-    widths = [distiller.objectives[k].adapters['0'].conv.out_channels for k in 'ab']
-    assert widths == [6, 2]
-    for name, wanted in (('big', 'kd.a.loss'), ('small', 'kd.b.loss')):
-        with torch.no_grad():
-            before = float(distiller.loss(*batch())[wanted])
-            for p in distiller.teachers[name].model.parameters():
-                p.mul_(3)
-            assert float(distiller.loss(*batch())[wanted]) != before
-
-
-def test_which_teacher_must_be_clear():
-    teachers = {n: Teacher(ToyNet(), checkpoint='random') for n in ('a', 'b')}
-    with pytest.raises(
-        ValueError, match="objective 'square': Square names no teacher_name. Teachers: a, b"
-    ):
-        toy(teacher=teachers)
-    with pytest.raises(ValueError, match="teacher_name='c'. Teachers: a, b"):
-        toy(dict(it=Square(teacher_name='c')), teachers)
-    with pytest.raises(ValueError, match='none; add teacher='):
-        toy(teacher={})
-
-
-def test_an_objective_without_teacher_needs_none():
-    class Alone(Objective):
-        taps, needs_teacher = 'neck', False
-
-        def forward(self, trace):
-            assert trace.teacher is None
-            return trace.student['neck'][0].square().mean()
-
-    distiller = toy(dict(alone=Alone()), teacher={})
-    assert float(distiller.loss(*batch())['kd.alone.loss']) > 0
-
-
-def test_two_objectives_may_share_a_tap():
-    distiller = toy(dict(a=Square(), b=Square(student='neck[0]')))
-    assert set(distiller.recorder.taps) == {'neck'}
-    losses = distiller.loss(*batch())
-    assert losses['kd.a.loss'] != losses['kd.b.loss']
-
-
-# ------------------------------------------------------------------------------------ bad input
-
-
-@pytest.mark.parametrize(
-    ('objectives', 'kind', 'message'),
-    [
-        (dict(my_loss=Square()), ValueError, "objective name 'my_loss'"),
-        ({'a.b': Square()}, ValueError, "objective name 'a.b'"),
-        ({'': Square()}, ValueError, 'objective name'),
-        (dict(train=Square()), ValueError, "objective name 'train'"),
-        ([dict(type='mmkd.CWD')], TypeError, 'must be a mapping of names'),
-        (dict(a='mmkd.CWD'), TypeError, "objective 'a': must be dict"),
-        (dict(a=dict(weight=1)), ValueError, 'type=None is not registered. Methods of mmkd: .*CWD'),
-        (dict(a=dict(type='mmkd.CWP')), ValueError, "type='mmkd.CWP' is not registered"),
-        (dict(a=dict(type='mmkd.CWD', tua=1)), TypeError, 'CWD has no option tua; it has .*tau'),
-        (dict(a=dict(type='mmkd.CWD', weight=-1)), ValueError, "objective 'a': weight must be"),
-        (dict(a=dict(type='mmkd.CWD', tau=0)), ValueError, "objective 'a': CWD: temperature"),
-        (dict(a=dict(type='mmkd.ToyNet')), TypeError, "objective 'a' is a ToyNet, no Objective"),
-        (dict(a=Square(student='nek')), ValueError, "no module 'nek'.*neck"),
-        (
-            dict(a=Square(resize='big') if False else dict(type='mmkd.CWD', resize='big')),
-            ValueError,
-            'resize must be',
-        ),
-    ],
-)
-def test_bad_objectives_are_refused_by_name(objectives, kind, message):
-    with pytest.raises(kind, match=message):
-        toy(objectives)
-
-
-def test_an_entry_merged_away_is_gone():
-    assert not toy(dict(a=None)).objectives
-
-
-def test_unequal_widths_without_adapter_are_refused_at_build():
-    with pytest.raises(ValueError, match="'neck' has 4 channels and teacher 'neck' 6"):
-        toy(dict(a=Square(adapt=None)))
-
-
-def test_a_tap_that_cannot_be_probed_asks_for_widths():
-    class Picky(ToyNet):
-        def forward(self, inputs, data_samples=None, mode='tensor'):
-            if mode == 'tensor':
-                raise RuntimeError('not today')
-            return super().forward(inputs, data_samples, mode)
-
-    teacher = Teacher(ToyNet(6), checkpoint='random')
-    with pytest.raises(ValueError, match='could not be probed at build; give in_channels='):
-        toy(dict(a=Square(student='head.shared[0]')), teacher, Picky())
-    distiller = toy(
-        dict(a=Square(student='head.shared[0]', in_channels=4, out_channels=6)), teacher, Picky()
-    )
-    assert float(distiller.loss(*batch())['kd.a.loss']) > 0
-
-
-def test_public_names():
-    assert all(hasattr(mmkd, name) for name in mmkd.__all__)
-    assert MODELS.get('mmkd.Distiller') is Distiller
