@@ -71,7 +71,7 @@ def guard_file_handlers() -> None:
 
 
 def check_plain(path: str) -> None:
-    """Read a pickle or YAML file once, where its name is still known; others are not looked at.
+    """Read a pickle or YAML file once, where its name is still known; other files are not checked.
 
     Raises:
         CheckpointError: it is damaged, or asks for more than plain values.

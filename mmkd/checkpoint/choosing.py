@@ -1,4 +1,4 @@
-"""Weights that are meant, not named: those released for a config, the last or the best of a run."""
+"""Weights by keyword: those released for a config, the last or the best of a run."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ from mmkd.checkpoint.weights import below, weights_in
 def extract(source: str, target: str, prefix: str) -> int:
     """Write the weights below ``prefix`` (all for ``''``) and the class names; returns how many.
 
-    What files of 2022 say of pixels (mean and std) is left out. The file is read without running
-    code in it.
+    Mean and std of pixels in files of 2022 are left out. The file is read without running code in
+    it.
 
     Raises:
         FileExistsError: there is a file of that name.

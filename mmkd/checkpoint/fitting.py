@@ -143,8 +143,8 @@ def _prefix(raw: Mapping[str, Tensor], own: Mapping[str, torch.Size], source: st
     if not all(_same(raw, best[0], other) for other in best[1:]):
         names = ' and '.join(f"'{prefix}'" for prefix in best[:3])
         raise CheckpointError(
-            f'{source}: its weights under {names} fit {who} alike. Write those you mean into a '
-            f'file of their own: python -m mmkd.checkpoint.extract {source} chosen.pth '
+            f'{source}: its weights under {names} fit {who} equally well. Write those you mean '
+            f'into a file of their own: python -m mmkd.checkpoint.extract {source} chosen.pth '
             f'--prefix {best[0]}'
         )
     return best[0]

@@ -125,7 +125,7 @@ def check_resumable(path: str, checkpoint: Mapping) -> None:
     seed = meta.get('seed')
     if seed is not None and not (isinstance(seed, (int, np.integer)) and 0 <= seed < 2**32):
         raise CheckpointError(
-            f'cannot resume from {path}: what it says of the run is not what training writes '
+            f'cannot resume from {path}: its record of the run is not what training writes '
             f'(seed {str(seed)[:20]!r}). Resume from another checkpoint, or train from its '
             'weights, with load_from and without --resume.'
         )

@@ -78,7 +78,7 @@ def _nothing_fits(fit: Fit, keys: list[str], own: list[str], what: str) -> str:
 
 
 class Pretrained(PretrainedInit):
-    """mmengine's ``init_cfg=dict(type='Pretrained')``, which loads nothing without complaint.
+    """mmengine's ``init_cfg=dict(type='Pretrained')``, which reports what does not fit.
 
     Arguments are those of :class:`mmengine.model.PretrainedInit`: ``checkpoint``, ``prefix``,
     ``map_location``.

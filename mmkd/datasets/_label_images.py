@@ -96,8 +96,8 @@ def _count_values(name: str, loader: Any, info: dict) -> np.ndarray:
     if labels.ndim != 2:
         palette = f'; {_PALETTE}' if getattr(loader, 'imdecode_backend', '') == 'cv2' else ''
         raise DataError(
-            f'{where} has {labels.shape[-1]} channels, where one number a pixel is needed. Convert '
-            f'the colours to class numbers, in grey or palette PNGs{palette}'
+            f'{where} has {labels.shape[-1]} channels, where one number per pixel is needed. '
+            f'Convert the colours to class numbers, in grey or palette PNGs{palette}'
         )
     lost = _cut_off(stored, labels)
     if len(lost):

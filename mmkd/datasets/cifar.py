@@ -63,7 +63,7 @@ class Cifar10(BaseDataset):
         return f'download {self.ARCHIVE}, unpack it, and set data_root to where {self.FOLDER} lies'
 
     def load_data_list(self) -> list[dict]:
-        """One entry an image; the images themselves go to ``images``."""
+        """One entry per image; the images themselves go to ``images``."""
         files = self.TRAIN if self.train else self.TEST
         rows = np.concatenate([self._read(name, md5) for name, md5 in files.items()])
         pixels = rows[:, self.LABELS :].reshape(-1, 3, 32, 32)

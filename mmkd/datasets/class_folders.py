@@ -36,7 +36,7 @@ class ClassFolders(BaseDataset):
         super().__init__(data_prefix=dict(img_path='train') | dict(data_prefix or {}), **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """One entry an image: ``img_path`` and ``gt_label``."""
+        """One entry per image: ``img_path`` and ``gt_label``."""
         root = Path(self.data_prefix['img_path'])
         classes = list(self._metainfo.get('classes') or _class_folders(root))
         self._metainfo['classes'] = tuple(classes)
@@ -67,7 +67,7 @@ def _class_folders(root: Path) -> list[str]:
     if not names:
         raise ValueError(
             f'ClassFolders: {root.absolute()} has no folders of classes. Images lie in one folder '
-            'a class, <split>/<class>/*.jpg.'
+            'per class, <split>/<class>/*.jpg.'
         )
     return names
 

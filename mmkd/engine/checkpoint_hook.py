@@ -1,4 +1,4 @@
-"""mmengine's CheckpointHook, with no moment at which a crash leaves less than before."""
+"""mmengine's CheckpointHook; outdated files are deleted only after the new one is complete."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class CheckpointHook(MMCheckpointHook):
     def before_train(self, runner: Any) -> None:
         """Find the folder and the run's own files, and remove half-written files of a killed run.
 
-        What a resumed checkpoint says about files is not believed: its best checkpoint is the file
+        Paths in a resumed checkpoint are not trusted: its best checkpoint is the file
         of that name in this run's folder, and nothing if there is none.
         """
         info = runner.message_hub.runtime_info
@@ -131,7 +131,7 @@ class CheckpointHook(MMCheckpointHook):
         return re.fullmatch(rf'best_.+_{start}\d+{end}', name) is not None
 
     def _adopt_kept(self, runner: Any, told: Any) -> None:
-        """Count the checkpoints that are there already; the oldest above the limit go."""
+        """Count the checkpoints that are there already; the oldest above the limit are deleted."""
         told = told if isinstance(told, list) else []
         steps = [step for step in told if type(step) is int and step >= 0]
         self.keep_ckpt_ids.extend(steps)  # which holds as many as are kept

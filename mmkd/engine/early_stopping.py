@@ -1,4 +1,4 @@
-"""mmengine's EarlyStoppingHook, whose patience an interruption does not renew."""
+"""mmengine's EarlyStoppingHook, whose count continues after an interruption."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No update from, and no file with, numbers that are none."""
+"""Stops a run before NaN or infinity reaches its weights or a checkpoint."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ class FiniteHook(Hook):
 
     :class:`mmkd.Runner` registers it by itself. Gradients are watched where a Distiller is trained;
     with loss scaling (AMP) the scaler skips such steps, which is no fault, and the guard looks at
-    the losses alone. Weights are looked at whenever a checkpoint is to be written, those of EMA,
-    too.
+    the losses alone. Weights, those of EMA included, are checked before a checkpoint is written.
 
     Raises:
         FloatingPointError: a loss, a gradient or a weight that is NaN or infinite, by name.

@@ -24,8 +24,8 @@ class JointOptimWrapper(OptimWrapperDict):
 
     The student's wrapper decides about precision, gradient accumulation and when to step; it clips
     its own gradients only. The others are plain and in float32: what its loss scaling did to their
-    gradients is undone, and where it made them overflow the step is left out. While its objective
-    rests, nothing moves what an optimiser trains.
+    gradients is undone, and where it made them overflow the step is left out. While the weight of
+    its objective is 0, an optimiser does not step.
 
     In logs, checkpoints and ``param_scheduler`` they are called ``student`` and
     ``kd.<objective>``.

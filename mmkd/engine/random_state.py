@@ -1,4 +1,4 @@
-"""Random states as part of a checkpoint: an interrupted run continues as if nothing had happened.
+"""Random states as part of a checkpoint: an interrupted run repeats the uninterrupted one.
 
 Nothing here draws a random number or seeds anything, so a run that is never interrupted is the
 stock run, bit for bit.

@@ -232,13 +232,13 @@ class Runner(MMRunner):
         """As mmengine's; a checkpoint of odd contents is an error of its own.
 
         Raises:
-            CheckpointError: what it says of the run is of another kind than training writes.
+            CheckpointError: its record of the run is of another kind than training writes.
         """
         try:
             super().resume(filename, *args, **kwargs)
         except (AssertionError, AttributeError, IndexError, KeyError, TypeError) as error:
             raise CheckpointError(
-                f'cannot resume from {filename}: what it says of the run is not what training '
+                f'cannot resume from {filename}: its record of the run is not what training '
                 f'writes ({type(error).__name__}: {first_line(error)}). Resume from another '
                 'checkpoint, or train from its weights, with load_from and without --resume.'
             ) from error

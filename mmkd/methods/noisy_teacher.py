@@ -34,7 +34,7 @@ class NoisyTeacher(Objective):
     Args:
         alpha (float): share of rows that are perturbed, in [0, 1].
         sigma (float): standard deviation of the noise.
-        noise (str): xi is one number a row (``'sample'``) or one a logit (``'logit'``); the paper
+        noise (str): xi is one number per row (``'sample'``) or per logit (``'logit'``); the paper
             can be read both ways.
         seed (int): of the noise, which depends on it, on the iteration and on the rank only.
         resize (str | None): for pixels, see :class:`~mmkd.objective.PairObjective`.

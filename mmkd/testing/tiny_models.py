@@ -177,7 +177,7 @@ def tiny_fcos(width: int = 8, num_classes: int = 3, norm: str = 'BN', **changes:
 
 
 def tiny_yolov3(width: int = 8, num_classes: int = 3, norm: str = 'BN', **changes: Any) -> dict:
-    """YOLOv3 on a ResNet-18 of ``width``, strides 32 to 8, two anchors a cell."""
+    """YOLOv3 on a ResNet-18 of ``width``, strides 32 to 8, two anchors per cell."""
     model = _detector('YOLOV3', width, norm, 3, 1)
     norm_cfg, widths = model['backbone']['norm_cfg'], [2 * width] * 3
     model['backbone']['out_indices'] = (1, 2, 3)

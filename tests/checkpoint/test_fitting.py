@@ -62,7 +62,7 @@ def test_two_that_fit_alike_are_not_guessed_at():
     both = under('student.') | under('teacher.')
     with pytest.raises(CheckpointError) as error:
         fit(both)
-    assert "under 'student.' and 'teacher.' fit ToyNet alike" in str(error.value)
+    assert "under 'student.' and 'teacher.' fit ToyNet equally well" in str(error.value)
     assert 'mmkd.checkpoint.extract file.pth chosen.pth --prefix student.' in str(error.value)
 
 
