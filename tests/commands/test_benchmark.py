@@ -3,7 +3,7 @@
 import pytest
 
 from mmkd.analysis import benchmark as analysis
-from mmkd.analysis import gradients
+from mmkd.analysis import gradients, operator_speed
 from mmkd.commands import benchmark
 from mmkd.engine import launch
 
@@ -42,6 +42,25 @@ def test_gradients(configs, monkeypatch, capsys):
         'b, untrained student, 2 batches',
         '(None, 2)',
     ]
+
+
+@pytest.mark.parametrize('count', [0, 2])
+def test_operators(configs, monkeypatch, capsys, count):
+    calls = []
+    monkeypatch.setattr(operator_speed, 'benchmark_operators', lambda *given: calls.append(given))
+    monkeypatch.setattr(analysis, 'report', lambda costs: 'the table')
+    benchmark.main(['operators', *configs[:count], '--rounds', '2'])
+    assert [config and config.x for config, *_ in calls] == ([1, 1] if count else [None])
+    assert calls[0][1:] == ((256, 256), 2, 2, 8)
+    assert capsys.readouterr().out.splitlines()[1] == 'the table'
+
+
+@pytest.mark.parametrize('what', ['step', 'gradients'])
+def test_other_measurements_need_a_config(what, capsys):
+    with pytest.raises(SystemExit) as end:
+        benchmark.main([what])
+    assert end.value.code == 2
+    assert f'benchmark {what} needs a CONFIG' in capsys.readouterr().err
 
 
 def test_teachers_are_those_that_can_be_measured():

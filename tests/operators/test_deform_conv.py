@@ -55,6 +55,20 @@ def test_values_and_gradients(both, modulated, name, dtype):
         torch.testing.assert_close(found[0], wanted, rtol=1e-5, atol=1e-5)
 
 
+def test_two_threads_add_up_in_the_same_order_every_time(own):
+    layer, inputs = layer_and_inputs(True, 'both_groups', torch.float32)
+    leaves = [*(x.requires_grad_() for x in inputs), *layer.parameters()]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        first, second = (
+            torch.autograd.grad(layer(*inputs).square().sum(), leaves) for _ in range(2)
+        )
+    finally:
+        torch.set_num_threads(threads)
+    assert all(map(torch.equal, first, second))
+
+
 @pytest.mark.parametrize('modulated', [False, True])
 def test_gradients_by_finite_differences(own, modulated):
     layer, inputs = layer_and_inputs(modulated, 'both_groups', torch.float64)
