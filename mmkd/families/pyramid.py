@@ -31,10 +31,10 @@ def bind_pyramid(
     families = [family_of(model) for model in (student, teacher)]
     if not set(families) <= {*objective.families, 'other'}:
         known = ', '.join(FAMILIES[name] for name in objective.families)
-        own, judge = (FAMILIES.get(name, name) for name in families)
+        own, other = (FAMILIES.get(name, name) for name in families)
         raise Misfit(
             f'{type(objective).__name__} works for {known}, but the student is {named(student)} '
-            f'({own}) and the teacher {named(teacher)} ({judge}).'
+            f'({own}) and the teacher {named(teacher)} ({other}).'
         )
     part = pyramid_of(student, teacher)
     taps = parse_taps(part if levels is None else f'{part}[0:{levels}]')
@@ -66,10 +66,10 @@ def tap_beside(
     Returns:
         tuple: the taps of the pyramid, for :func:`among`.
     """
-    own, judge = objective.student_taps, objective.teacher_taps
+    own, other = objective.student_taps, objective.teacher_taps
     objective.student_taps += tuple(tap for tap in taps[0] if tap not in own)
-    objective.teacher_taps += tuple(tap for tap in taps[1] if tap not in judge)
-    return {str(tap) for tap in own}, {str(tap) for tap in judge}
+    objective.teacher_taps += tuple(tap for tap in taps[1] if tap not in other)
+    return {str(tap) for tap in own}, {str(tap) for tap in other}
 
 
 def among(levels: list[Level] | None, taps: set[str]) -> list[Level] | None:

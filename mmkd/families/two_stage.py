@@ -93,11 +93,11 @@ def check_box_heads(owner: str, student: nn.Module, teacher: nn.Module, softmax:
 
 @torch.no_grad()
 def roi_outputs(model: nn.Module, feats: list[Tensor], rois: Tensor) -> tuple[Any, Any]:
-    """:func:`judge` of a frozen model."""
-    return judge(model, feats, rois)
+    """:func:`box_outputs` of a frozen model."""
+    return box_outputs(model, feats, rois)
 
 
-def judge(model: nn.Module, feats: list[Tensor], rois: Tensor) -> tuple[Any, Any]:
+def box_outputs(model: nn.Module, feats: list[Tensor], rois: Tensor) -> tuple[Any, Any]:
     """Outputs of a model's (first) box head for given RoIs.
 
     Args:
@@ -144,7 +144,7 @@ def answers_to(trace: Trace, rois: Tensor) -> tuple[tuple[Any, Any], tuple[Any, 
     have to be tapped at :func:`features_tap`.
     """
     sides = trace.student, trace.teacher
-    student, teacher = (judge(s.model, s[features_tap(s.model)], rois) for s in sides)
+    student, teacher = (box_outputs(s.model, s[features_tap(s.model)], rois) for s in sides)
     return student, teacher
 
 
@@ -169,7 +169,7 @@ def targets(trace: Trace) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return trace.student.raw(targets_tap(trace.student.model))[0]
 
 
-def judged(
+def ranked_rois(
     title: str, rois: Tensor, scores: Sequence[Tensor], rank: Tensor, shown: int = 10
 ) -> list[Boxes]:
     """The RoIs of highest rank of each image, with the class that each side gives them.

@@ -110,7 +110,7 @@ class Chen2017(PairObjective):
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         super().bind(student, teacher)
         bind_pyramid(self, student, teacher)
-        own, judge = predictions.answer_taps(student, teacher)
+        own, others = predictions.answer_taps(student, teacher)
         if is_two_stage(student):
             self.hard_losses = ['loss_cls', 'loss_rpn_cls']
             two_stage.check_box_heads('Chen2017', student, teacher, softmax=True)
@@ -118,7 +118,7 @@ class Chen2017(PairObjective):
             own += two_stage.answer_taps(student, teacher)[0]
         check_anchor_heads('Chen2017', student, teacher)
         self._check_codes(*(dense.dense_head(model) for model in (student, teacher)))
-        self.maps_at = tap_beside(self, (own, judge))
+        self.maps_at = tap_beside(self, (own, others))
 
     def _check_codes(self, student: nn.Module, teacher: nn.Module) -> None:
         if not self.nu:
@@ -217,7 +217,7 @@ class Chen2017(PairObjective):
             scores = [(z / self.tau).softmax(-1) for z in logits]
             soft = weighted_cross_entropy(*logits, logits[0].new_ones(()), self.tau)
             rois = trace.student[two_stage.rois_tap(model)][0]
-            views += two_stage.judged('RoIs of largest soft loss', rois, scores, soft)
+            views += two_stage.ranked_rois('RoIs of largest soft loss', rois, scores, soft)
         for s, t in self.tensor_pairs(trace):
             views.append(View('distance from the hint', (s - t).square().mean(1).sqrt()))
         return views

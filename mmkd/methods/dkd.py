@@ -107,4 +107,4 @@ class DKD(Objective):
         doubt = -log_parts(sides[1] / self.tau, target)[0][:, 0]
         scores = [(z / self.tau).softmax(-1) for z in sides]
         rois = trace.student[two_stage.rois_tap(trace.student.model)][0]
-        return two_stage.judged('RoIs of hardest target', rois, scores, doubt)
+        return two_stage.ranked_rois('RoIs of hardest target', rois, scores, doubt)

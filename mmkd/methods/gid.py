@@ -43,7 +43,9 @@ def feature_loss(student: Tensor, teacher: Tensor, variant: str = 'code') -> Ten
     return square.sum() / max(len(square) * student.shape[2] * student.shape[3], 1)
 
 
-def judgement(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+def second_stage_terms(
+    student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor]
+) -> dict[str, Tensor]:
     """Mean KL of class logits (Q, K + 1), and L1 of box codes of the teacher's top class."""
     (z_s, r_s), (z_t, r_t) = student, teacher
     likeliest, count = z_t[:, :-1].argmax(-1), max(len(z_t), 1)
@@ -133,13 +135,13 @@ class GID(PairObjective):
         bind_pyramid(self, student, teacher)
         check_comparable('GID', student, teacher)
         check_assigner('GID', student)
-        own, judge = predictions.answer_taps(student, teacher)
+        own, others = predictions.answer_taps(student, teacher)
         if self.second_stage:
             two_stage.check_box_heads('GID', student, teacher, softmax=True)
             heads = [two_stage.box_head(model) for model in (student, teacher)]
             check_coders('GID', *heads, way='second_stage=0 leaves box heads out')
             own += parse_taps(two_stage.features_tap(student))
-        self.maps_at = tap_beside(self, (own, judge))
+        self.maps_at = tap_beside(self, (own, others))
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
         student, teacher = among(student, self.maps_at[0]), among(teacher, self.maps_at[1])
@@ -168,7 +170,7 @@ class GID(PairObjective):
         terms['relation'] = relation_loss(student, teacher, images)
         losses = {f'loss_{name}': self.factors[name] * term for name, term in terms.items()}
         if self.second_stage:
-            for name, term in judgement(*two_stage.answers_to(trace, rois)).items():
+            for name, term in second_stage_terms(*two_stage.answers_to(trace, rois)).items():
                 losses[f'loss_second_{name}'] = self.second_stage * self.factors[name] * term
         return losses | {'instances': rois.new_full((), len(rois))}
 

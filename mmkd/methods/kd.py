@@ -145,7 +145,7 @@ class KD(Objective):
         feats = trace.teacher[self.teacher_taps[0]]
         wanted = two_stage.roi_outputs(trace.teacher.model, feats, rois)[0]
         scores = [(z / self.tau).softmax(-1) for z in (own, wanted)]
-        return two_stage.judged('classes of RoIs', rois, scores, 1 - wanted.softmax(-1)[:, -1])
+        return two_stage.ranked_rois('classes of RoIs', rois, scores, 1 - wanted.softmax(-1)[:, -1])
 
     def _pixels(self, student: Tensor, teacher: Tensor, trace: Trace) -> Tensor:
         student, teacher = self._same_size(student, teacher, trace)

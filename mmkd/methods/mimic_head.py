@@ -70,4 +70,4 @@ class MimicHead(Objective):
         sigmoid = uses_sigmoid(two_stage.box_head(model))
         scores = [z.sigmoid() if sigmoid else z.softmax(-1) for z in (student, teacher)]
         rois, gap = trace.student[two_stage.rois_tap(model)][0], (student - teacher).square()
-        return two_stage.judged('RoIs of largest difference', rois, scores, gap.mean(-1))
+        return two_stage.ranked_rois('RoIs of largest difference', rois, scores, gap.mean(-1))

@@ -149,7 +149,7 @@ class SKDHolistic(PairObjective):
         super().setup(student, teacher)
         if len(self.pairs) != 1:
             raise ValueError(
-                f'SKDHolistic judges one map of each network, but its taps give {len(self.pairs)}.'
+                f'SKDHolistic takes one map of each network, but its taps give {len(self.pairs)}.'
             )
         self.classes = student[0].channels
         first = _FIRST[self.input](self.classes)

@@ -58,7 +58,8 @@ class TSD(Objective):
         self.kind = logits.bind_rows(self, student, None)
         if self.kind == 'pixels':
             raise Misfit(
-                f'TSD regularises classifiers and box heads, but {named(student)} judges pixels.'
+                f'TSD regularises classifiers and box heads, but {named(student)} '
+                'classifies pixels.'
             )
         self.classes = logits.class_count(student, self.kind) - (self.kind == 'rois')
         if self.classes < 2:

@@ -152,7 +152,8 @@ def test_second_stage(name):
     losses, trace = step(objective, student, teacher)
     rois, _, _ = objective.general_instances(trace, predictions.answers(trace))
     (z_s, r_s), (z_t, r_t) = (
-        two_stage.judge(side.model, side['neck'], rois) for side in (trace.student, trace.teacher)
+        two_stage.box_outputs(side.model, side['neck'], rois)
+        for side in (trace.student, trace.teacher)
     )
     kl = apart = 0.0
     for i in range(len(rois)):

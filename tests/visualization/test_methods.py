@@ -90,10 +90,10 @@ def test_rois_with_what_each_side_says(name):
 def test_the_rois_shown_are_those_of_highest_rank():
     rois = torch.tensor([[0, 0, 0, 4, 4], [1, 0, 0, 5, 5], [0, 0, 0, 6, 6], [0, 0, 0, 7, 7.0]])
     scores = torch.eye(4)
-    views = two_stage.judged('best', rois, (scores, scores), torch.tensor([1.0, 0, 3, 2]), 2)
+    views = two_stage.ranked_rois('best', rois, (scores, scores), torch.tensor([1.0, 0, 3, 2]), 2)
     assert views[0].boxes[:, 3].tolist() == [6, 7, 5]
     assert views[0].labels.tolist() == [2, 3, 1]
-    nothing = two_stage.judged('none', rois[:0], (scores[:0],) * 2, torch.zeros(0))
+    nothing = two_stage.ranked_rois('none', rois[:0], (scores[:0],) * 2, torch.zeros(0))
     assert len(nothing[1].boxes) == 0
 
 
