@@ -17,7 +17,7 @@ def page(methods: list[Method]) -> str:
     for m in methods:
         parts += [f'## {m.name}'] if len(methods) > 1 else []
         parts += [f'**{m.summary}**', *m.notes, _facts(m), _option_table(m)]
-        parts += [f'Refused, with a message: {m.refuses}'] if m.refuses else []
+        parts += [f'Refused with a message: {m.refuses}'] if m.refuses else []
     parts.append(_use(methods))
     configs = sorted({config for m in methods for config in m.configs})
     if configs:
@@ -33,11 +33,11 @@ def _facts(m: Method) -> str:
     rows = [
         ('works for', in_words(m, m.families)),
         ('works with named taps for', in_words(m, m.named_taps)),
-        ('taps unless named', m.taps),
+        ('default taps', m.taps),
         ('needs a teacher', 'yes' if m.needs_teacher else 'no'),
         ('needs ground truth', 'yes' if m.needs_ground_truth else 'no'),
         (
-            'zero when student and teacher agree, adapters aside',
+            'zero if student and teacher are equal (adapters: identity)',
             'yes' if m.zero_at_equality else 'no',
         ),
         ('two ranks give the gradient of one', 'yes' if m.rank_invariant else 'no'),
@@ -52,7 +52,7 @@ def _option_table(m: Method) -> str:
         lines.append(row(f'`{o.name}`', f'`{o.default}`', cell(kind + o.meaning)))
     table = '\n'.join(lines) if m.options else ''
     link = f'[{m.base}](../objectives.md#{m.base.lower()})'
-    also = f'And the options of {link}.'
+    also = f'Also the options of {link}.'
     if m.also is not None:
         names = ', '.join(f'`{name}`' for name in m.also)
         also = f'Also {names}: see {link}.' if m.also else ''

@@ -59,8 +59,8 @@ class CCKD(InstanceObjective):
     Without taps: the embeddings of two classifiers; with taps a vector, or a map averaged over
     places, of any model.
 
-    On detectors the instances are objects, seen on the neck; on segmentors regions, seen before the
-    per-pixel classifier. The weight is that for classifiers.
+    On detectors the instances are objects, with features of the neck; on segmentors regions, with
+    the features before the per-pixel classifier. The weight is that for classifiers.
 
     Args:
         weight: 0.003, for ``'neighbors'`` 0.02.

@@ -63,8 +63,8 @@ class DarkRank(InstanceObjective):
     beta=4``, at weight 16. Without taps: the embeddings of two classifiers; with taps vectors, or
     maps averaged over places, of any model.
 
-    On detectors the instances are objects, seen on the neck; on segmentors regions, seen before the
-    per-pixel classifier. The weight is that for classifiers.
+    On detectors the instances are objects, with features of the neck; on segmentors regions, with
+    the features before the per-pixel classifier. The weight is that for classifiers.
 
     Args:
         transfer (str): ``'hard'``, the likelihood of the teacher's order, or ``'soft'``, the

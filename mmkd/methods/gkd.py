@@ -77,8 +77,8 @@ class GKD(InstanceObjective):
     stages of two classifiers; with taps maps (flattened) or vectors of any model, paired by
     position. Widths and sizes may differ.
 
-    On detectors the instances are objects, seen on the neck; on segmentors regions, seen before the
-    per-pixel classifier. The weight is that for classifiers.
+    On detectors the instances are objects, with features of the neck; on segmentors regions, with
+    the features before the per-pixel classifier. The weight is that for classifiers.
 
     Args:
         power (int): p, how many steps on the graph, at least 1.

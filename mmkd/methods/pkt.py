@@ -45,8 +45,8 @@ class PKT(InstanceObjective):
     the embeddings of two classifiers; with taps vectors, or maps averaged over places, of any
     model.
 
-    On detectors the instances are objects, seen on the neck; on segmentors regions, seen before the
-    per-pixel classifier. The weight is that for classifiers.
+    On detectors the instances are objects, with features of the neck; on segmentors regions, with
+    the features before the per-pixel classifier. The weight is that for classifiers.
 
     Args:
         variant (str): each image is a neighbour of itself in the authors' ``'code'``, and is left

@@ -78,8 +78,8 @@ class RKD(InstanceObjective):
     classifiers; with taps vectors, or maps averaged over places, of any model. Angles of B images
     cost B^3 operations; memory is bounded.
 
-    On detectors the instances are objects, seen on the neck; on segmentors regions, seen before the
-    per-pixel classifier. The weights are those for metric learning then.
+    On detectors the instances are objects, with features of the neck; on segmentors regions, with
+    the features before the per-pixel classifier. The weights are those for metric learning then.
 
     Args:
         factors (dict[str, float] | None): of the terms ``'distance'`` and ``'angle'``, where not 25

@@ -33,8 +33,8 @@ class SP(InstanceObjective):
     stage of two classifiers; with taps maps or vectors of any model, paired by position. The value
     shrinks like 1 / B; the published weight 3,000 belongs to batches of 64.
 
-    On detectors the instances are objects, seen on the neck; on segmentors regions, seen before the
-    per-pixel classifier. The weight is that for classifiers.
+    On detectors the instances are objects, with features of the neck; on segmentors regions, with
+    the features before the per-pixel classifier. The weight is that for classifiers.
 
     Args:
         student, teacher, weight, teacher_name, instances, gather: see

@@ -113,7 +113,7 @@ def test_method_is_read_from_its_file(tmp_path):
     assert method.remark == 'The authors use 3.'
     text = method_page.page([method])
     assert '`|S - T|` for `Trace`' in text and '(float \\| None) an exponent' in text
-    assert 'Refused, with a message: power not above 0.' in text
+    assert 'Refused with a message: power not above 0.' in text
 
 
 def test_indented_lines_after_two_colons_are_a_block(tmp_path):
