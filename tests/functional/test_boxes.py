@@ -9,6 +9,7 @@ from torch import nn
 from mmkd.functional.boxes import (
     aligned,
     box_levels,
+    by_level,
     iou_matrix,
     rank_in_group,
     roi_features,
@@ -125,3 +126,14 @@ def test_only_the_student_is_adapted():
     own, wanted = aligned(levels, ROIS, 2, 2, lambda x: 2 * x)
     torch.testing.assert_close(own, 2 * wanted)
     assert torch.equal(wanted, roi_features(teacher, (8, 16), ROIS, 2, 2))
+
+
+def test_rois_sorted_by_level_and_the_way_back():
+    sides = torch.tensor([300.0, 20, 240, 1, 600])
+    rois = torch.stack((torch.arange(5.0), 0 * sides, 0 * sides, sides, sides), 1)
+    for strides in ([8, 16, 32], [32, 8, 16]):
+        parts, back = by_level(rois, strides)
+        assert [part[:, 0].tolist() for part in parts] == [[1, 3], [0, 2], [4]], 'finest first'
+        assert torch.equal(torch.cat(parts)[back], rois)
+    parts, back = by_level(rois[:0], [8, 16])
+    assert [len(part) for part in parts] == [0, 0] and len(back) == 0

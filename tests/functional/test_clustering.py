@@ -10,6 +10,7 @@ from mmkd.functional.clustering import (
     cluster_means,
     kmeans,
     nearest,
+    seeds,
 )
 
 
@@ -93,3 +94,14 @@ def test_channels_that_move_together_become_a_group():
             found = partition.groups[0].tolist()
     assert found[:3] == found[3:] and len(set(found)) == 3
     assert partition.groups[0].tolist() == found  # names stay, since omega belongs to them
+
+
+def test_first_centroids_are_points_far_from_each_other():
+    """Of two heaps far apart k-means++ takes one point each, whatever the seed."""
+    x = torch.cat((torch.randn(50, 2), 1e3 + torch.randn(3, 2)))
+    for seed in range(10):
+        found = seeds(x, 2, seed)
+        assert all((x == point).all(1).any() for point in found)
+        assert (found[0] - found[1]).norm() > 900
+    assert torch.equal(seeds(x, 4, 3), seeds(x, 4, 3))
+    assert len(seeds(torch.ones(5, 2), 3, 0)) == 3, 'points that are all alike'

@@ -10,7 +10,9 @@ from mmkd.functional.logit_distances import (
     bernoulli_kl,
     binary,
     decoupled_kl,
+    half_squared_error,
     log_parts,
+    pixel_wise_kl,
     soft_kl,
     weighted_cross_entropy,
 )
@@ -97,3 +99,41 @@ def test_weighted_cross_entropy_row_by_row(entropy):
 def test_a_sigmoid_as_a_softmax_of_two():
     z = torch.tensor([-2.0, 0.0, 5.0])
     torch.testing.assert_close(binary(z).softmax(-1)[:, 0], z.sigmoid())
+
+
+@pytest.mark.parametrize('reduction', ['per_pixel', 'skd_sum', 'element_mean'])
+@pytest.mark.parametrize('masked', [False, True])
+def test_pixel_wise_kl_pixel_by_pixel(reduction, masked):
+    torch.manual_seed(0)
+    student, teacher = torch.randn(2, 2, 3, 2, 5, dtype=torch.float64)
+    valid = torch.rand(2, 2, 5) > 0.4 if masked else None
+    places = [
+        (n, y, x)
+        for n in range(2)
+        for y in range(2)
+        for x in range(5)
+        if valid is None or valid[n, y, x]
+    ]
+    total = sum(
+        4 * kl(softmax(teacher[n, :, y, x], 2.0), softmax(student[n, :, y, x], 2.0))
+        for n, y, x in places
+    )
+    divisor = dict(per_pixel=1, skd_sum=1 / 2, element_mean=3)[reduction] * len(places)
+    found = pixel_wise_kl(student, teacher, 2.0, reduction, valid)
+    assert float(found) == pytest.approx(total / divisor)
+
+
+def test_no_valid_pixel_is_zero_with_a_gradient():
+    student = torch.randn(1, 3, 2, 2, requires_grad=True)
+    nothing = torch.zeros(1, 2, 2, dtype=torch.bool)
+    loss = pixel_wise_kl(student, torch.randn(1, 3, 2, 2), valid=nothing)
+    assert float(loss.detach()) == 0 and not torch.autograd.grad(loss, student)[0].any()
+
+
+def test_half_squared_error_row_by_row():
+    student, teacher = torch.randn(2, 5, 3, dtype=torch.float64)
+    rows = [
+        sum(float(a - b) ** 2 for a, b in zip(s, t, strict=True))
+        for s, t in zip(student, teacher, strict=True)
+    ]
+    assert float(half_squared_error(student, teacher)) == pytest.approx(sum(rows) / 10)

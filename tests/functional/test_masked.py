@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mmkd.adapters import ConvAdapter
-from mmkd.functional.masked import masked_distance
+from mmkd.functional.masked import masked_distance, masked_mean
 
 
 @pytest.mark.parametrize('kernel', [1, 3])
@@ -56,3 +56,11 @@ def test_without_an_adapter():
     nothing = masked_distance(student, teacher, torch.zeros_like(mask))
     assert float(nothing.detach()) == 0
     assert not torch.autograd.grad(nothing, student)[0].any(), 'a gradient of zeros, not none'
+
+
+def test_a_mean_over_some_cells():
+    x = torch.tensor([[1.0, 2.0], [3.0, 6.0]], requires_grad=True)
+    assert float(masked_mean(x, None).detach()) == 3
+    assert float(masked_mean(x, torch.tensor([[True, False], [False, True]])).detach()) == 3.5
+    nothing = masked_mean(x, torch.zeros(2, 2, dtype=torch.bool))
+    assert float(nothing.detach()) == 0 and not torch.autograd.grad(nothing, x)[0].any()
