@@ -11,10 +11,7 @@ from mmkd.objective import Objective
 from mmkd.registry import MODELS
 from mmkd.tap import parse_taps
 from mmkd.teacher import Teacher, build_model
-from mmkd.testing import (
-    ToyNet,
-    tiny_pspnet,
-)
+from mmkd.testing import ToyNet, tiny_pspnet
 
 # -------------------------------------------------------------------------- several of everything
 
@@ -46,7 +43,7 @@ def test_teachers_of_one_file_are_loaded_once_and_have_taps_of_their_own(tmp_pat
     )
     assert found['a'].model is found['b'].model and found['a'] is not found['b']
     assert len({id(teacher.model) for teacher in found.values()}) == 4
-    found['a'].listen(parse_taps('backbone')), found['b'].listen(parse_taps('decode_head'))
+    found['a'].set_taps(parse_taps('backbone')), found['b'].set_taps(parse_taps('decode_head'))
     assert (found['a'].route, found['b'].route) == ('backbone', 'tensor')
 
 

@@ -62,7 +62,7 @@ def test_two_classes(name):
 
 @pytest.mark.parametrize('name', ['LogitStandardization', *OF_TWO])
 def test_two_classes_are_refused_where_they_leave_nothing(name):
-    with pytest.raises(ValueError, match='KD compares two classes|set beta=0'):
+    with pytest.raises(ValueError, match='Use KD for two classes|set beta=0'):
         built(name, 2)
 
 
