@@ -135,10 +135,11 @@ def test_a_gpu_needs_torchvision(monkeypatch):
 
 def test_where_torch_has_to_be_deterministic_plain_torch_adds_up(monkeypatch):
     monkeypatch.setattr(vision, 'torchvision_problem', lambda: '')
-    assert vision.gpu_kernels(OnGpu()) is vision.gradient_kernels(OnGpu()) is torch.ops.torchvision
-    torch.use_deterministic_algorithms(True)
+    before = torch.are_deterministic_algorithms_enabled()  # a run of an earlier test may have asked
     try:
-        assert vision.gradient_kernels(OnGpu()) is None
-        assert vision.gpu_kernels(OnGpu()) is torch.ops.torchvision
+        for deterministic, kernels in ((False, torch.ops.torchvision), (True, None)):
+            torch.use_deterministic_algorithms(deterministic)
+            assert vision.gradient_kernels(OnGpu()) is kernels
+            assert vision.gpu_kernels(OnGpu()) is torch.ops.torchvision
     finally:
-        torch.use_deterministic_algorithms(False)
+        torch.use_deterministic_algorithms(before)
