@@ -23,6 +23,7 @@ from cases import (
     pairs,
     terms,
     total,
+    untouched,
 )
 from mmengine.optim import build_optim_wrapper
 from torch import nn
@@ -135,7 +136,7 @@ def test_a_copy_with_twice_the_weight_has_twice_the_loss(it):
 
 
 def test_zero_at_equality_is_what_it_declares(it):
-    student = copy.deepcopy(networks(it.family)[0]).eval()
+    student = copy.deepcopy(untouched(it.family)[0]).eval()  # whatever was trained before
     torch.manual_seed(0)
     distiller = build(
         it.name, it.family, student, Teacher(copy.deepcopy(student), checkpoint='random')
