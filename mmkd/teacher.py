@@ -91,6 +91,13 @@ class Teacher:
         self.route = 'tensor'
         self.recorder: Recorder | None = None
 
+    @property
+    def loaded(self) -> str:
+        """Where the weights are from, for a plan."""
+        if self.source == 'random':
+            return 'RANDOM WEIGHTS'
+        return f'{self.loaded_keys} keys from {self.source}'
+
     def __deepcopy__(self, memo: dict) -> Teacher:
         return self
 

@@ -95,12 +95,12 @@ def _lines(
     traces: Mapping[str, Trace],
 ) -> Iterator[str]:
     own = [(key, value) for key, value in task_losses(task) if 'loss' in key]
-    total = sum(value.sum() for _, value in own)
+    total = sum(value.sum() for _, value in own)  # its gradient is taken below
     sums: dict[str, float] = {}
     for key, value in own:
         sums[key] = sums.get(key, 0.0) + float(value.detach().sum())
     values = ', '.join(f'{key} {value:.4g}' for key, value in sums.items())
-    yield f'student: {float(total):.4g} ({values})'
+    yield f'student: {sum(sums.values()):.4g} ({values})'
     learnt = [p for p in model.student.parameters() if p.requires_grad]
     wanted = recorder.norms(total, learnt)
     for name in traces:

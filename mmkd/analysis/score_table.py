@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 FORMS = ('.md', '.csv', '.json')
 ON_SCREEN = 30  # lines; a longer table is shown without its classes unless they are asked for
@@ -100,7 +101,7 @@ class ScoreTable:
             out = io.StringIO()
             csv.writer(out, lineterminator='\n').writerows(table)
             return out.getvalue()
-        lines = ['| ' + ' | '.join(row) + ' |' for row in table]
+        lines = ['| ' + ' | '.join(_escaped(row)) + ' |' for row in table]
         lines.insert(1, '|---' * len(table[0]) + '|')
         return '\n'.join([*lines, *([''] * bool(self.notes)), *self.notes]) + '\n'
 
@@ -116,6 +117,23 @@ def form_of(path: str) -> str:
     if form not in FORMS:
         raise ValueError(f'a comparison is written as .md, .csv or .json, not as {path!r}.')
     return form
+
+
+def _escaped(cells: Sequence[str]) -> list[str]:
+    """Names as cells of a markdown table, which a bar would divide."""
+    return [cell.replace('|', '\\|') for cell in cells]
+
+
+def _drawn(cells: Sequence[Sequence[str]]) -> Table:
+    """A table for a terminal; differences have a name of two lines."""
+    head, *rows = cells
+    drawn = Table(box=box.SIMPLE_HEAD)
+    for place, name in enumerate(head):
+        title = Text(name.replace(' - ', '\n- '))
+        drawn.add_column(title, justify='right' if place else 'left', no_wrap=True)
+    for row in rows:
+        drawn.add_row(*map(Text, row))
+    return drawn
 
 
 def _number(value: float, form: str) -> str:
@@ -140,13 +158,13 @@ def show(table: ScoreTable, per_class: bool = False, stream: Any = None) -> None
     hidden = 0 if per_class else len(table.classes)
     console = Console(file=stream, highlight=False)
     if console.is_terminal:
-        head, *rows = table.cells(per_class)
-        drawn = Table(*head, box=box.SIMPLE_HEAD)
-        for column in drawn.columns[1:]:
-            column.justify = 'right'
-        for row in rows:
-            drawn.add_row(*row)
-        console.print(drawn, *table.notes, sep='\n')
+        drawn = _drawn(table.cells(per_class))
+        # A wider table is not cut: names that end in … look alike.
+        anything = console.options.update(width=10_000)
+        console.width = max(console.width, console.measure(drawn, options=anything).maximum)
+        console.print(drawn)
+        if table.notes:
+            console.print(*table.notes, sep='\n', markup=False, soft_wrap=True)
     else:
         print(table.text(per_class=per_class), end='', file=stream)
     if hidden:

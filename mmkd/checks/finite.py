@@ -213,11 +213,12 @@ def _message(found: list[_Findings]) -> str:
 
 
 def _losses_message(named: Named) -> str:
-    bad = [
+    found = [
         f'{key} = {float(value.detach().float().sum())}'
         for (key, value), ok in zip(named, _flags(named), strict=True)
         if not bool(ok)
     ]
+    bad = dict.fromkeys(found)  # a head has a loss of one name for each level
     return (
         f'training stopped before the update: {", ".join(bad)}. The weights are those of the step '
         'before. Lower the learning rate or the weight of the term, clip gradients, or train '

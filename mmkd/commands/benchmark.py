@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from mmkd.commands.arguments import add_common, command_parser, execute
+from mmkd.commands.console import without_log
 
 #: kinds of teacher, see mmkd.analysis.benchmark
 TEACHERS = ('plain', 'bf16', 'fp16', 'fused', 'channels_last', 'fast')
@@ -47,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+@without_log()
 def run(args: argparse.Namespace) -> None:
     if not args.config and args.what != 'operators':
         parser().error(f'benchmark {args.what} needs a CONFIG')

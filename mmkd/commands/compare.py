@@ -50,13 +50,14 @@ def run(args: argparse.Namespace) -> None:
     from mmkd.commands.console import console
     from mmkd.config import default_work_dir
     from mmkd.engine.launch import read_config
+    from mmkd.engine.writable import check_file
     from mmkd.options import check_number
     from mmkd.visualization.gallery import Gallery
 
     students, out = parse_students(args.student), Path(args.out) if args.out else None
     if out:  # refuse now what could not be written after the last test
         form = form_of(args.out)
-        out.parent.mkdir(parents=True, exist_ok=True)
+        check_file(out, '--out')
     check_number('compare', '--show', args.show, 0, whole=True)
     check_number('compare', '--score-thr', args.score_thr, 0)
     with console(args):

@@ -1,9 +1,10 @@
-"""The console of a command that runs a Runner: the few lines of a person, or the whole log."""
+"""The console of a command: the few lines of a person, or the whole log."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -23,7 +24,7 @@ def console(args: argparse.Namespace) -> Iterator[Callable[[Any], list]]:
     from mmkd.engine.console.hook import ConsoleHook
     from mmkd.engine.console.screen import Screen
 
-    if args.verbose or os.environ.get('MMKD_VERBOSE', '0') not in ('', '0'):
+    if args.verbose or _asked_for_all():
         yield lambda config: []
         return
     rank = int(os.environ.get(_RANKS.get(args.launcher, ''), 0))
@@ -38,3 +39,24 @@ def console(args: argparse.Namespace) -> Iterator[Callable[[Any], list]]:
             return [ConsoleHook()]
 
         yield hooks
+
+
+@contextlib.contextmanager
+def without_log() -> Iterator[None]:
+    """Leave all but warnings and errors of mmengine's log off the screen of a command that has no
+    Runner, and so no log file; MMKD_VERBOSE=1 shows them."""
+    from mmengine.logging import MMLogger
+
+    found = [h for h in MMLogger.get_instance('mmengine').handlers if h.level < logging.WARNING]
+    handlers = [] if _asked_for_all() else [(handler, handler.level) for handler in found]
+    for handler, _ in handlers:
+        handler.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for handler, level in handlers:
+            handler.setLevel(level)
+
+
+def _asked_for_all() -> bool:
+    return os.environ.get('MMKD_VERBOSE', '0') not in ('', '0')

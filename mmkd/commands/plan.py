@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmkd.commands.arguments import add_common, add_teacher, command_parser, execute
+from mmkd.commands.console import without_log
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+@without_log()
 def run(args: argparse.Namespace) -> None:
     from mmengine.registry import init_default_scope
 

@@ -40,13 +40,14 @@ def run(args: argparse.Namespace) -> None:
     from mmkd.config import default_work_dir, load_config
     from mmkd.engine.console.screen import current_screen
     from mmkd.engine.launch import apply_common
+    from mmkd.engine.writable import check_file
 
     with console(args) as hooks:
         config = apply_common(args, load_config(args.config))
         hooks(config)  # the config may ask for the whole log; a probe says nothing of itself
         work_dir = args.work_dir or f'{default_work_dir(config.filename)}/routes'
         if args.out:  # refuse now what could not be written after the last round
-            Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+            check_file(args.out, '--out')
         settings = args.epochs, args.hold_out, args.seed, args.rank, args.objective
         found = search_routes(config, work_dir, *settings, progress=current_screen().say)
     print(found.text())

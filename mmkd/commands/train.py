@@ -52,6 +52,7 @@ def read(args: argparse.Namespace) -> tuple[Any, str]:
     from mmkd.config import default_work_dir, load_config
     from mmkd.engine.launch import apply_common
     from mmkd.engine.wrapping import wrap_stock
+    from mmkd.engine.writable import make_folder
 
     text = None
     if args.teacher:
@@ -66,7 +67,7 @@ def read(args: argparse.Namespace) -> tuple[Any, str]:
     if text:
         name = f'distil_{args.method.rpartition(".")[2].lower()}'
         work_dir = args.work_dir or f'{work_dir}_{name}'  # not that of the plain training
-        os.makedirs(work_dir, exist_ok=True)
+        make_folder(work_dir)
         with open(os.path.join(work_dir, f'{name}.py'), 'w') as file:
             file.write(text)
     return config, work_dir

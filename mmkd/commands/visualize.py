@@ -12,6 +12,7 @@ import argparse
 from collections.abc import Sequence
 
 from mmkd.commands.arguments import add_common, add_teacher, command_parser, execute
+from mmkd.commands.console import without_log
 
 
 def parser() -> argparse.ArgumentParser:
@@ -33,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+@without_log()
 def run(args: argparse.Namespace) -> None:
     from mmkd.config import default_work_dir
     from mmkd.engine.launch import check_data, read_config

@@ -24,6 +24,7 @@ from mmkd.engine.overrides import check_overrides
 from mmkd.engine.runner import Runner
 from mmkd.engine.student_config import RUN_HOOKS
 from mmkd.engine.wrapping import wrap_stock
+from mmkd.engine.writable import make_folder
 from mmkd.errors.ending import Stopped, keep_tracebacks_in, last_saved, stop_behind, way_on
 from mmkd.teacher import load_strictly
 
@@ -92,7 +93,9 @@ def enable_amp(config: Config) -> None:
 
 
 def build_runner(config: Config) -> StockRunner:
-    """The Runner of the config, mmkd's by default."""
+    """The Runner of the config, mmkd's by default; OSError for a work dir that is not writable."""
+    if config.get('work_dir'):
+        make_folder(config.work_dir)
     kind = config.get('runner_type', 'mmkd.Runner')
     if kind == 'mmkd.Runner':
         return Runner.from_cfg(config)

@@ -213,10 +213,9 @@ class Plan:
     def __str__(self) -> str:
         lines = [f'student: {type(self.student).__name__}, {_millions(self.student)}']
         for name, teacher in self.teachers.items():
-            source = 'RANDOM WEIGHTS' if teacher.source == 'random' else teacher.source
             lines.append(
                 f'teacher {name}: {type(teacher.model).__name__}, {_millions(teacher.model)}, '
-                f'{teacher.loaded_keys} keys from {source}'
+                f'{teacher.loaded}'
             )
             lines.append(f'  runs {teacher.route}; input {teacher.pixels}')
             lines += [f'  fast: {note}' for note in teacher.notes]

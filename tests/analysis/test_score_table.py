@@ -93,3 +93,22 @@ def test_a_difference_with_nothing_is_not_a_number():
         ['owl', '1.000', 'n/a', 'n/a'],
         ['elk', 'n/a', '2.00', 'n/a'],
     ]
+
+
+def test_names_may_hold_any_letters():
+    found = ScoreTable(notes=['a note in [brackets]'])
+    found.add('[red]x', {'mIoU': 1.0, 'a|b': 1.0}, classes=['a|b'])
+    assert found.text().splitlines()[3] == r'| a\|b | 1.000 |'
+    text = shown(found, terminal=True)
+    assert '[red]x' in text and 'a|b' in text and 'a note in [brackets]' in text
+
+
+def test_a_table_wider_than_the_terminal_is_whole(monkeypatch):
+    monkeypatch.setenv('COLUMNS', '40')
+    found = ScoreTable()
+    for name in ('plain', 'the_second_student', 'third', 'fourth'):
+        found.add(name, {'bbox_mAP_50': 0.5, 'bbox_mAP_75': 0.25})
+    text = shown(found, terminal=True)
+    for name in ('bbox_mAP_50', 'bbox_mAP_75', 'the_second_student'):
+        assert name in text
+    assert '…' not in text

@@ -9,7 +9,7 @@ from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import build_optim_wrapper
 from torch import distributed, multiprocessing
 
-from mmkd.checks.finite import GradientWatch
+from mmkd.checks.finite import GradientWatch, check_losses
 from mmkd.distiller import Distiller
 from mmkd.teacher import Teacher
 from mmkd.testing import ToyNet, class_labels
@@ -103,6 +103,12 @@ def test_losses_wait_for_the_gradients_once_the_first_steps_are_done():
     for _ in range(5):
         run.step()
     run.stops(r'training stopped before the update: kd\.bad\.loss = nan\.')
+
+
+def test_levels_of_a_loss_are_named_once():
+    named = [('loss_cls', torch.tensor(float('nan')))] * 4
+    with pytest.raises(FloatingPointError, match=r'update: loss_cls = nan\. The weights'):
+        check_losses(None, named, {})
 
 
 def test_a_logged_value_counts_too():

@@ -20,6 +20,7 @@ def config(tmp_path, monkeypatch):
     ('words', 'said'),
     [
         (['--out', 'table.pdf'], 'table.pdf'),
+        (['--out', 'a.py/table.md'], 'a.py is no folder'),
         (['--show', '-1'], '--show must be a whole number of at least 0'),
         (['--score-thr', '-0.1'], '--score-thr must be'),
         (['--student', 'x.pth'], 'takes NAME=CHECKPOINT'),

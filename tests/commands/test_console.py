@@ -1,12 +1,14 @@
 """When the screen shows the few lines of a person, and when the whole log."""
 
+import logging
 import sys
 from argparse import Namespace
 
 import pytest
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 
-from mmkd.commands.console import console
+from mmkd.commands.console import console, without_log
 from mmkd.engine.console.hook import ConsoleHook
 from mmkd.engine.console.screen import current_screen
 
@@ -47,3 +49,14 @@ def test_only_rank_0_speaks(launcher, name, monkeypatch):
             assert current_screen().speaks == speaks
         with console(SILENT):
             assert current_screen().speaks
+
+
+def test_commands_without_a_run_show_warnings_alone(monkeypatch):
+    (stock,) = MMLogger.get_instance('mmengine').handlers[:1]
+    before = stock.level
+    with without_log():
+        assert stock.level == logging.WARNING
+    assert stock.level == before
+    monkeypatch.setenv('MMKD_VERBOSE', '1')
+    with without_log():
+        assert stock.level == before

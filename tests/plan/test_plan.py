@@ -152,7 +152,7 @@ def test_what_is_printed():
     text = str(distiller.plan)
     for wanted in (
         'student: RetinaNet, 0.0',
-        'keys from RANDOM WEIGHTS',
+        ' M parameters, RANDOM WEIGHTS',
         'runs extract_feat; input RGB mean [123.675',
         'objective fgfi: FGFI, weight 0.01, start 400',
         'student neck: 8x32x32 (stride 8), 8x16x16 (stride 16)',

@@ -92,8 +92,11 @@ def main_metric(deciding: Sequence[str], metrics: Iterable[str]) -> str | None:
 def validation(
     metrics: Mapping[str, float], main: str | None, teacher: Mapping[str, float], best: bool
 ) -> str:
-    """One line: the metric that decides first, beside the teacher's where that is known."""
-    keys = sorted(metrics, key=lambda key: key != main)
+    """One line: the metric that decides first, beside the teacher's where that is known.
+
+    Its variants follow (``bbox_mAP_50``), then the others, such as those of single classes.
+    """
+    keys = sorted(metrics, key=lambda key: (key != main, not key.startswith(f'{main}_')))
     words = [score(key, metrics[key]) for key in keys[:SHOWN]]
     words[1:] = [word.partition('/')[2] or word for word in words[1:]]
     if keys and keys[0] in teacher:
@@ -103,7 +106,8 @@ def validation(
 
 def rows(named: Sequence[tuple[str, str]]) -> list[str]:
     """Lines of two columns."""
-    return [f'{name:9} {text}' for name, text in named if text]
+    width = max([9, *(len(name) for name, _ in named)])
+    return [f'{name:{width}} {text}' for name, text in named if text]
 
 
 def plan_rows(model: Any) -> list[tuple[str, str]]:
@@ -111,9 +115,7 @@ def plan_rows(model: Any) -> list[tuple[str, str]]:
     plan = model.plan
     found = [('student', _network(plan.student))]
     for name, teacher in plan.teachers.items():
-        loaded = f'{teacher.loaded_keys} keys from {teacher.source}'
-        source = 'RANDOM WEIGHTS' if teacher.source == 'random' else loaded
-        found.append((name, f'{_network(teacher.model)}, {source}'))
+        found.append((name, f'{_network(teacher.model)}, {teacher.loaded}'))
     objectives = list(plan.objectives.items())
     for name, objective in objectives[:OBJECTIVES]:
         places = [
@@ -126,7 +128,7 @@ def plan_rows(model: Any) -> list[tuple[str, str]]:
         count = sum(p.numel() for p in objective.parameters())
         found.append((name, text + f', trains {count:,} parameters of its own' * bool(count)))
     more = len(objectives) - OBJECTIVES
-    return found + [('', f'and {more} more objectives')] * (more > 0)
+    return found + [('', f'and {more} more objective{"s" * (more > 1)}')] * (more > 0)
 
 
 def _network(model: Any) -> str:

@@ -131,7 +131,10 @@ class Screen:
         _current = self
         self.undo.enter_context(warnings.catch_warnings())
         warnings.showwarning = self._warn  # type: ignore[assignment]
-        self.undo.enter_context(contextlib.redirect_stdout(_Kept(self)))
+        kept = _Kept(self)
+        self.undo.callback(kept.finish)
+        text = io.TextIOWrapper(kept, 'utf-8', 'replace', newline='\n', write_through=True)
+        self.undo.enter_context(contextlib.redirect_stdout(text))
         self.adopt(MMLogger.get_instance('mmengine'))  # which speaks before there is a Runner
         return self
 
@@ -169,23 +172,26 @@ class _Lines(logging.Handler):
             self.screen.say(f'{"error" if red else "warning"}: {text}', 'red' if red else 'yellow')
 
 
-class _Kept(io.TextIOBase):
-    """Standard output, line by line into the log file."""
-
-    encoding = 'utf-8'
+class _Kept(io.RawIOBase):
+    """The bytes of standard output, line by line into the log file."""
 
     def __init__(self, screen: Screen) -> None:
         self.screen = screen
-        self.rest = ''
+        self.rest = b''
 
     def writable(self) -> bool:
         return True
 
-    def write(self, text: str) -> int:
-        *lines, self.rest = (self.rest + text).split('\n')
+    def write(self, data: Any) -> int:
+        *lines, self.rest = (self.rest + bytes(data)).split(b'\n')
         for line in lines:
-            self.screen.keep(line)
-        return len(text)
+            self.screen.keep(line.decode('utf-8', 'replace'))
+        return len(data)
+
+    def finish(self) -> None:
+        """Keep a last line without an end."""
+        if self.rest:
+            self.write(b'\n')
 
     def fileno(self) -> int:
         return self.screen.stream.fileno()

@@ -56,6 +56,9 @@ def test_a_validation():
     )
     assert lines.validation({'a': 1.0, 'b': 2.0}, 'b', {'a': 3.0}, False) == 'b 2  a 1'
     assert lines.validation({}, None, {}, False) == 'no metric'
+    classes = {f'coco/{name}_precision': 0.1 for name in ('car', 'bus', 'cat')}
+    text = lines.validation({**classes, **metrics}, 'coco/bbox_mAP', {}, False)
+    assert text == 'coco/bbox_mAP 0.3123  bbox_mAP_50 0.5  bbox_mAP_s n/a  car_precision 0.1'
 
 
 def test_which_metric_comes_first():
@@ -68,6 +71,6 @@ def test_which_metric_comes_first():
 
 def test_rows_without_a_text_are_left_out():
     assert lines.rows([('best', 'x'), ('cost', ''), ('an_objective', 'y')]) == [
-        'best      x',
+        'best         x',
         'an_objective y',
     ]

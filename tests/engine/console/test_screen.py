@@ -42,6 +42,17 @@ def test_prints_and_the_log_go_to_the_file(logger, tmp_path):
     assert logger.handlers == stock
 
 
+def test_standard_output_is_a_whole_text_stream(logger, tmp_path):
+    with Screen(io.StringIO()):
+        adopt(logger)
+        print('tränen', flush=True)
+        sys.stdout.buffer.write('bytés\n'.encode())
+        assert not sys.stdout.isatty() and sys.stdout.encoding == 'utf-8'
+        print('a last line', end='')
+    text = (tmp_path / 'run.log').read_text(encoding='utf-8')
+    assert [line for line in ('tränen', 'bytés', 'a last line') if line not in text] == []
+
+
 def test_warnings_of_python(logger, tmp_path):
     stream = io.StringIO()
     with Screen(stream):
