@@ -7,16 +7,16 @@ import tempfile
 from pathlib import Path
 
 
-def make_folder(path: str | os.PathLike, option: str = '--work-dir') -> None:
+def make_folder(path: str | Path, option: str = '--work-dir') -> None:
     """Make a folder where there is none; OSError where no file can be written into it.
 
     Args:
-        path (str | PathLike): of the folder.
+        path (str | Path): of the folder.
         option (str): where another one can be named, for the message.
     """
     try:
         os.makedirs(path, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
+        with tempfile.TemporaryFile(dir=str(path)):
             pass
     except OSError as error:
         reason = error.strerror
@@ -27,7 +27,7 @@ def make_folder(path: str | os.PathLike, option: str = '--work-dir') -> None:
         ) from error
 
 
-def check_file(path: str | os.PathLike, option: str) -> None:
+def check_file(path: str | Path, option: str) -> None:
     """Make the folder of a file; OSError where the file cannot be written, which it is not yet."""
     make_folder(Path(path).parent, option)
     if not os.path.exists(path):

@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import warnings
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from mmengine.logging import MMLogger
 from rich.console import Console
@@ -133,7 +133,9 @@ class Screen:
         warnings.showwarning = self._warn  # type: ignore[assignment]
         kept = _Kept(self)
         self.undo.callback(kept.finish)
-        text = io.TextIOWrapper(kept, 'utf-8', 'replace', newline='\n', write_through=True)
+        text = io.TextIOWrapper(
+            cast(BinaryIO, kept), 'utf-8', 'replace', newline='\n', write_through=True
+        )
         self.undo.enter_context(contextlib.redirect_stdout(text))
         self.adopt(MMLogger.get_instance('mmengine'))  # which speaks before there is a Runner
         return self
