@@ -119,6 +119,6 @@ def report(terms: Mapping[str, TermGradient]) -> str:
         low, middle, high = min(term.ratios), statistics.median(term.ratios), max(term.ratios)
         value, cosine = statistics.mean(term.values), statistics.mean(term.cosines)
         lines.append(
-            f'| {key} | {value:.4g} | {middle:.3f} ({low:.3f} to {high:.3f}) | {cosine:+.2f} |'
+            f'| {key} | {value:.4g} | {middle:#.3g} ({low:#.3g} to {high:#.3g}) | {cosine:+.2f} |'
         )
     return '\n'.join(lines)

@@ -54,7 +54,12 @@ def run(args: argparse.Namespace) -> None:
         parser().error(f'benchmark {args.what} needs a CONFIG')
     from mmkd.config import load_config
     from mmkd.engine.launch import apply_common
+    from mmkd.options import check_number
 
+    for option, least in (('batch', 1), ('rounds', 1), ('boxes', 0)):
+        check_number('benchmark', f'--{option}', getattr(args, option), least, whole=True)
+    for pixels in args.size:
+        check_number('benchmark', '--size', pixels, 1, whole=True)
     configs = {Path(path).stem: apply_common(args, load_config(path)) for path in args.config}
     measures = {
         'step': measure_steps,

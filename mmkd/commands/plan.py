@@ -41,8 +41,10 @@ def run(args: argparse.Namespace) -> None:
 
     from mmkd.config import distils
     from mmkd.engine.launch import read_config
+    from mmkd.options import check_number
     from mmkd.teacher import build_model
 
+    check_number('plan', '--depth', args.depth, 1, whole=True)
     if args.teacher and args.method == 'all':
         show_fits(args)
         return

@@ -68,6 +68,8 @@ def test_what_an_objective_itself_learns_by_is_left_out():
 def test_report():
     table = report({'kd.a.loss': TermGradient([1.0, 3.0], [0.5, 0.7, 0.1], [-0.25, 0.75])})
     assert table.splitlines()[2] == '| kd.a.loss | 2 | 0.500 (0.100 to 0.700) | +0.25 |'
+    weak = report({'kd.a.loss': TermGradient([1.0], [0.00022], [0.5])})
+    assert '| 0.000220 (0.000220 to 0.000220) |' in weak
 
 
 def test_what_is_refused():

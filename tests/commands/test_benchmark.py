@@ -65,3 +65,11 @@ def test_other_measurements_need_a_config(what, capsys):
 
 def test_teachers_are_those_that_can_be_measured():
     assert set(benchmark.TEACHERS) == {*analysis.TEACHERS}
+
+
+@pytest.mark.parametrize('words', [['--rounds', '0'], ['--batch', '0'], ['--size', '0', '64']])
+def test_nothing_to_measure(configs, words, monkeypatch, capsys):
+    monkeypatch.setattr(analysis, 'benchmark_step', lambda *given: pytest.fail('it was measured'))
+    with pytest.raises(SystemExit):
+        benchmark.main(['step', *configs, *words])
+    assert f'benchmark: {words[0]} must be a whole number' in capsys.readouterr().err

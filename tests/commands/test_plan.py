@@ -43,3 +43,9 @@ def test_a_step_is_of_one_method(config, capsys):
     with pytest.raises(SystemExit) as end:
         plan.main([config, '--teacher', config, 'random', '--step'])
     assert end.value.code == 1 and 'name it with --method' in capsys.readouterr().err
+
+
+def test_a_list_of_no_depth(config, capsys):
+    with pytest.raises(SystemExit):
+        plan.main([config, '--depth', '0'])
+    assert 'plan: --depth must be a whole number of at least 1' in capsys.readouterr().err
