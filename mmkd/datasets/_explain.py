@@ -6,13 +6,13 @@ import contextlib
 import os
 import traceback
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from mmkd.datasets import _coco, _voc
 from mmkd.datasets._coco import DataError, watched
 from mmkd.datasets._files import fault, is_remote
 from mmkd.datasets._kinds import describe, is_coco, is_voc
+from mmkd.errors.origin import short
 
 OWN = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -116,5 +116,4 @@ def _cause(error: Exception) -> str:
     frame = traceback.extract_tb(error.__traceback__)[-1]
     if frame.filename.startswith(OWN):
         return ''
-    place = '/'.join(Path(frame.filename).parts[-3:])
-    return f'{type(error).__name__}: {error} (at {place}:{frame.lineno})'
+    return f'{type(error).__name__}: {error} (at {short(frame.filename)}:{frame.lineno})'

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 import traceback
-from pathlib import Path
 from typing import Any
 
 from mmengine.dataset import BaseDataset
@@ -13,6 +12,7 @@ from mmengine.dataset import BaseDataset
 from mmkd.datasets._coco import DataError
 from mmkd.datasets._files import fault
 from mmkd.datasets._kinds import describe
+from mmkd.errors.origin import short
 
 
 def prepare(dataset: Any, index: int) -> tuple[Any, Failure | None]:
@@ -115,7 +115,7 @@ def _step_failure(dataset: Any, index: int, error: Exception) -> str:
     info = dataset.get_data_info(index)
     size = f', {info["width"]} x {info["height"]} pixels' if info.get('width') else ''
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    place = '/'.join(Path(frame.filename).parts[-3:])
+    place = short(frame.filename)
     return (
         f'dataset {describe(dataset)}: image {info.get("img_path")} (index {index}{size}) does not '
         f'get through the pipeline: {type(error).__name__}: {error} (at {place}:{frame.lineno})'

@@ -54,7 +54,8 @@ class ConsoleHook(Hook):
             data += f', {len(runner.val_dataloader.dataset)} to validate'
         length = f'{runner.max_iters} steps'
         if _by_epoch(runner):
-            length = f'{runner.max_epochs} epochs of {len(train)} steps'
+            epochs = 'epoch' if runner.max_epochs == 1 else 'epochs'
+            length = f'{runner.max_epochs} {epochs} of {len(train)} steps'
         rows = [('data', data), ('training', length)]
         if runner.iter:
             source = getattr(runner, '_resume_from', None)
