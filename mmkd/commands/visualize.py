@@ -38,13 +38,15 @@ def parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> None:
     from mmkd.config import default_work_dir
     from mmkd.engine.launch import check_data, read_config
+    from mmkd.engine.writable import make_folder
     from mmkd.visualization.viewer import Viewer
 
     config = read_config(args)
     check_data(config, args.split)
+    out = args.out or f'{default_work_dir(config.filename)}/pages'
+    make_folder(out, '--out')
     point = tuple(args.point) if args.point else None
     viewer = Viewer(config, args.split, args.checkpoint, point=point)
-    out = args.out or f'{default_work_dir(config.filename)}/pages'
     for path in viewer.pages(args.indices, out):
         print(path)
 

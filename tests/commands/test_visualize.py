@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from mmkd.commands import visualize
 from mmkd.engine import launch
 from mmkd.visualization import viewer
@@ -27,3 +29,13 @@ def test_pages_are_listed(tmp_path, monkeypatch, capsys):
         'work_dirs/a/pages/4.png',
         'work_dirs/a/pages/7.png',
     ]
+
+
+def test_a_folder_that_cannot_be_made(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path('a.py').write_text('x = 1\n')
+    monkeypatch.setattr(viewer, 'Viewer', lambda *given, point: pytest.fail('it was built'))
+    monkeypatch.setattr(launch, 'check_data', lambda config, split: None)
+    with pytest.raises(SystemExit):
+        visualize.main(['a.py', '--out', 'a.py'])
+    assert '--out: nothing can be written into a.py' in capsys.readouterr().err
