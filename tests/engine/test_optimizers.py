@@ -9,6 +9,7 @@ import torch
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict, build_optim_wrapper
 from torch import distributed, multiprocessing, nn
+from two_ranks import leave
 
 from mmkd.checks.preflight import check_optimised
 from mmkd.distiller import Distiller
@@ -349,7 +350,7 @@ def one_rank(rank, folder):
         torch.manual_seed(rank)
         train(model, slice(rank, rank + 1))
         torch.save(model.module.state_dict(), f'{folder}/{name}_{rank}.pth')
-    distributed.destroy_process_group()
+    leave()
 
 
 def test_two_ranks(tmp_path):
