@@ -20,6 +20,7 @@ from typing import Any
 
 from mmkd.errors.origin import Origin, circle_of, config_files, origin_of, short
 from mmkd.errors.remedies import remedy
+from mmkd.errors.sigterm import on_sigterm
 from mmkd.started import typed
 
 _STARTED = time.time()
@@ -49,10 +50,9 @@ def plain_errors() -> Iterator[None]:
     was being done, and the traceback goes to a file. ``MMKD_TRACEBACK=1`` shows it on the screen.
     The exit status is 1, after Ctrl-C 130 and after SIGTERM 143.
     """
-    with contextlib.suppress(ValueError):  # not in the main thread
-        signal.signal(signal.SIGTERM, _terminate)
     try:
-        yield
+        with on_sigterm(_terminate):
+            yield
     except KeyboardInterrupt as stop:
         if os.environ.get('MMKD_TRACEBACK'):
             raise
