@@ -62,14 +62,15 @@ def write(page: Path, new: list[list[str]]) -> str:
     before, _, rest = page.read_text(encoding='utf-8').partition(START)
     table, _, after = rest.partition(END)
     rows = {}
-    for line in table.splitlines()[2:]:
+    for line in table.strip().splitlines()[2:]:
         cells = [cell.strip() for cell in line.strip('|').split('|')]
         rows[cells[0]] = cells
     rows |= {cells[0]: cells for cells in new}
     lines = [f'| {" | ".join(cells)} |' for cells in (HEAD, *rows.values())]
     lines.insert(1, '|---' * len(HEAD) + '|')
     table = '\n'.join(lines) + '\n'
-    page.write_text(before + START + table + END + after, encoding='utf-8')
+    # Python-Markdown takes a table for one behind a blank line only.
+    page.write_text(f'{before}{START}\n{table}\n{END}{after}', encoding='utf-8')
     return table
 
 
