@@ -2,23 +2,12 @@
 
 import pytest
 import torch
+from plan_toys import distil, step
 from torch import nn
 
-from mmkd.distiller import Distiller
 from mmkd.pixels import Pixels
 from mmkd.teacher import build_model
-from mmkd.testing import classification_batch, segmentation_batch, tiny_pspnet
-
-
-def distil(network, source, method='CWD', **options):
-    torch.manual_seed(0)
-    objectives = dict(x=dict(type=f'mmkd.{method}', **options))
-    return Distiller(network, objectives, dict(config=source, checkpoint='random'))
-
-
-def step(distiller, batch=None):
-    distiller.train()
-    return distiller.loss(*(batch or classification_batch()))
+from mmkd.testing import segmentation_batch, tiny_pspnet
 
 
 def with_channels(model, count, mean=None):

@@ -8,6 +8,7 @@ until the queue is empty; then the GPU idles until Python has filled it again.
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 from collections import Counter
@@ -41,8 +42,6 @@ _READS = {
 }
 _WITH_INDICES = {_ATEN.index, _ATEN.index_put, _ATEN.index_put_, _ATEN._index_put_impl_}
 _DOWNLOADS = (Tensor.cpu, Tensor.numpy, Tensor.tolist, Tensor.__array__)
-#: with a tensor and Python data the new tensor lies beside the former
-_BESIDE = (Tensor.new_tensor,)
 #: files whose lines are not told: this one, and decorators around operators
 _SKIPPED = (__file__, contiguous.__code__.co_filename)
 _OF_DATA = (torch.tensor, torch.as_tensor, torch.asarray)
@@ -83,13 +82,8 @@ class WaitCounter:
     @property
     def count(self) -> int:
         """Waits of mmkd's own lines so far."""
-        own = (n for place, n in self.places.items() if place.startswith('mmkd/'))
-        return sum(own) - self._operators
-
-    @property
-    def _operators(self) -> int:
-        """Of the operators that stand in for mmcv's on a CPU; a GPU has kernels for them."""
-        return sum(n for place, n in self.places.items() if place.startswith('mmkd/operators/'))
+        # On a CPU mmkd/operators stands in for mmcv's; a GPU has kernels for those.
+        return sum(n for place, n in self.places.items() if re.match('mmkd/(?!operators/)', place))
 
     @property
     def foreign(self) -> int:
@@ -175,7 +169,7 @@ class _Functions(TorchFunctionMode):
             if not kwargs.get('non_blocking'):
                 counter.add('to')
             return counter.mark(func(*args, **kwargs).clone())
-        uploads = func in _BESIDE and counter.marked(args[0])
+        uploads = func is Tensor.new_tensor and counter.marked(args[0])
         created = _is_device(kwargs.get('device')) and not _tensors(args)
         if uploads or (created and func in _OF_DATA):
             counter.add(func.__name__)

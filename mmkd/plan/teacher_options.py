@@ -61,18 +61,17 @@ def apply_options(name: str, teacher: Teacher, show: Callable[[nn.Module], Found
     Raises:
         ValueError: a requested option changes the teacher's outputs by more than rounding does.
     """
-    asked = list(_steps(teacher))
-    before = _answers(teacher.model, show(teacher.model).evaluated) if asked or teacher.fast else {}
+    steps = list(_steps(teacher))
+    before = _answers(teacher.model, show(teacher.model).evaluated) if steps else {}
     if not before and teacher.fuse_conv_bn and teacher.recorder.taps:
         raise ValueError(
             f"teacher '{name}': fuse_conv_bn=True folds BatchNorms by their position, and here it "
             'cannot be checked that this is right: the probe of the teacher failed. Set '
             'fuse_conv_bn=False.'
         )
-    trials = [] if not teacher.fast else list(_fast_steps(teacher))
     limit = EXACT
-    for step in sorted(asked + trials, key=lambda step: ORDER.index(step.text.partition('=')[0])):
-        if step in asked:
+    for step, requested in steps:
+        if requested:
             limit = max(limit, step.limit)
             _apply(name, teacher, teacher.model, step, before, limit, show)
         elif not before:
@@ -100,7 +99,7 @@ def _survives(
         reason = str(refusal).partition(': ')[2].partition('. ')[0]
         teacher.notes.append(f'without {step.text}: {reason}')
         return False
-    if step.text.startswith('memory_format'):
+    if step is _CHANNELS_LAST:
         teacher.memory_format = torch.channels_last
     teacher.notes.append(f'{step.text} changes the taps by at most {error:.2g}')
     return True
@@ -151,25 +150,21 @@ def _ran(name: str, option: str, before: dict[str, list[Tensor]], found: Found) 
     )
 
 
-def _steps(teacher: Teacher) -> Iterator[Step]:
-    """Each option that the config names."""
-    if teacher.fuse_conv_bn:
-        yield _FUSE
+def _steps(teacher: Teacher) -> Iterator[tuple[Step, bool]]:
+    """Options to apply, BatchNorms first, and whether the config names them.
+
+    Those of ``fast=True`` depend on the network and the machine alone: a resumed run has the same.
+    """
+    if teacher.fuse_conv_bn or teacher.fast:
+        yield _FUSE, teacher.fuse_conv_bn
     if teacher.dtype in LIMITS:
-        yield _precision(teacher.dtype)
-    if teacher.memory_format == torch.channels_last:
-        yield _CHANNELS_LAST
-
-
-def _fast_steps(teacher: Teacher) -> Iterator[Step]:
-    """Options of ``fast=True``; network and machine decide, so a resumed run has the same."""
-    if not teacher.fuse_conv_bn:
-        yield _FUSE
-    if teacher.dtype is None and native_bf16():
-        yield _precision(torch.bfloat16)
+        yield _precision(teacher.dtype), True
+    elif teacher.fast and native_bf16():
+        yield _precision(torch.bfloat16), False
+    requested = teacher.memory_format == torch.channels_last
     # RoIAlign reads contiguous maps, so they would be copied back.
-    if teacher.memory_format != torch.channels_last and not hasattr(teacher.model, 'roi_head'):
-        yield _CHANNELS_LAST
+    if requested or (teacher.fast and not hasattr(teacher.model, 'roi_head')):
+        yield _CHANNELS_LAST, requested
 
 
 def native_bf16() -> bool:
@@ -188,8 +183,6 @@ _FUSE = Step('fuse_conv_bn=True', fuse)
 _CHANNELS_LAST = Step(
     "memory_format='channels_last'", lambda model: model.to(memory_format=torch.channels_last)
 )
-#: BatchNorms are folded first, in float32
-ORDER = ('fuse_conv_bn', 'dtype', 'memory_format')
 
 
 def _answers(model: nn.Module, side: Side | None) -> dict[str, list[Tensor]]:

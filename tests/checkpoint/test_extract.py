@@ -2,25 +2,10 @@
 
 import pytest
 import torch
+from fitting_toys import fit, net, under
 
 from mmkd.checkpoint import CheckpointError
 from mmkd.checkpoint.extract import extract, main
-from mmkd.checkpoint.fitting import load_weights, weights_for
-from mmkd.testing import ToyNet
-
-
-def net(width=4):
-    return ToyNet(width, norm='BN')
-
-
-def under(prefix, state=None):
-    return {f'{prefix}{key}': value for key, value in (state or net().state_dict()).items()}
-
-
-def fit(checkpoint, model=None):
-    model = model or net()
-    state, prefix = weights_for(model, checkpoint, 'file.pth')
-    return load_weights(model, state, prefix)
 
 
 def test_the_command_that_chooses(tmp_path, capsys):

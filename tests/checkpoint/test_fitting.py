@@ -5,26 +5,12 @@ from collections import OrderedDict
 
 import pytest
 import torch
+from fitting_toys import fit, net, under
 from torch import nn
 
 from mmkd.checkpoint import CheckpointError
-from mmkd.checkpoint.fitting import COUNTER, load_weights, weights_for
-from mmkd.testing import MEAN, STD, ToyNet
-
-
-def net(width=4):
-    return ToyNet(width, norm='BN')
-
-
-def under(prefix, state=None):
-    return {f'{prefix}{key}': value for key, value in (state or net().state_dict()).items()}
-
-
-def fit(checkpoint, model=None):
-    model = model or net()
-    state, prefix = weights_for(model, checkpoint, 'file.pth')
-    return load_weights(model, state, prefix)
-
+from mmkd.checkpoint.fitting import COUNTER
+from mmkd.testing import MEAN, STD
 
 WRAPPED = {
     'bare': lambda s: s,

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from plan_toys import distil, step
 from torch import nn
 
-from mmkd.distiller import Distiller
 from mmkd.levels import Level
 from mmkd.methods.cwd import CWD
 from mmkd.plan.first_step import first_step_differs
@@ -18,17 +18,6 @@ class Broken(ToyNet):
         if not getattr(self, 'mended', False):
             raise AttributeError('gt_instances')
         return super().extract_feat(inputs)
-
-
-def distil(network, source, method='CWD', **options):
-    torch.manual_seed(0)
-    objectives = dict(x=dict(type=f'mmkd.{method}', **options))
-    return Distiller(network, objectives, dict(config=source, checkpoint='random'))
-
-
-def step(distiller, batch=None):
-    distiller.train()
-    return distiller.loss(*(batch or classification_batch()))
 
 
 def test_the_first_step_is_compared_with_the_plan():

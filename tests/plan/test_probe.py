@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from plan_toys import distil, step
 from torch import nn
 
-from mmkd.distiller import Distiller
 from mmkd.plan.places import candidates
 from mmkd.plan.probe import Request, probe, probe_all
 from mmkd.tap import TapError, parse_taps
@@ -72,17 +72,6 @@ class Branches(ToyNet):
                 )
             ),
         )
-
-
-def distil(network, source, method='CWD', **options):
-    torch.manual_seed(0)
-    objectives = dict(x=dict(type=f'mmkd.{method}', **options))
-    return Distiller(network, objectives, dict(config=source, checkpoint='random'))
-
-
-def step(distiller, batch=None):
-    distiller.train()
-    return distiller.loss(*(batch or classification_batch()))
 
 
 def test_a_map_that_only_training_has_is_refused_with_the_tap_that_is_meant():

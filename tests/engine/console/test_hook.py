@@ -4,7 +4,7 @@ import io
 from types import SimpleNamespace
 
 import pytest
-from mmengine.hooks import CheckpointHook
+from console_toys import Checkpoints, finished
 from mmengine.runner import Runner as StockRunner
 from runner_toys import make
 
@@ -65,23 +65,6 @@ def test_lines_come_at_the_interval_of_the_log(tmp_path, interval, due):
     hook.interval = interval
     runner = SimpleNamespace(train_dataloader=range(3))
     assert [i + 1 for i in range(3) if hook._is_due(runner, i)] == due
-
-
-class Checkpoints(CheckpointHook):
-    def __init__(self, *keys):
-        self.key_indicators = list(keys)
-
-
-def finished(*hooks, **info):
-    """A Runner after its last step."""
-    return SimpleNamespace(
-        hooks=hooks,
-        message_hub=SimpleNamespace(runtime_info=info),
-        iter=8,
-        max_iters=8,
-        cfg=SimpleNamespace(filename='c.py', get=lambda key: 'a loader'),
-        work_dir='work',
-    )
 
 
 def test_a_validation_is_a_line_beside_the_teacher(tmp_path, monkeypatch):

@@ -1,29 +1,10 @@
 """The end of a run: checkpoints, scores, cost, and what to type next."""
 
-from types import SimpleNamespace
-
-from mmengine.hooks import CheckpointHook
+from console_toys import Checkpoints, finished
 
 from mmkd.checks.preflight import PreflightHook
 from mmkd.engine.console.summary import bests, summary
 from mmkd.engine.overhead import OverheadHook
-
-
-class Checkpoints(CheckpointHook):
-    def __init__(self, *keys):
-        self.key_indicators = list(keys)
-
-
-def finished(*hooks, **info):
-    """A Runner after its last step."""
-    return SimpleNamespace(
-        hooks=hooks,
-        message_hub=SimpleNamespace(runtime_info=info),
-        iter=8,
-        max_iters=8,
-        cfg=SimpleNamespace(filename='c.py', get=lambda key: 'a loader'),
-        work_dir='work',
-    )
 
 
 def test_the_summary(tmp_path, monkeypatch):
