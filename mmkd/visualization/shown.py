@@ -94,11 +94,13 @@ def restore(inputs: Tensor, samples: list, pixels: Pixels, meta: dict | None = N
     elif pixels.swapped:
         values = values[..., ::-1]
     padded = (int(inputs.shape[2]), int(inputs.shape[3]))
+    names, palette = meta.get('classes', ()), meta.get('palette')
+    if palette is not None and len(palette) != len(names):
+        palette = None  # COCO's own, say, which stays where a config names other classes
     result = []
     for index, (value, sample) in enumerate(zip(values, samples, strict=True)):
         h, w = sample.metainfo.get('img_shape', padded)[:2]
         image = np.ascontiguousarray(value[:h, :w])
-        names, palette = meta.get('classes', ()), meta.get('palette')
         result.append(Shown(image, sample, index, padded, names, palette))
     return result
 

@@ -66,3 +66,12 @@ def test_classes_have_names_and_those_beyond_are_background():
     one.classes = ('disc', 'ring')
     assert [one.class_name(k) for k in (1, 2)] == ['ring', 'bg']
     assert len({one.colour(k) for k in (0, 1, 2)}) == 3
+
+
+@pytest.mark.parametrize(('colours', 'kept'), [(2, True), (80, False), (1, False)])
+def test_a_palette_of_other_classes_is_not_used(colours, kept):
+    palette = [(k, 0, 0) for k in range(colours)]
+    meta = dict(classes=('nut', 'plate'), palette=palette)
+    sample = shown(img_shape=(40, 52)).sample
+    (one,) = restore(torch.zeros(1, 3, 40, 52), [sample], Swapped, meta)
+    assert one.palette == (palette if kept else None)
