@@ -167,13 +167,15 @@ class Distiller(Borrower):
         objective = self.objectives[name]
         if trace is None:
             return _keep_alive(name, objective)
+        numbers = objective.set_numbers(trace.progress)
         device = trace.inputs.device.type
         with torch.autocast(device, enabled=False):
             require_gradient(trace.student, objective.student_taps)
             result = objective(trace)
         if not isinstance(result, Mapping):
             result = {'loss': result}
-        terms = {}
+        full = trace.inputs.new_full
+        terms = {f'kd.{name}.{k}': full((), v, dtype=torch.float32) for k, v in numbers.items()}
         for key, value in result.items():
             if not isinstance(value, Tensor) or value.numel() != 1:
                 found = tuple(value.shape) if isinstance(value, Tensor) else repr(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from mmengine.registry import OPTIMIZERS
@@ -15,7 +16,7 @@ from mmkd.functional.padding import crop_padding
 from mmkd.functional.resize import resize as resized
 from mmkd.levels import Level, pair_levels
 from mmkd.options import check_choice, check_number, options_of, weight_or
-from mmkd.schedule import Schedule
+from mmkd.schedule import Progress, Schedule, accept_schedules
 from mmkd.tap import Tap, Trace, parse_taps
 from mmkd.view import Boxes, View
 
@@ -68,6 +69,10 @@ class Objective(nn.Module):
     resume_only: ClassVar[tuple[str, ...]] = ()
     #: attributes with tensors of one step for the next; None again once ``state_dict()`` was called
     transient: ClassVar[tuple[str, ...]] = ()
+    #: options of ``__init__``, numbers of the same name in ``forward``, that may be schedules
+    scheduled: ClassVar[tuple[str, ...]] = ()
+    #: the schedules of those that are, by option
+    schedules: Mapping[str, Schedule] = MappingProxyType({})
     #: under DDP, averaged gradients of k ranks equal those of one process with the whole batch
     rank_invariant: ClassVar[bool] = False
     #: supports a teacher on larger images than the student's, see mmkd.scales
@@ -78,6 +83,11 @@ class Objective(nn.Module):
     named_taps: ClassVar[tuple[str, ...]] = ()
     #: if only some detectors of a family are supported, their names: {'anchor': ('GFL',)}
     only: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if cls.scheduled and '__init__' in vars(cls):
+            cls.__init__ = accept_schedules(cls.__init__)  # type: ignore[method-assign]
 
     def __init__(
         self,
@@ -106,6 +116,13 @@ class Objective(nn.Module):
     def set_default_weight(self, value: float) -> None:
         """Set the weight for configs without one, if it depends on options or models."""
         self.weight = Schedule.of(weight_or(value, self._asked_weight))
+
+    def set_numbers(self, progress: Progress) -> dict[str, float]:
+        """Give the options that are schedules their values at one step, which it returns."""
+        now = {name: schedule.number(progress) for name, schedule in self.schedules.items()}
+        for name, value in now.items():
+            setattr(self, name, value)
+        return now
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         """Called once with both networks, at build; raises ValueError for unsuitable ones."""

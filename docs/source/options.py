@@ -8,6 +8,8 @@ from .classes import arguments, signature
 from .records import Option
 from .text import entries, markdown, section
 
+TIMED = ' May change over the run, see [schedules](../schedules.md#numbers-of-a-method).'
+
 
 def read_options(
     doc: str, classes: dict, lineage: list[str], facts: dict, base: str
@@ -21,7 +23,9 @@ def read_options(
         together = match[1].split(', ') if match else []
         if together and set(together) <= set(defaults):
             kind, meaning = match[2], markdown(meaning)
-            options += [Option(name, defaults[name], kind, meaning) for name in together]
+            for name in together:
+                more = TIMED if name in facts['scheduled'] else ''
+                options.append(Option(name, defaults[name], kind, meaning + more))
         elif head == 'weight':
             weight = markdown(meaning)
         else:  # "student, teacher, weight: see PairObjective. What is special about them."

@@ -22,7 +22,7 @@ from mmkd.checks.labels import check_labels, check_tested
 from mmkd.checks.unmoved import Reached
 from mmkd.objective import key_of
 from mmkd.registry import HOOKS
-from mmkd.schedule import Schedule
+from mmkd.schedule import Progress, Schedule
 from mmkd.untouched import untouched_random_state
 
 
@@ -57,6 +57,7 @@ class PreflightHook(Hook):
         check_baseline(model)
         for name, objective in model.objectives.items():
             check_schedule(name, objective.weight, runner.max_iters)
+            check_numbers(name, objective, runner.max_iters)
             if runner.iter == 0:  # a resumed student has it, and may have trained it
                 teacher = model.plan.teacher_of(objective)
                 objective.inherit(model.student, teacher.model if teacher else None)
@@ -155,11 +156,21 @@ def check_start(name: str, student: nn.Module, teacher: nn.Module) -> None:
 
 def check_schedule(name: str, weight: Schedule, total: int) -> None:
     """Warn if the weight of an objective is 0 in all iterations of a run, unless it is always 0."""
-    if not weight.is_zero and not weight.counts(total):
+    if not weight.is_zero and not weight.counts(total, Progress.current().accumulated):
         _warn(
             f"objective '{name}' has no effect: this run has {total} iterations, and its weight is "
             f'{weight}'
         )
+
+
+def check_numbers(name: str, objective: Any, total: int) -> None:
+    """Warn if a number that has a schedule keeps its first value in all iterations of a run."""
+    for option, schedule in objective.schedules.items():
+        if not schedule.moves(total):
+            _warn(
+                f"objective '{name}': {option} has a schedule, {schedule}, but in the {total} "
+                f'iterations of this run it stays {schedule.value:g}'
+            )
 
 
 def _warn(message: str) -> None:

@@ -137,6 +137,14 @@ def build_optimizers(model: nn.Module, build: Callable[[], OptimWrapper]) -> Opt
     return JointOptimWrapper(student, apart)
 
 
+def accumulated(optim_wrapper: OptimWrapper) -> int:
+    """Iterations that make one step; of several optimisers, the student's or the first one's."""
+    if isinstance(optim_wrapper, OptimWrapperDict):
+        wrappers = dict(optim_wrapper.items())
+        optim_wrapper = wrappers.get(STUDENT) or next(iter(wrappers.values()))
+    return optim_wrapper._accumulative_counts
+
+
 def check_same_optimizers(optim_wrapper: OptimWrapper, state: Mapping[str, Any]) -> None:
     """A checkpoint's optimisers must be those of this run and train as much, else ValueError.
 

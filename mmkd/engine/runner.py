@@ -47,11 +47,17 @@ from mmkd.engine.early_stopping import EarlyStoppingHook
 from mmkd.engine.finite_hook import FiniteHook
 from mmkd.engine.loading import check_complete, check_optimiser_state, revised
 from mmkd.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
-from mmkd.engine.optimizers import build_optimizers, check_same_optimizers, schedules
+from mmkd.engine.optimizers import (
+    accumulated,
+    build_optimizers,
+    check_same_optimizers,
+    schedules,
+)
 from mmkd.engine.random_state import RandomStateHook
 from mmkd.engine.settings import report_changes, settings_of
 from mmkd.engine.student_config import StudentConfigHook
 from mmkd.registry import RUNNERS, in_any_case
+from mmkd.schedule import ACCUMULATION
 
 # What stock configs ask for, and what they get.
 STOCK_HOOKS: dict[Any, Any] = {
@@ -249,6 +255,10 @@ class Runner(MMRunner):
             super().load_or_resume()
         elif self._resume_from is not None:
             self.resume(self._resume_from)
+        # Not before, because resuming replaces the contents of the hub.
+        if isinstance(self.optim_wrapper, OptimWrapper):
+            count = accumulated(self.optim_wrapper)
+            self.message_hub.update_info(ACCUMULATION, count, resumed=False)
 
     def _find_newest(self) -> str | None:
         """Newest usable checkpoint of the work dir, the same for all ranks."""

@@ -71,6 +71,7 @@ class Chen2017(PairObjective):
         **{f'loss_{part}bound': 'nu' for part in ('', 'rpn_', 'rcn_')},
         'loss_hint': 'gamma',
     }
+    scheduled = ('tau',)
     families = ('two_stage', 'instance', 'anchor')
     only = {'anchor': ('RetinaNet',)}
 

@@ -62,6 +62,7 @@ class CIRKD(PairObjective):
     """
 
     adapts_width = False
+    scheduled = ('tau',)
     families = ('segmentor',)
     named_taps = DETECTORS
 

@@ -80,6 +80,7 @@ class CIRKDMemory(Objective):
     default_weight = 0.1
     needs_ground_truth = True
     zero_at_equality = False
+    scheduled = ('tau',)
     families = ('segmentor',)
 
     def __init__(

@@ -84,6 +84,7 @@ class CRD(Objective):
     rank_invariant = True
     transient = ('newest',)
     resume_only = ('memory', 'classes', 'log_z')
+    scheduled = ('tau',)
     families = ('classifier',)
 
     def __init__(

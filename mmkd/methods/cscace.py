@@ -93,6 +93,7 @@ class CSCACE(Objective):
 
     needs_ground_truth = True
     zero_at_equality = False
+    scheduled = ('tau',)
     families = ('segmentor',)
 
     def __init__(

@@ -64,6 +64,7 @@ class CSKD(Objective):
 
     needs_teacher = False
     zero_at_equality = False
+    scheduled = ('tau',)
     families = logits.KINDS
 
     def __init__(self, student: Taps = None, weight: Any = 1.0, tau: float = 4.0) -> None:

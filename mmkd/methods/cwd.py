@@ -69,6 +69,7 @@ class CWD(PairObjective):
     """
 
     rank_invariant = True
+    scheduled = ('tau',)
     families = (*DETECTORS, 'segmentor')
 
     def __init__(

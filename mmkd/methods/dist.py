@@ -88,6 +88,7 @@ class DIST(PairObjective):
     """
 
     adapts_width = False
+    scheduled = ('tau',)
     families = logits.KINDS
 
     def __init__(

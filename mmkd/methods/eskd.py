@@ -39,6 +39,7 @@ class ESKD(Objective):
         ValueError: options out of range; models without comparable class logits.
     """
 
+    scheduled = ('tau',)
     families = logits.KINDS
 
     def __init__(

@@ -103,6 +103,7 @@ class FBKD(PairObjective):
         'loss_relation': 'gamma',
     }
     adapts_width = False
+    scheduled = ('alpha', 'beta', 'gamma', 'tau')
     families = DETECTORS
     zero_at_equality = False
 

@@ -111,6 +111,7 @@ class FGD(PairObjective):
     """
 
     term_factors = {f'loss_{term}': f'factors.{term}' for term in TERMS}
+    scheduled = ('tau',)
     families = DETECTORS
     rank_invariant = True
 

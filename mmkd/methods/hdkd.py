@@ -73,6 +73,7 @@ class HDKD(PairObjective):
             unknown stride; a model that is no detector.
     """
 
+    scheduled = ('tau',)
     families = DETECTORS
 
     def __init__(

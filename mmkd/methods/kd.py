@@ -46,6 +46,7 @@ class KD(Objective):
     """
 
     rank_invariant = True
+    scheduled = ('tau',)
     families = ('two_stage', 'instance', 'segmentor', 'classifier')
 
     def __init__(

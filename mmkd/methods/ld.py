@@ -127,6 +127,7 @@ class LD(Objective):
 
     needs_ground_truth = True
     term_factors = {f'loss_{term}': f'factors.{term}' for term in FACTORS}
+    scheduled = ('tau', 'tau_class')
     families = ('anchor',)
     only = {'anchor': ('GFL',)}
 

@@ -54,6 +54,7 @@ class LogitStandardization(Objective):
 
     default_weight = 9.0
     term_factors = {'loss_target': 'alpha', 'loss_others': 'beta'}
+    scheduled = ('alpha', 'beta', 'tau')
     families = logits.KINDS
 
     def __init__(

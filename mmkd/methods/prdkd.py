@@ -60,6 +60,7 @@ class PRDKD(Objective):
     """
 
     term_factors = {'loss_target': 'alpha', 'loss_others': 'beta'}
+    scheduled = ('alpha', 'beta', 'tau')
     families = logits.KINDS
 
     def __init__(

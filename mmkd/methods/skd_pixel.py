@@ -41,6 +41,7 @@ class SKDPixel(PairObjective):
 
     rank_invariant = True
     adapts_width = False
+    scheduled = ('tau',)
     families = ('segmentor',)
 
     def __init__(

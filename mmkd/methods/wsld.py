@@ -50,6 +50,7 @@ class WSLD(Objective):
 
     default_weight = 2.5
     zero_at_equality = False
+    scheduled = ('tau',)
     families = logits.KINDS
 
     def __init__(

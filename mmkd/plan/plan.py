@@ -225,6 +225,7 @@ class Plan:
 
     def _describe(self, name: str, objective: Objective) -> list[str]:
         lines = [f'objective {name}: {type(objective).__name__}, weight {objective.weight}']
+        lines += [f'  {option} {schedule}' for option, schedule in objective.schedules.items()]
         for side, taps in (
             ('student', objective.student_taps),
             ('teacher', objective.teacher_taps),

@@ -10,8 +10,14 @@ from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
-from mmkd.checks.preflight import PreflightHook, check_optimised, full_precision, score_teacher
-from mmkd.distiller import Distiller
+from mmkd.checks.preflight import (
+    PreflightHook,
+    check_numbers,
+    check_optimised,
+    full_precision,
+    score_teacher,
+)
+from mmkd.distiller import Distiller, build_objective
 from mmkd.methods.cwd import CWD
 from mmkd.schedule import Schedule
 from mmkd.teacher import Teacher
@@ -204,3 +210,15 @@ def test_a_score_without_validation_data_is_refused():
     with pytest.raises(ValueError, match='needs val_dataloader and val_evaluator'):
         model = toy(2)
         score_teacher(runner_of(model, [], val=False), model.teachers['teacher'], 2)
+
+
+def test_a_number_that_does_not_move_in_this_run_is_reported(log):
+    """Its schedule begins after the run ends."""
+    objective = build_objective(
+        dict(type='mmkd.KD', tau=dict(value=4, start=500, decay='linear', end_value=1, stop=900))
+    )
+    check_numbers('kd', objective, 1000)
+    assert not log.text
+    check_numbers('kd', objective, 400)
+    assert "objective 'kd': tau has a schedule, 4, start 500, decay linear" in log.text
+    assert 'in the 400 iterations of this run it stays 4' in log.text

@@ -127,10 +127,12 @@ def fresh_teacher(teacher: Teacher) -> Teacher:
     return copy.copy(teacher)
 
 
-def build(name: str, family: str, student: nn.Module | None = None, teacher=None) -> Distiller:
+def build(
+    name: str, family: str, student: nn.Module | None = None, teacher=None, **options
+) -> Distiller:
     """The method with its defaults and weight 1, without checks of the first steps."""
     own, frozen = networks(family)
-    objective = method(name)()
+    objective = method(name)(**options)
     distiller = Distiller(
         student=own if student is None else student,
         teacher=fresh_teacher(frozen if teacher is None else teacher),

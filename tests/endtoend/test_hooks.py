@@ -10,6 +10,7 @@ import torch
 from recipes import distilled, recipe
 
 from mmkd.engine.launch import train
+from mmkd.schedule import ACCUMULATION
 from mmkd.teacher import build_model
 
 ROOT = Path(__file__).parents[2]
@@ -22,6 +23,7 @@ def averaged(tmp_path_factory):
     config = recipe('retinanet', folder / 'data', folder / 'out', distilled('retinanet'))
     config.custom_hooks = [dict(type='EMAHook', momentum=0.5)]
     config.optim_wrapper.accumulative_counts = 2
+    config.model.objectives.kd.weight = dict(value=0.01, every=2, first=1)
     config.pop('experiment_name')
     config.dump(folder / 'config.py')
     return train(config), folder
@@ -42,6 +44,14 @@ def test_the_average_is_of_student_and_adapters_and_of_no_teacher(averaged):
     build_model(runner.cfg.model.student).load_state_dict(
         {k: saved['state_dict'][k] for k in plain}, strict=True
     )
+
+
+def test_turns_count_steps_of_the_optimiser(averaged):
+    """Two batches a step: the second step of two is the third and fourth iteration."""
+    runner, _ = averaged
+    values = runner.message_hub.get_scalar('train/kd.kd.loss').data[0]
+    assert [value > 0 for value in values] == [False, False, True, True]
+    assert runner.message_hub.get_info(ACCUMULATION) == 2
 
 
 def test_the_average_is_scored_from_the_command_line(averaged):

@@ -14,6 +14,7 @@ from mmkd.testing import (
     detection_batch,
     segmentation_batch,
     shrink,
+    tiny_classifier,
     tiny_detr,
     tiny_faster_rcnn,
     tiny_fcos,
@@ -160,6 +161,13 @@ def test_what_is_printed():
         'trains 5,840 parameters of its own',
     ):
         assert wanted in text, text
+
+
+def test_schedules_of_numbers_are_printed():
+    objective = dict(type='mmkd.KD', tau=dict(value=10, decay='linear', end_value=1))
+    teacher = dict(config=tiny_classifier(8), checkpoint='random')
+    text = str(Distiller(tiny_classifier(4), dict(kd=objective), teacher).plan)
+    assert 'KD, weight 1\n  tau 10, decay linear, end_value 1\n' in text, text
 
 
 def test_candidates_are_the_taps_that_fire():
