@@ -138,6 +138,8 @@ class Distiller(Borrower):
             inputs = inputs.detach().requires_grad_()
         with self.timer('student'), self.recorder.record(inputs) as student:
             losses = self.run_student(inputs, samples, mode='loss', **more)
+        for name, side in sides.items():
+            self.teachers[name].join(side)
         losses = scale_task(losses, self.task_weight)
         traces = {
             n: Trace(inputs, samples or [], student, sides.get(self._teacher_name(n)), progress)
@@ -157,10 +159,15 @@ class Distiller(Borrower):
         return self.plan.teacher_name(self.objectives[name]) or ''
 
     def _run_teachers(self, active: list[str], inputs: Tensor, samples: list) -> dict[str, Side]:
-        """Run the teachers that an active objective needs."""
+        """Start the teachers that an active objective needs."""
         wanted = {self._teacher_name(n) for n in active if self.objectives[n].teacher_taps}
         with self.timer('teacher'):
-            return {n: self.teachers[n](inputs, samples, self.pixels) for n in sorted(wanted)}
+            sides = {
+                n: self.teachers[n].start(inputs, samples, self.pixels) for n in sorted(wanted)
+            }
+            for name, side in sides.items() if self.timer.enabled else ():
+                self.teachers[name].join(side)  # else the clock would not see a side stream
+        return sides
 
     def _terms(self, name: str, weight: float, trace: Trace | None) -> dict[str, Tensor]:
         """Weighted losses and log values of one objective."""

@@ -6,6 +6,8 @@ import copy
 import functools
 import inspect
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,13 +19,15 @@ from torch.nn import functional as F
 
 from mmkd.checkpoint import dataset_meta_of, read_checkpoint, refuse_not_finite, weights_of
 from mmkd.checkpoint.fitting import COUNTER, Fit, load_weights, weights_for
+from mmkd.compiled import Compiled
 from mmkd.config import distils, load_config
 from mmkd.families.segmentor import gives_logits
-from mmkd.options import check_choice
+from mmkd.options import check_choice, check_number
 from mmkd.pixels import Pixels
 from mmkd.registry import MODELS
 from mmkd.scales import seen_by_teachers
-from mmkd.tap import Recorder, Side, Tap
+from mmkd.streams import SideStream, has_streams
+from mmkd.tap import Recorder, Side, Tap, flatten
 
 DTYPES = {'fp16': torch.float16, 'bf16': torch.bfloat16, 'fp32': torch.float32, None: None}
 
@@ -47,6 +51,11 @@ class Teacher:
         fast (bool): all three where they are right: folded BatchNorms, bf16 where the machine
             computes in it, channels_last without a RoI extractor. The plan leaves out options that
             change the taps by more than rounding does, and prints which.
+        compile (bool): torch.compile of the route to the taps, see
+            :class:`~mmkd.compiled.Compiled`; left out, with a line in the plan, where there is no
+            compiler or the network cannot be captured.
+        compile_shapes (int): padded shapes to compile; batches of others run uncompiled.
+        stream (bool): on a GPU, run on a CUDA stream of its own, beside the student's forward pass.
         ignore_keys (list[str]): regular expressions of checkpoint keys that may differ.
         cfg_options (dict | None): overrides of the config, as in ``--cfg-options``.
 
@@ -63,12 +72,18 @@ class Teacher:
         memory_format: str | None = None,
         fuse_conv_bn: bool = False,
         fast: bool = False,
+        compile: bool = False,
+        compile_shapes: int = 8,
+        stream: bool = False,
         ignore_keys: Iterable[str] = (),
         cfg_options: dict | None = None,
     ) -> None:
         dtype = check_choice('teacher', 'dtype', dtype, DTYPES)
         memory_format = check_choice(
             'teacher', 'memory_format', memory_format, (None, 'channels_last')
+        )
+        self.compile_shapes = check_number(
+            'teacher', 'compile_shapes', compile_shapes, 1, whole=True
         )
         if checkpoint is None:
             raise ValueError(
@@ -84,12 +99,16 @@ class Teacher:
         self.pixels = Pixels.of(self.model)
         self.model = revert_sync(self.model)
         self.model.eval().requires_grad_(False)
-        self.fuse_conv_bn, self.fast = fuse_conv_bn, fast
+        self.fuse_conv_bn, self.fast, self.compile = fuse_conv_bn, fast, compile
+        self.stream = stream
+        self.side_stream: SideStream | None = None
         self.notes: list[str] = []  # of the plan on its options
+        self.compile_note = ''
         self.dtype = DTYPES[dtype]
         self.memory_format = torch.channels_last if memory_format else torch.preserve_format
         self.route = 'tensor'
         self.recorder: Recorder | None = None
+        self.compiled: Compiled | None = None
 
     @property
     def loaded(self) -> str:
@@ -112,22 +131,52 @@ class Teacher:
         """Set the taps, and with them the shortest route that reaches them."""
         taps = list(taps)
         self.recorder = Recorder(self.model, taps)
-        self.route = shortest_route(self.model, taps)
+        self.route = route = shortest_route(self.model, taps)
+        self.compiled = None
+        if self.compile and taps:
+            self.compiled = Compiled(self.recorder, partial(_run_along, route), self.compile_shapes)
 
-    @torch.no_grad()
     def __call__(self, inputs: Tensor, samples: list, student_pixels: Pixels) -> Side:
         """Record the taps on the student's batch (N, 3, H, W), or on HalfScale's full batch."""
+        side = self.start(inputs, samples, student_pixels)
+        self.join(side)
+        return side
+
+    @torch.no_grad()
+    def start(self, inputs: Tensor, samples: list, student_pixels: Pixels) -> Side:
+        """As a call; with ``stream=True`` nothing may read what is recorded before :meth:`join`."""
         assert self.recorder is not None, 'set_taps() first'
         inputs, samples = seen_by_teachers(inputs, samples)
-        inputs = self.pixels.translate(inputs, samples, student_pixels)
-        samples = _with_batch_shape(samples, inputs)
-        seen = inputs.to(dtype=self.dtype or inputs.dtype, memory_format=self.memory_format)
-        with (
-            self.recorder.record(inputs) as side,
-            self.precision(inputs.device.type),
-        ):
-            run_route(self.model, self.route, seen, samples)
+        with self._beside(inputs), self.precision(inputs.device.type):
+            inputs = self.pixels.translate(inputs, samples, student_pixels)
+            samples = _with_batch_shape(samples, inputs)
+            seen = inputs.to(dtype=self.dtype or inputs.dtype, memory_format=self.memory_format)
+            if self.compiled is not None:
+                return self.compiled(inputs, seen, samples)
+            with self.recorder.record(inputs) as side:
+                run_route(self.model, self.route, seen, samples)
         return side
+
+    def join(self, side: Side) -> None:
+        """Wait, on the device, for what :meth:`start` recorded."""
+        if self.side_stream is not None:
+            self.side_stream.join(flatten([side.inputs, *side.calls.values()]))
+
+    @property
+    def stream_note(self) -> str:
+        """What ``stream=True`` does here, for a plan."""
+        if not self.stream:
+            return ''
+        if torch.cuda.is_available():
+            return "stream: beside the student's forward pass, on a CUDA stream of its own"
+        return "stream: no CUDA device here, so it runs before the student's forward pass"
+
+    def _beside(self, inputs: Tensor) -> AbstractContextManager:
+        if not self.stream or not has_streams(inputs):
+            return nullcontext()
+        if self.side_stream is None or self.side_stream.stream.device != inputs.device:
+            self.side_stream = SideStream(inputs.device)
+        return self.side_stream.after([inputs])
 
     def precision(self, device: str) -> torch.autocast:
         """The teacher's own precision, independent of the student's.
@@ -249,6 +298,10 @@ def run_route(model: nn.Module, route: str, inputs: Tensor, samples: list) -> No
         model.decode_head(model.extract_feat(inputs), samples)
     else:
         model(inputs, samples, mode='tensor')
+
+
+def _run_along(route: str, model: nn.Module, inputs: Tensor, samples: Any) -> None:
+    run_route(model, route, inputs, samples)
 
 
 def _run_side_adapter(model: nn.Module, inputs: Tensor) -> None:

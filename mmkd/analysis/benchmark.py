@@ -30,6 +30,9 @@ TEACHERS: dict[str, dict[str, Any]] = dict(
     fused=dict(fuse_conv_bn=True),
     channels_last=dict(memory_format='channels_last'),
     fast=dict(fast=True),
+    compile=dict(compile=True),
+    fast_compile=dict(fast=True, compile=True),
+    stream=dict(stream=True),
 )
 
 
@@ -268,7 +271,7 @@ def _bare_teachers(config: Config, distiller: Distiller) -> list[Teacher]:
         _teacher_entries(config.model), distiller.teachers.items(), strict=True
     ):
         bare = listening
-        if any(entry.get(option) for option in ('dtype', 'memory_format', 'fuse_conv_bn', 'fast')):
+        if any(entry.get(option) for kind in TEACHERS.values() for option in kind):
             bare = Teacher(entry['config'], 'random', cfg_options=entry.get('cfg_options'))
             bare.set_taps(distiller.plan.teacher_taps(name))
         teachers.append(bare.to(device))

@@ -27,7 +27,17 @@ from mmkd.commands.arguments import add_common, command_parser, execute
 from mmkd.commands.console import without_log
 
 #: kinds of teacher, see mmkd.analysis.benchmark
-TEACHERS = ('plain', 'bf16', 'fp16', 'fused', 'channels_last', 'fast')
+TEACHERS = (
+    'plain',
+    'bf16',
+    'fp16',
+    'fused',
+    'channels_last',
+    'fast',
+    'compile',
+    'fast_compile',
+    'stream',
+)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from mmkd.compiled import Compiled
+from mmkd.distiller import Distiller
+
 #: by class, attributes that change from step to step and that later steps depend on
 KEPT = {
     'BatchSyncRandomResize': ('_input_size',),
@@ -25,8 +28,11 @@ KEPT = {
 
 
 def get_module_state(model: nn.Module) -> dict[str, Any]:
-    """Plain values by address, such as ``backbone.drop.iter_cnt``."""
-    return {f'{name}.{path}': _plain(attrgetter(path)(owner)) for name, owner, path in _kept(model)}
+    """Plain values by address, such as ``backbone.drop.iter_cnt``; what teachers compiled, too."""
+    state = {
+        f'{name}.{path}': _plain(attrgetter(path)(owner)) for name, owner, path in _kept(model)
+    }
+    return state | {key: compiled.state for key, compiled in _compiled(model)}
 
 
 def set_module_state(model: nn.Module, state: Any) -> None:
@@ -38,6 +44,8 @@ def set_module_state(model: nn.Module, state: Any) -> None:
             *way, last = path.split('.')
             holder = attrgetter('.'.join(way))(owner) if way else owner
             setattr(holder, last, state[f'{name}.{path}'])
+    for key, compiled in _compiled(model):
+        compiled.state = state.get(key)
 
 
 def _kept(model: nn.Module) -> Iterator[tuple[str, Any, str]]:
@@ -45,6 +53,13 @@ def _kept(model: nn.Module) -> Iterator[tuple[str, Any, str]]:
         for kind in type(module).__mro__:
             for path in KEPT.get(kind.__name__, ()):
                 yield name, module, path
+
+
+def _compiled(model: nn.Module) -> Iterator[tuple[str, Compiled]]:
+    """What decides which batches a teacher runs compiled, and so how its numbers are rounded."""
+    for name, teacher in model.teachers.items() if isinstance(model, Distiller) else ():
+        if teacher.compiled is not None:
+            yield f'teachers.{name}.compiled', teacher.compiled
 
 
 def _plain(value: Any) -> Any:

@@ -219,6 +219,7 @@ class Plan:
             )
             lines.append(f'  runs {teacher.route}; input {teacher.pixels}')
             lines += [f'  fast: {note}' for note in teacher.notes]
+            lines += [f'  {note}' for note in (teacher.compile_note, teacher.stream_note) if note]
         for name, objective in self.objectives.items():
             lines += self._describe(name, objective)
         return '\n'.join(lines)

@@ -10,20 +10,17 @@ from math import nan
 from typing import Any, NamedTuple
 
 import torch
+from mmengine.device import get_device
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from mmkd.compiled import check_compiler, reason
 from mmkd.families import two_stage
-from mmkd.plan.probe import Found
+from mmkd.functional.rounding import EXACT, LIMITS, largest_change
+from mmkd.plan.probe import Found, dummy_samples
 from mmkd.tap import Side, flatten
 from mmkd.teacher import Teacher, fuse
 
-#: Largest change of a tapped tensor, relative to its largest number. A ResNet-101 with FPN shows
-#: 4e-6 for what is exact but for the order of sums, 3e-3 for fp16 and 2.4e-2 for bf16.
-EXACT = 1e-3
-#: maps of smaller numbers than this are of an untrained network, and rounded to nothing by fp16
-TINY = 1e-3
-LIMITS = {torch.float16: 2e-2, torch.bfloat16: 1e-1}
 #: Boxes in a probe image, one of each scale, for which a second stage is asked.
 BOX_HEAD = 'its box head on given RoIs'
 ROIS = ((10, 20, 26, 34), (30, 30, 90, 110), (60, 10, 230, 160), (0, 0, 255, 255))
@@ -79,6 +76,27 @@ def apply_options(name: str, teacher: Teacher, show: Callable[[nn.Module], Found
         elif _survives(name, teacher, step, before, max(limit, step.limit), show):
             limit = max(limit, step.limit)
             step.apply(teacher.model)
+    if teacher.compiled is not None:
+        _compile(teacher, show(teacher.model))
+
+
+def _compile(teacher: Teacher, found: Found) -> None:
+    """Capture the teacher and try the compiler, or let the teacher run as it is; say which."""
+    compiled, teacher.compiled = teacher.compiled, None
+    if found.evaluated is None:
+        teacher.compile_note = f'compile: left out, the probe failed: {found.reason}'
+        return
+    image = found.evaluated.inputs
+    inputs = image.to(dtype=teacher.dtype or image.dtype, memory_format=teacher.memory_format)
+    try:
+        with torch.no_grad(), teacher.precision(inputs.device.type):
+            note = compiled.rehearse(inputs, dummy_samples(found.size))
+        check_compiler(get_device())
+    except Exception as error:  # whatever a network does or a compiler says
+        teacher.compile_note = f'compile: left out: {reason(error)}'
+        print_log(f'teacher.{teacher.compile_note}.', 'current', WARNING)
+        return
+    teacher.compiled, teacher.compile_note = compiled, f'compile: {note}'
 
 
 def _survives(
@@ -215,7 +233,7 @@ def _compare(
     largest = 0.0
     for place, tensors in before.items():
         found = after.get(place)  # a second stage may fail behind what was tapped
-        error = nan if found is None else max(map(_change, tensors, found), default=0.0)
+        error = nan if found is None else max(map(largest_change, tensors, found), default=0.0)
         if not error <= limit:  # NaN is no small change
             raise ValueError(
                 f"teacher '{name}': {option} changes what {place!r} shows by {error:.2g} of its "
@@ -223,9 +241,3 @@ def _compare(
             )
         largest = max(largest, error)
     return largest
-
-
-def _change(before: Tensor, after: Tensor) -> float:
-    if not before.numel():
-        return 0.0
-    return float((after - before).abs().max() / before.abs().max().clamp(min=TINY))

@@ -9,6 +9,7 @@ import pytest
 import torch
 from cases import batch, method, networks, pairs
 
+from mmkd import compiled
 from mmkd.distiller import Distiller
 from mmkd.schedule import Schedule
 from mmkd.teacher import Teacher
@@ -18,6 +19,7 @@ from mmkd.teacher import Teacher
 OPTIONS = {
     'channels_last': (dict(memory_format='channels_last'), 2e-4),
     'fused': (dict(fuse_conv_bn=True), 2e-4),
+    'compiled': (dict(compile=True), 2e-4),
     'fp16': (dict(dtype='fp16'), 1e-2),
     'bf16': (dict(dtype='bf16'), 5e-2),
     'all': (dict(dtype='bf16', fuse_conv_bn=True, memory_format='channels_last'), 5e-2),
@@ -42,6 +44,8 @@ def losses(family, layout=torch.preserve_format, **options):
     inputs, samples = batch(family)
     torch.manual_seed(0)
     found = distiller.loss(inputs, samples)
+    if options.get('compile'):
+        assert len(distiller.teachers['teacher'].compiled.programs) == 1
     flat = {k: v if isinstance(v, torch.Tensor) else sum(v) for k, v in found.items()}
     return {k: float(v.detach()) for k, v in flat.items() if 'loss' in k}
 
@@ -59,7 +63,8 @@ def assert_close(found, wanted, tolerance):
 
 
 @pytest.mark.parametrize('option', OPTIONS)
-def test_losses_under_a_cheaper_teacher_are_those_under_the_plain_one(plain, option):
+def test_losses_under_a_cheaper_teacher_are_those_under_the_plain_one(plain, option, monkeypatch):
+    monkeypatch.setattr(compiled, 'BACKEND', 'eager')  # captured, without minutes of a compiler
     family, wanted = plain
     options, tolerance = OPTIONS[option]
     assert_close(losses(family, **options), wanted, tolerance)

@@ -19,6 +19,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # read when CUDA starts
 
@@ -255,15 +256,52 @@ def messages(place: Place) -> str:
     return 'NaN pixels'
 
 
-def _model(place: Place, kind: str, **objective):
+def _model(place: Place, kind: str, teacher: dict | None = None, **objective):
     """A Distiller in training, and a batch for it."""
     init_default_scope('mmseg' if kind == 'pspnet' else 'mmdet')
     tiny = tiny_pspnet if kind == 'pspnet' else tiny_faster_rcnn
     config = distilled(kind)
     config['objectives'] = dict(kd=objective) if objective else config['objectives']
     config['student'], config['teacher']['config'] = tiny(width=8), tiny(width=16)
+    config['teacher'].update(teacher or {})
     model = mmkd.MODELS.build(config).to(place.device).train()
     return model, *random_batch(model.student, (128, 160), 2, 3, place.device)
+
+
+@check('a compiled teacher, and one beside the student')
+def teachers(place: Place) -> str:
+    """Losses of two steps, under AMP on a GPU, against those of the plain teacher."""
+    told = []
+    for kind in ('frcnn', 'pspnet'):
+        wanted = _losses(place, kind)
+        for options in (dict(stream=True), dict(compile=True), dict(compile=True, stream=True)):
+            with patch('mmkd.compiled.BACKEND', 'inductor' if place.gpu else 'eager'):
+                found = _losses(place, kind, **options)
+            for key, value in wanted.items():
+                agree(
+                    f'{kind}, {key} with {options}', found[key], value, 2e-2 if place.gpu else 1e-3
+                )
+        told.append(f'{kind} {len(wanted)} losses')
+    return ', '.join(told)
+
+
+def _losses(place: Place, kind: str, **options) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    model, inputs, samples = _model(place, kind, teacher=options)
+    if options.get('compile'):
+        assert model.teachers['teacher'].compiled is not None, str(model.plan)
+    found = {}
+    for step in range(2):
+        torch.manual_seed(1)
+        with torch.autocast(place.device, torch.bfloat16, enabled=place.gpu):
+            losses = model.loss(inputs, samples)
+        model.parse_losses(losses)[0].backward()
+        found |= {f'{k} in step {step}': _sum(v) for k, v in losses.items() if 'loss' in k}
+    return found
+
+
+def _sum(value) -> torch.Tensor:
+    return sum(value).detach() if isinstance(value, list) else value.detach()
 
 
 @check('memory and waits of a step')
