@@ -12,13 +12,15 @@ from cases import CLASSIFIERS, Case, batch, pairs, terms, total
 from torch.func import functional_call
 
 from mmkd.objective import PairObjective
-from mmkd.tap import Side, Trace, flatten
+from mmkd.tap import Side, Tap, Trace, flatten
 
 SIZE = (16, 24)
 #: losses in which something counts as a constant, so that differences say otherwise
 CONSTANTS = {
+    'BYOT': 'the last exit',
     'CSKD': 'the partner',
     'IRG': 'the largest distance',
+    'MultiExit': 'the last exit',
     'WSLD': 'the weight of a sample',
 }
 #: what is drawn at random by place in the batch
@@ -45,7 +47,8 @@ class Exact(Side):
     """A side that keeps float64, unlike those of a real step."""
 
     def __getitem__(self, tap):
-        return [tensor.double() for tensor in flatten(self.raw(tap))]
+        tensors, index = flatten(self.raw(tap)), Tap.parse(tap).index
+        return [x.double() for x in ([tensors[index]] if isinstance(index, int) else tensors)]
 
 
 def changed(side, change, kind=Side):

@@ -15,6 +15,7 @@ from two_ranks import of_two_ranks
 from mmkd.methods.cirkd_memory import CIRKDMemory
 from mmkd.methods.crd import CRD
 from mmkd.methods.hdkd import HDKD
+from mmkd.methods.multi_exit import annealed
 from mmkd.methods.quant_mimic import QuantMimic
 from mmkd.testing import class_labels, make_trace, ready
 
@@ -77,6 +78,12 @@ def queues_after(rank):
     return {k: v for k, v in objective.state_dict().items() if 'queue' in k}
 
 
+def temperature(*ranks):
+    """The next temperature, if one sees sure predictions and the other none, and more of them."""
+    rows = [torch.tensor([[9.0, 0, 0]]), torch.zeros(3, 3)]
+    return float(annealed(torch.ones(()), torch.cat([rows[rank] for rank in ranks]), 0.4))
+
+
 def everything(rank):
     states = {name: state_after(name, (rank, 2 + rank)) for name in FOUND}
     return dict(
@@ -85,6 +92,7 @@ def everything(rank):
         },
         crd=crd_after([HALVES[rank]]),
         states=states | {'memory': queues_after(rank)},
+        temperature=temperature(rank),
     )
 
 
@@ -126,3 +134,10 @@ def test_two_ranks_agree(ranks):  # HD-6
     assert alone[0] < alone[1] == first['quant']['step']
     alone = [state_after('hdkd', (rank,)) for rank in (0, 1)]
     assert not torch.equal(alone[0]['partition.centroids'], alone[1]['partition.centroids'])
+
+
+def test_the_temperature_is_that_of_all_images(ranks):
+    """The mean largest probability is 1/2: that of one rank is 1, that of the other 1/3."""
+    assert [temperature(0), temperature(1)] == pytest.approx([1.05, 1])
+    assert temperature(0, 1) == pytest.approx(1.05)
+    assert [found['temperature'] for found in ranks] == pytest.approx([1.05, 1.05])
