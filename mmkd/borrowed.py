@@ -60,6 +60,7 @@ class Borrower(BaseModel):
         'timer',
         'recorder',
         'pixels',
+        'twins',
         '_inner',
     )
     #: all that does not reach the student when it is set

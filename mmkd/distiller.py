@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mmkd.borrowed import Borrower
 from mmkd.checks.guard import Guard
 from mmkd.errors.origin import is_ours
+from mmkd.heard import Heard, Twins
 from mmkd.inference import for_prediction
 from mmkd.names import did_you_mean
 from mmkd.objective import Objective
@@ -83,7 +84,8 @@ class Distiller(Borrower):
         self.task_weight = check_number_or_mapping(task_weight)
         self.guard = Guard.of(preflight)
         self.timer = StepTimer()
-        self.recorder = Recorder(built, self.plan.student_taps())
+        self.recorder = Recorder(built, self.plan.taps_of('student'))
+        self.twins = Twins()
         self.pixels = Pixels.of(built)
 
     def to(self, *args: Any, **kwargs: Any) -> Distiller:
@@ -141,10 +143,8 @@ class Distiller(Borrower):
         for name, side in sides.items():
             self.teachers[name].join(side)
         losses = scale_task(losses, self.task_weight)
-        traces = {
-            n: Trace(inputs, samples or [], student, sides.get(self._teacher_name(n)), progress)
-            for n in active
-        }
+        living = {'student': (student, samples or [])}
+        traces = {name: self.trace(name, living, sides, progress) for name in active}
         for name, trace in traces.items():
             self.plan.check_step(name, trace)
         with self.timer('objectives'):
@@ -155,12 +155,39 @@ class Distiller(Borrower):
             losses.update(named)
         return losses
 
-    def _teacher_name(self, name: str) -> str:
-        return self.plan.teacher_name(self.objectives[name]) or ''
+    def trace(
+        self,
+        name: str,
+        living: Mapping[str, tuple[Side, list]],
+        frozen: Mapping[str, Side],
+        progress: Progress,
+    ) -> Trace:
+        """What the objective ``name`` sees of a step.
+
+        Args:
+            living (dict[str, tuple[Side, list]]): record and data samples of the networks that
+                learn, by name.
+            frozen (dict[str, Side]): records of teachers.
+        """
+        objective = self.objectives[name]
+        seen, samples = living[objective.learner]
+        teachers = {}
+        for judge in self.plan.teacher_names(objective):
+            if judge in frozen:
+                teachers[judge] = frozen[judge]
+            elif judge in living:
+                teachers[judge] = Heard(living[judge][0], self.twins)
+        return Trace(seen.inputs, samples, seen, teachers, progress)
 
     def _run_teachers(self, active: list[str], inputs: Tensor, samples: list) -> dict[str, Side]:
         """Start the teachers that an active objective needs."""
-        wanted = {self._teacher_name(n) for n in active if self.objectives[n].teacher_taps}
+        wanted = {
+            teacher
+            for objective in map(self.objectives.__getitem__, active)
+            if objective.teacher_taps
+            for teacher in self.plan.teacher_names(objective)
+            if teacher in self.teachers
+        }
         with self.timer('teacher'):
             sides = {
                 n: self.teachers[n].start(inputs, samples, self.pixels) for n in sorted(wanted)

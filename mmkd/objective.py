@@ -38,7 +38,10 @@ class Objective(nn.Module):
         teacher (str | list[str] | None): taps on the teacher; ``None``: those of the student.
         weight (float | dict | None): a number, or the keys of :class:`~mmkd.schedule.Schedule`;
             without a value the method's published weight.
-        teacher_name (str | None): name of the teacher, if the model has several.
+        teacher_name (str | list[str] | None): whom it listens to: a teacher, a peer or
+            ``'student'``; not needed with one teacher. Networks that still learn are heard without
+            gradients. A list is for methods that compare with several (``many_teachers``).
+        learner (str): who learns from it: ``'student'`` or a peer.
 
     A method's ``__init__`` names its own options and passes the others on: ``*taps`` (student,
     teacher) and ``**common``.
@@ -50,6 +53,8 @@ class Objective(nn.Module):
     default_weight: ClassVar[float] = 1.0
     #: needs a teacher at all (a regulariser does not)
     needs_teacher: ClassVar[bool] = True
+    #: listens to several teachers at once; ``bind`` is then called with each of them
+    many_teachers: ClassVar[bool] = False
     #: the loss may be zero for a batch without ground truth
     needs_ground_truth: bool = False
     #: differentiates with respect to the pixels, which then require gradients in the student's pass
@@ -94,7 +99,8 @@ class Objective(nn.Module):
         student: Taps = None,
         teacher: Taps = None,
         weight: Any = None,
-        teacher_name: str | None = None,
+        teacher_name: str | list[str] | None = None,
+        learner: str = 'student',
     ) -> None:
         super().__init__()
         #: taps in the config, which may be unsuitable, unlike the method's own
@@ -106,12 +112,26 @@ class Objective(nn.Module):
             self.teacher_taps = ()
         self._asked_weight = weight
         self.set_default_weight(self.default_weight)
-        if not isinstance(teacher_name, (str, type(None))):
+        #: whom it listens to, in order; the plan knows the only teacher of a model
+        self.teacher_names = self._names_of(teacher_name)
+        if not isinstance(learner, str):
+            raise TypeError(
+                f"{type(self).__name__}: learner must be 'student' or the name of a peer, found "
+                f'{learner!r}.'
+            )
+        self.learner = learner
+
+    def _names_of(self, teacher_name: Any) -> tuple[str, ...]:
+        if teacher_name is None:
+            return ()
+        names = [teacher_name] if isinstance(teacher_name, str) else teacher_name
+        several = isinstance(names, (list, tuple)) and all(isinstance(x, str) for x in names)
+        if not several or not names or (len(names) > 1 and not self.many_teachers):
             raise TypeError(
                 f'{type(self).__name__}: teacher_name must be the name of one teacher, found '
                 f'{teacher_name!r}. For several teachers add an objective for each.'
             )
-        self.teacher_name = teacher_name
+        return tuple(names)
 
     def set_default_weight(self, value: float) -> None:
         """Set the weight for configs without one, if it depends on options or models."""
@@ -195,14 +215,15 @@ class PairObjective(Objective):
         student: Taps = None,
         teacher: Taps = None,
         weight: Any = None,
-        teacher_name: str | None = None,
+        teacher_name: str | list[str] | None = None,
         adapt: str | None = 'auto',
         resize: str | None = None,
         level_map: str | list | None = None,
         in_channels: int | None = None,
         out_channels: int | None = None,
+        learner: str = 'student',
     ) -> None:
-        super().__init__(student, teacher, weight, teacher_name)
+        super().__init__(student, teacher, weight, teacher_name, learner)
         self.resize = check_choice(type(self).__name__, 'resize', resize, RESIZE)
         self.adapt, self.level_map = adapt, level_map
         owner = type(self).__name__
@@ -279,7 +300,6 @@ class PairObjective(Objective):
 
     def maps(self, trace: Trace) -> list[tuple[Tensor, Tensor]]:
         """(student, teacher) of each pair, of equal height and width, before the adapters."""
-        assert trace.teacher is not None
         student = [t for tap in self.student_taps for t in trace.student[tap]]
         teacher = [t.detach() for tap in self.teacher_taps for t in trace.teacher[tap]]
         return [self._same_size(student[i], teacher[j], trace) for i, j in self.pairs]
@@ -343,7 +363,6 @@ def equal_size(
     """
     if student.dim() != 4 or teacher.dim() != 4:
         return student, teacher
-    assert trace.teacher is not None
     if len(teacher) == len(trace.inputs):
         teacher = crop_padding(teacher, trace.teacher.inputs, trace.inputs)
     if resize is None and _gap(student, teacher) > 1:

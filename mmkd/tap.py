@@ -109,14 +109,14 @@ def flatten(value: Any) -> list[Tensor]:
     return [tensor for item in value for tensor in flatten(item)]
 
 
-def _map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
     """``function`` of every tensor in nested tuples, lists and mappings, which keep their form."""
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, dict):
-        return {key: _map_tensors(item, function) for key, item in value.items()}
+        return {key: map_tensors(item, function) for key, item in value.items()}
     if isinstance(value, (list, tuple)) and not hasattr(value, '_fields'):
-        return type(value)(_map_tensors(item, function) for item in value)
+        return type(value)(map_tensors(item, function) for item in value)
     return value
 
 
@@ -167,18 +167,38 @@ class Trace:
     """The read-only record of one training step, the input of objectives.
 
     Attributes:
-        inputs (Tensor): the student's pixels, (N, 3, H, W), normalised and padded.
+        inputs (Tensor): the learner's pixels, (N, 3, H, W), normalised and padded.
         samples (list): the data samples of the batch, with ground truth.
-        student (Side): the student's taps, with gradients.
-        teacher (Side | None): the teacher's taps, without.
+        student (Side): the taps of the network that learns, with gradients.
+        teachers (dict[str, Side]): those of each network that it listens to, without, by name; a
+            single Side is called ``'teacher'``.
         progress (Progress): fraction of training done.
     """
 
     inputs: Tensor
     samples: list
     student: Side
-    teacher: Side | None = None
+    teachers: dict[str, Side] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.teachers, Side):
+            self.teachers = {'teacher': self.teachers}
+        self.teachers = self.teachers or {}
+
+    @property
+    def teacher(self) -> Side:
+        """The only teacher, or the first.
+
+        Raises:
+            TapError: nothing is listened to in this step.
+        """
+        if not self.teachers:
+            raise TapError(
+                'A trace without a teacher was asked for one: no teacher ran in this step. Does '
+                'the objective name teacher taps, and needs_teacher=True?'
+            )
+        return next(iter(self.teachers.values()))
 
 
 class Recorder:
@@ -230,7 +250,7 @@ class Recorder:
             if not tap.call:
                 # Until one forward has shown that nothing writes over it, keep a copy.
                 watch.setdefault(tap.source, []).extend((t, t._version) for t in flatten(value))
-                value = _map_tensors(value, self._keep(tap))
+                value = map_tensors(value, self._keep(tap))
             if tap.is_output:
                 value = flatten(value)
             side.calls.setdefault(tap.source, []).append(value)

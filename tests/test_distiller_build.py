@@ -32,6 +32,30 @@ def test_several_teachers_by_name():
             assert float(distiller.loss(*batch())[wanted]) != before
 
 
+def test_an_objective_may_listen_to_several_networks_in_its_order():
+    class Mean(Objective):
+        taps, many_teachers = 'neck', True
+
+        def bind(self, student, teacher):
+            self.bound = [*getattr(self, 'bound', ()), teacher]
+
+        def forward(self, trace):
+            self.heard = trace.teachers
+            wanted = sum(side['neck'][0] for side in trace.teachers.values()) / len(trace.teachers)
+            return (trace.student['neck'][0] - wanted).square().mean()
+
+    teachers = {n: Teacher(ToyNet(), checkpoint='random') for n in 'abc'}
+    distiller = toy(dict(it=Mean(teacher_name=['c', 'a', 'Student'])), teachers)
+    objective, (inputs, samples) = distiller.objectives['it'], batch()
+    networks = [teachers['c'].model, teachers['a'].model, distiller.student]
+    assert objective.bound == networks
+    found = distiller.loss(inputs, samples)['kd.it.loss']
+    assert list(objective.heard) == ['c', 'a', 'student']
+    c, a, own = (network.extract_feat(inputs)[0] for network in networks)
+    assert torch.equal(found, (own - (c + a + own.detach()) / 3).square().mean())
+    assert 'c, as teacher neck: ' in str(distiller.plan) and distiller.plan.seen['it.a']
+
+
 def test_teachers_of_one_file_are_loaded_once_and_have_taps_of_their_own(tmp_path):
     model = tiny_pspnet(8)
     torch.save(build_model(model).state_dict(), tmp_path / 'teacher.pth')
@@ -64,7 +88,7 @@ def test_an_objective_without_teacher_needs_none():
         taps, needs_teacher = 'neck', False
 
         def forward(self, trace):
-            assert trace.teacher is None
+            assert not trace.teachers
             return trace.student['neck'][0].square().mean()
 
     distiller = toy(dict(alone=Alone()), teacher={})

@@ -5,8 +5,11 @@ import torch
 from torch import nn
 
 from mmkd.levels import Level
+from mmkd.methods import names
 from mmkd.methods.at import AT
 from mmkd.objective import Objective, PairObjective
+from mmkd.options import options_of
+from mmkd.registry import MODELS
 from mmkd.tap import TapError
 from mmkd.testing import ToyNet, make_trace, ready
 
@@ -167,7 +170,9 @@ def test_resize_and_weight_are_checked():
 def test_a_trace_without_networks():
     trace = make_trace({'a': torch.ones(3, 2, 4, 6)}, progress=0.25)
     assert trace.inputs.shape == (3, 3, 32, 48) and len(trace.samples) == 3
-    assert trace.progress == 0.25 and trace.teacher is None
+    assert trace.progress == 0.25 and trace.teachers == {}
+    with pytest.raises(TapError, match='A trace without a teacher was asked for one'):
+        trace.teacher  # noqa: B018
     assert isinstance(ToyNet(), nn.Module)
 
 
@@ -186,3 +191,14 @@ def test_one_objective_listens_to_one_teacher():
         TypeError, match=r"AT: teacher_name must be .* found \['a', 'b'\]. For several"
     ):
         AT(teacher_name=['a', 'b'])
+    for wrong in ([], ['a', 1], 3):
+        with pytest.raises(TypeError, match='teacher_name must be the name of one teacher'):
+            AT(teacher_name=wrong)
+    assert AT(teacher_name=['a']).teacher_names == AT(teacher_name='a').teacher_names == ('a',)
+    with pytest.raises(TypeError, match="AT: learner must be 'student' or the name of a peer"):
+        AT(learner=1)
+
+
+@pytest.mark.parametrize('name', names())
+def test_every_method_lets_any_network_learn(name):
+    assert 'learner' in options_of(MODELS.get(f'mmkd.{name}'))

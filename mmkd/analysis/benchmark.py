@@ -273,7 +273,7 @@ def _bare_teachers(config: Config, distiller: Distiller) -> list[Teacher]:
         bare = listening
         if any(entry.get(option) for kind in TEACHERS.values() for option in kind):
             bare = Teacher(entry['config'], 'random', cfg_options=entry.get('cfg_options'))
-            bare.set_taps(distiller.plan.teacher_taps(name))
+            bare.set_taps(distiller.plan.taps_of(name))
         teachers.append(bare.to(device))
     return teachers
 

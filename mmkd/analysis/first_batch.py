@@ -81,7 +81,7 @@ def report_step(config: Config, checkpoint: str | None = None, seed: int = 0) ->
         raise ValueError('--step needs a distillation config, or --teacher and --method.')
     model = distiller_of(config, checkpoint, seed)
     model.guard = guard = _Listener()
-    model.recorder = recorder = _Recorder(model.student, model.plan.student_taps())
+    model.recorder = recorder = _Recorder(model.student, model.plan.taps_of('student'))
     data = next(iter(Runner.build_dataloader(config.train_dataloader, seed=seed)))
     model(**model.data_preprocessor(data, True), mode='loss')
     return '\n'.join(_lines(model, recorder, *guard.shown))

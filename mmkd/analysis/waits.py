@@ -113,7 +113,7 @@ class WaitCounter:
 def tensors_of(trace: Trace, objective: nn.Module) -> Iterator[Tensor]:
     """What lies on the device when an objective's forward begins, for :class:`WaitCounter`."""
     yield trace.inputs
-    for side in filter(None, (trace.student, trace.teacher)):
+    for side in (trace.student, *trace.teachers.values()):
         yield side.inputs
         yield from _tensors(side.calls)
         yield from chain(side.model.parameters(), side.model.buffers())

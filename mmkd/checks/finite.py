@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import torch
@@ -51,8 +52,9 @@ def check_teachers(distiller: Any, traces: Mapping[str, Trace]) -> None:
         FloatingPointError: which of the two, and where.
     """
     for name, trace in traces.items():
-        for tap in distiller.objectives[name].teacher_taps if trace.teacher else ():
-            if all(_is_finite(tensor) for tensor in trace.teacher[tap]):
+        taps = distiller.objectives[name].teacher_taps
+        for teacher, tap in product(trace.teachers, taps):
+            if all(_is_finite(tensor) for tensor in trace.teachers[teacher][tap]):
                 continue
             if not _is_finite(trace.inputs):
                 files = [str(getattr(s, 'img_path', 'without a name')) for s in trace.samples]
@@ -61,7 +63,7 @@ def check_teachers(distiller: Any, traces: Mapping[str, Trace]) -> None:
                     'these images, and at mean and std of the data_preprocessor.'
                 )
             raise FloatingPointError(
-                f"teacher '{distiller._teacher_name(name)}': its '{tap}', which objective "
+                f"teacher '{teacher}': its '{tap}', which objective "
                 f"'{name}' compares, holds NaN or infinity on a real batch. Is its checkpoint "
                 "sound? With dtype='fp16' try 'bf16' or none."
             )

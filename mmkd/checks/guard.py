@@ -106,13 +106,13 @@ class Guard:
             self._check_gradient(name, students, trace, distiller)
             self._check_own(name, own, trace, objective)
             judged = [k for k in losses if objective.factor_of(k.rpartition('.')[2])]
-            self._count(name, judged, trace, distiller.student)
+            self._count(name, judged, trace, distiller.plan.learner(objective))
             if self.seen.get(name) == self.steps:
                 self._conclude(name, judged, terms[name])
 
-    def _count(self, name: str, keys: list[str], trace: Trace, student: nn.Module) -> None:
+    def _count(self, name: str, keys: list[str], trace: Trace, learner: nn.Module) -> None:
         """Count a step in which every term of an objective can be checked."""
-        told = self.alive.issuperset(keys) or has_ground_truth(trace.samples, ignored(student))
+        told = self.alive.issuperset(keys) or has_ground_truth(trace.samples, ignored(learner))
         self.waited[name] = self.waited.get(name, 0) + (not told)
         if told or self.waited[name] > PATIENCE:
             self.seen[name] = self.seen.get(name, 0) + 1
@@ -155,17 +155,19 @@ class Guard:
         taps = objective.student_taps
         leaves = [t for tap in taps for t in _leaves(trace, tap)]
         if objective.needs_input_gradient:  # of a ReLU network it does not depend on the output
-            leaves += [p for p in distiller.student.parameters() if p.requires_grad]
+            learner = distiller.plan.learner(objective)
+            leaves += [p for p in learner.parameters() if p.requires_grad]
+        who = f'the {objective.learner}'
         for key, loss in losses.items():
             gradients = _gradients(loss, leaves)
             known = leaves or not loss.requires_grad
             if known and not any(g is not None for g in gradients):
                 raise RuntimeError(
-                    f'{key} does not depend on the student: no gradient reaches '
+                    f'{key} does not depend on {who}: no gradient reaches '
                     f'{", ".join(map(str, taps))}. Look for a detach() or a no_grad() in '
                     f"objective '{name}'."
                 )
-            nonzero = _is_nonzero(key, gradients, f'the student at {", ".join(map(str, taps))}')
+            nonzero = _is_nonzero(key, gradients, f'{who} at {", ".join(map(str, taps))}')
             if float(loss.detach()) != 0 and (nonzero or not leaves):
                 self.alive.add(key)
 
@@ -178,8 +180,8 @@ class Guard:
             gradients = _gradients(loss, [*leaves, *learnt])
             if any(g is not None for g in gradients[: len(leaves)]):
                 raise RuntimeError(
-                    f"{key} has a gradient in the student, but it is to train objective '{name}' "
-                    "alone. Detach the student's tensors."
+                    f'{key} has a gradient in the {objective.learner}, but it is to train '
+                    f"objective '{name}' alone. Detach the tensors of its taps."
                 )
             found = [g for g in gradients[len(leaves) :] if g is not None]
             if not found:

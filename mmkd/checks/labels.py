@@ -176,9 +176,9 @@ def check_teacher(name: str, model: Any, labels: Labels) -> None:
         ValueError: classes are compared, and are other ones.
     """
     teacher, whose = model.teachers[name].model, f"teacher '{name}'"
-    users = [key for key, o in model.objectives.items() if model.plan.teacher_name(o) == name]
+    users = {k: o for k, o in model.objectives.items() if name in model.plan.teacher_names(o)}
     comparing = ', '.join(
-        key for key in users if compares_classes(model.objectives[key], model.student, teacher)
+        key for key, o in users.items() if compares_classes(o, model.plan.learner(o), teacher)
     )
     names, wrong = classifier.classes(teacher), wrong_heads(teacher, labels)
     if not names or wrong_heads(teacher, Labels(names)):  # its head was left out of the file

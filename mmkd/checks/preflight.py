@@ -59,13 +59,12 @@ class PreflightHook(Hook):
             check_schedule(name, objective.weight, runner.max_iters)
             check_numbers(name, objective, runner.max_iters)
             if runner.iter == 0:  # a resumed student has it, and may have trained it
-                teacher = model.plan.teacher_of(objective)
-                objective.inherit(model.student, teacher.model if teacher else None)
+                model.plan.inherit(objective)
             objective.check_dataset(runner.train_dataloader.dataset)
             if not objective.weight.is_zero:
                 objective.check_task_weight(model.task_weight)
         for name, teacher in model.teachers.items():
-            used = [o for o in model.objectives.values() if model.plan.teacher_name(o) == name]
+            used = [o for o in model.objectives.values() if name in model.plan.teacher_names(o)]
             if runner.iter == 0 and not all(objective.weight.is_zero for objective in used):
                 check_start(name, model.student, teacher.model)
             if any(p.requires_grad for p in teacher.model.parameters()) or teacher.model.training:
@@ -129,7 +128,7 @@ def check_baseline(model: Any) -> None:
     """Say where nothing is distilled, and where weights of 0 do not make plain training."""
     if not model.objectives:
         _warn('model.objectives is empty: this run trains the student without distillation')
-    used = {model.plan.teacher_name(objective) for objective in model.objectives.values()}
+    used = {name for o in model.objectives.values() for name in model.plan.teacher_names(o)}
     for name in model.teachers:
         if name not in used and model.objectives:
             _warn(f"teacher '{name}' is loaded, but no objective uses it")

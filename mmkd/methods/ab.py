@@ -44,8 +44,8 @@ class AB(PairObjective):
         margin (float): m.
         reduction (str): ``'sum'`` over an image and mean over N, or ``'mean'`` over all elements,
             which does not depend on the size of the maps (its weight is not published).
-        student, teacher, weight, teacher_name, resize, level_map: see PairObjective. Tap the inputs
-            of ReLUs; by default, those of all stages of two classifiers.
+        student, teacher, weight, teacher_name, learner, resize, level_map: see PairObjective. Tap
+            the inputs of ReLUs; by default, those of all stages of two classifiers.
 
     Raises:
         ValueError: a margin not above 0; an unknown reduction; no taps and no classifiers.
@@ -61,13 +61,16 @@ class AB(PairObjective):
         student: Taps = None,
         teacher: Taps = None,
         weight: Any = None,
-        teacher_name: str | None = None,
+        teacher_name: str | list[str] | None = None,
         margin: float = 1.0,
         reduction: str = 'sum',
         resize: str | None = None,
         level_map: str | list | None = None,
+        learner: str = 'student',
     ) -> None:
-        super().__init__(student, teacher, weight, teacher_name, 'conv1x1_bn', resize, level_map)
+        super().__init__(
+            student, teacher, weight, teacher_name, 'conv1x1_bn', resize, level_map, learner=learner
+        )
         self.margin = check_number('AB', 'margin', margin, above=0)
         self.reduction = check_choice('AB', 'reduction', reduction, ('sum', 'mean'))
 

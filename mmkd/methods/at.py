@@ -85,7 +85,7 @@ class AT(PairObjective):
         mask_ignore (bool): leave out cells of a segmentor with the ignored label. No published code
             does.
         ignore_index (int): the ignored label.
-        student, teacher, teacher_name, resize, level_map: see PairObjective.
+        student, teacher, teacher_name, learner, resize, level_map: see PairObjective.
 
     Raises:
         ValueError: options out of range; maps of one cell, where the loss is always 0.
@@ -100,7 +100,7 @@ class AT(PairObjective):
         student: Taps = None,
         teacher: Taps = None,
         weight: Any = None,
-        teacher_name: str | None = None,
+        teacher_name: str | list[str] | None = None,
         variant: str | None = None,
         p: float = 2,
         channels: str = 'sum',
@@ -108,8 +108,11 @@ class AT(PairObjective):
         ignore_index: int = 255,
         resize: str | None = None,
         level_map: str | list | None = None,
+        learner: str = 'student',
     ) -> None:
-        super().__init__(student, teacher, weight, teacher_name, None, resize, level_map)
+        super().__init__(
+            student, teacher, weight, teacher_name, None, resize, level_map, learner=learner
+        )
         self.variant = check_choice('AT', 'variant', variant, (None, *VARIANTS))
         self.p = check_number('AT', 'the exponent p', p, 1)
         self.channels = check_choice('AT', 'channels', channels, ('sum', 'max'))

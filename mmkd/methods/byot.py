@@ -63,7 +63,7 @@ class BYOT(Objective):
         beta (float): factor of the distance of pooled features.
         tau (float): temperature.
         variant (str): ``'paper'`` or ``'code'``.
-        weight: see :class:`~mmkd.objective.Objective`.
+        weight, learner: see :class:`~mmkd.objective.Objective`.
 
     Raises:
         ValueError: options out of range; no classifier, or a single class; cuts that show no stage,
@@ -84,8 +84,9 @@ class BYOT(Objective):
         beta: float = 0.03,
         tau: float = 3.0,
         variant: str = 'paper',
+        learner: str = 'student',
     ) -> None:
-        super().__init__(cuts, weight=weight)
+        super().__init__(cuts, weight=weight, learner=learner)
         self.cuts = self.student_taps
         self.alpha = check_number('BYOT', 'alpha', alpha, 0, 1)
         self.beta = check_number('BYOT', 'beta', beta, 0)

@@ -55,7 +55,7 @@ class CIRKD(PairObjective):
         pool (int | str): side of the windows that are averaged before; 1 for none. ``'auto'``: the
             smallest that leaves at most 4,096 cells a map, which is 1 for a crop of 512 pixels
             at stride 8. CIRKDV2 takes 4 for maps of 256 cells a side.
-        student, teacher, weight, teacher_name, resize, level_map: see PairObjective.
+        student, teacher, weight, teacher_name, learner, resize, level_map: see PairObjective.
 
     Raises:
         ValueError: temperature not above 0; a pool below 1; models without a decode head.
@@ -71,13 +71,16 @@ class CIRKD(PairObjective):
         student: Taps = None,
         teacher: Taps = None,
         weight: Any = None,
-        teacher_name: str | None = None,
+        teacher_name: str | list[str] | None = None,
         tau: float = 0.1,
         pool: int | str = 'auto',
         resize: str | None = None,
         level_map: str | list | None = None,
+        learner: str = 'student',
     ) -> None:
-        super().__init__(student, teacher, weight, teacher_name, None, resize, level_map)
+        super().__init__(
+            student, teacher, weight, teacher_name, None, resize, level_map, learner=learner
+        )
         self.tau = check_temperature('CIRKD', tau)
         if pool != 'auto':
             pool = check_number('CIRKD', "pool (if not 'auto')", pool, 1, whole=True)

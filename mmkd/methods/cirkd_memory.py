@@ -144,7 +144,6 @@ class CIRKDMemory(Objective):
         self.region_queue = Queue(self.classes, self.sizes[1], wide, self.persistent)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
-        assert trace.teacher is not None
         student = self.projection(trace.student[self.student_taps[0]][0])
         teacher = trace.teacher[self.teacher_taps[0]][0].detach()
         if student.shape != teacher.shape:

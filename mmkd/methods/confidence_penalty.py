@@ -32,7 +32,7 @@ class ConfidencePenalty(Objective):
     Args:
         threshold (float | None): the paper's hinge, in nats: entropy above it is not rewarded,
             ``max(0, threshold - H)``.
-        student, weight: see :class:`~mmkd.objective.Objective`.
+        student, weight, learner: see :class:`~mmkd.objective.Objective`.
 
     Raises:
         ValueError: a threshold below 0; a model without softmax class logits.
@@ -44,9 +44,13 @@ class ConfidencePenalty(Objective):
     families = logits.KINDS
 
     def __init__(
-        self, student: Taps = None, weight: Any = None, threshold: float | None = None
+        self,
+        student: Taps = None,
+        weight: Any = None,
+        threshold: float | None = None,
+        learner: str = 'student',
     ) -> None:
-        super().__init__(student, weight=weight)
+        super().__init__(student, weight=weight, learner=learner)
         owner = 'ConfidencePenalty'
         self.threshold = check_number(owner, 'threshold', threshold, above=0, optional=True)
         self.kind = ''

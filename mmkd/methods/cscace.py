@@ -146,7 +146,6 @@ class CSCACE(Objective):
             logits.check_strides(self, 'pixels', student, teacher)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
-        assert trace.teacher is not None
         own, own_z = (trace.student[tap][0] for tap in self.student_taps)
         wanted, wanted_z = (trace.teacher[tap][0] for tap in self.teacher_taps)
         result = {}

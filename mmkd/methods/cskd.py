@@ -55,7 +55,7 @@ class CSKD(Objective):
 
     Args:
         tau (float): temperature.
-        student, weight: see :class:`~mmkd.objective.Objective`.
+        student, weight, learner: see :class:`~mmkd.objective.Objective`.
 
     Raises:
         ValueError: temperature not above 0; a model without softmax class logits; batches of images
@@ -67,8 +67,14 @@ class CSKD(Objective):
     scheduled = ('tau',)
     families = logits.KINDS
 
-    def __init__(self, student: Taps = None, weight: Any = 1.0, tau: float = 4.0) -> None:
-        super().__init__(student, weight=weight)
+    def __init__(
+        self,
+        student: Taps = None,
+        weight: Any = 1.0,
+        tau: float = 4.0,
+        learner: str = 'student',
+    ) -> None:
+        super().__init__(student, weight=weight, learner=learner)
         self.tau = check_temperature('CSKD', tau)
         self.kind = ''
 

@@ -81,7 +81,7 @@ class DIST(PairObjective):
             deviation get no gradient, see :func:`pearson`; the code has no such limit (0).
         mask_ignore (bool): leave out pixels with the ignored label. The code does not.
         ignore_index (int): the ignored label.
-        student, teacher, teacher_name, resize: see PairObjective.
+        student, teacher, teacher_name, learner, resize: see PairObjective.
 
     Raises:
         ValueError: options out of range; unequal or single class count; models of unequal kinds.
@@ -96,7 +96,7 @@ class DIST(PairObjective):
         student: Taps = None,
         teacher: Taps = None,
         weight: Any = None,
-        teacher_name: str | None = None,
+        teacher_name: str | list[str] | None = None,
         tau: float | None = None,
         tau_square: bool = True,
         factors: Mapping[str, float] | None = None,
@@ -106,8 +106,11 @@ class DIST(PairObjective):
         mask_ignore: bool = False,
         ignore_index: int = 255,
         resize: str | None = None,
+        learner: str = 'student',
     ) -> None:
-        super().__init__(student, teacher, weight, teacher_name, adapt=None, resize=resize)
+        super().__init__(
+            student, teacher, weight, teacher_name, adapt=None, resize=resize, learner=learner
+        )
         self.tau = check_temperature('DIST', tau, optional=True)
         self.factors = check_factors('DIST', factors, dict(inter=1.0, intra=1.0))
         self.auxiliary = check_number('DIST', 'auxiliary', auxiliary, 0)
@@ -191,7 +194,6 @@ class DIST(PairObjective):
         return losses
 
     def _auxiliary_pair(self, trace: Trace) -> tuple[Tensor, Tensor]:
-        assert trace.teacher is not None
         feats = trace.teacher[self.teacher_taps[1]]
         wanted = segmentor.auxiliary_logits(trace.teacher.model, feats)
         return self._same_size(trace.student[self.auxiliary_tap][0], wanted, trace)

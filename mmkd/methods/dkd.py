@@ -92,7 +92,6 @@ class DKD(Objective):
 
     def logits(self, trace: Trace) -> tuple[Tensor, Tensor, Tensor]:
         """Student's and teacher's logits, (R, K) each, and the target classes (R,)."""
-        assert trace.teacher is not None
         if self.on_rois:
             (student, *_), (teacher, *_) = two_stage.answers(trace)
             return student, teacher, two_stage.targets(trace)[0]

@@ -89,8 +89,8 @@ class FBKD(PairObjective):
         shrinks (tuple[int, ...]): divisor of the input's width that gives a non-local block's, by
             level as above.
         per_image (bool): average norms of single images. No published code does.
-        student, teacher, weight, teacher_name, resize, level_map, in_channels, out_channels: see
-            :class:`~mmkd.objective.PairObjective`.
+        student, teacher, weight, teacher_name, learner, resize, level_map, in_channels,
+            out_channels: see :class:`~mmkd.objective.PairObjective`.
 
     Raises:
         ValueError: options out of range; a model that is no detector.
@@ -112,7 +112,7 @@ class FBKD(PairObjective):
         student: Taps = None,
         teacher: Taps = None,
         weight: Any = 1.0,
-        teacher_name: str | None = None,
+        teacher_name: str | list[str] | None = None,
         preset: str | None = None,
         variant: str = 'code',
         alpha: float | None = None,
@@ -128,9 +128,20 @@ class FBKD(PairObjective):
         level_map: str | list | None = None,
         in_channels: int | None = None,
         out_channels: int | None = None,
+        learner: str = 'student',
     ) -> None:
         widths = in_channels, out_channels
-        super().__init__(student, teacher, weight, teacher_name, None, resize, level_map, *widths)
+        super().__init__(
+            student,
+            teacher,
+            weight,
+            teacher_name,
+            None,
+            resize,
+            level_map,
+            *widths,
+            learner=learner,
+        )
         self.preset = check_choice('FBKD', 'preset', preset, (None, *STAGES))
         self.variant = check_choice('FBKD', 'variant', variant, ('code', 'paper'))
         for name, factor in (('alpha', alpha), ('beta', beta), ('gamma', gamma)):

@@ -92,7 +92,6 @@ class FSP(Objective):
         self.adapters.extend(consecutive_adapters('FSP', student, teacher, self.adapt))
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
-        assert trace.teacher is not None
         own = [t for tap in self.student_taps for t in trace.student[tap]]
         own = [adapter(x) for adapter, x in zip(self.adapters, own, strict=True)]
         wanted = [t.detach() for tap in self.teacher_taps for t in trace.teacher[tap]]

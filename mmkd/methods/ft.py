@@ -142,7 +142,6 @@ class FT(Objective):
             )
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
-        assert trace.teacher is not None
         teacher = trace.teacher[self.teacher_taps[0]][0].detach()
         factors = self.paraphraser(teacher)
         if self.phase == 'paraphraser':

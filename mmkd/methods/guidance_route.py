@@ -50,7 +50,7 @@ class GuidanceRoute(PairObjective):
             solution, projection and student features 0, that only the task loss prevents; the norm
             of each projection is logged.
         eta (float): weight of places where the target is negative.
-        student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.
+        student, teacher, weight, teacher_name, learner: see :class:`~mmkd.objective.Objective`.
 
     Raises:
         ValueError: an unknown direction; a negative eta; routes that are no pairs, do not exist or
@@ -68,12 +68,13 @@ class GuidanceRoute(PairObjective):
         student: Taps = None,
         teacher: Taps = None,
         weight: Any = None,
-        teacher_name: str | None = None,
+        teacher_name: str | list[str] | None = None,
         routes: Sequence[tuple[int, int]] | None = None,
         direction: str = 'student',
         eta: float = 0.25,
+        learner: str = 'student',
     ) -> None:
-        super().__init__(student, teacher, weight, teacher_name)
+        super().__init__(student, teacher, weight, teacher_name, learner)
         self.routes = None if routes is None else _as_pairs(routes)
         self.direction = check_choice(
             'GuidanceRoute', 'direction', direction, ('student', 'teacher')

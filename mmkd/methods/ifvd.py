@@ -77,7 +77,7 @@ class IFVD(PairObjective):
         mask_ignore (bool): divide by the number of pixels that are not ignored.
         ignore_index (int): the ignored label. After the first batch, in which they are an error,
             other labels beyond the classes are ignored, too.
-        student, teacher, teacher_name, resize, level_map: see PairObjective.
+        student, teacher, teacher_name, learner, resize, level_map: see PairObjective.
 
     Raises:
         ValueError: models without a decode head; no labels; a label out of range.
@@ -94,13 +94,16 @@ class IFVD(PairObjective):
         student: Taps = None,
         teacher: Taps = None,
         weight: Any = None,
-        teacher_name: str | None = None,
+        teacher_name: str | list[str] | None = None,
         mask_ignore: bool = False,
         ignore_index: int = 255,
         resize: str | None = None,
         level_map: str | list | None = None,
+        learner: str = 'student',
     ) -> None:
-        super().__init__(student, teacher, weight, teacher_name, None, resize, level_map)
+        super().__init__(
+            student, teacher, weight, teacher_name, None, resize, level_map, learner=learner
+        )
         self.mask_ignore = mask_ignore
         self.ignore_index = check_number('IFVD', 'ignore_index', ignore_index, whole=True)
         self.classes = 0

@@ -105,7 +105,7 @@ class IntRAKD(PairObjective):
         present_only (bool): the divisor counts the classes in the image instead of all.
         exclude (tuple[int, ...]): classes without a region, for instance a background.
         ignore_index (int): label of pixels in no region.
-        student, teacher, teacher_name, resize, level_map: see PairObjective.
+        student, teacher, teacher_name, learner, resize, level_map: see PairObjective.
 
     Raises:
         ValueError: options out of range; models without a decode head; no labels; a label out of
@@ -123,7 +123,7 @@ class IntRAKD(PairObjective):
         student: Taps = None,
         teacher: Taps = None,
         weight: Any = None,
-        teacher_name: str | None = None,
+        teacher_name: str | list[str] | None = None,
         kernel: int = 11,
         binary: bool = True,
         moments: tuple[int, ...] = (1, 2, 3),
@@ -133,8 +133,11 @@ class IntRAKD(PairObjective):
         ignore_index: int = 255,
         resize: str | None = None,
         level_map: str | list | None = None,
+        learner: str = 'student',
     ) -> None:
-        super().__init__(student, teacher, weight, teacher_name, None, resize, level_map)
+        super().__init__(
+            student, teacher, weight, teacher_name, None, resize, level_map, learner=learner
+        )
         self.kernel = check_number('IntRAKD', 'kernel', kernel, 1, whole=True)
         if self.kernel % 2 == 0:
             raise ValueError(f'IntRAKD: kernel must be an odd number, found {kernel!r}.')

@@ -76,7 +76,6 @@ class Jacobian(Objective):
 
     def direction(self, trace: Trace) -> Tensor:
         """v (N, K) of the row ``d(v . z) / dx``."""
-        assert trace.teacher is not None
         wanted = trace.teacher[self.teacher_taps[0]][0].detach().float()
         if self.outputs == 'projection':
             step, device = trace.progress.iteration, wanted.device

@@ -156,7 +156,6 @@ class KA(Objective):
             )
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
-        assert trace.teacher is not None
         teacher = trace.teacher[self.teacher_taps[0]][0].detach()
         code = self.autoencoder.encoder(teacher)
         if self.phase == 'autoencoder':

@@ -102,7 +102,6 @@ class KD(Objective):
             pair_levels(student, teacher, None, self.resize is not None, 'KD', ('resize',))
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
-        assert trace.teacher is not None
         if self.kind == 'rois':
             return {'loss': self._rois(trace)}
         student = trace.student[self.student_taps[0]][0]
@@ -121,13 +120,11 @@ class KD(Objective):
 
     def views(self, trace: Trace) -> Sequence[View | Boxes]:
         """Classes and entropy of pixels, or class scores of both sides for some RoIs."""
-        assert trace.teacher is not None
         if self.kind == 'pixels':
             return self._pixel_views(trace)
         return self._roi_views(trace) if self.kind == 'rois' else []
 
     def _pixel_views(self, trace: Trace) -> Sequence[View | Boxes]:
-        assert trace.teacher is not None
         maps = self._same_size(
             trace.student[self.student_taps[0]][0], trace.teacher[self.teacher_taps[0]][0], trace
         )
@@ -141,7 +138,6 @@ class KD(Objective):
         return [*views, View('KL of student from teacher', kl, unit='nats')]
 
     def _roi_views(self, trace: Trace) -> Sequence[View | Boxes]:
-        assert trace.teacher is not None
         own, rois = (trace.student[tap][0] for tap in self.student_taps)
         feats = trace.teacher[self.teacher_taps[0]]
         wanted = two_stage.roi_outputs(trace.teacher.model, feats, rois)[0]

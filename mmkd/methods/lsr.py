@@ -27,7 +27,7 @@ class LSR(Objective):
     a segmentor's labelled pixels, or those RoIs sampled by a two-stage detector that are objects.
 
     Args:
-        student, weight: see :class:`~mmkd.objective.Objective`.
+        student, weight, learner: see :class:`~mmkd.objective.Objective`.
 
     Raises:
         ValueError: a model without softmax class logits.
@@ -38,8 +38,13 @@ class LSR(Objective):
     zero_at_equality = False
     families = logits.KINDS
 
-    def __init__(self, student: Taps = None, weight: Any = None) -> None:
-        super().__init__(student, weight=weight)
+    def __init__(
+        self,
+        student: Taps = None,
+        weight: Any = None,
+        learner: str = 'student',
+    ) -> None:
+        super().__init__(student, weight=weight, learner=learner)
         self.kind = ''
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:

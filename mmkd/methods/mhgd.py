@@ -159,7 +159,6 @@ class MHGD(Objective):
             )
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
-        assert trace.teacher is not None
         maps = [x.detach() for tap in self.teacher_taps for x in trace.teacher[tap]]
         if self.phase == 'attention':
             return {'loss_attention': self._estimation_error(maps)}

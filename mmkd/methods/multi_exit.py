@@ -69,7 +69,7 @@ class MultiExit(Objective):
         multiplier (float): of the temperature, at least 1; with 1 it stays 1.
         cap (float): largest temperature.
         scale (float | None): g; ``None`` is 10 / M, as in the code.
-        weight: see :class:`~mmkd.objective.Objective`.
+        weight, learner: see :class:`~mmkd.objective.Objective`.
 
     Raises:
         ValueError: options out of range; no classifier, or a single class; ``c=1`` for a network
@@ -92,8 +92,9 @@ class MultiExit(Objective):
         multiplier: float = 1.05,
         cap: float = 20.0,
         scale: float | None = None,
+        learner: str = 'student',
     ) -> None:
-        super().__init__(cuts, weight=weight)
+        super().__init__(cuts, weight=weight, learner=learner)
         self.cuts = self.student_taps
         self.c = check_number('MultiExit', 'c', c, 0, 1)
         self.mu = check_number('MultiExit', 'mu', mu, 0, 1)

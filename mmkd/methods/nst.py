@@ -65,8 +65,8 @@ class NST(PairObjective):
 
     Args:
         kernel (str): ``'poly'`` (degree 2 without constant), ``'linear'`` or ``'gaussian'``.
-        student, teacher, weight, teacher_name, level_map: see PairObjective. Of unequal maps the
-            larger is average-pooled.
+        student, teacher, weight, teacher_name, learner, level_map: see PairObjective. Of unequal
+            maps the larger is average-pooled.
 
     Raises:
         ValueError: an unknown kernel; no taps and no classifiers.
@@ -83,11 +83,14 @@ class NST(PairObjective):
         student: Taps = None,
         teacher: Taps = None,
         weight: Any = None,
-        teacher_name: str | None = None,
+        teacher_name: str | list[str] | None = None,
         kernel: str = 'poly',
         level_map: str | list | None = None,
+        learner: str = 'student',
     ) -> None:
-        super().__init__(student, teacher, weight, teacher_name, None, 'teacher', level_map)
+        super().__init__(
+            student, teacher, weight, teacher_name, None, 'teacher', level_map, learner=learner
+        )
         self.kernel = check_choice('NST', 'kernel', kernel, KERNELS)
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:

@@ -48,8 +48,8 @@ class OFD(PairObjective):
         norms (list[str] | None): paths of the teacher's BatchNorms in front of the tapped ReLUs,
             one per level. ``None``: those of a classifier's stages; with taps of your own the
             margins are measured on the first batch.
-        student, teacher, weight, teacher_name, resize, level_map: see PairObjective. Tap the inputs
-            of ReLUs; by default, those of all stages of two classifiers.
+        student, teacher, weight, teacher_name, learner, resize, level_map: see PairObjective. Tap
+            the inputs of ReLUs; by default, those of all stages of two classifiers.
 
     Raises:
         ValueError: ``norms`` that are no BatchNorms of the teacher, or not one per level; no taps
@@ -65,12 +65,15 @@ class OFD(PairObjective):
         student: Taps = None,
         teacher: Taps = None,
         weight: Any = None,
-        teacher_name: str | None = None,
+        teacher_name: str | list[str] | None = None,
         norms: list[str] | None = None,
         resize: str | None = None,
         level_map: str | list | None = None,
+        learner: str = 'student',
     ) -> None:
-        super().__init__(student, teacher, weight, teacher_name, 'conv1x1_bn', resize, level_map)
+        super().__init__(
+            student, teacher, weight, teacher_name, 'conv1x1_bn', resize, level_map, learner=learner
+        )
         self.norms, self.known = norms, 0
         self.measured: set[int] = set()  # levels whose margins are known to be measured
         self.register_load_state_dict_post_hook(lambda objective, _: objective.measured.clear())

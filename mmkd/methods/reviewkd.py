@@ -115,7 +115,6 @@ class ReviewKD(Objective):
             self.fusions.append(Fusion(student[i].channels, mid, teacher[j].channels, not deepest))
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
-        assert trace.teacher is not None
         own = [_as_map(t) for tap in self.student_taps for t in trace.student[tap]]
         wanted = [_as_map(t.detach()) for tap in self.teacher_taps for t in trace.teacher[tap]]
         total, fused = own[0].new_zeros(()), None

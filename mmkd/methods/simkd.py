@@ -89,7 +89,6 @@ class SimKD(Objective):
                 own.copy_(wanted)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
-        assert trace.teacher is not None
         own = trace.student[self.student_taps[0]][0]
         wanted = trace.teacher[self.teacher_taps[0]][0].detach()
         return {'loss': F.mse_loss(*pool_to_smaller(own, wanted))}

@@ -93,7 +93,7 @@ class SKDHolistic(PairObjective):
             for small data and slow machines.
         optimizer (dict | None): the critic's; None is the code's SGD, learning rate 4e-4, momentum
             0.9, weight decay 5e-4. It follows the run's ``param_scheduler``.
-        student, teacher, teacher_name, resize: see :class:`~mmkd.objective.PairObjective`.
+        student, teacher, teacher_name, learner, resize: see :class:`~mmkd.objective.PairObjective`.
 
     Raises:
         ValueError: options out of range; unequal or single class count; a head without
@@ -111,7 +111,7 @@ class SKDHolistic(PairObjective):
         student: Taps = None,
         teacher: Taps = None,
         weight: Any = None,
-        teacher_name: str | None = None,
+        teacher_name: str | list[str] | None = None,
         student_factor: float = 1.0,
         gan_type: str = 'wgan-gp',
         penalty: float | None = None,
@@ -122,8 +122,9 @@ class SKDHolistic(PairObjective):
         width: int = 64,
         optimizer: Mapping[str, Any] | None = None,
         resize: str | None = None,
+        learner: str = 'student',
     ) -> None:
-        super().__init__(student, teacher, weight, teacher_name, None, resize)
+        super().__init__(student, teacher, weight, teacher_name, None, resize, learner=learner)
         name = 'SKDHolistic'
         self.student_factor = check_number(name, 'student_factor', student_factor, 0)
         self.gan_type = check_choice(name, 'gan_type', gan_type, ('wgan-gp', 'hinge'))

@@ -62,7 +62,7 @@ class SKDPair(PairObjective):
         pool_size (int | str): side of the windows, or ``'half'``.
         detach_norm (bool): no gradient through the features' lengths, as in the code; ``False``
             is the gradient of the cosine.
-        student, teacher, teacher_name, resize, level_map: see PairObjective.
+        student, teacher, teacher_name, learner, resize, level_map: see PairObjective.
 
     Raises:
         ValueError: options out of range; models without a decode head and no taps.
@@ -79,14 +79,17 @@ class SKDPair(PairObjective):
         student: Taps = None,
         teacher: Taps = None,
         weight: Any = None,
-        teacher_name: str | None = None,
+        teacher_name: str | list[str] | None = None,
         pool: str | None = 'max',
         pool_size: int | str = 'half',
         detach_norm: bool = True,
         resize: str | None = None,
         level_map: str | list | None = None,
+        learner: str = 'student',
     ) -> None:
-        super().__init__(student, teacher, weight, teacher_name, None, resize, level_map)
+        super().__init__(
+            student, teacher, weight, teacher_name, None, resize, level_map, learner=learner
+        )
         self.pool = check_choice('SKDPair', 'pool', pool, ('max', 'avg', None))
         if pool_size != 'half':
             name = "pool_size (if not 'half')"

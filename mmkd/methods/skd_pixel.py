@@ -32,7 +32,7 @@ class SKDPixel(PairObjective):
         tau (float): temperature; the loss is multiplied by its square.
         mask_ignore (bool): leave out pixels with the ignored label. SKD's code does not.
         ignore_index (int): the ignored label.
-        student, teacher, teacher_name, resize: see :class:`~mmkd.objective.PairObjective`.
+        student, teacher, teacher_name, learner, resize: see :class:`~mmkd.objective.PairObjective`.
 
     Raises:
         ValueError: temperature not above 0; unequal or single class count; a head without
@@ -49,14 +49,17 @@ class SKDPixel(PairObjective):
         student: Taps = None,
         teacher: Taps = None,
         weight: Any = None,
-        teacher_name: str | None = None,
+        teacher_name: str | list[str] | None = None,
         tau: float = 1.0,
         reduction: str = 'per_pixel',
         mask_ignore: bool = False,
         ignore_index: int = 255,
         resize: str | None = None,
+        learner: str = 'student',
     ) -> None:
-        super().__init__(student, teacher, weight, teacher_name, adapt=None, resize=resize)
+        super().__init__(
+            student, teacher, weight, teacher_name, adapt=None, resize=resize, learner=learner
+        )
         self.tau = check_temperature('SKDPixel', tau)
         self.reduction = check_choice('SKDPixel', 'reduction', reduction, PIXEL_REDUCTIONS)
         self.set_default_weight(1.0 if self.reduction == 'per_pixel' else 10.0)

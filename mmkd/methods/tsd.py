@@ -37,7 +37,7 @@ class TSD(Objective):
     Args:
         k (int | None): number of top classes that are compared; ``None`` is 5, or all where there
             are fewer.
-        student, weight: see :class:`~mmkd.objective.Objective`.
+        student, weight, learner: see :class:`~mmkd.objective.Objective`.
 
     Raises:
         ValueError: k below 2 or above the number of classes; neither a
@@ -49,8 +49,14 @@ class TSD(Objective):
     zero_at_equality = False
     families = ('two_stage', 'instance', 'classifier')
 
-    def __init__(self, student: Taps = None, weight: Any = None, k: int | None = None) -> None:
-        super().__init__(student, weight=weight)
+    def __init__(
+        self,
+        student: Taps = None,
+        weight: Any = None,
+        k: int | None = None,
+        learner: str = 'student',
+    ) -> None:
+        super().__init__(student, weight=weight, learner=learner)
         self.k = check_number('TSD', 'k', k, 2, whole=True, optional=True)
         self.classes, self.kind = 0, ''
 

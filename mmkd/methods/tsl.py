@@ -85,7 +85,7 @@ class TSL(PairObjective):
         mask_ignore (bool): leave out pixels with the ignored label, and for the consistency those
             with such a neighbour.
         ignore_index (int): the ignored label.
-        student, teacher, teacher_name, resize: see PairObjective.
+        student, teacher, teacher_name, learner, resize: see PairObjective.
 
     Raises:
         ValueError: options out of range; unequal or single class count; a head without
@@ -101,7 +101,7 @@ class TSL(PairObjective):
         student: Taps = None,
         teacher: Taps = None,
         weight: Any = None,
-        teacher_name: str | None = None,
+        teacher_name: str | list[str] | None = None,
         factors: Mapping[str, float] | None = None,
         prob_loss: str = 'l2',
         source: str = 'logits',
@@ -110,8 +110,11 @@ class TSL(PairObjective):
         mask_ignore: bool = False,
         ignore_index: int = 255,
         resize: str | None = None,
+        learner: str = 'student',
     ) -> None:
-        super().__init__(student, teacher, weight, teacher_name, adapt=None, resize=resize)
+        super().__init__(
+            student, teacher, weight, teacher_name, adapt=None, resize=resize, learner=learner
+        )
         self.factors = check_factors('TSL', factors, dict(prob=1.0, consistency=0.01))
         self.prob_loss = check_choice('TSL', 'prob_loss', prob_loss, ('l2', 'kl'))
         self.source = check_choice('TSL', 'source', source, ('logits', 'prob'))

@@ -43,8 +43,8 @@ class VID(PairObjective):
 
     Args:
         variance (float): initial variance of each channel.
-        student, teacher, weight, teacher_name, level_map: see PairObjective. Of unequal maps the
-            larger is average-pooled.
+        student, teacher, weight, teacher_name, learner, level_map: see PairObjective. Of unequal
+            maps the larger is average-pooled.
 
     Raises:
         ValueError: a variance not above 0; no taps and no classifiers.
@@ -59,11 +59,14 @@ class VID(PairObjective):
         student: Taps = None,
         teacher: Taps = None,
         weight: Any = 1.0,
-        teacher_name: str | None = None,
+        teacher_name: str | list[str] | None = None,
         variance: float = 5.0,
         level_map: str | list | None = None,
+        learner: str = 'student',
     ) -> None:
-        super().__init__(student, teacher, weight, teacher_name, 'auto', 'teacher', level_map)
+        super().__init__(
+            student, teacher, weight, teacher_name, 'auto', 'teacher', level_map, learner=learner
+        )
         self.initial = check_number('VID', 'variance', variance, above=_EPS)
         self.rho = nn.ParameterList()
 

@@ -17,25 +17,20 @@ def first_step_differs(
     Only shapes are read, which does not synchronise with the device.
 
     Args:
-        planned (Sequence[list[Level] | None]): of student and teacher, None where their taps could
-            not be probed, and widths may be typed.
+        planned (Sequence[list[Level] | None]): of the learner and of each teacher, None where
+            their taps could not be probed, and widths may be typed.
 
     Returns:
         str: empty if nothing differs.
     """
     probed = all(planned) or (bool(planned[0]) and not objective.needs_teacher)
-    for position, (who, side, taps) in enumerate(
-        (
-            ('student', trace.student, objective.student_taps),
-            ('teacher', trace.teacher, objective.teacher_taps),
-        )
-    ):
-        if side is None or not taps:
+    sides = [(objective.learner, trace.student, objective.student_taps, 0)]
+    sides += [('teacher', side, objective.teacher_taps, 1) for side in trace.teachers.values()]
+    for levels, (who, side, taps, position) in zip(planned, sides, strict=False):
+        if not taps:
             continue
         if probed:
-            texts = [
-                _differs(planned[position] or [], side, tap, list(taps).count(tap)) for tap in taps
-            ]
+            texts = [_differs(levels or [], side, tap, list(taps).count(tap)) for tap in taps]
         else:
             texts = [_beyond_typed(objective, side, taps, position)]
         for text in filter(None, texts):

@@ -36,6 +36,8 @@ class Plan:
     student: nn.Module
     teachers: dict[str, Teacher]
     objectives: dict[str, Objective]
+    #: networks that learn beside the student
+    peers: dict[str, nn.Module] = field(default_factory=dict)
     seen: dict[str, list[Level] | None] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=dict)
     checked: set[str] = field(default_factory=set)
@@ -49,6 +51,7 @@ class Plan:
         Raises:
             ValueError, TapError: unsuitable taps, models or options, before any data is read.
         """
+        self._check_names()
         self.bind()
         found = self.probes(self.requests())
         for one in found:
@@ -56,28 +59,43 @@ class Plan:
                 text = f'{type(one.model).__name__} could not be probed: {one.reason}'
                 print_log(text, 'current', WARNING)
         self.set_up(found)
-        for one, teacher in zip(found[1:], self.teachers.values(), strict=True):
-            taps, size = self.teacher_taps(one.who), one.size
-            show = partial(_probe_again, one.who, taps, size)
-            apply_options(one.who, teacher, show)
+        for name, teacher in self.teachers.items():
+            size = next(one.size for one in found if one.who == name)
+            show = partial(_probe_again, name, self.taps_of(name), size)
+            apply_options(name, teacher, show)
         self.probes.known.clear()  # which hold what the networks gave
         return self
+
+    def _check_names(self) -> None:
+        names = ['student', *self.peers, *self.teachers]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(
+                    f'two networks are called {name!r} among {", ".join(names)}. Objectives name '
+                    'networks by learner and teacher_name: give each peer and teacher its own.'
+                )
 
     def bind(self) -> None:
         """Bind every objective to both networks, which chooses its taps; raises ValueError."""
         for name, objective in self.objectives.items():
             with _naming(name):
-                teacher = self.teacher_of(objective)
-                self._check_scale(objective, teacher)
+                learner = self.learner(objective)
+                self._check_scale(objective, self.teacher_of(objective))
                 with self._advising(objective):
-                    objective.bind(self.student, teacher.model if teacher else None)
+                    for teacher in self.judges(objective) or [None]:
+                        objective.bind(learner, teacher)
+                self._check_self(objective)
 
     def requests(self) -> list[Request]:
-        """The networks to probe: the student, then each teacher, whose taps are set here."""
-        requests = [Request('student', self.student, _watched(self.student, self.student_taps()))]
-        requests[0].trains = True
+        """The networks to probe: the student, peers, then teachers, whose taps are set here."""
+        requests = []
+        for name in self.living:
+            model = self.network(name)
+            requests.append(Request(name, model, _watched(model, self.taps_of(name)), trains=True))
+            if name in self.peers:
+                Pixels.of(model).check_source(Pixels.of(self.student), f"peer '{name}'")
         for name, teacher in self.teachers.items():
-            taps = self.teacher_taps(name)
+            taps = self.taps_of(name)
             teacher.set_taps(taps)
             if taps:
                 teacher.pixels.check_source(Pixels.of(self.student), f"teacher '{name}'")
@@ -86,48 +104,64 @@ class Plan:
 
     def set_up(self, found: Sequence[Found]) -> None:
         """Show every objective the shapes at its taps; raises ValueError, TapError."""
-        student, *teachers = found
-        by_name = {one.who: one for one in teachers}
+        by_name = dict(zip((*self.living, *self.teachers), found, strict=True))
         for name, objective in self.objectives.items():
-            self._set_up(name, objective, student, by_name.get(self.teacher_name(objective) or ''))
+            self._set_up(name, objective, by_name)
 
     def _advising(self, objective: Objective) -> AbstractContextManager:
         """Add methods and options that suit the two networks to a refusal."""
         if not self.advises:
             return contextlib.nullcontext()
+        learner = self.learner(objective)
         name = self.teacher_name(objective) or next(iter(self.teachers), None)
+        frozen = {name: copy.copy(self.teachers[name])} if name in self.teachers else {}
+        teacher = None if name is None else self.network(name)
+        peers = {} if frozen or teacher is None or teacher is learner else {'other': teacher}
 
         def trial(other: Objective) -> None:
-            teachers = {} if name is None else {name: copy.copy(self.teachers[name])}
-            plan = Plan(self.student, teachers, {'it': other}, advises=False, probes=self.probes)
+            if not frozen and teacher is not None:
+                other.teacher_names = tuple(peers) or ('student',)
+            named = {'it': other}
+            plan = Plan(learner, frozen, named, peers, advises=False, probes=self.probes)
             plan.bind()
             plan.set_up(self.probes(plan.requests()))
 
-        teacher = None if name is None else self.teachers[name].model
-        return offered(type(objective), self.student, teacher, trial)
+        return offered(type(objective), learner, teacher, trial)
 
-    def _set_up(
-        self, name: str, objective: Objective, student: Found, teacher: Found | None
-    ) -> None:
+    def _set_up(self, name: str, objective: Objective, found: Mapping[str, Found]) -> None:
         """Pass the shapes at its taps to an objective; errors include the shapes of the probe."""
-        if teacher is not None:
-            self._check_copies(name, student, teacher)
-            self._check_modes(name, student)
+        own, names = found[objective.learner], self.teacher_names(objective)
+        judges = [found[judge] for judge in names]
+        if judges:
+            self._check_copies(name, own, *judges)
+        if any(judge in self.teachers for judge in names):
+            self._check_modes(name, own)
         taps = list(objective.student_taps), list(objective.teacher_taps)
-        notes = student.explain(taps[0]) + (teacher.explain(taps[1]) if teacher else [])
-        self.notes[name] = notes
-        with _naming(name, notes), untouched_random_state():
-            levels = student.levels(taps[0]), teacher.levels(taps[1]) if teacher else None
-            self.seen[f'{name}.student'], self.seen[f'{name}.teacher'] = levels
+        notes = own.explain(taps[0])
+        self.notes[name] = notes + [note for judge in judges for note in judge.explain(taps[1])]
+        with _naming(name, self.notes[name]), untouched_random_state():
+            shown = own.levels(taps[0]), *(judge.levels(taps[1]) for judge in judges)
+            self.seen |= dict(zip(self._sides(name), shown, strict=True))
+            levels = shown[0], shown[1] if judges else None
+            self.seen.setdefault(f'{name}.teacher', None)
             with self._advising(objective):
-                check_places(objective, student, teacher)
+                check_places(objective, own, *judges)
                 if isinstance(objective, PairObjective):
                     objective.check_widths(*levels)
                 objective.setup(levels[0] or None, levels[1] or None)
             if objective.optimizer:
                 own_optimizer(objective)  # complains now, not when training starts
-            source = self.teacher_of(objective)
-            objective.inherit(self.student, source.model if source else None)
+            self.inherit(objective)
+
+    def _sides(self, name: str) -> list[str]:
+        """Keys of :attr:`seen` of an objective: of its learner, and of each teacher."""
+        others = self.teacher_names(self.objectives[name])[1:]
+        first = ['teacher'] if self.teacher_names(self.objectives[name]) else []
+        return [f'{name}.{side}' for side in ('student', *first, *others)]
+
+    def inherit(self, objective: Objective) -> None:
+        """Let an objective copy weights of its (first) teacher to its learner."""
+        objective.inherit(self.learner(objective), self.judge(objective))
 
     def check_step(self, name: str, trace: Trace) -> None:
         """Compare the first step of an objective with the plan.
@@ -138,7 +172,7 @@ class Plan:
         if name in self.checked:
             return
         self.checked.add(name)
-        seen = [self.seen.get(f'{name}.{who}') for who in ('student', 'teacher')]
+        seen = [self.seen.get(side) for side in self._sides(name)]
         if text := first_step_differs(self.objectives[name], trace, seen):
             raise ValueError(' '.join([f"objective '{name}': {text}", *self.notes[name]]))
 
@@ -175,43 +209,112 @@ class Plan:
                 'over scales.'
             )
 
-    def teacher_name(self, objective: Objective) -> str | None:
-        """Name of the teacher of an objective.
+    # ------------------------------------------------------------------------------ who is who
+
+    @property
+    def living(self) -> list[str]:
+        """Names of the networks that learn."""
+        return ['student', *self.peers]
+
+    def network(self, who: str) -> nn.Module:
+        """The student, a peer or a teacher by its name."""
+        if who in self.teachers:
+            return self.teachers[who].model
+        return self.student if who == 'student' else self.peers[who]
+
+    def learner(self, objective: Objective) -> nn.Module:
+        """The network that learns from an objective.
+
+        Raises:
+            ValueError: none of that name learns.
+        """
+        found = find_name(objective.learner, self.living)
+        if found is None:
+            hint = did_you_mean(objective.learner, self.living)
+            raise ValueError(
+                f'{type(objective).__name__} asks for learner={objective.learner!r}. Networks that '
+                f'learn: {", ".join(self.living)}.{hint}'
+            )
+        objective.learner = found
+        return self.network(found)
+
+    def teacher_names(self, objective: Objective) -> list[str]:
+        """Names of the networks that an objective listens to, in its order.
 
         Raises:
             ValueError: it needs one and there is none, or several and it names none.
         """
         if not objective.needs_teacher:
-            return None
-        name = objective.teacher_name
+            return []
+        asked: tuple[str | None, ...] = objective.teacher_names or (None,)
+        return [self._teacher_name(objective, name) for name in asked]
+
+    def _teacher_name(self, objective: Objective, name: str | None) -> str:
         if name is None and len(self.teachers) == 1:
             return next(iter(self.teachers))
-        found = find_name(name, self.teachers)
-        if found in self.teachers:
+        every = [*self.teachers, *self.living]
+        found = find_name(name, every)
+        if found is not None:
             return found
         known = ', '.join(self.teachers) or 'none; add teacher=dict(config=…, checkpoint=…)'
+        others = f' Peers: {", ".join(self.peers)}.' if self.peers else ''
         asked = 'names no teacher_name' if name is None else f'asks for teacher_name={name!r}'
-        hint = did_you_mean(name, self.teachers)
-        raise ValueError(f'{type(objective).__name__} {asked}. Teachers: {known}.{hint}')
+        hint = did_you_mean(name, every)
+        raise ValueError(f'{type(objective).__name__} {asked}. Teachers: {known}.{others}{hint}')
+
+    def teacher_name(self, objective: Objective) -> str | None:
+        """The only or first of :meth:`teacher_names`."""
+        return next(iter(self.teacher_names(objective)), None)
 
     def teacher_of(self, objective: Objective) -> Teacher | None:
-        name = self.teacher_name(objective)
-        return None if name is None else self.teachers[name]
+        """The first of its teachers, unless that is a network that learns."""
+        return self.teachers.get(self.teacher_name(objective) or '')
 
-    def student_taps(self, names: Iterable[str] | None = None) -> list[Tap]:
-        chosen = self.objectives if names is None else names
-        return [tap for name in chosen for tap in self.objectives[name].student_taps]
+    def judges(self, objective: Objective) -> list[nn.Module]:
+        """The networks that an objective listens to, in its order."""
+        return [self.network(name) for name in self.teacher_names(objective)]
 
-    def teacher_taps(self, teacher: str) -> list[Tap]:
+    def judge(self, objective: Objective) -> nn.Module | None:
+        """The only or first of :meth:`judges`."""
+        return next(iter(self.judges(objective)), None)
+
+    def taps_of(self, who: str) -> list[Tap]:
+        """Every place of one network at which an objective looks."""
         return [
             tap
             for objective in self.objectives.values()
-            if self.teacher_name(objective) == teacher
-            for tap in objective.teacher_taps
+            for listens, taps in (
+                (objective.learner == who, objective.student_taps),
+                (who in self.teacher_names(objective), objective.teacher_taps),
+            )
+            if listens
+            for tap in taps
+        ]
+
+    def _check_self(self, objective: Objective) -> None:
+        names = self.teacher_names(objective)
+        same = objective.student_taps and objective.student_taps == objective.teacher_taps
+        if set(names) == {objective.learner} and same:
+            taps = ', '.join(map(str, objective.student_taps))
+            raise ValueError(
+                f'{type(objective).__name__} compares {objective.learner} with itself at {taps}, '
+                "which is always equal. Name two places of it, such as student='auxiliary_head."
+                "conv_seg', teacher='decode_head.conv_seg', or another teacher_name."
+            )
+
+    def called(self, objective: Objective) -> list[str]:
+        """What its learner and its teachers are called where their taps are listed."""
+        names = self.teacher_names(objective)
+        one = len(names) == 1
+        return [
+            objective.learner,
+            *('teacher' if n in self.teachers and one else f'{n}, as teacher' for n in names),
         ]
 
     def __str__(self) -> str:
         lines = [f'student: {type(self.student).__name__}, {_millions(self.student)}']
+        for name, peer in self.peers.items():
+            lines.append(f'peer {name}: {type(peer).__name__}, {_millions(peer)}, learns too')
         for name, teacher in self.teachers.items():
             lines.append(
                 f'teacher {name}: {type(teacher.model).__name__}, {_millions(teacher.model)}, '
@@ -227,14 +330,12 @@ class Plan:
     def _describe(self, name: str, objective: Objective) -> list[str]:
         lines = [f'objective {name}: {type(objective).__name__}, weight {objective.weight}']
         lines += [f'  {option} {schedule}' for option, schedule in objective.schedules.items()]
-        for side, taps in (
-            ('student', objective.student_taps),
-            ('teacher', objective.teacher_taps),
-        ):
-            levels = self.seen.get(f'{name}.{side}')
+        for who, side in zip(self.called(objective), self._sides(name), strict=True):
+            taps = objective.teacher_taps if side != f'{name}.student' else objective.student_taps
+            levels = self.seen.get(side)
             shapes = ', '.join(map(str, levels)) if levels else 'not probed'
             if taps:
-                lines.append(f'  {side} {", ".join(map(str, taps))}: {shapes}')
+                lines.append(f'  {who} {", ".join(map(str, taps))}: {shapes}')
         lines += [f'  {line}' for line in [*self.notes.get(name, []), *objective.describe()]]
         count = sum(p.numel() for p in objective.parameters())
         how = ', with an optimiser of its own: ' + _options(objective.optimizer)

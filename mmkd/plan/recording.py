@@ -32,14 +32,12 @@ def load_student(model: nn.Module, checkpoint: str) -> None:
 @torch.no_grad()
 def record(model: Any, inputs: torch.Tensor, samples: list) -> dict[str, Trace]:
     """The trace of one training step for each objective, without training anything."""
-    names = {name: model.plan.teacher_name(o) for name, o in model.objectives.items()}
-    sides = {
+    names = {t for o in model.objectives.values() for t in model.plan.teacher_names(o)}
+    frozen = {
         name: model.teachers[name](inputs, samples, model.pixels)
-        for name in sorted({name for name in names.values() if name})
+        for name in sorted(names & set(model.teachers))
     }
     with evaluation(model.student), model.recorder.record(inputs) as student:
         model.student(inputs, samples, mode='loss')
-    return {
-        name: Trace(inputs, samples, student, sides.get(teacher or ''), Progress())
-        for name, teacher in names.items()
-    }
+    living = {'student': (student, samples)}
+    return {name: model.trace(name, living, frozen, Progress()) for name in model.objectives}

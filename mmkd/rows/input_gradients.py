@@ -26,7 +26,6 @@ def input_gradients(
     Returns:
         tuple: (N, 3, H, W) each; the teacher's detached.
     """
-    assert trace.teacher is not None
     own = score(trace.student[tap][0]).sum()
     (student,) = torch.autograd.grad(own, trace.inputs, create_graph=True)
     pixels = trace.teacher.inputs.detach().clone().requires_grad_()

@@ -183,7 +183,6 @@ class Instances:
         ]
 
     def _regions(self, trace: Trace, objective: Objective) -> list[list[Tensor]]:
-        assert trace.teacher is not None
         labels = segmentor.known_labels(objective, trace.samples, self.classes, self.ignore_index)
         present = presence(labels, self.classes).tolist()
         student = [x for tap in objective.student_taps for x in trace.student[tap]]

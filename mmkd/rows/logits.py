@@ -166,14 +166,14 @@ def rows(trace: Trace, objective: Objective, kind: str, ignore_index: int = 255)
     """
     if kind == 'rois':
         target = two_stage.targets(trace)[0]
-        if trace.teacher is None or not objective.teacher_taps:
+        if not trace.teachers or not objective.teacher_taps:
             own = trace.student[two_stage.box_head_tap(trace.student.model)][0]
             return Rows(own, own.detach(), target)
         (own, *_), (wanted, *_) = two_stage.answers(trace)
         return Rows(own, wanted, target)
     own = trace.student[objective.student_taps[0]][0]
     wanted = own.detach()
-    if trace.teacher is not None and objective.teacher_taps:
+    if trace.teachers and objective.teacher_taps:
         wanted = trace.teacher[objective.teacher_taps[0]][0].detach()
         align = bool(getattr(trace.student.model, 'align_corners', False))
         resize = getattr(objective, 'resize', None)

@@ -59,7 +59,6 @@ def row_pairs(
         pooled (bool): maps (B, C, H, W) are averaged over places, else flattened.
         gather (bool): the rows of all ranks, see :func:`all_gather_rows`.
     """
-    assert trace.teacher is not None
     student = side_rows(trace.student, objective.student_taps, pooled, gather)
     teacher = side_rows(trace.teacher, objective.teacher_taps, pooled, gather)
     return [(s, t.detach()) for s, t in zip(student, teacher, strict=True)]

@@ -49,13 +49,14 @@ def make_trace(
         Side(model or nn.Module(), inputs, {Tap.parse(k).source: _as_list(v) for k, v in x.items()})
         for model, x in ((student_model, student), (teacher_model, teacher or {}))
     ]
-    return Trace(inputs, samples, sides[0], sides[1] if teacher is not None else None, progress)
+    teachers = {} if teacher is None else {'teacher': sides[1]}
+    return Trace(inputs, samples, sides[0], teachers, progress)
 
 
 def ready(objective: Objective, trace: Trace) -> Objective:
     """Set an objective up for the shapes in a trace, as the plan does at build."""
-    sides = (trace.student, objective.student_taps), (trace.teacher, objective.teacher_taps)
-    objective.setup(*(levels_of(side, taps) if side else None for side, taps in sides))
+    teacher = levels_of(trace.teacher, objective.teacher_taps) if trace.teachers else None
+    objective.setup(levels_of(trace.student, objective.student_taps), teacher)
     return objective
 
 

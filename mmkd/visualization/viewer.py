@@ -130,11 +130,13 @@ class Viewer:
     def _about(self, name: str) -> tuple[list[str], list[str]]:
         """Lines and warnings on one objective and its networks."""
         objective = self.model.objectives[name]
-        teacher = self.model.plan.teacher_of(objective)
-        lines, warnings = self._networks(*([] if teacher is None else [teacher]))
+        plan, teachers = self.model.plan, self.model.teachers
+        judges = plan.teacher_names(objective)
+        lines, warnings = self._networks(*(teachers[n] for n in judges if n in teachers))
+        who, *others = plan.called(objective)
         for side, taps in (
-            ('student', objective.student_taps),
-            ('teacher', objective.teacher_taps),
+            (who, objective.student_taps),
+            *((other, objective.teacher_taps) for other in others or ['teacher']),
         ):
             lines.append(f'{side} taps: {", ".join(map(str, taps))}')
         return lines + objective.describe(), warnings

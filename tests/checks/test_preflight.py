@@ -122,7 +122,7 @@ def test_a_baseline_that_is_none(log, weight, task_weight, told):
 def test_a_run_that_distils_nothing_says_so(log):
     model = toy()
     model.teachers['other'] = model.teachers['teacher']
-    model.objectives['cwd'].teacher_name = 'teacher'
+    model.objectives['cwd'].teacher_names = ('teacher',)
     PreflightHook().before_train(runner_of(model, []))
     assert "teacher 'other' is loaded, but no objective uses it" in log.text
     plain = Distiller(ToyNet(), {}, task_weight=0.5)

@@ -27,7 +27,7 @@ def test_each_objective_gets_its_trace_and_nothing_is_trained(distiller):
     traces = record(distiller, inputs, samples)
     assert set(traces) == {'cwd', 'kd', 'lsr'}
     assert traces['cwd'].student is traces['kd'].student
-    assert traces['cwd'].teacher is traces['kd'].teacher and traces['lsr'].teacher is None
+    assert traces['cwd'].teacher is traces['kd'].teacher and not traces['lsr'].teachers
     assert len(traces['cwd'].student['neck']) == 2
     assert not traces['kd'].student['head.fc'][0].requires_grad
     assert distiller.training and distiller.student.training

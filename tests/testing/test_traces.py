@@ -17,7 +17,7 @@ def test_tensors_at_taps():
     assert trace.inputs.shape == (2, 3, 32, 48), 'eight pixels a cell of the largest map'
     assert trace.progress == 0.25 and len(trace.samples) == 2
     assert make_trace({'neck': maps}, stride=4).inputs.shape == (2, 3, 16, 24)
-    assert make_trace({'neck': maps}).teacher is None
+    assert make_trace({'neck': maps}).teachers == {}
 
 
 def test_what_is_given_is_taken():

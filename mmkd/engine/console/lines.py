@@ -118,8 +118,12 @@ def plan_rows(model: Any) -> list[tuple[str, str]]:
         found.append((name, f'{_network(teacher.model)}, {teacher.loaded}'))
     objectives = list(plan.objectives.items())
     for name, objective in objectives[:OBJECTIVES]:
+        who = plan.called(objective)
+        sides = [(who[0], objective.student_taps)]
+        sides += [(judge, objective.teacher_taps) for judge in who[1:]]
+        named = [one not in ('student', 'teacher') for one in who]
         places = [
-            ', '.join(map(str, taps)) for taps in (objective.student_taps, objective.teacher_taps)
+            f'{one}: ' * any(named) + ', '.join(map(str, taps)) for one, taps in sides if taps
         ]
         text = f'{type(objective).__name__}, weight {objective.weight}'
         text += f', {" <- ".join(filter(None, places))}' * any(places)
