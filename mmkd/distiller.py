@@ -24,6 +24,7 @@ from mmkd.schedule import Progress
 from mmkd.tap import Recorder, Side, Trace, require_gradient
 from mmkd.task_weight import check_number_or_mapping, scale_task
 from mmkd.teacher import Teacher, build_model
+from mmkd.teachers import build_teacher, is_teacher
 from mmkd.timing import StepTimer
 from mmkd.untouched import untouched_random_state
 
@@ -39,8 +40,8 @@ class Distiller(Borrower):
     Args:
         student (dict | nn.Module): model mapping of a stock config, or a built model.
         objectives (dict[str, dict | Objective]): the terms of the distillation loss, by name.
-        teacher (dict | Teacher | None): arguments of :class:`~mmkd.teacher.Teacher`, or a mapping
-            of several by name.
+        teacher (dict | Teacher | None): arguments of :class:`~mmkd.teacher.Teacher`, or of another
+            kind (:mod:`mmkd.teachers`) with its ``type``, or a mapping of several by name.
         task_weight (float | dict[str, float]): factor of the student's own losses; a mapping
             gives factors to the losses whose name contains the key.
         preflight (bool | dict): checks before and in the first steps. ``steps`` (5) guarded
@@ -75,6 +76,8 @@ class Distiller(Borrower):
         # Nothing below may move the student's random stream: weight 0 equals stock training.
         with untouched_random_state():
             self.teachers = build_teachers(teacher)
+            for one in self.teachers.values():
+                one.meet(built)
             named = build_objectives(objectives)
             self.plan = Plan(built, self.teachers, named).prepare()
         self.objectives = nn.ModuleDict(named)
@@ -134,6 +137,7 @@ class Distiller(Borrower):
             self.guard.watch.begin(inputs, samples, more)
         progress = Progress.current()
         weights = {name: o.weight(progress) for name, o in self.objectives.items()}
+        self._wake_teachers(weights, progress)
         active = [name for name, weight in weights.items() if weight > 0]
         sides = self._run_teachers(active, inputs, samples or [])
         if any(self.objectives[name].needs_input_gradient for name in active):
@@ -178,6 +182,19 @@ class Distiller(Borrower):
             elif judge in living:
                 teachers[judge] = Heard(living[judge][0], self.twins)
         return Trace(seen.inputs, samples, seen, teachers, progress)
+
+    def _wake_teachers(self, weights: dict[str, float], progress: Progress) -> None:
+        """Tell listened teachers of the step; whoever listens to one that is not ready rests."""
+        listeners: dict[str, list[str]] = {}
+        for name, weight in weights.items():
+            self.objectives[name].rests = False
+            heard = self.plan.teacher_names(self.objectives[name]) if weight > 0 else []
+            for teacher in filter(self.teachers.__contains__, heard):
+                listeners.setdefault(teacher, []).append(name)
+        for teacher, names in listeners.items():
+            self.teachers[teacher].before_step(progress)
+            for name in names if not self.teachers[teacher].ready else ():
+                weights[name], self.objectives[name].rests = 0.0, True
 
     def _run_teachers(self, active: list[str], inputs: Tensor, samples: list) -> dict[str, Side]:
         """Start the teachers that an active objective needs."""
@@ -255,13 +272,11 @@ def build_teachers(teacher: Any) -> dict[str, Teacher]:
             'teacher must be dict(config=…, checkpoint=…) or a mapping of those, '
             f'found {teacher!r}.'
         )
-    if 'config' in teacher:
+    if is_teacher(teacher):
         return {'teacher': build_teacher(teacher)}
     result = {}
     for name, entry in teacher.items():
-        if not isinstance(entry, (Mapping, Teacher)) or (
-            isinstance(entry, Mapping) and 'config' not in entry
-        ):
+        if not isinstance(entry, Teacher) and not is_teacher(entry):
             raise ValueError(
                 f'teacher: {name!r} is neither an argument (config, checkpoint, …) nor a named '
                 f'teacher dict(config=…, checkpoint=…): {entry!r}.'
@@ -278,14 +293,7 @@ def _is_same(entry: Any, other: Any) -> bool:
     """Whether two entries name one config file and checkpoint, with equal options."""
     named = isinstance(entry, Mapping) and isinstance(entry.get('config'), str)
     same = named and isinstance(other, Mapping) and dict(entry) == dict(other)
-    return same and entry.get('checkpoint') != 'random'
-
-
-def build_teacher(entry: Mapping[str, Any]) -> Teacher:
-    """One teacher; an unknown argument is answered with those there are."""
-    options = match_options('teacher', entry, options_of(Teacher))
-    check_flags(Teacher, options)
-    return Teacher(**options)
+    return same and 'type' not in entry and entry.get('checkpoint') != 'random'
 
 
 def build_objectives(objectives: Mapping[str, Any]) -> dict[str, Objective]:

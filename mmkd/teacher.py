@@ -1,14 +1,14 @@
-"""Teachers: built from a config, loaded strictly, frozen, with their own normalisation."""
+"""Teachers: what all kinds have, and the frozen network: loaded strictly, with its own pixels."""
 
 from __future__ import annotations
 
 import copy
 import functools
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from mmengine.config import Config, ConfigDict
@@ -26,6 +26,7 @@ from mmkd.options import check_choice, check_number
 from mmkd.pixels import Pixels
 from mmkd.registry import MODELS
 from mmkd.scales import seen_by_teachers
+from mmkd.schedule import Progress
 from mmkd.streams import SideStream, has_streams
 from mmkd.tap import Recorder, Side, Tap, flatten
 
@@ -36,7 +37,10 @@ class Teacher:
     """A frozen network with its weights, whose outputs objectives compare with the student's.
 
     It is no sub-module of anything: absent from checkpoints, optimiser, EMA and SyncBN conversion,
-    shared by ``deepcopy``, in eval mode for ever.
+    shared by ``deepcopy``, in eval mode for ever. The other kinds (:mod:`mmkd.teachers`) derive
+    from this one and change what they need to. Order of calls: :meth:`meet`, :meth:`set_taps`,
+    :meth:`admit` at build; :meth:`check` and :meth:`begin` when training begins; in every step
+    :meth:`before_step`, the call itself if an objective listens, and :meth:`after_step`.
 
     Args:
         config (str | dict | nn.Module): path of a config, ``'mmdet::…'``, a model mapping, or a
@@ -63,6 +67,24 @@ class Teacher:
         ValueError: no checkpoint; unknown option; keys missing, unexpected or mis-shaped.
         FileNotFoundError: config or checkpoint does not exist.
     """
+
+    #: objectives may run parts of ``Side.model`` again, such as a box head on other RoIs
+    asks: ClassVar[bool] = True
+    #: its weights are, or come from, the student's own
+    of_student: ClassVar[bool] = False
+    model: nn.Module
+    loaded_keys: int = 0
+    fuse_conv_bn: bool = False
+    fast: bool = False
+    dtype: torch.dtype | None = None
+    memory_format: torch.memory_format = torch.preserve_format
+    route: str = 'tensor'
+    recorder: Recorder | None = None
+    compile: bool = False
+    compiled: Compiled | None = None
+    compile_note: str = ''
+    stream: bool = False
+    side_stream: SideStream | None = None
 
     def __init__(
         self,
@@ -91,24 +113,27 @@ class Teacher:
                 "an untrained teacher must be asked for with checkpoint='random'."
             )
         ignore_keys = [ignore_keys] if isinstance(ignore_keys, str) else list(ignore_keys)
-        self.source = checkpoint = weights_of(checkpoint, config)
-        self.model = build_model(config, cfg_options)
-        self.loaded_keys = 0
+        checkpoint = weights_of(checkpoint, config)
+        model = build_model(config, cfg_options)
         if checkpoint != 'random':
-            self.loaded_keys = load_strictly(self.model, checkpoint, ignore_keys)
-        self.pixels = Pixels.of(self.model)
-        self.model = revert_sync(self.model)
-        self.model.eval().requires_grad_(False)
+            self.loaded_keys = load_strictly(model, checkpoint, ignore_keys)
+        self.adopt(model, checkpoint)
         self.fuse_conv_bn, self.fast, self.compile = fuse_conv_bn, fast, compile
         self.stream = stream
-        self.side_stream: SideStream | None = None
-        self.notes: list[str] = []  # of the plan on its options
-        self.compile_note = ''
         self.dtype = DTYPES[dtype]
         self.memory_format = torch.channels_last if memory_format else torch.preserve_format
-        self.route = 'tensor'
-        self.recorder: Recorder | None = None
-        self.compiled: Compiled | None = None
+
+    def adopt(self, model: nn.Module, source: str) -> None:
+        """Freeze a network, which is this teacher's from now on.
+
+        Args:
+            source (str): where its weights are from, for the plan.
+        """
+        self.source = source
+        self.pixels = Pixels.of(model)
+        self.model = revert_sync(model)
+        self.model.eval().requires_grad_(False)
+        self.notes: list[str] = []  # of the plan on its options
 
     @property
     def loaded(self) -> str:
@@ -116,6 +141,69 @@ class Teacher:
         if self.source == 'random':
             return 'RANDOM WEIGHTS'
         return f'{self.loaded_keys} keys from {self.source}'
+
+    # --------------------------------------------------------- what the other kinds do otherwise
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has something to show; if not, whoever listens rests, as at weight 0."""
+        return True
+
+    def parts(self) -> dict[str, Teacher]:
+        """The networks in it, each under a name that follows the teacher's own."""
+        return {'': self}
+
+    def meet(self, student: nn.Module) -> None:
+        """Called once at build with the student, whose weights are not those that it starts with;
+        raises ValueError for one that does not suit."""
+
+    def admit(self, objective: Any) -> None:
+        """Called once at build with every objective that listens, after its ``bind``.
+
+        Raises:
+            ValueError: an objective that this kind cannot serve.
+        """
+        if not self.asks and objective.asks_teacher:
+            raise ValueError(
+                f'{type(objective).__name__} runs parts of the teacher again on values of its own, '
+                f'which {type(self).__name__} cannot answer: it shows what several networks, or '
+                'something that is no network, gave for whole images. Take a method that '
+                'compares what is tapped (CWD, PKD, AT; KD of classifiers and segmentors), or a '
+                'teacher of one network.'
+            )
+
+    def check(self, runner: Any) -> None:
+        """Called once before the first step, with the Runner; raises ValueError."""
+
+    def begin(self, student: nn.Module) -> None:
+        """Called once when training begins, after weights were loaded; not in a resumed run."""
+
+    def before_step(self, progress: Progress) -> None:
+        """Called in each step in which an objective of weight above 0 listens."""
+
+    def after_step(self, student: nn.Module, progress: Progress) -> None:
+        """Called after each step of the optimiser; with accumulated gradients, not in between.
+
+        Args:
+            student (nn.Module): with the new weights.
+            progress (Progress): of the step just done.
+        """
+
+    def synchronise(self) -> None:
+        """Called on all ranks just before a checkpoint is written."""
+
+    def logged(self) -> dict[str, float]:
+        """Numbers for the log, by name."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs, as tensors and plain values; ``{}``: nothing."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Undo of :meth:`state_dict`."""
+
+    # ------------------------------------------------------------------------------------ running
 
     def __deepcopy__(self, memo: dict) -> Teacher:
         return self

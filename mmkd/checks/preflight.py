@@ -66,16 +66,21 @@ class PreflightHook(Hook):
         for name, teacher in model.teachers.items():
             used = [o for o in model.objectives.values() if name in model.plan.teacher_names(o)]
             if runner.iter == 0 and not all(objective.weight.is_zero for objective in used):
-                check_start(name, model.student, teacher.model)
-            if any(p.requires_grad for p in teacher.model.parameters()) or teacher.model.training:
-                raise RuntimeError(f"teacher '{name}' is no longer frozen; nothing may train it.")
-            if model.guard.score:
-                self.scores[name] = score_teacher(runner, teacher, model.guard.score)
-                runner.logger.info(
-                    f"teacher '{name}' on {model.guard.score} val samples: {self.scores[name]}"
-                )
+                for part in teacher.parts().values():
+                    if not part.of_student:
+                        check_start(name, model.student, part.model)
+            for which, part in teacher.parts().items():
+                self._check_part(runner, f'{name}{which}', part, model.guard.score)
 
         self.reached = Reached(model) if model.guard.steps else None
+
+    def _check_part(self, runner: Any, name: str, part: Any, count: int) -> None:
+        """One network of a teacher: it is frozen; its score on some validation samples."""
+        if any(p.requires_grad for p in part.model.parameters()) or part.model.training:
+            raise RuntimeError(f"teacher '{name}' is no longer frozen; nothing may train it.")
+        if count and not part.of_student and hasattr(part.model, 'val_step'):
+            self.scores[name] = score_teacher(runner, part, count)
+            runner.logger.info(f"teacher '{name}' on {count} val samples: {self.scores[name]}")
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None

@@ -157,6 +157,7 @@ class CheckpointHook(MMCheckpointHook):
             self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
             runner.message_hub.update_info('last_ckpt', self.last_ckpt)
             runner.call_hook('gather_random_state')
+            runner.call_hook('gather_state')
             runner.save_checkpoint(
                 self.out_dir,
                 name,

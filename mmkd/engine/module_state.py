@@ -58,8 +58,9 @@ def _kept(model: nn.Module) -> Iterator[tuple[str, Any, str]]:
 def _compiled(model: nn.Module) -> Iterator[tuple[str, Compiled]]:
     """What decides which batches a teacher runs compiled, and so how its numbers are rounded."""
     for name, teacher in model.teachers.items() if isinstance(model, Distiller) else ():
-        if teacher.compiled is not None:
-            yield f'teachers.{name}.compiled', teacher.compiled
+        for which, part in teacher.parts().items():
+            if part.compiled is not None:
+                yield f'teachers.{name}{which}.compiled', part.compiled
 
 
 def _plain(value: Any) -> Any:

@@ -50,7 +50,7 @@ class JointOptimWrapper(OptimWrapperDict):
         if not self.student.should_update():
             return
         for name, objective in self.objectives.items():
-            if objective.weight(Progress.current()) == 0:
+            if objective.rests or objective.weight(Progress.current()) == 0:
                 # Parameters without gradients get neither decay nor momentum.
                 self[key_of(name)].zero_grad()
         others = [self[key_of(name)] for name in self.objectives]

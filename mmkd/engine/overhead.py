@@ -70,7 +70,8 @@ class OverheadHook(Hook):
         weights = sum(
             p.numel() * p.element_size()
             for t in model.teachers.values()
-            for p in t.model.parameters()
+            for part in t.parts().values()
+            for p in part.model.parameters()
         )
         return (
             f'cost: {step * 1e3:.0f} ms a step, {step / plain:.2f} x plain training '

@@ -56,6 +56,7 @@ from mmkd.engine.optimizers import (
 from mmkd.engine.random_state import RandomStateHook
 from mmkd.engine.settings import report_changes, settings_of
 from mmkd.engine.student_config import StudentConfigHook
+from mmkd.engine.teacher_hook import TeacherHook
 from mmkd.registry import RUNNERS, in_any_case
 from mmkd.schedule import ACCUMULATION
 
@@ -142,7 +143,7 @@ class Runner(MMRunner):
     ) -> None:
         """Register default and custom hooks, and mmkd's own."""
         super().register_hooks(default_hooks, custom_hooks)
-        for kind in (RandomStateHook, StudentConfigHook, FiniteHook):
+        for kind in (RandomStateHook, StudentConfigHook, FiniteHook, TeacherHook):
             if not any(isinstance(hook, kind) for hook in self.hooks):
                 self.register_hook(kind())
 

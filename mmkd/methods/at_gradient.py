@@ -37,6 +37,7 @@ class ATGradient(Objective):
     """
 
     needs_input_gradient = True
+    asks_teacher = True
     families = ('classifier',)
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:

@@ -72,6 +72,7 @@ class Chen2017(PairObjective):
         'loss_hint': 'gamma',
     }
     scheduled = ('tau',)
+    asks_teacher = True
     families = ('two_stage', 'instance', 'anchor')
     only = {'anchor': ('RetinaNet',)}
 

@@ -98,6 +98,7 @@ class CrossKD(Objective):
         'loss_boxes': 'factors.boxes',
         'loss_centerness': 'factors.boxes',
     }
+    asks_teacher = True
     families = ('anchor', 'anchor_free')
     only = {'anchor_free': ('FCOS',)}
 

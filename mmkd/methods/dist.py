@@ -154,6 +154,7 @@ class DIST(PairObjective):
         if None in taps or self.teacher_taps:
             return
         feats = 'neck' if getattr(teacher, 'neck', None) is not None else 'backbone'
+        self.asks_teacher = True
         self.auxiliary_tap = Tap.parse(taps[0])
         self.auxiliary_input = segmentor.auxiliary_input(teacher)
         self.student_taps = parse_taps([segmentor.logits_tap(student), taps[0]])

@@ -69,6 +69,7 @@ class DKD(Objective):
             two_stage.check_box_heads('DKD', student, teacher, softmax=True)
             logits.check_more_than_two('DKD', student, 'rois', self.beta)
             self.student_taps, self.teacher_taps = two_stage.answer_taps(student, teacher)
+            self.asks_teacher = True
             return
         logits.check_kinds('DKD', student, teacher, ('rois', 'images'))
         counts = [model.head.fc.out_features for model in (student, teacher)]

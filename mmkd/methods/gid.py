@@ -95,6 +95,7 @@ class GID(PairObjective):
     term_factors = {
         f'loss_{stage}{name}': f'factors.{name}' for stage in ('', 'second_') for name in FACTORS
     }
+    asks_teacher = True
     families = ('two_stage', 'instance', 'anchor', 'anchor_free')
     only = {'anchor_free': ('FCOS',)}
 

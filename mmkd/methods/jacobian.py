@@ -50,6 +50,7 @@ class Jacobian(Objective):
     """
 
     needs_input_gradient = True
+    asks_teacher = True
     families = ('classifier',)
 
     def __init__(

@@ -86,6 +86,7 @@ class KD(Objective):
             [two_stage.box_head_tap(student) + '[0]', two_stage.rois_tap(student)]
         )
         self.teacher_taps = parse_taps(two_stage.features_tap(teacher))
+        self.asks_teacher = True
 
     def _bind_pixels(self, student: nn.Module, teacher: nn.Module) -> None:
         self.student_taps = self.student_taps or parse_taps(segmentor.logits_tap(student))

@@ -128,6 +128,7 @@ class LD(Objective):
     needs_ground_truth = True
     term_factors = {f'loss_{term}': f'factors.{term}' for term in FACTORS}
     scheduled = ('tau', 'tau_class')
+    asks_teacher = True
     families = ('anchor',)
     only = {'anchor': ('GFL',)}
 

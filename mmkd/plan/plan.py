@@ -7,7 +7,6 @@ import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import partial
 from logging import WARNING
 from typing import Any
 
@@ -20,9 +19,9 @@ from mmkd.objective import Objective, PairObjective, own_optimizer
 from mmkd.pixels import Pixels
 from mmkd.plan.alternatives import offered
 from mmkd.plan.first_step import first_step_differs
+from mmkd.plan.parts import describe_teacher, millions, prepare_parts
 from mmkd.plan.places import check_places
 from mmkd.plan.probe import BODY, Found, Probes, Request
-from mmkd.plan.teacher_options import apply_options
 from mmkd.scales import teacher_scale
 from mmkd.tap import Tap, Trace
 from mmkd.teacher import Teacher
@@ -60,9 +59,7 @@ class Plan:
                 print_log(text, 'current', WARNING)
         self.set_up(found)
         for name, teacher in self.teachers.items():
-            size = next(one.size for one in found if one.who == name)
-            show = partial(_probe_again, name, self.taps_of(name), size)
-            apply_options(name, teacher, show)
+            prepare_parts(name, teacher, next(one.size for one in found if one.who == name))
         self.probes.known.clear()  # which hold what the networks gave
         return self
 
@@ -84,6 +81,9 @@ class Plan:
                 with self._advising(objective):
                     for teacher in self.judges(objective) or [None]:
                         objective.bind(learner, teacher)
+                    for judge in self.teacher_names(objective):
+                        if judge in self.teachers:
+                            self.teachers[judge].admit(objective)
                 self._check_self(objective)
 
     def requests(self) -> list[Request]:
@@ -312,17 +312,11 @@ class Plan:
         ]
 
     def __str__(self) -> str:
-        lines = [f'student: {type(self.student).__name__}, {_millions(self.student)}']
+        lines = [f'student: {type(self.student).__name__}, {millions(self.student)}']
         for name, peer in self.peers.items():
-            lines.append(f'peer {name}: {type(peer).__name__}, {_millions(peer)}, learns too')
+            lines.append(f'peer {name}: {type(peer).__name__}, {millions(peer)}, learns too')
         for name, teacher in self.teachers.items():
-            lines.append(
-                f'teacher {name}: {type(teacher.model).__name__}, {_millions(teacher.model)}, '
-                f'{teacher.loaded}'
-            )
-            lines.append(f'  runs {teacher.route}; input {teacher.pixels}')
-            lines += [f'  fast: {note}' for note in teacher.notes]
-            lines += [f'  {note}' for note in (teacher.compile_note, teacher.stream_note) if note]
+            lines += describe_teacher(name, teacher)
         for name, objective in self.objectives.items():
             lines += self._describe(name, objective)
         return '\n'.join(lines)
@@ -345,10 +339,6 @@ class Plan:
         ]
 
 
-def _probe_again(who: str, taps: list[Tap], size: int, model: nn.Module) -> Found:
-    return Request(who, model, taps).run(size)
-
-
 def _watched(model: nn.Module, taps: list[Tap]) -> list[Tap]:
     """The taps of a network, and its backbone, where there is any."""
     return [*taps, Tap.parse('backbone')] if taps and hasattr(model, 'backbone') else taps
@@ -367,7 +357,3 @@ def _naming(name: str, notes: Iterable[str] = ()) -> Iterator[None]:
 def _options(config: Mapping[str, Any] | None) -> str:
     rest = dict(config or {})
     return f'{rest.pop("type", "")} ' + ', '.join(f'{key} {value}' for key, value in rest.items())
-
-
-def _millions(model: nn.Module) -> str:
-    return f'{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters'

@@ -120,6 +120,7 @@ def _bind_rois(objective: Objective, student: nn.Module, teacher: nn.Module | No
     two_stage.check_box_heads(owner, student, teacher or student, softmax=True)
     taps, others = two_stage.answer_taps(student, teacher or student)
     objective.student_taps, objective.teacher_taps = taps, others if teacher else ()
+    objective.asks_teacher = True
 
 
 def _choose(objective: Objective, student: str, teacher: str | None) -> None:

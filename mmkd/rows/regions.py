@@ -53,6 +53,7 @@ class Regions:
                 f'regions come from {self.source!r} of a {type(student).__name__}.'
             )
         taps = region_taps(self.owner, self.source, student, teacher)
+        objective.asks_teacher = self.source == 'teacher'
         self.maps_at = tap_beside(objective, taps)
 
     def pyramids(

@@ -1,0 +1,102 @@
+"""Teachers that move: told of every step, and part of a checkpoint for the runs that resume it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapperDict
+
+from mmkd.engine.optimizers import JointOptimWrapper
+from mmkd.registry import HOOKS
+from mmkd.schedule import Progress
+
+KEY = 'teachers'
+
+
+@HOOKS.register_module()
+class TeacherHook(Hook):
+    """Tells teachers when training begins and what the optimiser did, and keeps their state.
+
+    :class:`mmkd.Runner` registers it by itself. ``checkpoint['teachers']`` holds what a resumed run
+    needs (:meth:`mmkd.Teacher.state_dict`), by name of the teacher; ``load_from`` without resume
+    ignores it.
+    """
+
+    priority = 'LOW'  # behind EMAHook, before CheckpointHook writes what was moved
+
+    def __init__(self) -> None:
+        self.resumed = False
+
+    def before_train(self, runner: Any) -> None:
+        model = _bare(runner.model)
+        for name, teacher in _teachers(runner).items():
+            try:
+                teacher.check(runner)
+            except ValueError as error:
+                raise type(error)(f"teacher '{name}': {error}") from None
+            if not self.resumed:
+                teacher.begin(model.student)
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        teachers = _teachers(runner)
+        if teachers and _stepped(runner.optim_wrapper):
+            progress = Progress(runner.iter, runner.max_iters)
+            for teacher in teachers.values():
+                teacher.after_step(_bare(runner.model).student, progress)
+        for name, teacher in teachers.items():
+            for key, value in teacher.logged().items():
+                runner.message_hub.update_scalar(f'train/{name}.{key}', value)
+
+    def gather_state(self, runner: Any) -> None:
+        """Collective; mmkd's CheckpointHook calls it on every rank just before it saves."""
+        for teacher in _teachers(runner).values():
+            teacher.synchronise()
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        states = {name: teacher.state_dict() for name, teacher in _teachers(runner).items()}
+        states = {name: state for name, state in states.items() if state}
+        if states and 'optimizer' in checkpoint:  # a file without it is resumed by nobody
+            checkpoint[KEY] = states
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """Give teachers their state back.
+
+        Raises:
+            ValueError: the checkpoint is of a run with other teachers.
+        """
+        if not runner._resume:
+            return
+        self.resumed = True
+        teachers, states = _teachers(runner), checkpoint.get(KEY) or {}
+        wanted = [name for name, teacher in teachers.items() if teacher.state_dict()]
+        found = [name for name in states if isinstance(states[name], Mapping)]
+        if set(wanted) != set(found):
+            raise ValueError(
+                'cannot resume: teachers with a state of their own are '
+                f'{", ".join(found) or "none"} in the checkpoint and {", ".join(wanted) or "none"} '
+                'in this run. Resume with the same teachers, or take the weights alone: load_from '
+                'without resume.'
+            )
+        for name in found:
+            teachers[name].load_state_dict(states[name])
+
+
+def _bare(model: Any) -> Any:
+    return model.module if is_model_wrapper(model) else model
+
+
+def _teachers(runner: Any) -> dict[str, Any]:
+    return getattr(_bare(runner.model), 'teachers', None) or {}
+
+
+def _stepped(optim_wrapper: Any) -> bool:
+    """Whether the last update was a step, and not one of several gradients to be accumulated."""
+    if isinstance(optim_wrapper, OptimWrapperDict):
+        joint = isinstance(optim_wrapper, JointOptimWrapper)
+        optim_wrapper = optim_wrapper.student if joint else next(iter(optim_wrapper.values()))
+    return optim_wrapper.should_update()

@@ -1,0 +1,72 @@
+"""The networks in a teacher: their options, their shapes, and what the plan says of them."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from torch import nn
+
+from mmkd.plan.probe import Found, Request
+from mmkd.plan.teacher_options import apply_options
+from mmkd.tap import Tap, flatten
+from mmkd.teacher import Teacher
+from mmkd.teachers import Ensemble
+
+
+def prepare_parts(who: str, teacher: Teacher, size: int) -> None:
+    """Apply the options of each network in a teacher; members of a mean show equal shapes.
+
+    Args:
+        who (str): the teacher's name.
+        size (int): side of the image of the probe.
+
+    Raises:
+        ValueError: an option that changes what is tapped; members of unequal shapes.
+    """
+    parts = teacher.parts()
+    for name, part in parts.items():
+        apply_options(f'{who}{name}', part, partial(_show, f'{who}{name}', _taps(part), size))
+    if not isinstance(teacher, Ensemble) or not teacher.averages or len(parts) < 2:
+        return
+    shapes: dict[str, dict[str, list[tuple[int, ...]]]] = {}
+    for name, part in parts.items():
+        side = _show(f'{who}{name}', _taps(part), size, part.model).evaluated
+        calls = side.calls if side else {}
+        shapes[name] = {k: [tuple(t.shape) for t in flatten(v)] for k, v in calls.items()}
+    first, *others = shapes
+    for name in others:
+        for tap, found in shapes[name].items():
+            if tap in shapes[first] and found != shapes[first][tap]:
+                raise ValueError(
+                    f"teacher '{who}': at '{tap}' member {first[1:]!r} shows "
+                    f'{shapes[first][tap]} and member {name[1:]!r} {found}. A mean is of equal '
+                    'shapes: take members of one width there, or an objective for each.'
+                )
+
+
+def describe_teacher(name: str, teacher: Teacher) -> list[str]:
+    """Lines of the plan: what it is, and how each of its networks runs."""
+    parts = teacher.parts()
+    lines = [] if '' in parts else [f'teacher {name}: {type(teacher).__name__}, {teacher.loaded}']
+    for which, part in parts.items():
+        kind = f'{type(part).__name__}, ' * (type(part) is not Teacher)
+        lines.append(
+            f'teacher {name}{which}: {kind}{type(part.model).__name__}, {millions(part.model)}, '
+            f'{part.loaded}'
+        )
+        lines.append(f'  runs {part.route}; input {part.pixels}')
+        lines += [f'  fast: {note}' for note in part.notes]
+        lines += [f'  {note}' for note in (part.compile_note, part.stream_note) if note]
+    return lines
+
+
+def millions(model: nn.Module) -> str:
+    return f'{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters'
+
+
+def _taps(part: Teacher) -> list[Tap]:
+    return list(part.recorder.taps.values()) if part.recorder else []
+
+
+def _show(who: str, taps: list[Tap], size: int, model: nn.Module) -> Found:
+    return Request(who, model, taps).run(size)

@@ -1,0 +1,54 @@
+"""The kinds of teacher by name, and one of them from its config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmkd.names import did_you_mean, find_name
+from mmkd.options import check_flags, match_options, options_of
+from mmkd.teacher import Teacher
+
+KINDS: dict[str, type[Teacher]] = {'Teacher': Teacher}
+
+
+def kind(cls: type[Teacher]) -> type[Teacher]:
+    """Register a kind under its class' name: ``teacher=dict(type='mmkd.<name>', …)``."""
+    KINDS[cls.__name__] = cls
+    return cls
+
+
+def kind_of(entry: Mapping[str, Any]) -> type[Teacher]:
+    """The class that ``type`` names, in any case; without ``type`` the frozen network.
+
+    Raises:
+        ValueError: no kind of teacher.
+    """
+    asked = entry.get('type', Teacher)
+    if isinstance(asked, type) and issubclass(asked, Teacher):
+        return asked
+    name = str(asked).removeprefix('mmkd.')
+    found = find_name(name, KINDS)
+    if found not in KINDS:
+        raise ValueError(
+            f'teacher: type={asked!r} is no kind of teacher. There are: '
+            f'{", ".join(f"mmkd.{known}" for known in KINDS)}.{did_you_mean(name, KINDS)}'
+        )
+    return KINDS[found]
+
+
+def is_teacher(entry: Any) -> bool:
+    """Whether a config entry describes one teacher, and not several by name."""
+    return isinstance(entry, Mapping) and (
+        'config' in entry or isinstance(entry.get('type'), (str, type))
+    )
+
+
+def build_teacher(entry: Mapping[str, Any]) -> Teacher:
+    """One teacher; an unknown argument is answered with those there are."""
+    cls = kind_of(entry)
+    given = {key: value for key, value in entry.items() if key not in ('type', '_scope_')}
+    owner = 'teacher' if cls is Teacher else cls.__name__
+    options = match_options(owner, given, options_of(cls))
+    check_flags(cls, options)
+    return cls(**options)
