@@ -27,6 +27,7 @@ from mmkd.distiller import build_objectives, build_teachers
 from mmkd.objective import Objective
 from mmkd.options import options_of
 from mmkd.teacher import build_model
+from mmkd.teachers import is_teacher, kind_of
 from mmkd.testing import tiny_faster_rcnn
 
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
@@ -123,7 +124,10 @@ def check(found):
     if parts.get('objectives'):
         build_objectives(parts['objectives'])
     teachers = parts.get('teacher') or {}
-    for one in [teachers] if 'config' in teachers else teachers.values():
+    for one in [teachers] if is_teacher(teachers) else teachers.values():
+        if 'type' in one:
+            build_teachers(one)
+            continue
         resolve(one['config'])
         if one['checkpoint'].startswith('my_'):
             build_teachers(one)
@@ -146,7 +150,10 @@ def check_type(entry):
     if not isinstance(kind, str) or not kind.startswith('mmkd.'):
         return
     tables = [t for t in vars(registry).values() if isinstance(t, registry.Registry)]
-    cls = next((c for c in (table.get(kind) for table in tables) if c is not None), None)
+    found = [table.get(kind) for table in tables]
+    if not any(found):
+        found = [kind_of(entry)]
+    cls = next((c for c in found if c is not None), None)
     assert cls, kind
     parameters = inspect.signature(cls).parameters.values()
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters) and not issubclass(cls, Objective)
