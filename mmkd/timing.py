@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmkd.functional.gradients import gradients_at
 from mmkd.tap import Side, flatten
 
 
@@ -56,7 +57,7 @@ class StepTimer:
         if not (losses and leaves):
             return
         with self('objectives_backward'):
-            torch.autograd.grad(sum(losses), leaves, retain_graph=True, allow_unused=True)
+            gradients_at(torch.stack([loss.sum() for loss in losses]).sum(), leaves)
 
     @contextlib.contextmanager
     def _counting(self) -> Iterator[None]:
