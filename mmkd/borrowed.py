@@ -56,7 +56,6 @@ class Borrower(BaseModel):
         'plan',
         'objectives',
         'task_weight',
-        'balance',
         'guard',
         'timer',
         'recorder',

@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmkd.balance import Balance, build_balance, scale_terms
-from mmkd.balance.balance import Terms
 from mmkd.borrowed import Borrower
 from mmkd.checks.guard import Guard
 from mmkd.errors.origin import is_ours
@@ -49,8 +47,6 @@ class Distiller(Borrower):
         preflight (bool | dict): checks before and in the first steps. ``steps`` (5) guarded
             steps, ``ratio`` (100) above which a term is reported, ``score`` (0) validation
             samples on which the teacher is evaluated first. ``False`` switches all off.
-        balance (float | dict | Balance | None): factors of the terms, by their gradients in each
-            step, see :mod:`mmkd.balance`; 0.3 keeps each at this share of the task's gradient.
         data_preprocessor (dict | None): passed by the Runner from the top of a config; used for
             the student if it has none itself.
 
@@ -72,7 +68,6 @@ class Distiller(Borrower):
         teacher: Any = None,
         task_weight: float | Mapping[str, float] = 1.0,
         preflight: bool | Mapping[str, Any] = True,
-        balance: Any = None,
         data_preprocessor: dict | None = None,
     ) -> None:
         built = build_model(with_preprocessor(student, data_preprocessor))
@@ -84,8 +79,7 @@ class Distiller(Borrower):
             for one in self.teachers.values():
                 one.meet(built)
             named = build_objectives(objectives)
-            self.balance = build_balance(balance)
-            self.plan = Plan(built, self.teachers, named, balance=self.balance).prepare()
+            self.plan = Plan(built, self.teachers, named).prepare()
         self.objectives = nn.ModuleDict(named)
         for objective in named.values():
             if objective.weight.is_zero:
@@ -159,24 +153,11 @@ class Distiller(Borrower):
             self.plan.check_step(name, trace)
         with self.timer('objectives'):
             terms = {name: self._terms(name, weights[name], traces.get(name)) for name in weights}
-        if self.balance is not None and active:
-            heard = Trace(inputs, samples or [], student, {}, progress)
-            terms, traces = self._balanced(self.balance, terms, losses, heard, traces)
-            losses |= {k: inputs.new_full((), v) for k, v in self.balance.logged().items()}
         self.timer.measure_backward(terms, student, self.objectives.parameters())
         self.guard(self, losses, terms, traces)
         for named in terms.values():
             losses.update(named)
         return losses
-
-    def _balanced(
-        self, balance: Balance, terms: Terms, task: dict, trace: Trace, traces: dict[str, Trace]
-    ) -> tuple[dict, dict[str, Trace]]:
-        """Terms times their factors, and the traces of those that still count."""
-        with self.timer('balance'):
-            factors = balance(terms, task, trace, trace.progress)
-            scaled = scale_terms(terms, factors, balance, trace.progress)
-        return scaled, {name: t for name, t in traces.items() if factors.get(name, 1.0)}
 
     def trace(
         self,

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmkd.functional.gradients import gradients_at
 from mmkd.tap import Side, flatten
 
 
@@ -57,7 +56,7 @@ class StepTimer:
         if not (losses and leaves):
             return
         with self('objectives_backward'):
-            gradients_at(torch.stack([loss.sum() for loss in losses]).sum(), leaves)
+            torch.autograd.grad(sum(losses), leaves, retain_graph=True, allow_unused=True)
 
     @contextlib.contextmanager
     def _counting(self) -> Iterator[None]:

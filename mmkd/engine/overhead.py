@@ -61,14 +61,12 @@ class OverheadHook(Hook):
         """The line, from the two timers."""
         seconds = {
             part: model.timer.seconds(part) / self.steps
-            for part in ('teacher', 'objectives', 'objectives_backward', 'balance')
+            for part in ('teacher', 'objectives', 'objectives_backward')
         }
         again = seconds['objectives_backward']  # ran twice: once for the clock, once for real
         step = self.total.seconds('step') / self.steps - again
         objectives = seconds['objectives'] + again
-        balance = seconds['balance']
-        plain = max(step - seconds['teacher'] - objectives - balance, 1e-9)
-        balanced = f', {balance * 1e3:.0f} ms balance' if model.timer.marks['balance'] else ''
+        plain = max(step - seconds['teacher'] - objectives, 1e-9)
         weights = sum(
             p.numel() * p.element_size()
             for t in model.teachers.values()
@@ -78,7 +76,7 @@ class OverheadHook(Hook):
         return (
             f'cost: {step * 1e3:.0f} ms a step, {step / plain:.2f} x plain training '
             f'({plain * 1e3:.0f} ms student, {seconds["teacher"] * 1e3:.0f} ms teacher, '
-            f'{objectives * 1e3:.0f} ms objectives{balanced}); about '
+            f'{objectives * 1e3:.0f} ms objectives); about '
             f'{(weights + model.timer.saved_bytes) / 2**20:.0f} MiB more memory '
             f'({weights / 2**20:.0f} teacher weights, '
             f'{model.timer.saved_bytes / 2**20:.0f} kept for the objectives)'

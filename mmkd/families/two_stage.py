@@ -16,11 +16,11 @@ from mmkd.tap import Tap, Trace, parse_taps
 from mmkd.view import Boxes
 
 
-def first_stage(model: nn.Module, part: str) -> tuple[nn.Module, str]:
-    """``roi_head.<part>`` and its path; of a cascade the first stage."""
+def first_stage(model: nn.Module, part: str, stage: int = 0) -> tuple[nn.Module, str]:
+    """``roi_head.<part>`` and its path; of a cascade the first stage, or another."""
     module = getattr(model.roi_head, part)
     if isinstance(module, nn.ModuleList):
-        return module[0], f'roi_head.{part}.0'
+        return module[stage], f'roi_head.{part}.{stage}'
     return module, f'roi_head.{part}'
 
 
@@ -29,14 +29,14 @@ def box_head(model: nn.Module) -> nn.Module:
     return first_stage(model, 'bbox_head')[0]
 
 
-def rois_tap(model: nn.Module) -> str:
+def rois_tap(model: nn.Module, stage: int = 0) -> str:
     """Address of the RoIs (R, 5) of the model's box head in this step."""
-    return first_stage(model, 'bbox_roi_extractor')[1] + '@in[1]'
+    return first_stage(model, 'bbox_roi_extractor', stage)[1] + '@in[1]'
 
 
-def box_head_tap(model: nn.Module) -> str:
+def box_head_tap(model: nn.Module, stage: int = 0) -> str:
     """Address of the box head's output: class scores (R, K + 1), then box deltas."""
-    return first_stage(model, 'bbox_head')[1]
+    return first_stage(model, 'bbox_head', stage)[1]
 
 
 def targets_tap(model: nn.Module) -> str:
@@ -92,23 +92,28 @@ def check_box_heads(owner: str, student: nn.Module, teacher: nn.Module, softmax:
 
 
 @torch.no_grad()
-def roi_outputs(model: nn.Module, feats: list[Tensor], rois: Tensor) -> tuple[Any, Any]:
-    """:func:`box_outputs` of a frozen model."""
-    return box_outputs(model, feats, rois)
+def roi_outputs(
+    model: nn.Module, feats: list[Tensor], rois: Tensor, stage: int = 0
+) -> tuple[Any, Any]:
+    """:func:`box_outputs` of a frozen model, or of one that is not to learn from them."""
+    return box_outputs(model, feats, rois, stage)
 
 
-def box_outputs(model: nn.Module, feats: list[Tensor], rois: Tensor) -> tuple[Any, Any]:
-    """Outputs of a model's (first) box head for given RoIs.
+def box_outputs(
+    model: nn.Module, feats: list[Tensor], rois: Tensor, stage: int = 0
+) -> tuple[Any, Any]:
+    """Outputs of a model's box head for given RoIs.
 
     Args:
         feats (list[Tensor]): its neck's output, (N, C, H_l, W_l) each.
         rois (Tensor): (R, 5), image index and xyxy in pixels of the padded input.
+        stage (int): of a cascade, from 0.
 
     Returns:
         tuple: class scores (R, K + 1) in float32, background last, and box deltas.
     """
-    extractor = first_stage(model, 'bbox_roi_extractor')[0]
-    head = box_head(model)
+    extractor = first_stage(model, 'bbox_roi_extractor', stage)[0]
+    head = first_stage(model, 'bbox_head', stage)[0]
     dtype = next(head.parameters()).dtype
     # RoIAlign has no low-precision CPU kernel, and its coordinates deserve float32 anyway.
     pooled = pool(extractor, [f.float() for f in feats[: extractor.num_inputs]], rois.float())

@@ -73,6 +73,7 @@ class BYOT(Objective):
     needs_teacher = False
     zero_at_equality = False
     rank_invariant = True
+    scheduled = ('beta', 'tau')
     term_factors = {'loss_kd': 'alpha', 'loss_feature': 'beta'}
     families = ('classifier',)
 

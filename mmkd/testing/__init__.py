@@ -18,6 +18,9 @@ from mmkd.testing.samples import (
     pixels,
     segmentation_batch,
 )
+from mmkd.testing.tiny_cascade import (
+    tiny_cascade_rcnn,
+)
 from mmkd.testing.tiny_models import (
     MEAN,
     STD,
@@ -56,6 +59,7 @@ __all__ = [
     'ready',
     'segmentation_batch',
     'shrink',
+    'tiny_cascade_rcnn',
     'tiny_classifier',
     'tiny_detr',
     'tiny_faster_rcnn',

@@ -20,6 +20,7 @@ from mmkd.testing import (
     classification_batch,
     detection_batch,
     segmentation_batch,
+    tiny_cascade_rcnn,
     tiny_classifier,
     tiny_detr,
     tiny_faster_rcnn,
@@ -32,6 +33,7 @@ from mmkd.testing import (
 MODELS_OF = {
     'two_stage': tiny_faster_rcnn,
     'anchor': tiny_retinanet,
+    'CascadeRCNN': tiny_cascade_rcnn,
     'GFL': tiny_gfl,
     'YOLOV3': tiny_yolov3,
     'detr': tiny_detr,

@@ -1,0 +1,127 @@
+"""LayerSelf: a DETR's last decoder layer teaches the earlier ones classes and boxes of queries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from inspect import signature
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmkd.families import family_of
+from mmkd.families.comparable import Misfit, named, uses_sigmoid
+from mmkd.functional.logit_distances import bernoulli_kl, soft_kl
+from mmkd.objective import Objective
+from mmkd.options import check_factors
+from mmkd.registry import MODELS
+from mmkd.tap import Trace, parse_taps
+
+#: of the two terms
+FACTORS = dict(classes=1.0, boxes=1.0)
+_CLASSES, _BOXES, _DENOISING = 'bbox_head[0]', 'bbox_head[1]', 'bbox_head.loss()@in[dn_meta]'
+
+
+def class_distance(student: Tensor, teacher: Tensor, sigmoid: bool = True) -> tuple[Tensor, Tensor]:
+    """Divergence of each query and how sure the teacher is of it.
+
+    With sigmoid scores ``sum_c BCE(t, s) - BCE(t, t)``, else ``KL(t || s)`` over all classes and
+    background. The weight is the teacher's largest probability of a class other than background.
+
+    Args:
+        student (Tensor): logits (..., C); background is last where it is a class.
+        teacher (Tensor): logits that broadcast to them.
+
+    Returns:
+        tuple: divergence (...) and weight, of the teacher's shape without C.
+    """
+    if sigmoid:
+        target = teacher.sigmoid()
+        return bernoulli_kl(student, target.expand_as(student)).sum(-1), target.amax(-1)
+    return soft_kl(student, teacher, 1.0), teacher.softmax(-1)[..., :-1].amax(-1)
+
+
+def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
+    """``sum_l sum_nq w_nq v_lnq / sum_nq w_nq`` of (L, N, Q) and (N, Q)."""
+    return (values * weight).sum() / weight.sum().clamp(min=1e-6)
+
+
+@MODELS.register_module()
+class LayerSelf(Objective):
+    """Be your own teacher, for the decoder layers of DETR and its kind; our construction.
+
+    The principle is that of Zhang et al., ICCV 2019 (see BYOT): the deepest exit teaches the
+    others. Query q is the same object in all layers, so nothing is matched. ``loss_classes`` is
+    :func:`class_distance` and ``loss_boxes`` the L1 distance of boxes (cx, cy, w, h, as shares of
+    the image), each a mean over queries weighted by how sure the last layer is, summed over the
+    earlier layers. The last layer gets no gradient. Denoising queries, which know their object, and
+    DDQ's dense queries are left out. No teacher.
+
+    Args:
+        factors (dict[str, float] | None): of the terms ``'classes'`` and ``'boxes'``, where not 1.
+        weight, learner: see :class:`~mmkd.objective.Objective`.
+
+    Raises:
+        ValueError: factors out of range; no detector with a DETR head; a single decoder layer, or a
+            decoder that returns only its last one; classes that are words of a text (Grounding
+            DINO).
+    """
+
+    needs_teacher = False
+    zero_at_equality = False
+    term_factors = {f'loss_{term}': f'factors.{term}' for term in FACTORS}
+    families = ('detr',)
+
+    def __init__(
+        self,
+        weight: Any = None,
+        factors: Mapping[str, float] | None = None,
+        learner: str = 'student',
+    ) -> None:
+        super().__init__(weight=weight, learner=learner)
+        self.factors = check_factors('LayerSelf', factors, FACTORS)
+        self.sigmoid, self.layers = True, 0
+
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        if family_of(student) != 'detr':
+            raise Misfit(
+                'LayerSelf compares the decoder layers of DETR and its kind, but the student is '
+                f'{named(student)}.'
+            )
+        head = student.bbox_head
+        if 'memory_text' in signature(head.forward).parameters:
+            raise Misfit(
+                f"LayerSelf compares scores of classes, but {type(head).__name__}'s are those of "
+                'the words of a text.'
+            )
+        decoder = student.decoder
+        self.layers = len(decoder.layers) if getattr(decoder, 'return_intermediate', True) else 1
+        if self.layers < 2:
+            raise ValueError(
+                'LayerSelf lets the last decoder layer teach the earlier ones, but the decoder of '
+                f'{type(student).__name__} gives one; set num_layers of at least 2 and '
+                'return_intermediate=True.'
+            )
+        self.sigmoid = uses_sigmoid(head)
+        denoises = 'dn_meta' in signature(head.loss).parameters
+        self.student_taps = parse_taps([_CLASSES, _BOXES, *[_DENOISING] * denoises])
+
+    def forward(self, trace: Trace) -> dict[str, Tensor]:
+        own = _matching(trace)
+        scores, boxes = (trace.student[tap][0][:, :, own] for tap in (_CLASSES, _BOXES))
+        apart, sure = class_distance(scores[:-1], scores[-1].detach(), self.sigmoid)
+        shift = (boxes[:-1] - boxes[-1].detach()).abs().sum(-1)
+        return {
+            'loss_classes': self.factors['classes'] * weighted_mean(apart, sure),
+            'loss_boxes': self.factors['boxes'] * weighted_mean(shift, sure),
+        }
+
+    def describe(self) -> list[str]:
+        """Which layers learn."""
+        return [f'the last of {self.layers} decoder layers teaches the others']
+
+
+def _matching(trace: Trace) -> slice:
+    """The queries that are matched with objects: behind denoising, in front of dense ones."""
+    meta = next(iter(trace.student.raw(_DENOISING)), None) or {}
+    dense = int(meta.get('num_dense_queries', 0))
+    return slice(int(meta.get('num_denoising_queries', 0)), -dense if dense else None)
