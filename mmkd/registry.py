@@ -41,6 +41,7 @@ TRANSFORMS = Registry(
 DATA_SAMPLERS = Registry(
     'data sampler', parent=root.DATA_SAMPLERS, scope='mmkd', locations=['mmkd.datasets.samplers']
 )
+MAKERS = Registry('maker', scope='mmkd', locations=['mmkd.makers'])
 METRICS = Registry('metric', parent=root.METRICS, scope='mmkd', locations=['mmkd.evaluation'])
 
 

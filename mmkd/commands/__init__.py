@@ -24,6 +24,7 @@ COMMANDS = (
     'visualize',
     'benchmark',
     'search_routes',
+    'make',
     'demo',
     'environment',
 )

@@ -2,10 +2,13 @@
 
     mmkd plan CONFIG [--step]
     mmkd plan STOCK_CONFIG --teacher CONFIG FILE [--method NAME]
+    mmkd plan CHAIN
 
 Prints the taps of student and teacher with their shapes, then the plan. With --teacher, CONFIG is a
 stock config, and FILE may be 'random'; --method all lists the methods that fit this pair, with the
 options that they need.
+
+Of a chain, a config with stages=dict(…), it prints the plan of every stage with random weights.
 
 --step then runs one real training batch and prints each term, the ratio of its gradient to the
 task's at each tap, and its logged counts.
@@ -39,6 +42,8 @@ def parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> None:
     from mmengine.registry import init_default_scope
 
+    from mmkd.chain import is_chain
+    from mmkd.commands.chain import plan_chain
     from mmkd.config import distils
     from mmkd.engine.launch import read_config
     from mmkd.options import check_number
@@ -49,6 +54,9 @@ def run(args: argparse.Namespace) -> None:
         show_fits(args)
         return
     config = read_config(args)
+    if is_chain(config):
+        plan_chain(args, config)
+        return
     init_default_scope(config.get('default_scope') or 'mmengine')
     if distils(config.model):
         show_plan(config, args)

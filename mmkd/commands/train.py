@@ -2,6 +2,9 @@
 
 mmkd train CONFIG [--resume]
 mmkd train STOCK_CONFIG --teacher CONFIG CHECKPOINT --method FGFI
+mmkd train CHAIN [--only STAGE]
+
+A config with stages=dict(…) is a chain of runs: finished stages are skipped, a cut one goes on.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
         metavar='CHECKPOINT',
         help='go on from the newest complete checkpoint of the work dir, or from the one named',
     )
+    parser.add_argument('--only', metavar='STAGE', help='of a chain: this stage alone')
     parser.add_argument('--amp', action='store_true', help='mixed precision')
     add_teacher(parser)
     add_common(parser)
@@ -39,11 +43,18 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
+    from mmkd.chain import is_chain
+    from mmkd.commands.chain import train_chain
     from mmkd.commands.console import console
     from mmkd.engine.launch import train
 
     with console(args) as hooks:
         config, work_dir = read(args)
+        if is_chain(config):
+            train_chain(args, config, work_dir, hooks)
+            return
+        if args.only:
+            raise ValueError(f'--only {args.only} is for chains; {args.config} has no stages.')
         train(config, hooks=hooks(config), work_dir=work_dir, amp=args.amp)
 
 

@@ -22,6 +22,7 @@ from mmkd.datasets.protection import check_evaluator, check_paths
 from mmkd.engine.console.hook import ConsoleHook  # noqa: F401  (registers it)
 from mmkd.engine.overrides import check_overrides
 from mmkd.engine.runner import Runner
+from mmkd.engine.start_hook import StartHook  # noqa: F401  (registers it)
 from mmkd.engine.student_config import RUN_HOOKS
 from mmkd.engine.wrapping import wrap_stock
 from mmkd.engine.writable import make_folder
@@ -193,13 +194,17 @@ def apply_common(args: Any, config: Config) -> Config:
     Raises:
         ValueError: a key of ``--cfg-options`` that is misspelt.
     """
-    options = dict(args.cfg_options or {})
-    check_overrides(options, config)
-    if 'data_root' in options:
-        move_data(config, options['data_root'])
-    config.merge_from_dict(options)
+    apply_options(config, dict(args.cfg_options or {}))
     if args.trust_checkpoint:
         trust_checkpoints()
     config.launcher = args.launcher
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return config
+
+
+def apply_options(config: Config, options: Mapping[str, Any]) -> None:
+    """Change a config as ``--cfg-options`` do; ValueError for a key that is misspelt."""
+    check_overrides(options, config)
+    if 'data_root' in options:
+        move_data(config, options['data_root'])
+    config.merge_from_dict(dict(options))

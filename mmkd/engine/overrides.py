@@ -40,7 +40,8 @@ def check_overrides(keys: Iterable[str], config: Config) -> None:
             elif isinstance(place, Mapping) and part in place:
                 place = place[part]
             else:
-                if isinstance(place, Mapping) and (depth or part not in _TOP):
+                of_stages = part == 'options' and 'stages' in config  # read by each stage
+                if isinstance(place, Mapping) and (depth or part not in _TOP) and not of_stages:
                     _check_new(key, part, depth, place)
                 break
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import datetime
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mmengine.device import get_device
-from mmengine.dist import broadcast_object_list, is_distributed, is_main_process
+from mmengine.dist import broadcast_object_list, init_dist, is_distributed, is_main_process
 from mmengine.fileio import get_file_backend
 from mmengine.fileio.backends import LocalBackend
 from mmengine.hooks import CheckpointHook as MMCheckpointHook
@@ -101,8 +101,8 @@ class Runner(MMRunner):
 
     def setup_env(self, env_cfg: dict) -> None:
         """As mmengine's; without a GPU processes are connected by gloo instead of nccl."""
-        if self.distributed and not is_distributed() and _on_cpu():
-            _init_gloo(self.launcher, env_cfg.get('dist_cfg', {}))
+        if self.distributed:
+            connect(self.launcher, env_cfg)
         super().setup_env(env_cfg)
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
@@ -301,6 +301,21 @@ def _replace_type(cfg: dict, table: dict[Any, Any]) -> dict:
         if cfg.get('type') in (old, old.__name__, f'mmengine.{old.__name__}'):
             return dict(cfg, type=new)
     return dict(cfg)
+
+
+def connect(launcher: str, env_cfg: Mapping[str, Any]) -> None:
+    """Connect the processes of a launch, once; without a GPU by gloo.
+
+    Raises:
+        ValueError: no GPU, and a launcher other than 'pytorch'.
+    """
+    options = dict(env_cfg.get('dist_cfg') or {})
+    if is_distributed():
+        return
+    if _on_cpu():
+        _init_gloo(launcher, options)
+    else:
+        init_dist(launcher, **options)
 
 
 def _on_cpu() -> bool:

@@ -66,7 +66,7 @@ def report_changes(before: Any, now: Mapping[str, Any]) -> list[str]:
             f'cannot resume: the optimiser was {_short(kinds[0])} and is {_short(kinds[1])} now. '
             'Resume with the same one, or take the weights alone: load_from without resume.'
         )
-    found = dict(_changes(before, now))
+    found = dict(changes(before, now))
     if not found:
         return []
     more = f'; and {len(found) - SHOWN} more' if len(found) > SHOWN else ''
@@ -88,8 +88,8 @@ def _entry(settings: Mapping, path: tuple[str, ...]) -> Any:
     return settings
 
 
-def _changes(before: Any, now: Any, path: str = '') -> Iterator[tuple[str, str]]:
-    """(path, values) for each difference of two trees."""
+def changes(before: Any, now: Any, path: str = '') -> Iterator[tuple[str, str]]:
+    """(path, values) for each difference of two trees of plain values."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in dict.fromkeys([*before, *now]):
             place = f'{path}.{_name(key)}'.lstrip('.')
@@ -98,10 +98,10 @@ def _changes(before: Any, now: Any, path: str = '') -> Iterator[tuple[str, str]]
             elif key not in before:
                 yield place, f'is new, {_short(now[key])}'
             else:
-                yield from _changes(before[key], now[key], place)
+                yield from changes(before[key], now[key], place)
     elif _are_lists_of_settings(before, now):
         for i, (a, b) in enumerate(zip(before, now, strict=True)):
-            yield from _changes(a, b, f'{path}[{i}]')
+            yield from changes(a, b, f'{path}[{i}]')
     elif before != now:
         yield path, f'{_short(before)} -> {_short(now)}'
 

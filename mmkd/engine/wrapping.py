@@ -27,7 +27,7 @@ def wrap_stock(path: str, teacher: str, checkpoint: str, method: str) -> tuple[C
         tuple[Config, str]: the config, and the text of the equivalent short config file.
 
     Raises:
-        ValueError: an unknown method, or a config that distils already.
+        ValueError: an unknown method, a config without a model, or one that distils already.
     """
     config = load_config(path)  # first: its custom_imports may register the method
     kind = method if '.' in method else f'mmkd.{method}'
@@ -38,6 +38,11 @@ def wrap_stock(path: str, teacher: str, checkpoint: str, method: str) -> tuple[C
             f'{did_you_mean(method, names())}'
         )
     kind = f'{kind.rpartition(".")[0]}.{found.__name__}'
+    if config.get('model') is None:
+        raise ValueError(
+            f'{path} has no model to wrap. Name the config of a run; the stages of a chain name '
+            'their teachers themselves.'
+        )
     if distils(config.model):
         raise ValueError(f'{path} distils already; --teacher and --method wrap a plain config.')
     objectives = {kind.rpartition('.')[2].lower(): dict(type=kind)}

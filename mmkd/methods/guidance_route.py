@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -43,8 +45,9 @@ class GuidanceRoute(PairObjective):
     ``tools/search_routes.py`` finds that route.
 
     Args:
-        routes (list[tuple[int, int]] | None): positions in the lists of tapped maps, (student,
-            teacher), from 0; ``None`` takes every pair of equal height and width.
+        routes (list[tuple[int, int]] | str | None): positions in the lists of tapped maps,
+            (student, teacher), from 0; the path of a search's JSON takes its winner; ``None`` takes
+            every pair of equal height and width.
         direction (str): ``'student'`` projects the student's map to the teacher's width;
             ``'teacher'``, as published, the teacher's to the student's. The latter has a trivial
             solution, projection and student features 0, that only the task loss prevents; the norm
@@ -69,13 +72,14 @@ class GuidanceRoute(PairObjective):
         teacher: Taps = None,
         weight: Any = None,
         teacher_name: str | list[str] | None = None,
-        routes: Sequence[tuple[int, int]] | None = None,
+        routes: Sequence[tuple[int, int]] | str | None = None,
         direction: str = 'student',
         eta: float = 0.25,
         learner: str = 'student',
     ) -> None:
         super().__init__(student, teacher, weight, teacher_name, learner)
-        self.routes = None if routes is None else _as_pairs(routes)
+        found = [winner_in(routes)] if isinstance(routes, str) else routes
+        self.routes = None if found is None else _as_pairs(found)
         self.direction = check_choice(
             'GuidanceRoute', 'direction', direction, ('student', 'teacher')
         )
@@ -143,6 +147,17 @@ def equal_sizes(student: list[Level], teacher: list[Level]) -> list[tuple[int, i
         for j, other in enumerate(teacher)
         if len(own.shape) == 3 and own.shape[1:] == other.shape[1:]
     ]
+
+
+def winner_in(path: str) -> tuple[int, int]:
+    """The winner of a search for routes, from the JSON that it wrote; ValueError if it is none."""
+    try:
+        return tuple(json.loads(Path(path).read_text())['winner'])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f'GuidanceRoute: routes={path!r} is no result of a search ({type(error).__name__}). '
+            'Make one with `mmkd make GuidanceRoutes`, or write pairs.'
+        ) from None
 
 
 def _as_pairs(routes: Any) -> list[tuple[int, int]]:

@@ -140,6 +140,18 @@ def test_vectors_are_no_ends_of_routes():
         on_maps(GuidanceRoute('a'), [torch.zeros(2, 3)], [torch.zeros(2, 3)])
 
 
+def test_the_winner_of_a_search(tmp_path):
+    path = tmp_path / 'routes.json'
+    path.write_text('{"winner": [1, 2]}')
+    assert GuidanceRoute('a', routes=str(path)).routes == [(1, 2)]
+    for text in ('{}', '[', '{"winner": 3}'):
+        path.write_text(text)
+        with pytest.raises(ValueError, match='is no result of a search .*Make one with'):
+            GuidanceRoute('a', routes=str(path))
+    with pytest.raises(ValueError, match=r"routes='none' is no result of a search \(FileNotFound"):
+        GuidanceRoute('a', routes='none')
+
+
 def test_maps_that_no_probe_saw_are_refused():
     with pytest.raises(ValueError, match='could not be probed'):
         GuidanceRoute('a').setup(None, None)

@@ -1,0 +1,56 @@
+"""What a run leaves behind in its process, taken back, so that a chain is as good as many runs."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import os
+from collections.abc import Iterator
+
+import cv2
+import torch
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import DefaultScope
+from mmengine.visualization import Visualizer
+
+from mmkd.untouched import untouched_random_state
+
+_NAMED = (DefaultScope, MessageHub, MMLogger, Visualizer)
+_VARIABLES = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS')
+
+
+@contextlib.contextmanager
+def isolated() -> Iterator[None]:
+    """Take back random states, cudnn's flags, thread counts, and mmengine's global objects."""
+    named = [dict(kind._instance_dict) for kind in _NAMED]
+    cudnn = torch.backends.cudnn
+    flags = cudnn.benchmark, cudnn.deterministic
+    strict = torch.are_deterministic_algorithms_enabled()
+    threads = torch.get_num_threads(), cv2.getNumThreads()
+    variables = {key: os.environ.get(key) for key in _VARIABLES}
+    with untouched_random_state():
+        try:
+            yield
+        finally:
+            cudnn.benchmark, cudnn.deterministic = flags
+            torch.use_deterministic_algorithms(strict)
+            torch.set_num_threads(threads[0])
+            cv2.setNumThreads(threads[1])
+            for key, value in variables.items():
+                os.environ.pop(key, None) if value is None else os.environ.update({key: value})
+            for kind, before in zip(_NAMED, named, strict=True):
+                _forget(kind, before)
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+
+def _forget(kind: type, before: dict) -> None:
+    """Drop the objects that came meanwhile; loggers close their files."""
+    for name, new in list(kind._instance_dict.items()):  # type: ignore[attr-defined]
+        if name not in before and isinstance(new, logging.Logger):
+            for handler in new.handlers:
+                handler.close() if isinstance(handler, logging.FileHandler) else None
+    kind._instance_dict.clear()  # type: ignore[attr-defined]
+    kind._instance_dict.update(before)  # type: ignore[attr-defined]

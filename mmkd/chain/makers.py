@@ -1,0 +1,48 @@
+"""Makers: stages that do what training cannot, such as reading weights and writing files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmkd.chain.product import Product
+from mmkd.names import did_you_mean
+from mmkd.registry import MAKERS
+
+
+class Maker:
+    """Base of makers. A subclass is registered in ``MAKERS``; ``__init__`` takes its options.
+
+    ``make=dict(type='mmkd.Name', option=…)`` is a stage of a chain; ``mmkd make Name option=…``
+    runs it alone. It runs in the process of rank 0 only, and after a kill again from the beginning,
+    so it overwrites what an earlier call left behind.
+    """
+
+    def __call__(self, given: Mapping[str, Product], work_dir: str) -> Product:
+        """Write files into ``work_dir``.
+
+        Args:
+            given (Mapping[str, Product]): what the stage refers to, by role: ``'teacher'``,
+                ``'teacher.a'``, ``'student'``. ``checkpoint`` is the file that the reference means.
+            work_dir (str): folder of the stage; exists.
+        """
+        raise NotImplementedError
+
+
+def build_maker(entry: Mapping[str, Any]) -> Maker:
+    """The maker of ``dict(type=…, …)``.
+
+    Raises:
+        ValueError: no type, one that is no maker, or options that it does not take.
+    """
+    kind = str(entry.get('type') or '')
+    found = MAKERS.get(kind if '.' in kind else f'mmkd.{kind}') if kind else None
+    if found is None:
+        known = sorted(MAKERS.module_dict)
+        hint = did_you_mean(kind.rpartition('.')[2], known)
+        raise ValueError(f'There is no maker {kind!r}.{hint} Makers: {", ".join(known) or "none"}.')
+    options = {key: value for key, value in entry.items() if key != 'type'}
+    try:
+        return found(**options)
+    except TypeError as error:
+        raise ValueError(f'Maker {kind}: {error}.') from None

@@ -1,0 +1,96 @@
+"""Makers in chains: what they are given, what is made of theirs, and what is refused."""
+
+import pytest
+import torch
+from chain_toys import run
+from mmengine.config import Config
+
+from mmkd.chain import Chain, Maker, Product, build_maker
+from mmkd.config import load_config
+from mmkd.registry import MAKERS
+from mmkd.teacher import build_model
+from mmkd.testing import tiny_classifier
+
+CALLS = []
+
+
+@MAKERS.register_module()
+class Halve(Maker):
+    """A network of half the width, with weights of the seed 5."""
+
+    def __init__(self, width: int = 4) -> None:
+        self.width = width
+
+    def __call__(self, given, work_dir):
+        CALLS.append({role: product.checkpoint for role, product in given.items()})
+        config = Config(dict(model=tiny_classifier(self.width), default_scope='mmengine'))
+        config.dump(f'{work_dir}/student.py')
+        torch.manual_seed(5)
+        state = build_model(config).state_dict()
+        torch.save(dict(state_dict=state, meta={}), f'{work_dir}/student.pth')
+        return Product(f'{work_dir}/student.py', f'{work_dir}/student.pth', work_dir)
+
+
+@pytest.fixture
+def stages(paths):
+    """A teacher of width 8, halved to 4; the configs of both students say 6."""
+    return dict(
+        teacher=dict(config=paths['teacher']),
+        half=dict(make=dict(type='Halve'), student='teacher:epoch_1'),
+        distilled=dict(config=paths['assistant'], teacher='teacher', student='half'),
+        tuned=dict(config=paths['teacher'], student='distilled'),
+    )
+
+
+def test_the_network_of_a_maker_is_that_of_the_stages_behind_it(stages, tmp_path):
+    CALLS.clear()
+    said, products = run(stages, tmp_path)
+    assert [dict(student=str(tmp_path / 'teacher' / 'epoch_1.pth'))] == CALLS
+    for name in ('distilled', 'tuned'):
+        model = load_config(products[name].config).model
+        assert model.get('student', model).backbone.base_channels == 4
+    assert 'student = half:last -> ' in said[2]
+    assert said[6].split()[:2] == ['half', '-'], 'a maker has no score'
+    run(stages, tmp_path)
+    assert len(CALLS) == 1, 'what is made is not made again'
+    stages['half']['make']['width'] = 2
+    with pytest.raises(ValueError, match="stage 'half' .*: make.width is new, 2"):
+        Chain(stages, str(tmp_path))
+
+
+def test_the_plan_comes_when_the_network_is_made(stages, tmp_path):
+    text = Chain(stages, str(tmp_path), only_look=True).text()
+    assert text.count('its network is made by a stage before it') == 2
+
+
+def test_a_teacher_from_a_maker(paths, images, tmp_path):
+    stages = dict(
+        half=dict(make=dict(type='mmkd.Halve', width=6)),
+        student=dict(config=paths['student'], teacher='half'),
+    )
+    _, products = run(stages, tmp_path)
+    used = load_config(products['student'].config).model.teacher
+    assert used.config == str(tmp_path / 'half' / 'student.py')
+
+
+@pytest.mark.parametrize(
+    ('entry', 'message'),
+    [
+        (dict(type='Halves'), "There is no maker 'Halves'. Did you mean 'Halve'"),
+        (dict(width=3), "There is no maker ''"),
+        (dict(type='Halve', widht=3), 'Maker Halve: .*widht'),
+    ],
+)
+def test_bad_makers(entry, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        build_maker(entry)
+    with pytest.raises(ValueError, match=message):
+        Chain(dict(a=dict(make=entry)), str(tmp_path / 'a'))
+
+
+def test_a_maker_has_one_file(paths, tmp_path):
+    stages = dict(a=dict(make=dict(type='Halve')), b=dict(config=paths['plain'], student='a:best'))
+    with pytest.raises(
+        ValueError, match="Stage 'b': 'a:best', but a maker has one file: write 'a'"
+    ):
+        Chain(stages, str(tmp_path / 'a'))
