@@ -1,4 +1,4 @@
-# Second phase of KA.
+# Second phase of KA; configs/chains/ka_pspnet_cityscapes.py trains both.
 _base_ = ['mmseg::pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py']
 
 model = dict(
@@ -11,4 +11,3 @@ model = dict(
     ),
     objectives=dict(ka=dict(type='mmkd.KA')),
 )
-load_from = 'work_dirs/ka_autoencoder_pspnet_r101_r18'

@@ -1,3 +1,4 @@
+# Second stage of two-stage mimic; configs/chains/mimic_frcnn_r101_r50.py trains both.
 _base_ = ['mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py']
 
 model = dict(
@@ -10,4 +11,3 @@ model = dict(
     ),
     objectives=dict(mimic_head=dict(type='mmkd.MimicHead')),
 )
-load_from = 'work_dirs/mimic_frcnn_r101_r50'

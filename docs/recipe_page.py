@@ -16,8 +16,8 @@ TASKS = {
 }
 
 
-def recipe_page(recipes: list[Recipe]) -> str:
-    """``configs/README.md``: configs by task and method; plain recipes come first."""
+def recipe_page(recipes: list[Recipe], chains: dict[str, str]) -> str:
+    """``configs/README.md``: configs by task and method, plain recipes first; then the chains."""
     left, parts = list(recipes), [NOTE, '# Configs', _CONFIGS]
     for title, belongs in TASKS.items():
         own = [r for r in left if belongs(r)]
@@ -28,6 +28,10 @@ def recipe_page(recipes: list[Recipe]) -> str:
         names = sorted(groups, key=lambda name: (name != 'plain', name.lower()))
         lines = [f'- **{name}**: {", ".join(map(_recipe_link, groups[name]))}' for name in names]
         parts += [f'## {title}', '\n'.join(lines)] if own else []
+    lines = [
+        f'- [{name.removesuffix(".py")}](chains/{name}): {text}' for name, text in chains.items()
+    ]
+    parts += [f'## Chains\n\n{_CHAINS}', '\n'.join(lines)] if lines else []
     return '\n\n'.join(parts) + '\n'
 
 
@@ -36,6 +40,8 @@ _CONFIGS = (
     '[_<data>].py`; see [configs](../docs/configs.md) for the fields and '
     '[methods](../docs/methods.md) for the methods.'
 )
+
+_CHAINS = 'Procedures of several runs, see [chains](../docs/chains.md).'
 
 
 def _recipe_link(r: Recipe) -> str:

@@ -1,4 +1,4 @@
-# Second phase of FT.
+# Second phase of FT; configs/chains/ft_cls_cifar10.py trains both.
 _base_ = ['cls_r8w8_cifar10.py']
 
 model = dict(
@@ -11,4 +11,3 @@ model = dict(
     ),
     objectives=dict(ft=dict(type='mmkd.FT')),
 )
-load_from = 'work_dirs/ft_paraphraser_cls_r14w16_r8w8_cifar10'

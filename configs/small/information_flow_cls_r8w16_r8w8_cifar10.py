@@ -1,4 +1,4 @@
-# Second phase of InformationFlow; the teacher is what the first one trained.
+# Second phase of InformationFlow; in configs/chains/information_flow_cls_cifar10.py its teacher is the auxiliary network.
 _base_ = ['cls_r8w8_cifar10.py']
 
 model = dict(
@@ -7,7 +7,7 @@ model = dict(
     student=_base_.model,
     teacher=dict(
         config='mmkd::small/cls_r8w16_cifar10.py',
-        checkpoint='work_dirs/information_flow_auxiliary_cls_r14w16_r8w16_cifar10',
+        checkpoint='last',
     ),
     objectives=dict(flow=dict(type='mmkd.InformationFlow')),
 )

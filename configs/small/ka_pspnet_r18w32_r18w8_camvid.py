@@ -1,4 +1,4 @@
-# Second phase of KA.
+# Second phase of KA; configs/chains/ka_pspnet_camvid.py trains both.
 _base_ = ['pspnet_r18w8_camvid.py']
 
 model = dict(
@@ -11,4 +11,3 @@ model = dict(
     ),
     objectives=dict(ka=dict(type='mmkd.KA')),
 )
-load_from = 'work_dirs/ka_autoencoder_pspnet_r18w32_r18w8_camvid'

@@ -1,4 +1,4 @@
-# Second phase of AB, as the authors': KD at T = 3 without the factor T^2, and no labels.
+# Second phase of AB, as the authors': KD at T = 3 without the factor T^2, and no labels (configs/chains/ab_kd_cls_cifar10.py).
 _base_ = ['cls_r8w8_cifar10.py']
 
 model = dict(
@@ -12,4 +12,3 @@ model = dict(
     objectives=dict(kd=dict(type='mmkd.KD', tau=3, weight=1 / 9)),
     task_weight=0,
 )
-load_from = 'work_dirs/ab_init_cls_r14w16_r8w8_cifar10'

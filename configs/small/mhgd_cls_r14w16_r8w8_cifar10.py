@@ -1,4 +1,4 @@
-# Second phase of MHGD.
+# Second phase of MHGD; configs/chains/mhgd_cls_cifar10.py trains both.
 _base_ = ['cls_r8w8_cifar10.py']
 
 model = dict(
@@ -12,4 +12,3 @@ model = dict(
     objectives=dict(mhgd=dict(type='mmkd.MHGD')),
 )
 optim_wrapper = dict(clip_grad=dict(max_norm=5))
-load_from = 'work_dirs/mhgd_attention_cls_r14w16_r8w8_cifar10'

@@ -15,6 +15,12 @@ def read_recipes(root: Path = ROOT) -> list[Recipe]:
     return [_read_recipe(path, folder) for path in sorted(paths, key=lambda path: path.name)]
 
 
+def read_chains(root: Path = ROOT) -> dict[str, str]:
+    """Every shipped chain, and what the first line of its file says of it."""
+    paths = sorted((root / 'configs' / 'chains').glob('*.py'))
+    return {path.name: path.read_text().splitlines()[0].removeprefix('# ') for path in paths}
+
+
 def _read_recipe(path: Path, folder: Path) -> Recipe:
     """One config, from its syntax tree.
 

@@ -37,8 +37,7 @@ class AB(PairObjective):
     the default weight. Trained together with the task it is a regulariser; the published recipe has
     two phases, AB alone and then KD alone::
 
-        tools/train.py configs/small/ab_init_….py           # task_weight=0
-        tools/train.py configs/small/kd_after_ab_init_….py  # load_from: the result
+        mmkd train configs/chains/ab_kd_cls_cifar10.py
 
     Args:
         margin (float): m.

@@ -23,7 +23,7 @@ class ESKD(Objective):
     Cho and Hariharan, ICCV 2019: Hinton's loss until ``stop``, the task alone afterwards; the
     teacher is not run any more then. Any other objective ends early in the same way, with
     ``weight=dict(stop=0.6)``. The paper's other remedy, a teacher that itself stopped early, is a
-    teacher checkpoint of an earlier epoch.
+    teacher checkpoint of an earlier epoch: ``configs/chains/eskd_cls_cifar10.py`` has both.
 
     Args:
         weight (float): before the stop.

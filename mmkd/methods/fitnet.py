@@ -29,8 +29,7 @@ class FitNet(PairObjective):
     beside the task (the default); the paper first trains the student's layers up to the hint alone,
     then the student by KD::
 
-        tools/train.py configs/small/fitnet_hint_….py           # task_weight=0
-        tools/train.py configs/small/kd_after_fitnet_hint_….py  # load_from: the result
+        mmkd train configs/chains/fitnet_kd_cls_cifar10.py
 
     The weight of 100 is RepDistiller's, for its regressor (a convolution that changes the size) and
     for classifiers; it is kept here for a 1x1 convolution and any taps, uncalibrated.

@@ -47,8 +47,7 @@ class FSP(Objective):
     (``task_weight=0``) and then the task alone; trained together with the task it is a
     regulariser::
 
-        tools/train.py configs/small/fsp_init_….py                      # task_weight=0
-        tools/train.py configs/small/cls_r8w8_after_fsp_init_cifar10.py # load_from: the result
+        mmkd train configs/chains/fsp_cls_cifar10.py
 
     RepDistiller's first phase has the weight 1 and ignores its option, 50 by default. The defaults
     mix the paper's max-pooling with RepDistiller's mean and factor of 50: there is no published

@@ -62,8 +62,7 @@ class FT(Objective):
     student's last map regresses its factors. Settings of Jangho-Kim/Factor-Transfer-pytorch; its
     reconstruction is L1, the paper's squared, and it has no BatchNorms. Two phases::
 
-        tools/train.py configs/small/ft_paraphraser_….py  # phase='paraphraser'
-        tools/train.py configs/small/ft_….py              # load_from: the result
+        mmkd train configs/chains/ft_cls_cifar10.py  # phase='paraphraser', then 'student'
 
     Without taps: the last stages of two classifiers; of unequal maps the larger is averaged. The
     weight of 500 belongs to the authors' 8 x 8 maps: a mean over all factors shrinks with the size
@@ -138,7 +137,7 @@ class FT(Objective):
         if self.phase == 'student' and not int(self.steps):
             raise ValueError(
                 "FT: the paraphraser was never trained. Train it first with phase='paraphraser', "
-                'and start this run from its checkpoint: load_from=….'
+                'and start this run from its checkpoint: a chain does both (docs/chains.md).'
             )
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:

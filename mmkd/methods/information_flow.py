@@ -46,9 +46,8 @@ class InformationFlow(Objective):
     passalis/pkth.
 
     The teacher should have the student's architecture and be wider: an auxiliary network, first
-    trained from the real teacher by its embedding alone. So there are two phases:
-    ``tools/train.py configs/small/information_flow_auxiliary_….py`` (with ``student='pool'``), then
-    ``tools/train.py configs/small/information_flow_….py``, whose teacher is the result.
+    trained from the real teacher by its embedding alone (``student='pool'``). So there are two
+    phases: ``mmkd train configs/chains/information_flow_cls_cifar10.py``.
 
     Without taps: the stages and the embedding of two classifiers; with taps maps or vectors of any
     model, paired by position, the last one last.

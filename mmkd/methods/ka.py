@@ -66,8 +66,7 @@ class KA(Objective):
     the code and to the code's affinities. There is no public code: norms, widths and reductions
     are an interpretation. Two phases::
 
-        tools/train.py configs/ka_autoencoder_….py  # phase='autoencoder'
-        tools/train.py configs/ka_….py              # load_from: the result
+        mmkd train configs/chains/ka_pspnet_cityscapes.py  # phase='autoencoder', then 'student'
 
     Args:
         phase (str): ``'autoencoder'`` trains the auto-encoder alone; ``'student'`` the student.
@@ -152,7 +151,7 @@ class KA(Objective):
         if self.phase == 'student' and not int(self.steps):
             raise ValueError(
                 "KA: the auto-encoder was never trained. Train it first with phase='autoencoder', "
-                'and start this run from its checkpoint: load_from=….'
+                'and start this run from its checkpoint: a chain does both (docs/chains.md).'
             )
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:

@@ -85,9 +85,8 @@ class MHGD(Objective):
     the authors' code clips its gradient to the norm of the task's: train with
     ``optim_wrapper=dict(clip_grad=dict(max_norm=5))``.
 
-    So there are two phases: ``tools/train.py configs/small/mhgd_attention_….py``
-    (``phase='attention'``), then ``tools/train.py configs/small/mhgd_….py``, which starts from the
-    result (``load_from``).
+    So there are two phases, ``'attention'`` and ``'student'``:
+    ``mmkd train configs/chains/mhgd_cls_cifar10.py``.
 
     Without taps: all stages of two classifiers.
 
@@ -155,7 +154,7 @@ class MHGD(Objective):
         if self.phase == 'student' and not int(self.steps):
             raise ValueError(
                 "MHGD: the attention was never trained. Train it first with phase='attention', and "
-                'start this run from its checkpoint: load_from=….'
+                'start this run from its checkpoint: a chain does both (docs/chains.md).'
             )
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:

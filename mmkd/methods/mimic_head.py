@@ -24,9 +24,8 @@ class MimicHead(Objective):
 
     Li et al., CVPR 2017, two-stage mimic: squared distances of class logits and of encoded boxes,
     averaged over all elements, of the RoIs that the student samples. It starts from a student
-    trained with :class:`Mimic`: run ``mimic_frcnn_r101_r50.py``, then
-    ``mimic_head_frcnn_r101_r50.py``, whose ``load_from`` is the last checkpoint of the first. The
-    paper's first stage trains no box head, which is
+    trained with :class:`Mimic`; ``mmkd train configs/chains/mimic_frcnn_r101_r50.py`` runs both
+    stages. The paper's first one trains no box head, which is
     ``task_weight=dict(loss_cls=0, loss_bbox=0)`` there.
 
     Args:

@@ -67,7 +67,7 @@ def test_one_phase_after_the_other():
     assert 'kd.ft.loss_reconstruction' in first.loss(inputs, samples)
     second = Distiller(build_model(tiny_classifier(4)), dict(ft=FT()), Teacher(teacher, 'random'))
     objective = second.objectives['ft']
-    with pytest.raises(ValueError, match='never trained.*load_from'):
+    with pytest.raises(ValueError, match='never trained.*chains.md'):
         objective.check_dataset(None)
     missing = second.load_state_dict(first.state_dict(), strict=False).missing_keys
     assert all('translator' in key for key in missing)

@@ -82,7 +82,7 @@ def test_the_first_phase_trains_attention_on_the_teacher_alone():
 def test_the_second_phase_starts_from_the_first():
     first, _ = prepared(*sides(), phase='attention')
     second, trace = prepared(*sides(widths=(2, 4)))
-    with pytest.raises(ValueError, match='never trained.*load_from'):
+    with pytest.raises(ValueError, match='never trained.*chains.md'):
         second.check_dataset(None)
     first.check_dataset(None)
     first.steps += 5
