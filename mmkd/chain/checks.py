@@ -59,8 +59,8 @@ def look_at(config: Config) -> Facts:
         network = getattr(teacher, 'model', None)
         if network is None:
             continue
-        users = {k: o for k, o in model.objectives.items() if model.plan.teacher_name(o) == name}
-        same = [k for k, o in users.items() if compares_classes(o, model.student, network)]
+        users = {k: o for k, o in model.objectives.items() if name in model.plan.teacher_names(o)}
+        same = [k for k, o in users.items() if compares_classes(o, model.plan.learner(o), network)]
         wrong = wrong_heads(network, Labels(names)) if names else []
         facts.comparing[name] = same
         facts.misfits |= {name: wrong[0].found} if wrong else {}

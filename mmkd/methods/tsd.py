@@ -31,8 +31,8 @@ class TSD(Objective):
     Yang et al., AAAI 2019, eq. 2. This regularises the training of the *teacher*: train it with
     ``task_weight=0.6`` and this objective (default weight 0.4) and no teacher of its own; students
     then learn from its checkpoint by KD (``configs/chains/tsd_cls_cifar10.py``). Classes are ranked
-    by the network's scores, whatever the label. On the images of a classifier, or those RoIs sampled
-    by a two-stage detector that are objects; the background has no rank.
+    by the network's scores, whatever the label. On the images of a classifier, or those RoIs
+    sampled by a two-stage detector that are objects; the background has no rank.
 
     Args:
         k (int | None): number of top classes that are compared; ``None`` is 5, or all where there
