@@ -78,7 +78,7 @@ def test_a_teacher_from_a_maker(paths, images, tmp_path):
     [
         (dict(type='Halves'), "There is no maker 'Halves'. Did you mean 'Halve'"),
         (dict(width=3), "There is no maker ''"),
-        (dict(type='Halve', widht=3), 'Maker Halve: .*widht'),
+        (dict(type='Halve', widths=3), 'Maker Halve: .*widths'),
     ],
 )
 def test_bad_makers(entry, message, tmp_path):

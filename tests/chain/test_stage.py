@@ -53,7 +53,7 @@ def test_what_is_no_reference(text):
         ('a', 't.py', r"stages.a = 't.py' is no stage. Write a=dict\(config=…\)"),
         ('a', {}, 'stages.a: give either config= or make=, found neither'),
         ('a', dict(T, make=dict(type='X')), 'give either config= or make=, found both'),
-        ('a', dict(T, techer='b'), "has no 'techer'. Did you mean 'teacher'"),
+        ('a', dict(T, teachers='b'), "has no 'teachers'. Did you mean 'teacher'"),
         ('a', dict(T, take='first'), "stages.a.take = 'first': write 'last', 'best'"),
         ('a', dict(T, student='b:nine'), "stages.a.student = 'b:nine' is no reference"),
     ],
