@@ -41,7 +41,12 @@ def network(kind='detr', **changes):
     if 'dn_cfg' in config:
         config['dn_cfg']['group_cfg']['num_dn_queries'] = 4
     config = merged(config, changes)
-    return build_model(Config(dict(model=config, default_scope='mmdet')))
+    model = build_model(Config(dict(model=config, default_scope='mmdet')))
+    model.init_weights()  # before that, embeddings of levels are whatever lies in memory
+    with torch.no_grad():  # layers begin with equal boxes
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter) * (parameter.abs().mean() + 0.1))
+    return model
 
 
 def distiller(student, **options):
