@@ -61,6 +61,7 @@ class Borrower(BaseModel):
         'recorder',
         'pixels',
         'twins',
+        'peers',
         '_inner',
     )
     #: all that does not reach the student when it is set

@@ -17,6 +17,7 @@ from mmkd.inference import for_prediction
 from mmkd.names import did_you_mean
 from mmkd.objective import Objective
 from mmkd.options import check_flags, match_options, options_of
+from mmkd.peers import Peers
 from mmkd.pixels import Pixels
 from mmkd.plan import Plan
 from mmkd.registry import MODELS
@@ -47,6 +48,8 @@ class Distiller(Borrower):
         preflight (bool | dict): checks before and in the first steps. ``steps`` (5) guarded
             steps, ``ratio`` (100) above which a term is reported, ``score`` (0) validation
             samples on which the teacher is evaluated first. ``False`` switches all off.
+        peers (dict[str, dict | nn.Module] | None): networks that learn beside the student, by name:
+            a model mapping of a stock config, a config's path or a built model each.
         data_preprocessor (dict | None): passed by the Runner from the top of a config; used for
             the student if it has none itself.
 
@@ -69,6 +72,7 @@ class Distiller(Borrower):
         task_weight: float | Mapping[str, float] = 1.0,
         preflight: bool | Mapping[str, Any] = True,
         data_preprocessor: dict | None = None,
+        peers: Mapping[str, Any] | None = None,
     ) -> None:
         built = build_model(with_preprocessor(student, data_preprocessor))
         super().__init__()
@@ -79,7 +83,14 @@ class Distiller(Borrower):
             for one in self.teachers.values():
                 one.meet(built)
             named = build_objectives(objectives)
-            self.plan = Plan(built, self.teachers, named).prepare()
+            beside = Peers(peers, data_preprocessor)
+            self.plan = Plan(built, self.teachers, named, dict(beside.items())).prepare()
+        for name in beside:
+            beside.listen(name, self.plan.taps_of(name))
+        if beside:
+            self.peers = beside
+        else:
+            self.__dict__['peers'] = beside  # no child without any
         self.objectives = nn.ModuleDict(named)
         for objective in named.values():
             if objective.weight.is_zero:
@@ -90,6 +101,11 @@ class Distiller(Borrower):
         self.recorder = Recorder(built, self.plan.taps_of('student'))
         self.twins = Twins()
         self.pixels = Pixels.of(built)
+
+    def init_weights(self) -> None:
+        """Initialise student and peers by their own configs, and nothing else."""
+        super().init_weights()
+        self.peers.init_weights()
 
     def to(self, *args: Any, **kwargs: Any) -> Distiller:
         for teacher in self.teachers.values():
@@ -148,15 +164,30 @@ class Distiller(Borrower):
             self.teachers[name].join(side)
         losses = scale_task(losses, self.task_weight)
         living = {'student': (student, samples or [])}
+        beside = self._run_peers(living, inputs, samples or [])
         traces = {name: self.trace(name, living, sides, progress) for name in active}
         for name, trace in traces.items():
             self.plan.check_step(name, trace)
         with self.timer('objectives'):
             terms = {name: self._terms(name, weights[name], traces.get(name)) for name in weights}
-        self.timer.measure_backward(terms, student, self.objectives.parameters())
-        self.guard(self, losses, terms, traces)
+        seen = [side for side, _ in living.values()]
+        self.timer.measure_backward(terms, seen, self.objectives.parameters())
+        self.guard(self, losses | beside, terms, traces)
+        losses.update(beside)
         for named in terms.values():
             losses.update(named)
+        return losses
+
+    def _run_peers(
+        self, living: dict[str, tuple[Side, list]], inputs: Tensor, samples: list
+    ) -> dict[str, Any]:
+        """The peers' own losses; adds what they recorded to the networks that learn."""
+        losses: dict[str, Any] = {}
+        with self.timer('peers'):
+            for name in self.peers:
+                found, living[name] = self.peers.step(name, inputs, samples, self.pixels)
+                losses.update(found)
+        self.timer.measure_peers(losses, self.peers.parameters())
         return losses
 
     def trace(

@@ -67,6 +67,41 @@ def rewind(states: tuple) -> None:
         torch.cuda.set_rng_state(cuda)
 
 
+class Stream:
+    """Random streams of its own for code that must not move those of the process.
+
+    ``with stream:`` lets python, NumPy and torch draw from it; afterwards they go on as before. Its
+    seed is drawn from torch's stream, so streams that are made one after the other differ.
+    """
+
+    def __init__(self) -> None:
+        seed = int(torch.randint(2**31, ()))
+        self._outer: list[tuple] = [snapshot()]
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        self.states = snapshot()
+        rewind(self._outer.pop())
+
+    def __enter__(self) -> Stream:
+        self._outer.append(snapshot())
+        rewind(self.states)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.states = snapshot()
+        rewind(self._outer.pop())
+
+    def state_dict(self) -> dict:
+        """As :func:`get_state` gives it, for files."""
+        with self:
+            return get_state(cuda=True)
+
+    def load_state_dict(self, state: dict) -> None:
+        with self:
+            set_state(state)
+
+
 def torch_state() -> bytes:
     """State of torch's generator of the CPU, from which samplers and data workers are seeded."""
     return torch.get_rng_state().numpy().tobytes()

@@ -17,7 +17,13 @@ from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmkd.checkpoint import dataset_meta_of, read_checkpoint, refuse_not_finite, weights_of
+from mmkd.checkpoint import (
+    dataset_meta_of,
+    read_checkpoint,
+    refuse_not_finite,
+    weights_of,
+    weights_of_one,
+)
 from mmkd.checkpoint.fitting import COUNTER, Fit, load_weights, weights_for
 from mmkd.compiled import Compiled
 from mmkd.config import distils, load_config
@@ -331,15 +337,20 @@ def revert_sync(model: nn.Module) -> nn.Module:
 
 
 def load_strictly(
-    model: nn.Module, source: str, ignore_keys: Iterable[str] = (), who: str = 'teacher'
+    model: nn.Module,
+    source: str,
+    ignore_keys: Iterable[str] = (),
+    who: str = 'teacher',
+    network: str = 'student',
 ) -> int:
     """Load every weight, or raise a ValueError that lists the mismatches; returns the key count.
 
     Weights that hold NaN or infinity are refused, too (CheckpointError, which is a ValueError).
     ``num_batches_tracked`` may be absent: old files lack it and no eval-mode network reads it. What
-    else may differ in wrapping or age: see :mod:`mmkd.checkpoint.fitting`.
+    else may differ in wrapping or age: see :mod:`mmkd.checkpoint.fitting`. ``network`` may name a
+    peer, ``'peers.<name>'``, whose weights are meant instead of the student's.
     """
-    checkpoint = read_checkpoint(source)
+    checkpoint = weights_of_one(read_checkpoint(source), network, source)
     model.dataset_meta = dataset_meta_of(checkpoint)
     state, prefix = weights_for(model, checkpoint, source)
     fit = load_weights(model, state, prefix)
@@ -422,6 +433,12 @@ def _head_wants_samples(model: nn.Module) -> bool:
 @functools.cache
 def _takes_samples(head: type[nn.Module]) -> bool:
     return 'batch_data_samples' in inspect.signature(head.forward).parameters
+
+
+def fitted(pixels: Pixels, inputs: Tensor, samples: list, source: Pixels) -> tuple[Tensor, list]:
+    """A batch of ``source`` in another network's normalisation and padding, and its samples."""
+    inputs = pixels.translate(inputs, samples, source)
+    return inputs, _with_batch_shape(samples, inputs)
 
 
 def _with_batch_shape(samples: list, inputs: Tensor) -> list:

@@ -42,21 +42,34 @@ class StepTimer:
         return sum(_between(a, b) for a, b in self.marks[part])
 
     def measure_backward(
-        self, terms: Mapping[str, Mapping[str, Tensor]], student: Side, learnt: Iterable[Tensor]
+        self,
+        terms: Mapping[str, Mapping[str, Tensor]],
+        sides: Iterable[Side],
+        learnt: Iterable[Tensor],
     ) -> None:
         """Time the objectives' share of the backward pass by running it once more, on its own.
 
-        It ends at the student's taps and at ``learnt``, the objectives' own parameters.
+        It ends at the taps of the networks that learn and at ``learnt``, the objectives' own
+        parameters.
         """
+        losses = [v for named in terms.values() for k, v in named.items() if '.loss' in k]
+        taps = [t for side in sides for t in flatten(list(side.calls.values()))]
+        self._backward('objectives_backward', losses, [*taps, *learnt])
+
+    def measure_peers(self, losses: Mapping[str, Any], learnt: Iterable[Tensor]) -> None:
+        """The same of the peers' own losses, down to their parameters."""
+        found = [v.sum() for k, value in losses.items() if 'loss' in k for v in flatten(value)]
+        self._backward('peers_backward', found, learnt)
+
+    def _backward(self, part: str, losses: list[Tensor], leaves: Iterable[Tensor]) -> None:
         if not self.enabled:
             return
-        losses = [v for named in terms.values() for k, v in named.items() if '.loss' in k]
-        leaves = [t for t in [*flatten(list(student.calls.values())), *learnt] if t.requires_grad]
+        wanted = [t for t in leaves if t.requires_grad]
         losses = [loss for loss in losses if loss.requires_grad]
-        if not (losses and leaves):
+        if not (losses and wanted):
             return
-        with self('objectives_backward'):
-            torch.autograd.grad(sum(losses), leaves, retain_graph=True, allow_unused=True)
+        with self(part):
+            torch.autograd.grad(sum(losses), wanted, retain_graph=True, allow_unused=True)
 
     @contextlib.contextmanager
     def _counting(self) -> Iterator[None]:

@@ -16,7 +16,7 @@ def test_what_objectives_learn_is_part_of_their_backward():
     factor = torch.nn.Parameter(torch.ones(1))
     loss = factor.square().sum()
     loss.register_hook(seen.append)
-    timer.measure_backward({'it': {'kd.it.loss': loss}}, Side(torch.nn.Module(), loss), [factor])
+    timer.measure_backward({'it': {'kd.it.loss': loss}}, [Side(torch.nn.Module(), loss)], [factor])
     assert len(seen) == 1 and len(timer.marks['objectives_backward']) == 1
     assert factor.grad is None
 

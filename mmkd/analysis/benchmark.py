@@ -70,8 +70,9 @@ def benchmark_step(
 ) -> dict[str, Cost]:
     """Time several kinds of step in turn, in one process, on a random batch.
 
-    ``plain`` is the student's own step (forward, backward, SGD); a ``floor`` is that and a bare
-    float32 teacher forward as far as a config's taps need; then the distilled step of each config.
+    ``plain`` is the student's own step (forward, backward, SGD); a ``floor`` is that, a bare
+    float32 teacher forward as far as a config's taps need, and forward and backward of its peers;
+    then the distilled step of each config.
 
     Args:
         configs (dict[str, Config]): distillation runs of one student and one teacher, by name;
@@ -97,9 +98,10 @@ def benchmark_step(
         distiller = _distiller(config).to(device)
         bare = _bare_teachers(config, distiller)
         data = data or random_batch(distiller.student, size, batch, boxes, device)
-        floors[name] = f'floor ({", ".join(teacher.route for teacher in bare)})'
+        parts = [teacher.route for teacher in bare] + [f'peer {name}' for name in distiller.peers]
+        floors[name] = f'floor ({", ".join(parts)})'
         steps.setdefault('plain', _plain_step(distiller, *data))
-        steps.setdefault(floors[name], _floor_step(bare, steps['plain'], *data))
+        steps.setdefault(floors[name], _floor_step(bare, distiller, steps['plain'], *data))
         steps[name] = _distilled_step(distiller, *data)
     floors['plain'] = next(iter(floors.values()))
     with torch.autocast(device, enabled=amp):
@@ -127,7 +129,8 @@ def _check_comparable(configs: Mapping[str, Config]) -> None:
             raise ValueError(
                 'benchmark step needs a distillation config (model.type mmkd.Distiller).'
             )
-        pair = (_shape(model.student), [entry['config'] for entry in _teacher_entries(model)])
+        teachers = [entry['config'] for entry in _teacher_entries(model)]
+        pair = (_shape(model.student), teachers, _shape(model.get('peers') or {}))
         first = first or (name, pair)
         if pair != first[1]:
             raise ValueError(
@@ -166,12 +169,19 @@ def _distilled_step(distiller: Distiller, inputs: Tensor, samples: list) -> Call
 
 
 def _floor_step(
-    teachers: list[Teacher], plain: Callable[[], None], inputs: Tensor, samples: list
+    teachers: list[Teacher],
+    distiller: Distiller,
+    plain: Callable[[], None],
+    inputs: Tensor,
+    samples: list,
 ) -> Callable[[], None]:
     def floor() -> None:
         with torch.no_grad():
             for teacher in teachers:
                 run_route(teacher.model, teacher.route, inputs, samples)
+        for peer in distiller.peers.values():
+            losses = peer(inputs, samples, mode='loss')
+            distiller.parse_losses(losses)[0].backward()
         plain()
 
     return floor

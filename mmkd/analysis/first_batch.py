@@ -11,7 +11,7 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from mmkd.analysis.gradients import distiller_of
-from mmkd.checks.guard import Guard, task_losses
+from mmkd.checks.guard import Guard, own_losses, task_losses
 from mmkd.config import distils
 from mmkd.distiller import Distiller
 from mmkd.engine.runner import Runner
@@ -81,37 +81,45 @@ def report_step(config: Config, checkpoint: str | None = None, seed: int = 0) ->
         raise ValueError('--step needs a distillation config, or --teacher and --method.')
     model = distiller_of(config, checkpoint, seed)
     model.guard = guard = _Listener()
-    model.recorder = recorder = _Recorder(model.student, model.plan.taps_of('student'))
+    recorders = {
+        w: _Recorder(model.plan.network(w), model.plan.taps_of(w)) for w in model.plan.living
+    }
+    model.recorder = recorders['student']
+    model.peers.recorders.update({name: recorders[name] for name in model.peers})
     data = next(iter(Runner.build_dataloader(config.train_dataloader, seed=seed)))
     model(**model.data_preprocessor(data, True), mode='loss')
-    return '\n'.join(_lines(model, recorder, *guard.shown))
+    return '\n'.join(_lines(model, recorders, *guard.shown))
 
 
 def _lines(
     model: Distiller,
-    recorder: _Recorder,
+    recorders: Mapping[str, _Recorder],
     task: Mapping[str, Any],
     terms: Mapping[str, Mapping[str, Tensor]],
     traces: Mapping[str, Trace],
 ) -> Iterator[str]:
-    own = [(key, value) for key, value in task_losses(task) if 'loss' in key]
-    total = sum(value.sum() for _, value in own)  # its gradient is taken below
-    sums: dict[str, float] = {}
-    for key, value in own:
-        sums[key] = sums.get(key, 0.0) + float(value.detach().sum())
-    values = ', '.join(f'{key} {value:.4g}' for key, value in sums.items())
-    yield f'student: {sum(sums.values()):.4g} ({values})'
-    learnt = [p for p in model.student.parameters() if p.requires_grad]
-    wanted = recorder.norms(total, learnt)
+    learnt: dict[str, list[Tensor]] = {}
+    norms: dict[str, dict[str, list[float]]] = {}
+    for who, recorder in recorders.items():
+        own = [(k, v) for k, v in task_losses(own_losses(task, who)) if 'loss' in k]
+        total = sum(value.sum() for _, value in own)  # its gradient is taken below
+        sums: dict[str, float] = {}
+        for key, value in own:
+            sums[key] = sums.get(key, 0.0) + float(value.detach().sum())
+        values = ', '.join(f'{key} {value:.4g}' for key, value in sums.items())
+        yield f'{who}: {sum(sums.values()):.4g} ({values})'
+        learnt[who] = [p for p in model.plan.network(who).parameters() if p.requires_grad]
+        norms[who] = recorder.norms(total, learnt[who])
     for name in traces:
         objective = model.objectives[name]
+        who = objective.learner
         yield f'objective {name}: {type(objective).__name__}, weight {objective.weight}'
         for key, value in terms[name].items():
             if key.startswith(f'kd.{name}.loss'):
                 yield f'  {key} = {float(value.detach()):.4g}'
-                found = recorder.norms(value, learnt)
+                found = recorders[who].norms(value, learnt[who])
                 for tap in objective.student_taps:
-                    yield from _at(tap, found, wanted)
+                    yield from _at(tap, found, norms[who])
         counts = {k: float(v.detach()) for k, v in terms[name].items() if '.loss' not in k}
         if counts:
             yield '  logged: ' + ', '.join(f'{k} = {v:.4g}' for k, v in counts.items())

@@ -14,7 +14,7 @@ from mmengine.registry import init_default_scope
 from torch import Tensor
 
 from mmkd.checks.finite import task_losses
-from mmkd.checks.guard import Guard
+from mmkd.checks.guard import Guard, own_losses
 from mmkd.config import distils
 from mmkd.distiller import Distiller
 from mmkd.engine.runner import Runner
@@ -37,7 +37,7 @@ def measure_gradients(
 ) -> dict[str, TermGradient]:
     """Compare the gradient of each term with that of the student's own losses, on real batches.
 
-    Gradients are those of the weighted losses with regard to the student's parameters that the
+    Gradients are those of the weighted losses with regard to the learner's parameters that its
     task trains; a parameter that a term does not reach counts as zero. Schedules are taken at
     their full value. Nothing is updated but BatchNorm statistics of the copy in memory.
 
@@ -93,13 +93,17 @@ def compare(model: Distiller, data: dict) -> Iterator[tuple[str, float, float, f
         k: v for k, v in losses.items() if k.startswith('kd.') and '.loss' in k and k not in own
     }
     task = {k: v for k, v in losses.items() if not k.startswith('kd.')}
-    total = sum(value.sum() for key, value in task_losses(task) if 'loss' in key)
-    known = [p for p in model.student.parameters() if p.requires_grad]
-    wanted = _gradient(total, known)
+    known, wanted = {}, {}
+    for who in {objective.learner for objective in model.objectives.values()}:
+        own_task = task_losses(own_losses(task, who))
+        total = sum(value.sum() for key, value in own_task if 'loss' in key)
+        known[who] = [p for p in model.plan.network(who).parameters() if p.requires_grad]
+        wanted[who] = _gradient(total, known[who])
     for key, term in terms.items():
-        found = _gradient(term, known)
-        norm, norm_task = found.norm(), wanted.norm()
-        cosine = torch.dot(found, wanted) / (norm * norm_task).clamp(min=1e-20)
+        who = model.objectives[key.split('.')[1]].learner
+        found, task_gradient = _gradient(term, known[who]), wanted[who]
+        norm, norm_task = found.norm(), task_gradient.norm()
+        cosine = torch.dot(found, task_gradient) / (norm * norm_task).clamp(min=1e-20)
         yield key, float(term.detach()), float(norm / norm_task.clamp(min=1e-20)), float(cosine)
 
 

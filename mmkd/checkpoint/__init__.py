@@ -9,7 +9,7 @@ from mmkd.checkpoint.inspecting import check_file, find_damage
 from mmkd.checkpoint.reading import read_checkpoint, read_file
 from mmkd.checkpoint.stock import guard_stock_loaders
 from mmkd.checkpoint.trust import trust_checkpoints, trusted
-from mmkd.checkpoint.weights import dataset_meta_of
+from mmkd.checkpoint.weights import dataset_meta_of, weights_of_one
 from mmkd.checkpoint.writing import atomic_file
 
 __all__ = [
@@ -29,5 +29,6 @@ __all__ = [
     'refuse_not_finite',
     'trust_checkpoints',
     'weights_of',
+    'weights_of_one',
     'trusted',
 ]

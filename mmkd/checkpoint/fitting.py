@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mmkd.checkpoint.checkpoint_error import CheckpointError
 from mmkd.checkpoint.finite_weights import some
-from mmkd.checkpoint.weights import OBJECTIVES, weights_in
+from mmkd.checkpoint.weights import BESIDE, weights_in
 
 #: absent from old files, and read by no network in eval mode
 COUNTER = r'num_batches_tracked$'
@@ -81,8 +81,8 @@ def weights_for(model: nn.Module, checkpoint: Mapping, source: str) -> tuple[Ord
     """The weights of a checkpoint under the model's names, and the prefix that they had.
 
     A prefix (``student.``, ``architecture.``, any other) is taken off if more weights fit without
-    it, DDP's ``module.`` always. What mmkd's objectives learned is left out for a model without
-    objectives.
+    it, DDP's ``module.`` always. What mmkd's objectives and peers learned is left out for a model
+    without any.
 
     Raises:
         CheckpointError: no weights; several parts of the file fit equally well.
@@ -97,8 +97,9 @@ def weights_for(model: nn.Module, checkpoint: Mapping, source: str) -> tuple[Ord
         state.update((k, v) for k, v in raw.items() if k in own and k not in state)
     flat = {'ema_' + key.replace('.', '_') for key in own}  # averages, as of mmdet 2
     unused = {key for key in state if key in flat and key not in own}
-    if not any(key.startswith(OBJECTIVES) for key in own):
-        unused |= {key for key in state if key.startswith(OBJECTIVES)}
+    for beside in BESIDE:
+        if not any(key.startswith(beside) for key in own):
+            unused |= {key for key in state if key.startswith(beside)}
     for key in unused:
         del state[key]
     return state, prefix

@@ -14,7 +14,7 @@ from torch import nn
 
 from mmkd.checkpoint.finite_weights import refuse_not_finite
 from mmkd.checkpoint.fitting import COUNTER, Fit, load_weights, weights_for
-from mmkd.checkpoint.weights import OBJECTIVES, below, weights_in
+from mmkd.checkpoint.weights import BESIDE, below, weights_in
 
 
 def load_some(
@@ -39,7 +39,7 @@ def load_some(
     state, found = weights_for(model, checkpoint, source)
     refuse_not_finite(state, source, model)
     fit = load_weights(model, state)
-    missing = [key for key in fit.missing if not key.startswith(OBJECTIVES)]
+    missing = [key for key in fit.missing if not key.startswith(BESIDE)]
     fit = replace(fit, missing=missing, total=fit.total - len(fit.missing) + len(missing))
     lost, own = {*fit.missing, *fit.shapes}, [k for k in model.state_dict() if _says_much(k)]
     if all(key in lost for key in own):
@@ -61,7 +61,7 @@ def load_some(
 
 
 def _says_much(key: str) -> bool:
-    return not (re.search(COUNTER, key) or key.startswith(OBJECTIVES))
+    return not (re.search(COUNTER, key) or key.startswith(BESIDE))
 
 
 def _nothing_fits(fit: Fit, keys: list[str], own: list[str], what: str) -> str:

@@ -11,6 +11,9 @@ import torch
 from mmkd.checkpoint.checkpoint_error import CheckpointError
 
 OBJECTIVES = 'objectives.'
+PEERS = 'peers.'
+#: what a distillation run saves beside its student
+BESIDE = (OBJECTIVES, PEERS)
 
 
 def weights_in(checkpoint: Mapping) -> OrderedDict:
@@ -63,6 +66,26 @@ def below(weights: Mapping, prefix: str, source: str) -> OrderedDict:
             f'{source} has no weights under {prefix!r}; it has {", ".join(known[:8])}.'
         )
     return found
+
+
+def weights_of_one(checkpoint: Mapping, who: str, source: str) -> dict[str, Any]:
+    """A checkpoint with the weights of one network alone, under a plain model's names.
+
+    Args:
+        who (str): ``'student'``, or ``'peers.<name>'``.
+        source (str): its file, for messages.
+
+    Raises:
+        CheckpointError: the file holds no such network.
+    """
+    if who == 'student':
+        return dict(checkpoint)
+    state = weights_in(checkpoint)
+    peers = sorted({key.split('.')[1] for key in state if key.startswith(PEERS)})
+    if who not in [PEERS + name for name in peers]:
+        known = ', '.join(['student', *(PEERS + name for name in peers)])
+        raise CheckpointError(f'{source} holds no network {who!r}; it holds {known}.')
+    return dict(checkpoint, state_dict=below(state, f'{who}.', source))
 
 
 def dataset_meta_of(checkpoint: Mapping) -> dict[str, Any]:

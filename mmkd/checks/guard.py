@@ -94,13 +94,14 @@ class Guard:
         else:
             self.watch.expect(named)
         if self.steps and self.batches == 1:
-            check_known(distiller.task_weight, task)
+            check_known(distiller.task_weight, own_losses(task, 'student'))
         for name, trace in traces.items():
             objective = distiller.objectives[name]
             losses = {k: v for k, v in terms[name].items() if k.startswith(f'kd.{name}.loss')}
             own = {k: v for k, v in losses.items() if k.rpartition('.')[2] in objective.own_losses}
             students = {k: v for k, v in losses.items() if k not in own}
-            self._check_ratio(students, task, terms)
+            others = {k: t for k, t in terms.items() if same_learner(distiller, name, k)}
+            self._check_ratio(students, own_losses(task, objective.learner), others)
             if name not in guarded:
                 continue
             self._check_gradient(name, students, trace, distiller)
@@ -205,6 +206,18 @@ class Guard:
             )
         values = ', '.join(f'{k} = {float(v.detach()):.4g}' for k, v in losses.items())
         print_log(f"preflight: objective '{name}' is live: {values}", logger='current')
+
+
+def own_losses(task: Mapping[str, Any], who: str) -> dict[str, Any]:
+    """The part of all own losses that belongs to the student, or to a peer."""
+    prefix = 'peer.' if who == 'student' else f'peer.{who}.'
+    return {k: v for k, v in task.items() if k.startswith(prefix) != (who == 'student')}
+
+
+def same_learner(distiller: Any, one: str, other: str) -> bool:
+    """Whether one network learns from two objectives."""
+    found = distiller.objectives
+    return found[one].learner == found[other].learner
 
 
 def has_ground_truth(samples: list, ignore_index: int = 255) -> bool:

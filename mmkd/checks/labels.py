@@ -41,6 +41,8 @@ def check_labels(runner: Any, model: nn.Module) -> None:
     if labels is None:
         return
     check_heads(student, labels, getattr(runner, 'cfg', None))
+    for name, peer in getattr(model, 'peers', {}).items():
+        check_peer(name, peer, labels)
     if runner.val_loop is not None:
         others = labels_of(runner.val_dataloader.dataset, 'the validation data')
         _check_data(labels, others, 'the validation data')
@@ -139,6 +141,16 @@ def check_heads(student: nn.Module, labels: Labels, config: Any = None) -> None:
         f'student is built for others: {heads}{more}. {way}, or give the data '
         'metainfo=dict(classes=(...)) if its own classes are others.'
     )
+
+
+def check_peer(name: str, peer: nn.Module, labels: Labels) -> None:
+    """Every head of a peer must be built for the classes of the data, else ValueError."""
+    for misfit in wrong_heads(peer, labels)[:1]:
+        raise ValueError(
+            f'The training data has {len(labels.names)} classes ({_some(labels.names)}), but peer '
+            f"'{name}' is built for {misfit.found}: a peer learns the student's task. Set the "
+            f'num_classes of model.peers.{name}.'
+        )
 
 
 def check_files(*splits: Any) -> None:

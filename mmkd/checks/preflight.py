@@ -19,6 +19,7 @@ from torch import nn
 
 from mmkd.checks.guard import has_ground_truth
 from mmkd.checks.labels import check_labels, check_tested
+from mmkd.checks.peers import check_peers, same_weights
 from mmkd.checks.unmoved import Reached
 from mmkd.objective import key_of
 from mmkd.registry import HOOKS
@@ -55,6 +56,7 @@ class PreflightHook(Hook):
         runner.logger.info(f'plan\n{model.plan}')
         check_optimised(model.objectives, runner.optim_wrapper)
         check_baseline(model)
+        check_peers(model, runner.optim_wrapper, starts=runner.iter == 0)
         for name, objective in model.objectives.items():
             check_schedule(name, objective.weight, runner.max_iters)
             check_numbers(name, objective, runner.max_iters)
@@ -149,9 +151,7 @@ def check_baseline(model: Any) -> None:
 
 def check_start(name: str, student: nn.Module, teacher: nn.Module) -> None:
     """Warn if the student starts with all the weights of its teacher."""
-    own, frozen = (dict(model.named_parameters()) for model in (student, teacher))
-    alike = own.keys() == frozen.keys() and all(own[k].shape == p.shape for k, p in frozen.items())
-    if alike and all(torch.equal(own[k].to(p), p) for k, p in frozen.items()):
+    if same_weights(student, teacher):
         _warn(
             f"the student starts with the same weights as teacher '{name}', so there is nothing to "
             "learn from it at first. Is load_from, or init_cfg, the teacher's checkpoint?"

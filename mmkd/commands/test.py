@@ -17,6 +17,12 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument('checkpoint')
     parser.add_argument('--work-dir')
     parser.add_argument(
+        '--who',
+        default='student',
+        metavar='NETWORK',
+        help='peers.NAME scores a peer in the checkpoint instead of the student',
+    )
+    parser.add_argument(
         '--ignore-keys',
         nargs='+',
         default=[],
@@ -41,6 +47,7 @@ def run(args: argparse.Namespace) -> None:
             hooks=hooks(config),
             work_dir=args.work_dir,
             ignore_keys=args.ignore_keys,
+            who=args.who,
         )
 
 

@@ -23,7 +23,7 @@ from mmkd.engine.console.hook import ConsoleHook  # noqa: F401  (registers it)
 from mmkd.engine.overrides import check_overrides
 from mmkd.engine.runner import Runner
 from mmkd.engine.start_hook import StartHook  # noqa: F401  (registers it)
-from mmkd.engine.student_config import RUN_HOOKS
+from mmkd.engine.student_config import RUN_HOOKS, network_of
 from mmkd.engine.wrapping import wrap_stock
 from mmkd.engine.writable import make_folder
 from mmkd.errors.ending import Stopped, keep_tracebacks_in, last_saved, stop_behind, way_on
@@ -127,9 +127,16 @@ def train(config: Config, hooks: Iterable[Hook] = (), **options: Any) -> StockRu
 
 
 def tester(
-    config: Config, checkpoint: str, work_dir: str | None = None, ignore_keys: Iterable[str] = ()
+    config: Config,
+    checkpoint: str,
+    work_dir: str | None = None,
+    ignore_keys: Iterable[str] = (),
+    who: str = 'student',
 ) -> StockRunner:
     """A Runner that is ready to score a student's checkpoint; no teacher is built.
+
+    Args:
+        who (str): ``'peers.<name>'`` scores a peer in the checkpoint instead.
 
     Raises:
         FileNotFoundError: checkpoint or dataset path does not exist.
@@ -137,14 +144,16 @@ def tester(
     """
     check_model(config)
     if distils(config.model):
-        config.model = config.model.student
+        config.model = network_of(config.model, who)
+    elif who != 'student':
+        raise ValueError(f'{config.filename} trains one model, so it has no network {who!r}.')
     config.work_dir = work_dir or config.get('work_dir') or default_work_dir(config.filename)
     config.load_from, config.resume = None, False
     keep_tracebacks_in(config.work_dir)
     check_data(config, 'test')
     runner = build_runner(config)
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    load_strictly(model, checkpoint, ignore_keys, who='test')
+    load_strictly(model, checkpoint, ignore_keys, who='test', network=who)
     runner._has_loaded = True
     for kind in (PreflightHook, DataGuardHook):
         if not any(isinstance(hook, kind) for hook in runner.hooks):

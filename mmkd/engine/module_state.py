@@ -11,7 +11,10 @@ from torch import nn
 
 from mmkd.compiled import Compiled
 from mmkd.distiller import Distiller
+from mmkd.generators import Stream
 
+#: ends the address of random states
+STREAM = 'random_state'
 #: by class, attributes that change from step to step and that later steps depend on
 KEPT = {
     'BatchSyncRandomResize': ('_input_size',),
@@ -28,10 +31,12 @@ KEPT = {
 
 
 def get_module_state(model: nn.Module) -> dict[str, Any]:
-    """Plain values by address, such as ``backbone.drop.iter_cnt``; what teachers compiled, too."""
+    """Plain values by address, such as ``backbone.drop.iter_cnt``; what teachers compiled, and the
+    random states of peers, too."""
     state = {
         f'{name}.{path}': _plain(attrgetter(path)(owner)) for name, owner, path in _kept(model)
     }
+    state |= {key: stream.state_dict() for key, stream in _streams(model)}
     return state | {key: compiled.state for key, compiled in _compiled(model)}
 
 
@@ -46,6 +51,9 @@ def set_module_state(model: nn.Module, state: Any) -> None:
             setattr(holder, last, state[f'{name}.{path}'])
     for key, compiled in _compiled(model):
         compiled.state = state.get(key)
+    for key, stream in _streams(model):
+        if key in state:
+            stream.load_state_dict(state[key])
 
 
 def _kept(model: nn.Module) -> Iterator[tuple[str, Any, str]]:
@@ -61,6 +69,12 @@ def _compiled(model: nn.Module) -> Iterator[tuple[str, Compiled]]:
         for which, part in teacher.parts().items():
             if part.compiled is not None:
                 yield f'teachers.{name}{which}.compiled', part.compiled
+
+
+def _streams(model: nn.Module) -> Iterator[tuple[str, Stream]]:
+    """Where peers draw their random numbers from."""
+    for name, stream in model.peers.streams.items() if isinstance(model, Distiller) else ():
+        yield f'peers.{name}.{STREAM}', stream
 
 
 def _plain(value: Any) -> Any:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from mmengine.model import is_model_wrapper
-from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.optim import OptimWrapper, OptimWrapperDict, build_optim_wrapper
 from torch import Tensor, nn
 
 from mmkd.objective import Objective, key_of, own_optimizer, trained_apart
+from mmkd.peers import peer_key
 from mmkd.schedule import Progress
 
 STUDENT = 'student'
@@ -25,18 +27,26 @@ class JointOptimWrapper(OptimWrapperDict):
     The student's wrapper decides about precision, gradient accumulation and when to step; it clips
     its own gradients only. The others are plain and in float32: what its loss scaling did to their
     gradients is undone, and where it made them overflow the step is left out. While the weight of
-    its objective is 0, an optimiser does not step.
+    its objective is 0, an optimiser does not step. Peers have optimisers like the student's, which
+    clip theirs.
 
-    In logs, checkpoints and ``param_scheduler`` they are called ``student`` and
-    ``kd.<objective>``.
+    In logs, checkpoints and ``param_scheduler`` they are called ``student``, ``kd.<objective>`` and
+    ``peer.<name>``.
 
     Args:
         student (OptimWrapper): built from the config's ``optim_wrapper``.
         objectives (dict[str, Objective]): by name, each with an ``optimizer``.
+        peers (dict[str, OptimWrapper] | None): by name, plain ones.
     """
 
-    def __init__(self, student: OptimWrapper, objectives: Mapping[str, Objective]) -> None:
+    def __init__(
+        self,
+        student: OptimWrapper,
+        objectives: Mapping[str, Objective],
+        peers: Mapping[str, OptimWrapper] | None = None,
+    ) -> None:
         own = {key_of(name): OptimWrapper(own_optimizer(o)) for name, o in objectives.items()}
+        own |= {peer_key(name): wrapper for name, wrapper in (peers or {}).items()}
         super().__init__(**{STUDENT: student, **own})
         self.student, self.objectives = student, objectives
 
@@ -53,7 +63,7 @@ class JointOptimWrapper(OptimWrapperDict):
             if objective.rests or objective.weight(Progress.current()) == 0:
                 # Parameters without gradients get neither decay nor momentum.
                 self[key_of(name)].zero_grad()
-        others = [self[key_of(name)] for name in self.objectives]
+        others = [wrapper for name, wrapper in self.items() if name != STUDENT]
         scaler = getattr(self.student, 'loss_scaler', None)
         if scaler is not None:  # before the student's step, which ends with a new scale
             _step_scaled(scaler, others)
@@ -88,6 +98,9 @@ def _step_scaled(scaler: Any, wrappers: list[OptimWrapper]) -> None:
     """Let the scaler undo its scaling, and leave out the steps of gradients that overflow."""
     for wrapper in wrappers:
         if any(p.grad is not None for group in wrapper.param_groups for p in group['params']):
+            if wrapper.clip_grad_kwargs:
+                scaler.unscale_(wrapper.optimizer)
+                wrapper._clip_grad()
             scaler.step(wrapper.optimizer)
         wrapper.zero_grad()
 
@@ -116,25 +129,47 @@ def without(modules: nn.ModuleDict, names: Iterable[str]) -> Iterator[None]:
         modules._modules.update(everything)
 
 
-def build_optimizers(model: nn.Module, build: Callable[[], OptimWrapper]) -> OptimWrapper:
-    """``build``'s optimiser for all other parameters, joined with those of objectives.
+def build_optimizers(
+    model: nn.Module, build: Callable[[], OptimWrapper], config: Any = None
+) -> OptimWrapper:
+    """``build``'s optimiser for all other parameters, joined with those of objectives and peers.
+
+    Args:
+        config (dict): ``optim_wrapper``, for the peers.
 
     Raises:
         ValueError: ``build`` gives several optimisers where an objective brings one of its own.
     """
     model = model.module if is_model_wrapper(model) else model
-    apart = trained_apart(model)
-    if not apart:
+    apart, peers = trained_apart(model), getattr(model, 'peers', None)
+    peers = peers if isinstance(peers, nn.ModuleDict) else nn.ModuleDict()
+    if not apart and not peers:
         return build()
     # Whatever a constructor asks the model for, it does not meet them.
-    with without(model.objectives, apart):
+    with without(model.objectives, apart), without(peers, list(peers)):
         student = build()
     if isinstance(student, OptimWrapperDict):
         raise ValueError(
             f'optim_wrapper makes several optimisers ({", ".join(student.keys())}), and '
-            f'{", ".join(apart)} brings its own: then the student must have a single one.'
+            f'{", ".join([*apart, *peers])} brings its own: then the student must have a '
+            'single one.'
         )
-    return JointOptimWrapper(student, apart)
+    return JointOptimWrapper(
+        student, apart, {name: like(config, name, peer) for name, peer in peers.items()}
+    )
+
+
+def like(config: Mapping[str, Any], name: str, peer: nn.Module) -> OptimWrapper:
+    """A peer's optimiser from the student's ``optim_wrapper``: its rules, rates and clipping.
+
+    It is a plain one, as :class:`JointOptimWrapper` undoes what the student's does for precision.
+    """
+    built = build_optim_wrapper(peer, copy.deepcopy(config))
+    wrapper = OptimWrapper(built.optimizer)
+    if built.clip_grad_kwargs:
+        wrapper.clip_grad_kwargs, wrapper.clip_func = built.clip_grad_kwargs, built.clip_func
+        wrapper.grad_name = f'{peer_key(name)}.{built.grad_name}'  # the student's has no prefix
+    return wrapper
 
 
 def accumulated(optim_wrapper: OptimWrapper) -> int:

@@ -61,24 +61,28 @@ class OverheadHook(Hook):
         """The line, from the two timers."""
         seconds = {
             part: model.timer.seconds(part) / self.steps
-            for part in ('teacher', 'objectives', 'objectives_backward')
+            for part in ('teacher', 'peers', 'objectives', 'objectives_backward', 'peers_backward')
         }
-        again = seconds['objectives_backward']  # ran twice: once for the clock, once for real
-        step = self.total.seconds('step') / self.steps - again
-        objectives = seconds['objectives'] + again
-        plain = max(step - seconds['teacher'] - objectives, 1e-9)
+        # These ran twice: once for the clock, once for real.
+        again = seconds['objectives_backward'], seconds['peers_backward']
+        step = self.total.seconds('step') / self.steps - sum(again)
+        objectives, peers = seconds['objectives'] + again[0], seconds['peers'] + again[1]
+        plain = max(step - seconds['teacher'] - objectives - peers, 1e-9)
         weights = sum(
             p.numel() * p.element_size()
             for t in model.teachers.values()
             for part in t.parts().values()
             for p in part.model.parameters()
         )
+        beside = sum(p.numel() * p.element_size() for p in model.peers.parameters())
+        more = f'{peers * 1e3:.0f} ms peers, ' if model.peers else ''
+        held = f'{beside / 2**20:.0f} weights of peers, ' if model.peers else ''
         return (
             f'cost: {step * 1e3:.0f} ms a step, {step / plain:.2f} x plain training '
             f'({plain * 1e3:.0f} ms student, {seconds["teacher"] * 1e3:.0f} ms teacher, '
-            f'{objectives * 1e3:.0f} ms objectives); about '
-            f'{(weights + model.timer.saved_bytes) / 2**20:.0f} MiB more memory '
-            f'({weights / 2**20:.0f} teacher weights, '
+            f'{more}{objectives * 1e3:.0f} ms objectives); about '
+            f'{(weights + beside + model.timer.saved_bytes) / 2**20:.0f} MiB more memory '
+            f'({weights / 2**20:.0f} teacher weights, {held}'
             f'{model.timer.saved_bytes / 2**20:.0f} kept for the objectives)'
         )
 

@@ -15,7 +15,7 @@ from mmengine.model import is_model_wrapper
 from torch import nn
 
 from mmkd.checkpoint import CheckpointError
-from mmkd.engine.module_state import get_module_state, set_module_state
+from mmkd.engine.module_state import STREAM, get_module_state, set_module_state
 from mmkd.engine.settings import settings_of
 from mmkd.generators import get_state, is_state, set_state, warn
 from mmkd.registry import HOOKS
@@ -107,6 +107,7 @@ def _check_sane(mine: dict, iterations: int) -> None:
     """
     main, data = mine['main'], mine['data'] or dict(consumed=0, workers={})
     states = [*data['workers'].values(), *([] if main is None else [main])]
+    states += [v for k, v in (mine.get('modules') or {}).items() if k.endswith(f'.{STREAM}')]
     if not all(map(is_state, states)) or not 0 <= data['consumed'] <= iterations:
         raise CheckpointError(
             'The random states in the checkpoint are damaged: no run writes such ones. Resume from '

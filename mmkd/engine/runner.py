@@ -169,7 +169,7 @@ class Runner(MMRunner):
         if isinstance(optim_wrapper, OptimWrapper):
             return optim_wrapper
         build = functools.partial(super().build_optim_wrapper, optim_wrapper)
-        return build_optimizers(self.model, build)
+        return build_optimizers(self.model, build, optim_wrapper)
 
     def build_param_scheduler(self, scheduler: Any) -> Any:
         """As mmengine's: one list for all optimisers, or a mapping from their names to lists.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.config import Config
@@ -10,7 +11,7 @@ from mmengine.hooks import Hook
 
 from mmkd.checks.data_guard import DataGuardHook
 from mmkd.checks.preflight import PreflightHook
-from mmkd.config import distils, type_name
+from mmkd.config import distils, load_config, type_name
 from mmkd.engine.overhead import OverheadHook
 from mmkd.registry import HOOKS
 
@@ -18,16 +19,40 @@ from mmkd.registry import HOOKS
 RUN_HOOKS = (PreflightHook, DataGuardHook, OverheadHook)
 
 
-def student_config(config: Config) -> Config:
-    """A copy for the student alone, without teacher, objectives and the hooks of mmkd's tools.
+def network_of(model: Mapping[str, Any], who: str = 'student') -> Any:
+    """The config of the student, or of ``'peers.<name>'``, in that of a Distiller.
+
+    Raises:
+        ValueError: it has no such peer.
+    """
+    entries = {'student': model['student']}
+    entries |= {f'peers.{name}': entry for name, entry in (model.get('peers') or {}).items()}
+    if who not in entries:
+        raise ValueError(
+            f'there is no network {who!r} in this config; it has {", ".join(entries)}.'
+        )
+    found = entries[who]
+    if not isinstance(found, str):
+        return found.get('model', found)
+    return load_config(found).model
+
+
+def student_config(config: Config, who: str = 'student') -> Config:
+    """A copy for one network alone, without teacher, objectives and the hooks of mmkd's tools.
 
     Args:
         config (Config): of a distillation run; another is copied as it is.
+        who (str): ``'student'``, or ``'peers.<name>'``.
+
+    Raises:
+        ValueError: there is no such network.
     """
     plain = copy.deepcopy(config)
     if not distils(plain.get('model')):
+        if who != 'student':
+            raise ValueError(f'{config.filename} trains one model, so it has no network {who!r}.')
         return plain
-    plain.model = plain.model.student
+    plain.model = network_of(plain.model, who)
     ours = {hook.__name__ for hook in RUN_HOOKS}
     hooks = plain.get('custom_hooks') or []
     hooks = [hook for hook in hooks if isinstance(hook, Hook) or type_name(hook) not in ours]

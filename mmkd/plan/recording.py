@@ -40,4 +40,7 @@ def record(model: Any, inputs: torch.Tensor, samples: list) -> dict[str, Trace]:
     with evaluation(model.student), model.recorder.record(inputs) as student:
         model.student(inputs, samples, mode='loss')
     living = {'student': (student, samples)}
+    for name, peer in model.peers.items():
+        with evaluation(peer):
+            _, living[name] = model.peers.step(name, inputs, samples, model.pixels)
     return {name: model.trace(name, living, frozen, Progress()) for name in model.objectives}

@@ -15,6 +15,7 @@ SHOWN = 4
 #: lines for objectives before the first step
 OBJECTIVES = 4
 _TERM = re.compile(r'train/(kd\.[^.]+\.loss.*)')
+_PEER = re.compile(r'train/(peer\.[^.]+)\..*loss.*')
 
 
 @dataclass
@@ -33,6 +34,10 @@ class Losses:
             for key in scalars
             if (found := _TERM.fullmatch(key))
         }
+        for key in scalars:
+            if found := _PEER.fullmatch(key):
+                mean = float(scalars[key].mean(window))
+                terms[found[1]] = terms.get(found[1], 0.0) + mean
         total = scalars.get('train/loss')
         return cls(float('nan') if total is None else float(total.mean(window)), terms)
 
@@ -114,6 +119,7 @@ def plan_rows(model: Any) -> list[tuple[str, str]]:
     """Student, teachers and objectives of a Distiller, a line each."""
     plan = model.plan
     found = [('student', _network(plan.student))]
+    found += [(name, f'{_network(peer)}, learns too') for name, peer in plan.peers.items()]
     for name, teacher in plan.teachers.items():
         found.append((name, f'{_network(teacher.model)}, {teacher.loaded}'))
     objectives = list(plan.objectives.items())

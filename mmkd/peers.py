@@ -1,0 +1,90 @@
+"""Networks that learn beside the student, from the same images, each with a life of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmkd.generators import Stream
+from mmkd.pixels import Pixels
+from mmkd.tap import Recorder, Side, Tap
+from mmkd.teacher import build_model, fitted
+
+
+class Peers(nn.ModuleDict):
+    """The peers of a student by name, children ``peers.<name>`` of the Distiller.
+
+    A peer sees the student's batch in its own normalisation, and computes its own losses, which are
+    logged as ``peer.<name>.<key>``. It draws from random streams of its own, so that the student's
+    run is the same with and without it.
+
+    Args:
+        entries (Mapping | None): a model mapping, a path of a config or a built model each.
+        preprocessor (dict | None): data preprocessor of the run, for model mappings without one.
+
+    Raises:
+        TypeError: no mapping.
+        ValueError: a name that log keys or checkpoints cannot have.
+    """
+
+    def __init__(
+        self, entries: Mapping[str, Any] | None = None, preprocessor: dict | None = None
+    ) -> None:
+        super().__init__()
+        if not isinstance(entries or {}, Mapping):
+            raise TypeError(
+                f'peers must be a mapping, dict(other=dict(type=…)), found {entries!r}.'
+            )
+        self.streams: dict[str, Stream] = {}
+        self.recorders: dict[str, Recorder] = {}
+        self.pixels: dict[str, Pixels] = {}
+        for name, entry in dict(entries or {}).items():
+            if entry is None:  # merged away by a child config
+                continue
+            if 'loss' in name or '.' in name or not name or hasattr(nn.ModuleDict, name):
+                raise ValueError(
+                    f'peer name {name!r}: dots are path separators, and mmengine adds up every log '
+                    "key that contains 'loss'; torch keeps some names (train, pop, …) for itself. "
+                    'Choose another name.'
+                )
+            self.streams[name] = Stream()
+            if preprocessor and isinstance(entry, Mapping) and 'model' not in entry:
+                entry = {'data_preprocessor': preprocessor, **entry}
+            with self.streams[name]:
+                self[name] = build_model(entry)
+            self.pixels[name] = Pixels.of(self[name])
+
+    def listen(self, name: str, taps: list[Tap]) -> None:
+        """Record these places of a peer in every step."""
+        self.recorders[name] = Recorder(self[name], taps)
+
+    def init_weights(self) -> None:
+        """Initialise each peer by its own config, from its own random streams."""
+        for name, network in self.items():
+            with self.streams[name]:
+                network.init_weights()
+
+    def step(
+        self, name: str, inputs: Tensor, samples: list, source: Pixels
+    ) -> tuple[dict[str, Any], tuple[Side, list]]:
+        """Run a peer on the student's batch.
+
+        Args:
+            inputs (Tensor): (N, C, H, W), as the student takes it.
+            samples (list): its data samples, with ground truth.
+            source (Pixels): the student's.
+
+        Returns:
+            tuple: losses under their log keys; the record, with the peer's own samples.
+        """
+        inputs, samples = fitted(self.pixels[name], inputs, samples, source)
+        with self.streams[name], self.recorders[name].record(inputs) as side:
+            losses = self[name](inputs, samples, mode='loss')
+        return {f'{peer_key(name)}.{k}': v for k, v in losses.items()}, (side, samples)
+
+
+def peer_key(name: str) -> str:
+    """Name of a peer's optimiser, formed like those of its losses."""
+    return f'peer.{name}'
