@@ -157,6 +157,8 @@ def network_of(config: Config, path: str, part: str = '') -> Any:
         if name not in peers:
             raise ValueError(f'{path} has no peer {name!r}. It has: {", ".join(peers) or "none"}.')
         model = peers[name]
+        if isinstance(model, str):
+            return model
     elif distils(model):
         model = model['student']
     if not part and path:

@@ -40,11 +40,15 @@ def test_builds_and_its_name_is_true(path):
     # The name of a method or its file, or what the names of several have in common.
     known = {kind.lower() for kind in kinds} | {file_of(kind) for kind in kinds} | {'demo'}
     known |= {commonprefix(sorted(known - {'demo'}))} - {''}
+    peers = set(model.get('peers') or {})
+    known |= {'dml'} if peers else set()  # deep mutual learning
     assert stem.startswith(tuple(known))
     teacher = model.get('teacher')
-    itself = [entry.get('teacher_name') == 'student' for entry in model.objectives.values()]
-    taught = [MODELS.get(f'mmkd.{kind}').needs_teacher for kind in kinds]
-    assert bool(teacher) == any(a and not b for a, b in zip(taught, itself, strict=True))
+    listen = [
+        e for e in model.objectives.values() if e.get('teacher_name') not in {*peers, 'student'}
+    ]
+    needed = [MODELS.get(entry.type).needs_teacher for entry in listen]
+    assert bool(teacher) == any(needed)
     if teacher:
         prepare(model)
     with torch.no_grad():

@@ -46,7 +46,7 @@ def test_one_line_after_the_warmup():
 
 def test_the_parts_are_taken_off():
     hook = OverheadHook(warmup=0, steps=2)
-    model = SimpleNamespace(timer=StepTimer(), teachers={})
+    model = SimpleNamespace(timer=StepTimer(), teachers={}, peers=torch.nn.ModuleDict())
     for timer, part, seconds in (
         (hook.total, 'step', 1.0),
         (model.timer, 'teacher', 0.2),
