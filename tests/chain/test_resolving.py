@@ -57,9 +57,10 @@ def test_a_network_is_a_path_where_the_config_says_all(images, paths):
     config.model.student.backbone.base_channels = 7
     found = network_of(config, stage.config)
     assert found.model.backbone.base_channels == 7 and found.default_scope == 'mmengine'
-    config.model.peers = dict(other=tiny_classifier(5))
+    config.model.peers = dict(other=tiny_classifier(5), large='large.py')
+    assert network_of(config, stage.config, 'peers.large') == 'large.py'
     assert network_of(config, stage.config, 'peers.other').model.backbone.base_channels == 5
-    with pytest.raises(ValueError, match="has no peer 'third'. It has: other."):
+    with pytest.raises(ValueError, match="has no peer 'third'. It has: other, large."):
         network_of(config, stage.config, 'peers.third')
 
 
