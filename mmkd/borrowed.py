@@ -56,6 +56,7 @@ class Borrower(BaseModel):
         'plan',
         'objectives',
         'task_weight',
+        'balance',
         'guard',
         'timer',
         'recorder',

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmkd.balance import Balance, build_balance, scale_terms
+from mmkd.balance.balance import Terms
 from mmkd.borrowed import Borrower
 from mmkd.checks.guard import Guard
 from mmkd.errors.origin import is_ours
@@ -50,6 +52,8 @@ class Distiller(Borrower):
             samples on which the teacher is evaluated first. ``False`` switches all off.
         peers (dict[str, dict | nn.Module] | None): networks that learn beside the student, by name:
             a model mapping of a stock config, a config's path or a built model each.
+        balance (float | dict | Balance | None): factors of the terms, by their gradients in each
+            step, see :mod:`mmkd.balance`; 0.3 keeps each at this share of the task's gradient.
         data_preprocessor (dict | None): passed by the Runner from the top of a config; used for
             the student if it has none itself.
 
@@ -71,6 +75,7 @@ class Distiller(Borrower):
         teacher: Any = None,
         task_weight: float | Mapping[str, float] = 1.0,
         preflight: bool | Mapping[str, Any] = True,
+        balance: Any = None,
         data_preprocessor: dict | None = None,
         peers: Mapping[str, Any] | None = None,
     ) -> None:
@@ -84,7 +89,9 @@ class Distiller(Borrower):
                 one.meet(built)
             named = build_objectives(objectives)
             beside = Peers(peers, data_preprocessor)
-            self.plan = Plan(built, self.teachers, named, dict(beside.items())).prepare()
+            self.balance = build_balance(balance)
+            plan = Plan(built, self.teachers, named, dict(beside.items()), balance=self.balance)
+            self.plan = plan.prepare()
         for name in beside:
             beside.listen(name, self.plan.taps_of(name))
         if beside:
@@ -170,6 +177,10 @@ class Distiller(Borrower):
             self.plan.check_step(name, trace)
         with self.timer('objectives'):
             terms = {name: self._terms(name, weights[name], traces.get(name)) for name in weights}
+        if self.balance is not None and active:
+            heard = Trace(inputs, samples or [], student, {}, progress)
+            terms, traces = self._balanced(self.balance, terms, losses, heard, traces)
+            losses |= {k: inputs.new_full((), v) for k, v in self.balance.logged().items()}
         seen = [side for side, _ in living.values()]
         self.timer.measure_backward(terms, seen, self.objectives.parameters())
         self.guard(self, losses | beside, terms, traces)
@@ -189,6 +200,15 @@ class Distiller(Borrower):
                 losses.update(found)
         self.timer.measure_peers(losses, self.peers.parameters())
         return losses
+
+    def _balanced(
+        self, balance: Balance, terms: Terms, task: dict, trace: Trace, traces: dict[str, Trace]
+    ) -> tuple[dict, dict[str, Trace]]:
+        """Terms times their factors, and the traces of those that still count."""
+        with self.timer('balance'):
+            factors = balance(terms, task, trace, trace.progress)
+            scaled = scale_terms(terms, factors, balance, trace.progress)
+        return scaled, {name: t for name, t in traces.items() if factors.get(name, 1.0)}
 
     def trace(
         self,

@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from mmkd.schedule import Progress
 
@@ -132,6 +133,16 @@ class Side:
     model: nn.Module
     inputs: Tensor
     calls: dict[str, list[Any]] = field(default_factory=dict)
+    #: by source, where each recorded tensor lies in the graph; None without a gradient
+    edges: dict[str, list[GradientEdge | None]] = field(default_factory=dict)
+
+    def places(self, tap: str | Tap) -> list[GradientEdge]:
+        """Where the tensors at the tap lie in the network's graph, of those with a gradient.
+
+        What the network makes of a tensor depends on this place, and not on the recorded copy.
+        """
+        tap = Tap.parse(tap)
+        return [edge for edge in _chosen(self.edges.get(tap.source, []), tap) if edge is not None]
 
     def raw(self, tap: str | Tap) -> list[Any]:
         """The recorded value of each call, empty if the tap never fired."""
@@ -147,10 +158,7 @@ class Side:
         calls = self.raw(tap)
         if not calls:
             raise TapError(_silent_message(self.model, tap))
-        tensors = flatten(calls)
-        if tap.index is not None:
-            chosen = tensors[tap.index] if _in_range(tap.index, tensors) else []
-            tensors = chosen if isinstance(chosen, list) else [chosen]
+        tensors = _chosen(flatten(calls), tap)
         if not tensors:
             raise TapError(
                 f"Tap '{tap}' selects nothing: '{tap.source}' gave {len(flatten(calls))} tensors."
@@ -158,8 +166,15 @@ class Side:
         return [t.float() if t.is_floating_point() else t for t in tensors]
 
 
-def _in_range(index: int | slice, items: list) -> bool:
-    return isinstance(index, slice) or -len(items) <= index < len(items)
+def _chosen(items: list, tap: Tap) -> list:
+    """The entries that the index of a tap selects, none if it is out of range."""
+    if tap.index is None or isinstance(tap.index, slice):
+        return items if tap.index is None else items[tap.index]
+    return [items[tap.index]] if -len(items) <= tap.index < len(items) else []
+
+
+def _edge(tensor: Tensor) -> GradientEdge | None:
+    return get_gradient_edge(tensor) if tensor.requires_grad else None
 
 
 @dataclass
@@ -247,6 +262,7 @@ class Recorder:
 
     def _store(self, tap: Tap, side: Side, watch: dict) -> Callable[[Any], None]:
         def store(value: Any) -> None:
+            side.edges.setdefault(tap.source, []).extend(map(_edge, flatten(value)))
             if not tap.call:
                 # Until one forward has shown that nothing writes over it, keep a copy.
                 watch.setdefault(tap.source, []).extend((t, t._version) for t in flatten(value))

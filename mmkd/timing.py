@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmkd.functional.gradients import gradients_at
 from mmkd.tap import Side, flatten
 
 
@@ -69,7 +70,7 @@ class StepTimer:
         if not (losses and wanted):
             return
         with self(part):
-            torch.autograd.grad(sum(losses), wanted, retain_graph=True, allow_unused=True)
+            gradients_at(torch.stack([loss.sum() for loss in losses]).sum(), wanted)
 
     @contextlib.contextmanager
     def _counting(self) -> Iterator[None]:

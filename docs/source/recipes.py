@@ -36,6 +36,8 @@ def _read_recipe(path: Path, folder: Path) -> Recipe:
     model = _entries_of(values.get('model'))
     teacher = _entries_of(model.get('teacher'))
     teachers = [teacher] if 'config' in teacher else [_entries_of(t) for t in teacher.values()]
+    if isinstance(several := model.get('teacher'), ast.DictComp):
+        teachers = [_entries_of(several.value)]
     objectives = [_entries_of(entry) for entry in _entries_of(model.get('objectives')).values()]
     try:
         types = [_literal(entry['type'], values) for entry in objectives]

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
@@ -15,6 +14,7 @@ from mmkd.checks.guard import Guard, own_losses, task_losses
 from mmkd.config import distils
 from mmkd.distiller import Distiller
 from mmkd.engine.runner import Runner
+from mmkd.functional.gradients import gradients_at
 from mmkd.tap import Recorder, Tap, Trace, flatten
 
 
@@ -57,8 +57,7 @@ class _Recorder(Recorder):
         """Squared length of the gradient of a loss at each recorded tensor."""
         for sums in self.arrived.values():
             sums[:] = [0.0] * len(sums)
-        if loss.requires_grad:
-            torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+        gradients_at(loss, parameters)
         return {source: list(sums) for source, sums in self.arrived.items()}
 
 

@@ -18,6 +18,7 @@ from mmkd.checks.guard import Guard, own_losses
 from mmkd.config import distils
 from mmkd.distiller import Distiller
 from mmkd.engine.runner import Runner
+from mmkd.functional.gradients import gradients_at
 from mmkd.plan.recording import load_student
 from mmkd.registry import MODELS
 from mmkd.schedule import Schedule
@@ -111,8 +112,7 @@ def _gradient(loss: Any, parameters: list[Tensor]) -> Tensor:
     """One long vector, zero where the loss does not reach."""
     if not isinstance(loss, Tensor) or not loss.requires_grad:
         return torch.zeros(sum(p.numel() for p in parameters))
-    found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-    pairs = zip(found, parameters, strict=True)
+    pairs = zip(gradients_at(loss, parameters), parameters, strict=True)
     return torch.cat([(p.new_zeros(p.shape) if g is None else g).flatten() for g, p in pairs])
 
 

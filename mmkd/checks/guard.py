@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from logging import WARNING
 from typing import Any
 
-import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmkd.checks.finite import GradientWatch, all_values, check_losses, check_teachers, task_losses
 from mmkd.families import family_of, segmentor
+from mmkd.functional.gradients import gradients_at
 from mmkd.options import check_number, match_options, options_of
 from mmkd.tap import Trace
 from mmkd.task_weight import check_known
@@ -160,7 +160,7 @@ class Guard:
             leaves += [p for p in learner.parameters() if p.requires_grad]
         who = f'the {objective.learner}'
         for key, loss in losses.items():
-            gradients = _gradients(loss, leaves)
+            gradients = gradients_at(loss, leaves)
             known = leaves or not loss.requires_grad
             if known and not any(g is not None for g in gradients):
                 raise RuntimeError(
@@ -178,7 +178,7 @@ class Guard:
         leaves = [t for tap in objective.student_taps for t in _leaves(trace, tap)]
         learnt = [p for p in objective.parameters() if p.requires_grad]
         for key, loss in losses.items():
-            gradients = _gradients(loss, [*leaves, *learnt])
+            gradients = gradients_at(loss, [*leaves, *learnt])
             if any(g is not None for g in gradients[: len(leaves)]):
                 raise RuntimeError(
                     f'{key} has a gradient in the {objective.learner}, but it is to train '
@@ -259,9 +259,3 @@ def _leaves(trace: Trace, tap: Any) -> list[Tensor]:
 
     tensors = flatten(trace.student.raw(tap))
     return [t for t in tensors if t.requires_grad]
-
-
-def _gradients(loss: Tensor, leaves: list[Tensor]) -> list[Tensor | None]:
-    if not loss.requires_grad or not leaves:
-        return [None] * len(leaves)
-    return list(torch.autograd.grad(loss, leaves, retain_graph=True, allow_unused=True))

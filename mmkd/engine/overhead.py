@@ -61,13 +61,22 @@ class OverheadHook(Hook):
         """The line, from the two timers."""
         seconds = {
             part: model.timer.seconds(part) / self.steps
-            for part in ('teacher', 'peers', 'objectives', 'objectives_backward', 'peers_backward')
+            for part in (
+                'teacher',
+                'peers',
+                'objectives',
+                'objectives_backward',
+                'peers_backward',
+                'balance',
+            )
         }
         # These ran twice: once for the clock, once for real.
         again = seconds['objectives_backward'], seconds['peers_backward']
         step = self.total.seconds('step') / self.steps - sum(again)
         objectives, peers = seconds['objectives'] + again[0], seconds['peers'] + again[1]
-        plain = max(step - seconds['teacher'] - objectives - peers, 1e-9)
+        balance = seconds['balance']
+        plain = max(step - seconds['teacher'] - objectives - peers - balance, 1e-9)
+        balanced = f', {balance * 1e3:.0f} ms balance' if model.timer.marks['balance'] else ''
         weights = sum(
             p.numel() * p.element_size()
             for t in model.teachers.values()
@@ -80,7 +89,7 @@ class OverheadHook(Hook):
         return (
             f'cost: {step * 1e3:.0f} ms a step, {step / plain:.2f} x plain training '
             f'({plain * 1e3:.0f} ms student, {seconds["teacher"] * 1e3:.0f} ms teacher, '
-            f'{more}{objectives * 1e3:.0f} ms objectives); about '
+            f'{more}{objectives * 1e3:.0f} ms objectives{balanced}); about '
             f'{(weights + beside + model.timer.saved_bytes) / 2**20:.0f} MiB more memory '
             f'({weights / 2**20:.0f} teacher weights, {held}'
             f'{model.timer.saved_bytes / 2**20:.0f} kept for the objectives)'

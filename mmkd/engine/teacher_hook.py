@@ -9,6 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapperDict
 
+from mmkd.balance import Balance
 from mmkd.engine.optimizers import JointOptimWrapper
 from mmkd.registry import HOOKS
 from mmkd.schedule import Progress
@@ -58,32 +59,32 @@ class TeacherHook(Hook):
             teacher.synchronise()
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
-        states = {name: teacher.state_dict() for name, teacher in _teachers(runner).items()}
+        states = {name: part.state_dict() for name, part in _parts(runner).items()}
         states = {name: state for name, state in states.items() if state}
         if states and 'optimizer' in checkpoint:  # a file without it is resumed by nobody
             checkpoint[KEY] = states
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
-        """Give teachers their state back.
+        """Give teachers and the balance their state back.
 
         Raises:
-            ValueError: the checkpoint is of a run with other teachers.
+            ValueError: the checkpoint is of a run with other teachers, or without the balance.
         """
         if not runner._resume:
             return
         self.resumed = True
-        teachers, states = _teachers(runner), checkpoint.get(KEY) or {}
-        wanted = [name for name, teacher in teachers.items() if teacher.state_dict()]
+        parts, states = _parts(runner), checkpoint.get(KEY) or {}
+        wanted = [name for name, part in parts.items() if part.state_dict()]
         found = [name for name in states if isinstance(states[name], Mapping)]
         if set(wanted) != set(found):
             raise ValueError(
                 'cannot resume: teachers with a state of their own are '
                 f'{", ".join(found) or "none"} in the checkpoint and {", ".join(wanted) or "none"} '
-                'in this run. Resume with the same teachers, or take the weights alone: load_from '
-                'without resume.'
+                'in this run. Resume with the same teachers and balance, or take the weights '
+                'alone: load_from without resume.'
             )
         for name in found:
-            teachers[name].load_state_dict(states[name])
+            parts[name].load_state_dict(states[name])
 
 
 def _bare(model: Any) -> Any:
@@ -92,6 +93,12 @@ def _bare(model: Any) -> Any:
 
 def _teachers(runner: Any) -> dict[str, Any]:
     return getattr(_bare(runner.model), 'teachers', None) or {}
+
+
+def _parts(runner: Any) -> dict[str, Any]:
+    """Everything of a Distiller whose state is in no module: its teachers, and its balance."""
+    balance = vars(_bare(runner.model)).get('balance')
+    return _teachers(runner) | ({'balance': balance} if isinstance(balance, Balance) else {})
 
 
 def _stepped(optim_wrapper: Any) -> bool:

@@ -42,6 +42,8 @@ class Plan:
     checked: set[str] = field(default_factory=set)
     #: refusals end with what suits the two networks
     advises: bool = True
+    #: factors of the terms, bound to the objectives here; see mmkd.balance
+    balance: Any = None
     probes: Probes = field(default_factory=Probes)
 
     def prepare(self) -> Plan:
@@ -60,11 +62,14 @@ class Plan:
         self.set_up(found)
         for name, teacher in self.teachers.items():
             prepare_parts(name, teacher, next(one.size for one in found if one.who == name))
+        if self.balance is not None:
+            self.balance.bind(self.objectives)
         self.probes.known.clear()  # which hold what the networks gave
         return self
 
     def _check_names(self) -> None:
-        names = ['student', *self.peers, *self.teachers]
+        # A checkpoint has the state of the balance beside those of teachers.
+        names = ['student', *self.peers, *self.teachers, *['balance'] * (self.balance is not None)]
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(
@@ -279,7 +284,11 @@ class Plan:
         return next(iter(self.judges(objective)), None)
 
     def taps_of(self, who: str) -> list[Tap]:
-        """Every place of one network at which an objective looks."""
+        """Every place of one network at which an objective or the balance looks."""
+        shared = self.balance.taps if self.balance is not None and who == 'student' else ()
+        return [*self._objectives_taps(who), *shared]
+
+    def _objectives_taps(self, who: str) -> list[Tap]:
         return [
             tap
             for objective in self.objectives.values()
@@ -319,6 +328,9 @@ class Plan:
             lines += describe_teacher(name, teacher)
         for name, objective in self.objectives.items():
             lines += self._describe(name, objective)
+        if self.balance is not None:
+            first, *more = self.balance.describe()
+            lines += [f'balance: {first}', *(f'  {line}' for line in more)]
         return '\n'.join(lines)
 
     def _describe(self, name: str, objective: Objective) -> list[str]:

@@ -39,6 +39,8 @@ def test_builds_and_its_name_is_true(path):
     stem = path.stem.replace('_', '')
     # The name of a method or its file, or what the names of several have in common.
     known = {kind.lower() for kind in kinds} | {file_of(kind) for kind in kinds} | {'demo'}
+    if balance := model.get('balance'):
+        known |= {'balance', file_of(balance.type.removeprefix('mmkd.'))}
     known |= {commonprefix(sorted(known - {'demo'}))} - {''}
     peers = set(model.get('peers') or {})
     known |= {'dml'} if peers else set()  # deep mutual learning
@@ -65,11 +67,13 @@ def test_builds_and_its_name_is_true(path):
 
 def prepare(model):
     """Random weights, and small networks, in place of the teacher's checkpoint."""
-    checkpoint = model.teacher.checkpoint
-    if checkpoint == 'released':
-        checkpoint = released_weights(model.teacher.config)
-    assert re.match(r'https://.*\.pth$|last$|released://|work_dirs/\w+(/teacher)?$', checkpoint)
-    model.teacher.checkpoint = 'random'
-    if not model.teacher.config.startswith('mmkd::'):  # ours are small as they are
-        model.student = shrink(model.student)
-        model.teacher.update(config=shrink(load_config(model.teacher.config).model))
+    teacher = model.teacher
+    for entry in [teacher] if 'config' in teacher else teacher.values():
+        checkpoint = entry.checkpoint
+        if checkpoint == 'released':
+            checkpoint = released_weights(entry.config)
+        assert re.match(r'https://.*\.pth$|last$|released://|work_dirs/\w+(/teacher)?$', checkpoint)
+        entry.checkpoint = 'random'
+        if not entry.config.startswith('mmkd::'):  # ours are small as they are
+            model.student = shrink(model.student)
+            entry.update(config=shrink(load_config(entry.config).model))
