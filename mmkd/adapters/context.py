@@ -51,7 +51,7 @@ class NonLocal(nn.Module):
         phi, g = (F.max_pool2d(y, pool).flatten(2) for y in (phi, g))
         mixed = torch.bmm(g, phi.transpose(1, 2)) / phi.shape[-1]
         y = self.out(torch.bmm(mixed, theta.flatten(2)).view_as(theta))
-        return x + self._normalised(y)
+        return self._normalised(y).add_(x)  # a map less to allocate
 
     def _normalised(self, y: Tensor) -> Tensor:
         if y.numel() > y.shape[1]:

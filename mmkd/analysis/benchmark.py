@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,8 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from mmkd.analysis.batches import random_batch
 from mmkd.config import distils
@@ -46,6 +48,7 @@ class Cost:
         quartiles (tuple[float, float]): first and third quartile of the seconds.
         fastest (float): its fastest run over the floor's fastest: on a machine that others slow
             down now and then the steadier number.
+        processor (float): like ``ratio``, of the processor's seconds: work of others counts less.
         peak (int): most bytes held at a time.
         peak_ratio (float): to its floor's.
     """
@@ -54,6 +57,7 @@ class Cost:
     ratio: float
     quartiles: tuple[float, float]
     fastest: float
+    processor: float
     peak: int
     peak_ratio: float
 
@@ -71,7 +75,8 @@ def benchmark_step(
     """Time several kinds of step in turn, in one process, on a random batch.
 
     ``plain`` is the student's own step (forward, backward, SGD); a ``floor`` is that, a bare
-    float32 teacher forward as far as a config's taps need, and forward and backward of its peers;
+    float32 teacher forward as far as a config needs (to the taps, and of the heads that objectives
+    ask about the student's regions or about all places), and forward and backward of its peers;
     then the distilled step of each config.
 
     Args:
@@ -96,13 +101,16 @@ def benchmark_step(
         init_default_scope(config.get('default_scope') or 'mmengine')
         torch.manual_seed(0)  # equal weights: a detector has to do what it proposes
         distiller = _distiller(config).to(device)
-        bare = _bare_teachers(config, distiller)
         data = data or random_batch(distiller.student, size, batch, boxes, device)
-        parts = [teacher.route for teacher in bare] + [f'peer {name}' for name in distiller.peers]
+        step, bare = _distilled_step(distiller, *data), _bare_teachers(config, distiller)
+        asked = _answers(distiller, bare, step)
+        parts = [teacher.route for teacher in bare] + sorted({part for part, _ in asked})
+        parts += [f'peer {name}' for name in distiller.peers]
         floors[name] = f'floor ({", ".join(parts)})'
         steps.setdefault('plain', _plain_step(distiller, *data))
-        steps.setdefault(floors[name], _floor_step(bare, distiller, steps['plain'], *data))
-        steps[name] = _distilled_step(distiller, *data)
+        floor = _floor_step(bare, asked, distiller, steps['plain'], *data)
+        steps.setdefault(floors[name], floor)
+        steps[name] = step
     floors['plain'] = next(iter(floors.values()))
     with torch.autocast(device, enabled=amp):
         return measure(steps, rounds, floors)
@@ -170,6 +178,7 @@ def _distilled_step(distiller: Distiller, inputs: Tensor, samples: list) -> Call
 
 def _floor_step(
     teachers: list[Teacher],
+    answers: list[tuple[str, Callable[[], Any]]],
     distiller: Distiller,
     plain: Callable[[], None],
     inputs: Tensor,
@@ -179,12 +188,67 @@ def _floor_step(
         with torch.no_grad():
             for teacher in teachers:
                 run_route(teacher.model, teacher.route, inputs, samples)
+            for _, answer in answers:
+                answer()
         for peer in distiller.peers.values():
             losses = peer(inputs, samples, mode='loss')
             distiller.parse_losses(losses)[0].backward()
         plain()
 
     return floor
+
+
+def _answers(
+    distiller: Distiller, bare: list[Teacher], step: Callable[[], None]
+) -> list[tuple[str, Callable[[], Any]]]:
+    """What objectives let their teachers' heads compute in one step, without gradients, beside the
+    route: the head, and the same call of the bare teacher's module."""
+    found: list[tuple[str, Callable[[], Any]]] = []
+    running: list[Any] = []  # the objective, then the module of its teacher that it has called
+    hooks: list[Any] = []  # only while an objective runs, so that a compiled route has none
+
+    def before(own: nn.Module, args: tuple, kwargs: dict, name: str, module: nn.Module) -> None:
+        if len(running) == 1 and not torch.is_grad_enabled():
+            args, kwargs = tree_map(_full, (args, kwargs))
+            found.append((name.partition('.')[0], lambda: module(*args, **kwargs)))
+        if running:
+            running.append(own)
+
+    def after(*_: Any) -> None:
+        if running:
+            running.pop()
+
+    def enter(objective: nn.Module, _: Any) -> None:
+        running.append(objective)
+        for listening, teacher in zip(distiller.teachers.values(), bare, strict=True):
+            others = dict(teacher.model.named_modules())
+            for name, own in listening.model.named_modules():
+                hook = functools.partial(before, name=name, module=others[name])
+                hooks.append(own.register_forward_pre_hook(hook, with_kwargs=True))
+                hooks.append(own.register_forward_hook(after))
+
+    def leave(*_: Any) -> None:
+        running.clear()
+        while hooks:
+            hooks.pop().remove()
+
+    handles = [
+        handle
+        for objective in distiller.objectives.values()
+        for handle in (
+            objective.register_forward_pre_hook(enter),
+            objective.register_forward_hook(leave),
+        )
+    ]
+    step()
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+def _full(x: Any) -> Any:
+    """In float32, as bare teachers compute."""
+    return x.detach().float() if isinstance(x, Tensor) and x.is_floating_point() else x
 
 
 def measure(
@@ -198,37 +262,45 @@ def measure(
         floors (dict[str, str]): which step each one is compared with; itself if not named.
     """
     seconds: dict[str, list[float]] = {name: [] for name in steps}
+    worked: dict[str, list[float]] = {name: [] for name in steps}
     names = list(steps)
     for step in steps.values():
         step()  # warm-up: allocators, kernels, the recorder's first look
         step()
     for turn in range(rounds):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            seconds[name].append(_clock(steps[name]))
+            taken = _clock(steps[name])
+            seconds[name].append(taken[0])
+            worked[name].append(taken[1])
     peaks = {name: peak_bytes(step) for name, step in steps.items()}
     result = {}
     for name in names:
         floor = floors.get(name, name)
-        ratios = sorted(a / b for a, b in zip(seconds[name], seconds[floor], strict=True))
+        ratios, processor = (
+            sorted(a / b for a, b in zip(clock[name], clock[floor], strict=True))
+            for clock in (seconds, worked)
+        )
         result[name] = Cost(
             statistics.median(seconds[name]),
             statistics.median(ratios),
             (ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]),
             min(seconds[name]) / min(seconds[floor]),
+            statistics.median(processor),
             peaks[name],
             peaks[name] / max(peaks[floor], 1),
         )
     return result
 
 
-def _clock(step: Callable[[], None]) -> float:
+def _clock(step: Callable[[], None]) -> tuple[float, float]:
+    """Seconds, and those of the processor."""
     torch.manual_seed(0)  # samplers of RoIs draw alike
     np.random.seed(0)
     _wait()
-    start = time.perf_counter()
+    start, worked = time.perf_counter(), time.process_time()
     step()
     _wait()
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.process_time() - worked
 
 
 def _wait() -> None:
@@ -291,13 +363,15 @@ def _bare_teachers(config: Config, distiller: Distiller) -> list[Teacher]:
 def report(costs: Mapping[str, Cost]) -> str:
     """A markdown table."""
     lines = [
-        '| step | seconds | x floor (quartiles) | fastest x floor | peak MiB | x floor |',
-        '|---|---|---|---|---|---|',
+        '| step | seconds | x floor (quartiles) | fastest x floor | processor x floor | peak MiB | '
+        'x floor |',
+        '|---|---|---|---|---|---|---|',
     ]
     for name, cost in costs.items():
         low, high = cost.quartiles
         lines.append(
             f'| {name} | {cost.seconds:.3f} | {cost.ratio:.3f} ({low:.3f} to {high:.3f}) | '
-            f'{cost.fastest:.3f} | {cost.peak / 2**20:.0f} | {cost.peak_ratio:.3f} |'
+            f'{cost.fastest:.3f} | {cost.processor:.3f} | {cost.peak / 2**20:.0f} | '
+            f'{cost.peak_ratio:.3f} |'
         )
     return '\n'.join(lines)

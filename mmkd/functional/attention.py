@@ -16,8 +16,17 @@ def softmax_attention(x: Tensor, tau: float) -> tuple[Tensor, Tensor]:
         tuple: spatial attention (N, H, W), which sums to H * W, and channel attention (N, C),
         which sums to C.
     """
-    n, c, h, w = x.shape
     strength = x.abs()
+    channel = (strength.mean((2, 3)) / tau).softmax(-1) * x.shape[1]
+    return _spatial(strength, tau), channel
+
+
+def spatial_attention(x: Tensor, tau: float) -> Tensor:
+    """The first of :func:`softmax_attention` alone."""
+    return _spatial(x.abs(), tau)
+
+
+def _spatial(strength: Tensor, tau: float) -> Tensor:
+    n, _, h, w = strength.shape
     spatial = (strength.mean(1).flatten(1) / tau).softmax(-1) * (h * w)
-    channel = (strength.mean((2, 3)) / tau).softmax(-1) * c
-    return spatial.view(n, h, w), channel
+    return spatial.view(n, h, w)

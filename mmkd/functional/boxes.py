@@ -54,6 +54,41 @@ def select_boxes(
     return torch.cat((images[:, None].to(found), found), 1), places
 
 
+def best_apart(
+    scores: Tensor, boxes: Tensor, iou: float, count: int, min_side: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """The first boxes that class-agnostic NMS keeps of each image; waits for nothing.
+
+    For a small ``count``: the best box that is left is taken, ``count`` times.
+
+    Args:
+        scores, boxes (Tensor): (N, P) and (N, P, 4); scores are not negative. Boxes that are not
+            finite or not larger than ``min_side`` both ways are left out.
+        iou (float): IoU above which the box of lower score is removed.
+        count (int): largest number of boxes kept of each image.
+
+    Returns:
+        tuple: positions in P, (N, count), best first, and whether there was a box left, (N, count).
+    """
+    good = boxes.isfinite().all(-1) & ((boxes[..., 2:] - boxes[..., :2]) > min_side).all(-1)
+    left = scores.masked_fill(~(good & scores.isfinite()), -1.0)
+    boxes = boxes.masked_fill(~good[..., None], 0.0)
+    area = (boxes[..., 2:] - boxes[..., :2]).prod(-1)
+    found = []
+    for _ in range(count):
+        best, at = left.max(1, keepdim=True)
+        own = boxes.gather(1, at[..., None].expand(-1, -1, 4))
+        sides = torch.minimum(own[..., 2:], boxes[..., 2:]) - torch.maximum(
+            own[..., :2], boxes[..., :2]
+        )
+        inter = sides.clamp(min=0).prod(-1)
+        close = inter / (area + area.gather(1, at) - inter) > iou
+        left = left.masked_fill(close, -1.0).scatter(1, at, -1.0)
+        found.append((at, best >= 0))
+    places, real = (torch.cat(x, 1) for x in zip(*found, strict=True))
+    return places, real
+
+
 def rank_in_group(groups: Tensor, count: int | None = None) -> Tensor:
     """Number of earlier entries of the same group, (R,) -> (R,).
 
@@ -101,6 +136,26 @@ def by_level(rois: Tensor, strides: Sequence[int]) -> tuple[list[Tensor], Tensor
     return list(rois[order].split(sizes_of_groups(level, len(strides)).tolist())), order.argsort()
 
 
+def by_level_and_image(
+    rois: Tensor, real: Tensor, strides: Sequence[int], n: int
+) -> tuple[Tensor, list[list[int]]]:
+    """Order of the real ones among RoIs (R, 5) by level, finest first, then by image; waits once.
+
+    Args:
+        real (Tensor): (R,) bool.
+        n (int): images.
+
+    Returns:
+        tuple: positions in R, and the number of RoIs of each image on each level.
+    """
+    group = box_levels(rois[:, 1:], sorted(strides)) * n + rois[:, 0].long()
+    count = len(strides) * n
+    group = group.masked_fill(~real, count)
+    sizes = sizes_of_groups(group, count).tolist()
+    order = group.argsort(stable=True)[: sum(sizes)]
+    return order, [sizes[i : i + n] for i in range(0, count, n)]
+
+
 def roi_features(
     maps: Sequence[Tensor],
     strides: Sequence[int],
@@ -130,13 +185,9 @@ def roi_features(
 
 
 def aligned(
-    levels: list[tuple[int, Tensor, Tensor]],
-    rois: Tensor,
-    size: int,
-    sampling: int,
-    adapter: Callable[[Tensor], Tensor] | None = None,
+    levels: list[tuple[int, Tensor, Tensor]], rois: Tensor, size: int, sampling: int
 ) -> tuple[Tensor, Tensor]:
-    """:func:`roi_features` of student and teacher, the adapter for the student.
+    """:func:`roi_features` of student and teacher.
 
     Args:
         levels (list): stride and maps of student and teacher, (N, C, H, W) each.
@@ -144,7 +195,7 @@ def aligned(
     strides, student, teacher = zip(*levels, strict=True)
     placed = by_level(rois, strides)
     return (
-        roi_features(student, strides, rois, size, sampling, adapter, placed),
+        roi_features(student, strides, rois, size, sampling, None, placed),
         roi_features(teacher, strides, rois, size, sampling, None, placed),
     )
 

@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from mmkd.families import dense, is_two_stage, two_stage
 from mmkd.families.comparable import check_anchor_heads, check_coders
 from mmkd.families.pyramid import among, bind_pyramid, tap_beside
-from mmkd.functional.logit_distances import binary, weighted_cross_entropy
+from mmkd.functional.logit_distances import (
+    weighted_binary_cross_entropy,
+    weighted_cross_entropy,
+)
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
 from mmkd.options import check_choice, check_number, check_temperature
@@ -148,9 +151,13 @@ class Chen2017(PairObjective):
         labels, used, boxes = (torch.cat(x, 1) for x in dense.targets(trace)[:3])
         sampled, k = (used > 0).flatten().nonzero()[:, 0], logits_s.shape[-1]
         every = logits_s, logits_t, codes_s, codes_t, boxes, labels
-        z_s, z_t, *codes, labels = (x.flatten(0, 1)[sampled] for x in every)
-        background = labels[:, None] != torch.arange(k, device=labels.device)
-        soft = self._soft(binary(z_s), binary(z_t), background)
+        z_s, z_t, *codes, labels = (x.flatten(0, 1).index_select(0, sampled) for x in every)
+        weights: tuple = 1.0, self.w_bg
+        if self.weight_mode == 'sample':
+            background = labels[:, None] != torch.arange(k, device=labels.device)
+            weights = (torch.where(background, self.w_bg, 1.0),) * 2
+        entropy = self.soft == 'cross_entropy'
+        soft = weighted_binary_cross_entropy(z_s, z_t, weights, self.tau, entropy).sum()
         prefix = 'rpn_' if is_two_stage(trace.student.model) else ''
         return self._terms(prefix, soft, codes, (labels >= 0) & (labels < k))
 

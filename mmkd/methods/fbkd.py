@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from mmkd.adapters.context import NonLocal
 from mmkd.families import DETECTORS, is_two_stage
 from mmkd.families.pyramid import bind_pyramid, check_maps
-from mmkd.functional.attention import softmax_attention
+from mmkd.functional.attention import softmax_attention, spatial_attention
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
 from mmkd.options import check_choice, check_number, check_temperature
@@ -36,16 +37,52 @@ def norm(difference: Tensor, per_image: bool = False) -> Tensor:
     return torch.linalg.vector_norm(difference)
 
 
+def distance(
+    first: Tensor, second: Tensor, per_image: bool = False, factors: Sequence[Tensor] = ()
+) -> Tensor:
+    """:func:`norm` of the difference of two maps (N, C, H, W), in as few passes as possible.
+
+    Args:
+        factors (Sequence[Tensor]): constants of the difference, each of a shape that expands to it.
+    """
+    return _Distance.apply(first, second, per_image, *factors)
+
+
+class _Distance(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, first: Tensor, second: Tensor, per_image: bool, *factors: Tensor
+    ) -> Tensor:
+        difference = first - second
+        for factor in factors:
+            difference *= factor
+        dims = (1, 2, 3) if per_image else None
+        length = torch.linalg.vector_norm(difference, dim=dims, keepdim=per_image)
+        ctx.save_for_backward(difference, length, *factors)
+        return length.mean()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        difference, length, *factors = ctx.saved_tensors
+        scale = torch.where(length > 0, gradient / (length * length.numel()), 0.0)
+        for factor in factors:
+            scale = scale * factor
+        found = difference * scale
+        first, second = ctx.needs_input_grad[:2]
+        return found if first else None, -found if second else None, *[None] * (1 + len(factors))
+
+
 @torch.no_grad()
 def attention_masks(
     student: Tensor, teacher: Tensor, tau: float, use_channel_mask: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Mean attention of both sides, (N, H, W) and (N, C_t); the teacher's where widths differ."""
+    if not use_channel_mask:
+        return (spatial_attention(student, tau) + spatial_attention(teacher, tau)) / 2, None
     spatial_s, channel_s = softmax_attention(student, tau)
     spatial_t, channel_t = softmax_attention(teacher, tau)
     spatial = (spatial_s + spatial_t) / 2
-    if not use_channel_mask:
-        return spatial, None
     same = channel_s.shape == channel_t.shape
     return spatial, (channel_s + channel_t) / 2 if same else channel_t
 
@@ -196,16 +233,22 @@ class FBKD(PairObjective):
         """L_AM, both parts of L_AT and L_NLD of (N, C_s, H, W) and (N, C_t, H, W), no factors."""
         spatial, channel = attention_masks(student, teacher, self.tau, self.use_channel_mask)
         # The masks weight the square, so their roots weight the difference.
-        difference = (teacher - connect.feature(student)) * spatial.sqrt()[:, None]
+        masks = [spatial.sqrt()[:, None]]
         if channel is not None:
-            difference = difference * channel.sqrt()[..., None, None]
-        relation = connect.target(teacher) - connect.relation(connect.student(student))
+            masks.append(channel.sqrt()[..., None, None])
+        feature = distance(connect.feature(student), teacher, self.per_image, masks)
+        own = connect.relation(connect.student(student))
+        relation = distance(own, connect.target(teacher), self.per_image)
         if not self.signed_mean:
             student, teacher = student.abs(), teacher.abs()
-        channels = teacher.mean((2, 3)) - connect.channel(student.mean((2, 3)))
-        places = teacher.mean(1, True) - connect.spatial(student.mean(1, True))
-        terms = (difference, channels, places, relation)
-        return tuple(norm(term, self.per_image) for term in terms)
+        # Sums, since the gradient of a mean is a whole map of one number.
+        (channels_s, places_s), (channels_t, places_t) = (
+            (x.sum((2, 3)) / x[0, 0].numel(), x.sum(1, True) / x.shape[1])
+            for x in (student, teacher)
+        )
+        channels = norm(channels_t - connect.channel(channels_s), self.per_image)
+        places = norm(places_t - connect.spatial(places_s), self.per_image)
+        return feature, channels, places, relation
 
     def describe(self) -> list[str]:
         lines = super().describe()

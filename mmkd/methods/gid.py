@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from mmkd.families import is_two_stage, two_stage
 from mmkd.families.comparable import check_assigner, check_coders, check_comparable
 from mmkd.families.pyramid import among, bind_pyramid, tap_beside
-from mmkd.functional.boxes import aligned, select_boxes
+from mmkd.functional.boxes import best_apart, by_level_and_image, roi_features
+from mmkd.functional.convolved_crops import adapted_crops
 from mmkd.functional.logit_distances import soft_kl
 from mmkd.functional.relations import relation_loss
 from mmkd.levels import Level
@@ -25,6 +26,24 @@ from mmkd.view import Boxes
 
 #: of the four terms
 FACTORS = dict(feature=5e-4, relation=40.0, classes=0.1, boxes=1.0)
+#: predictions of each image before the NMS
+CANDIDATES = 3000
+
+
+class Instances(NamedTuple):
+    """The general instances of a batch, sorted by level of the pyramid and then by image.
+
+    Attributes:
+        rois: (Q, 5), image index and xyxy.
+        labels: (Q,), class of the largest difference.
+        scores: (Q,).
+        sizes: how many each image has on each level, finest first.
+    """
+
+    rois: Tensor
+    labels: Tensor
+    scores: Tensor
+    sizes: list[list[int]]
 
 
 def instance_scores(student: Tensor, teacher: Tensor, variant: str = 'paper') -> Tensor:
@@ -162,11 +181,10 @@ class GID(PairObjective):
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         answers = predictions.answers(trace)
-        rois, _, _ = self.general_instances(trace, answers)
-        levels = [(st, *maps) for st, maps in zip(self.strides, self.maps(trace), strict=True)]
-        student, teacher = aligned(levels, rois, self.pooled, 2, self.adapter(0))
+        found = self.general_instances(trace, answers)
+        rois, (student, teacher) = found.rois, self._crops(trace, found)
         images = rois[:, 0] if self.scope == 'image' else None
-        terms = self._response(trace, answers, rois)
+        terms = self._response(trace, answers, found)
         terms['feature'] = feature_loss(student, teacher, self.feature_variant)
         terms['relation'] = relation_loss(student, teacher, images)
         losses = {f'loss_{name}': self.factors[name] * term for name, term in terms.items()}
@@ -176,24 +194,45 @@ class GID(PairObjective):
         return losses | {'instances': rois.new_full((), len(rois))}
 
     @torch.no_grad()
-    def general_instances(self, trace: Trace, answers: tuple) -> tuple[Tensor, Tensor, Tensor]:
-        """RoIs (Q, 5), class of largest difference (Q,) and score (Q,)."""
+    def general_instances(self, trace: Trace, answers: tuple) -> Instances:
+        """The K of each image; waits once for the device, to know their number."""
         model = trace.student.model
         p_s, p_t = (logits.sigmoid() for logits, _ in answers)
         sizes = predictions.sizes_of(trace)
         b_s, b_t = (predictions.decode(model, codes, sizes, trace.samples) for _, codes in answers)
         surer = (p_t.amax(-1) > p_s.amax(-1))[..., None]
         scores = instance_scores(p_s, p_t, self.score_variant)
-        rois, places = select_boxes(
-            scores, torch.where(surer, b_t, b_s), self.iou, self.instances, 3000, self.min_side
-        )
-        at = rois[:, 0].long(), places
-        return rois, (p_t[at] - p_s[at]).abs().argmax(-1), scores[at]
+        boxes = torch.where(surer, b_t, b_s)
+        best, among = scores.topk(min(CANDIDATES, scores.shape[1]), dim=1)
+        candidates = boxes.gather(1, among[..., None].expand(-1, -1, 4))
+        places, real = best_apart(best, candidates, self.iou, self.instances, self.min_side)
+        places = among.gather(1, places)
+        images = torch.arange(len(places), device=places.device)[:, None].expand_as(places)
+        at, n = (images.flatten(), places.flatten()), len(places)
+        rois = torch.cat((at[0][:, None].to(boxes), boxes[at]), 1)
+        order, counts = by_level_and_image(rois, real.flatten(), self.strides, n)
+        image, place = at[0][order], at[1][order]
+        labels = (p_t[image, place] - p_s[image, place]).abs().argmax(-1)
+        return Instances(rois[order], labels, scores[image, place], counts)
 
-    def _response(self, trace: Trace, answers: tuple, rois: Tensor) -> dict[str, Tensor]:
+    def _crops(self, trace: Trace, found: Instances) -> tuple[Tensor, Tensor]:
+        """Aligned features of both sides, (Q, C, pooled, pooled) each."""
+        levels = sorted(zip(self.strides, self.maps(trace), strict=True), key=lambda x: x[0])
+        student = [(stride, s) for stride, (s, _) in levels]
+        read = self.pooled, 2
+        parts = list(found.rois.split([sum(own) for own in found.sizes]))
+        placed = parts, torch.arange(len(found.rois), device=found.rois.device)
+        strides, teacher = zip(*((stride, t) for stride, (_, t) in levels), strict=True)
+        return (
+            adapted_crops(self.adapter(0), student, found.rois, found.sizes, *read),
+            roi_features(teacher, strides, found.rois, *read, None, placed),
+        )
+
+    def _response(self, trace: Trace, answers: tuple, found: Instances) -> dict[str, Tensor]:
         model = trace.student.model
         (logits_s, codes_s), (logits_t, codes_t) = answers
-        mask = predictions.positives(model, predictions.sizes_of(trace), rois, len(logits_s))
+        each = [sum(own) for own in zip(*found.sizes, strict=True)]
+        mask = predictions.positives(model, predictions.sizes_of(trace), found.rois, each)
         where = mask.flatten().nonzero()[:, 0]
         own, wanted = (x.flatten(0, 1)[where] for x in (logits_s, logits_t))
         cross = F.binary_cross_entropy_with_logits(own, wanted.sigmoid(), reduction='sum')
@@ -204,6 +243,6 @@ class GID(PairObjective):
 
     def views(self, trace: Trace) -> list[Boxes]:
         """The general instances with their scores and, if any, the class of largest difference."""
-        rois, labels, scores = self.general_instances(trace, predictions.answers(trace))
+        rois, labels, scores, _ = self.general_instances(trace, predictions.answers(trace))
         classless = is_two_stage(trace.student.model)  # an RPN tells objects from background
         return [Boxes('general instances', rois, None if classless else labels, scores)]

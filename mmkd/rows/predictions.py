@@ -10,7 +10,7 @@ from mmkd.families.dense import assigned, dense_head, level_priors, outputs_tap,
 from mmkd.families.two_stage import features_tap
 from mmkd.functional.boxes import select_boxes
 from mmkd.functional.cells import rows
-from mmkd.functional.device import sizes_of_groups, upload
+from mmkd.functional.device import upload
 from mmkd.functional.padding import crop_padding
 from mmkd.tap import Tap, Trace, parse_taps
 
@@ -92,7 +92,9 @@ def expected(model: nn.Module, codes: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def positives(model: nn.Module, sizes: list[tuple[int, int]], rois: Tensor, n: int) -> Tensor:
+def positives(
+    model: nn.Module, sizes: list[tuple[int, int]], rois: Tensor, each: list[int]
+) -> Tensor:
     """Priors (N, P) bool that the head's assigner would make positive for these boxes.
 
     Points, which FCOS has in place of anchors, are so inside a box.
@@ -100,9 +102,10 @@ def positives(model: nn.Module, sizes: list[tuple[int, int]], rois: Tensor, n: i
     Args:
         sizes (list[tuple[int, int]]): (H, W) of each level.
         rois (Tensor): (Q, 5), image index and xyxy.
-        n (int): images N.
+        each (list[int]): how many of them each image has.
     """
     grid, images = priors(model, sizes, rois.device), rois[:, 0].long()
+    n = len(each)
     if kind_of(model) == 'distance':
         low, high = (x[:, None] for x in (rois[:, 1:3], rois[:, 3:]))
         inside = ((grid > low) & (grid < high)).all(-1).int()
@@ -110,7 +113,7 @@ def positives(model: nn.Module, sizes: list[tuple[int, int]], rois: Tensor, n: i
     counts = list(dense_head(model).prior_generator.num_base_priors)
     counts = [h * w * a for (h, w), a in zip(sizes, counts, strict=True)]
     found = torch.zeros(n, len(grid), dtype=torch.bool, device=rois.device)
-    boxes = rois[images.argsort(stable=True), 1:].split(sizes_of_groups(images, n).tolist())
+    boxes = rois[images.argsort(stable=True), 1:].split(each)
     for image, own in enumerate(boxes):  # assigners see one image at a time
         if len(own):
             found[image] = assigned(model, grid, counts, own) > 0

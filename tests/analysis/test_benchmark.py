@@ -1,13 +1,12 @@
 """The benchmark of a step: what is timed against what, and what is refused."""
 
-import time
-
 import pytest
 from mmengine.config import Config
 
+from mmkd.analysis import benchmark
 from mmkd.analysis.benchmark import TEACHERS, Cost, benchmark_step, measure, peak_bytes, report
 from mmkd.commands.benchmark import TEACHERS as CHOICES
-from mmkd.testing import tiny_classifier, tiny_pspnet
+from mmkd.testing import tiny_classifier, tiny_faster_rcnn, tiny_pspnet, tiny_retinanet
 
 
 def config(objective, student=8, teacher=8):
@@ -43,18 +42,53 @@ def test_a_row_for_each_kind_of_teacher_and_one_floor():
     assert configs['CWD'].model.teacher.get('fast') is None  # the caller's config is left alone
 
 
+def detection(**objective):
+    found = config('mmkd.GID')
+    found.default_scope = 'mmdet'
+    found.model.student = tiny_faster_rcnn(8)
+    found.model.teacher.config = dict(model=tiny_faster_rcnn(8))
+    found.model.objectives['it'] = objective
+    return found
+
+
+def test_a_floor_has_the_heads_that_an_objective_asks():
+    configs = dict(
+        features=detection(type='mmkd.CWD', student='neck'),
+        rpn=detection(type='mmkd.GID', min_side=1),
+        both=detection(type='mmkd.Chen2017', additive=True),
+    )
+    costs = benchmark_step(configs, (64, 64), rounds=1, teachers=('plain', 'fast'))
+    floors = [name for name in costs if name.startswith('floor')]
+    assert floors == [
+        'floor (extract_feat)',
+        'floor (extract_feat, rpn_head)',
+        'floor (extract_feat, roi_head, rpn_head)',
+    ]
+
+
+def test_heads_that_a_loss_trains_through_are_no_part_of_the_floor():
+    found = detection(type='mmkd.CrossKD')
+    found.model.student = tiny_retinanet(8)
+    found.model.teacher.config = dict(model=tiny_retinanet(8))
+    costs = benchmark_step(dict(CrossKD=found), (64, 64), rounds=1)
+    assert [*costs][1:2] == ['floor (tensor)']
+
+
 def test_the_command_offers_every_kind():
     assert [*TEACHERS] == [*CHOICES]
 
 
-def test_ratios_are_taken_to_the_named_floor_within_a_round():
-    pause = dict(short=0.004, long=0.02, floor=0.01)
-    steps = {name: lambda s=s: time.sleep(s) for name, s in pause.items()}
-    costs = measure(steps, 3, dict(short='floor', long='floor'))
-    assert costs['floor'].ratio == 1
-    assert costs['short'].ratio < 0.9 < 1.1 < costs['long'].ratio
-    assert costs['floor'].fastest == 1
-    assert costs['short'].fastest < 0.9 < 1.1 < costs['long'].fastest
+def test_ratios_are_taken_to_the_named_floor_within_a_round(monkeypatch):
+    clock = iter([(4.0, 2.0), (8.0, 2.0), (16.0, 8.0), (6.0, 3.0), (9.0, 6.0), (3.0, 3.0)])
+    monkeypatch.setattr(benchmark, '_clock', lambda step: next(clock))
+    # The second round begins with the second step.
+    costs = measure(dict(floor=list, short=list, long=list), 2, dict(short='floor', long='floor'))
+    assert costs['floor'] == Cost(3.5, 1.0, (1.0, 1.0), 1.0, 1.0, 0, 0.0)
+    short, long = costs['short'], costs['long']
+    assert (short.seconds, short.ratio, short.quartiles) == (7.0, 2.0, (2.0, 2.0))
+    assert (short.fastest, short.processor) == (2.0, 1.0)
+    assert (long.seconds, long.ratio, long.quartiles) == (12.5, 3.5, (3.0, 4.0))
+    assert (long.fastest, long.processor) == (3.0, 3.0)
 
 
 def test_classifiers_get_labels_and_numbers():
@@ -93,10 +127,10 @@ def test_what_is_refused():
 
 
 def test_report():
-    costs = dict(floor=Cost(2.0, 1.0, (1.0, 1.0), 1.0, 2**20, 1.0))
+    costs = dict(floor=Cost(2.0, 1.0, (1.0, 1.0), 1.0, 1.5, 2**20, 1.0))
     assert (
         report(costs).splitlines()[-1]
-        == '| floor | 2.000 | 1.000 (1.000 to 1.000) | 1.000 | 1 | 1.000 |'
+        == '| floor | 2.000 | 1.000 (1.000 to 1.000) | 1.000 | 1.500 | 1 | 1.000 |'
     )
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mmkd.functional.attention import softmax_attention
+from mmkd.functional.attention import softmax_attention, spatial_attention
 
 
 @pytest.mark.parametrize('tau', [0.1, 0.5, 2.0])
@@ -28,6 +28,7 @@ def test_sums_signs_and_constants():
     torch.testing.assert_close(spatial.sum((1, 2)), torch.full((2,), 12.0))
     torch.testing.assert_close(channel.sum(1), torch.full((2,), 5.0))
     assert torch.equal(softmax_attention(-x, 0.5)[0], spatial)
+    assert torch.equal(spatial_attention(x, 0.5), spatial)
     for value in (0.0, 1e4):
         flat = softmax_attention(torch.full((1, 2, 3, 3), value), 0.5)
         torch.testing.assert_close(flat, (torch.ones(1, 3, 3), torch.ones(1, 2)))

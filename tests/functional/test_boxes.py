@@ -8,8 +8,10 @@ from torch import nn
 
 from mmkd.functional.boxes import (
     aligned,
+    best_apart,
     box_levels,
     by_level,
+    by_level_and_image,
     iou_matrix,
     rank_in_group,
     roi_features,
@@ -120,12 +122,41 @@ def test_without_rois_the_way_back_to_the_map_remains():
     assert all(p.grad is not None and not p.grad.any() for p in (maps[1], *adapter.parameters()))
 
 
-def test_only_the_student_is_adapted():
+def test_both_sides_are_aligned_alike():
     student, teacher = pyramid(), pyramid()
-    levels = list(zip((8, 16), student, teacher, strict=True))
-    own, wanted = aligned(levels, ROIS, 2, 2, lambda x: 2 * x)
-    torch.testing.assert_close(own, 2 * wanted)
+    own, wanted = aligned(list(zip((8, 16), student, teacher, strict=True)), ROIS, 2, 2)
+    assert torch.equal(own, roi_features(student, (8, 16), ROIS, 2, 2))
     assert torch.equal(wanted, roi_features(teacher, (8, 16), ROIS, 2, 2))
+
+
+def test_best_apart_keeps_what_nms_keeps():
+    torch.manual_seed(0)
+    low = torch.rand(2, 300, 2) * 40
+    boxes = torch.cat((low, low + torch.rand(2, 300, 2) * 30), 2)
+    boxes[0, 5] = float('nan')
+    scores = torch.rand(2, 300)
+    scores[1, 7] = float('inf')
+    for iou in (0.1, 0.3, 0.7):
+        rois, wanted = select_boxes(scores, boxes, iou, 12, min_side=8)
+        places, real = best_apart(scores, boxes, iou, 12, min_side=8)
+        for n in (0, 1):
+            assert places[n][real[n]].tolist() == wanted[rois[:, 0] == n].tolist()
+    places, real = best_apart(scores[:, :3], boxes[:, :3], 0.01, 4)
+    assert real.sum(1).tolist() == [
+        len(select_boxes(scores[i : i + 1, :3], boxes[i : i + 1, :3], 0.01, 4)[1]) for i in (0, 1)
+    ], 'no box is left'
+    assert not best_apart(scores, boxes, 0.5, 2, min_side=1e4)[1].any()
+
+
+def test_by_level_and_image():
+    sides = torch.tensor([300.0, 20, 240, 10, 600, 20])
+    images = torch.tensor([1.0, 1, 0, 0, 0, 0])
+    rois = torch.stack((images, 0 * sides, 0 * sides, sides, sides), 1)
+    real = torch.tensor([True, True, True, True, True, False])
+    order, sizes = by_level_and_image(rois, real, [32, 8, 16], 2)
+    assert order.tolist() == [3, 1, 2, 0, 4] and sizes == [[1, 1], [1, 1], [1, 0]]
+    order, sizes = by_level_and_image(rois, ~real, [8, 16], 1)
+    assert order.tolist() == [5] and sizes == [[1], [0]]
 
 
 def test_rois_sorted_by_level_and_the_way_back():

@@ -8,12 +8,12 @@ from torch.nn import functional as F
 
 from mmkd.functional.logit_distances import (
     bernoulli_kl,
-    binary,
     decoupled_kl,
     half_squared_error,
     log_parts,
     pixel_wise_kl,
     soft_kl,
+    weighted_binary_cross_entropy,
     weighted_cross_entropy,
 )
 
@@ -96,9 +96,19 @@ def test_weighted_cross_entropy_row_by_row(entropy):
         assert value == pytest.approx(sum(terms))
 
 
-def test_a_sigmoid_as_a_softmax_of_two():
-    z = torch.tensor([-2.0, 0.0, 5.0])
-    torch.testing.assert_close(binary(z).softmax(-1)[:, 0], z.sigmoid())
+@pytest.mark.parametrize('entropy', [True, False])
+@pytest.mark.parametrize('tau', [1.0, 2.5])
+def test_a_sigmoid_as_a_softmax_of_two(entropy, tau):
+    torch.manual_seed(0)
+    own = (10 * torch.randn(4, 3, dtype=torch.float64)).requires_grad_()
+    wanted, positive, negative = torch.randn(4, 3).double(), torch.rand(4, 1).double(), 1.5
+    found = weighted_binary_cross_entropy(own, wanted, (positive, negative), tau, entropy)
+    two = (torch.stack((z, torch.zeros_like(z)), -1) for z in (own, wanted))
+    weights = torch.stack((positive, torch.full_like(positive, negative)), -1)
+    softmax = weighted_cross_entropy(*two, weights, tau, entropy)
+    torch.testing.assert_close(found, softmax)
+    gradients = [torch.autograd.grad(x.sum(), own)[0] for x in (found, softmax)]
+    torch.testing.assert_close(*gradients)
 
 
 @pytest.mark.parametrize('reduction', ['per_pixel', 'skd_sum', 'element_mean'])

@@ -8,7 +8,8 @@ from detection_toys import detector, samples, step, total
 from torch.nn import functional as F
 
 from mmkd.families import dense, two_stage
-from mmkd.methods.chen2017 import Chen2017, binary, bounded_regression, weighted_cross_entropy
+from mmkd.functional.logit_distances import weighted_binary_cross_entropy
+from mmkd.methods.chen2017 import Chen2017, bounded_regression, weighted_cross_entropy
 from mmkd.rows import predictions
 
 P_T, P_S, W = (
@@ -44,7 +45,7 @@ def test_kl_is_lower_by_a_constant():
 
 def test_binary_number():  # CHEN-6
     z = torch.tensor([[0.6, 0.8]], dtype=torch.float64).logit()
-    value = weighted_cross_entropy(binary(z[:, 0]), binary(z[:, 1]), torch.tensor([1.0, 1.5]))
+    value = weighted_binary_cross_entropy(z[:, 0], z[:, 1], (1.0, 1.5))
     assert float(value) == pytest.approx(0.683548, abs=1e-6)
 
 

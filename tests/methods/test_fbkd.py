@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from mmkd.functional.attention import softmax_attention
 from mmkd.levels import Level
-from mmkd.methods.fbkd import FBKD, PRESETS, Connectors, attention_masks, norm
+from mmkd.methods.fbkd import FBKD, PRESETS, Connectors, attention_masks, distance, norm
 
 T = torch.tensor([[[[1.0, 3.0]], [[1.0, 1.0]]]], dtype=torch.float64)
 S = torch.tensor([[[[1.0, 1.0]], [[1.0, 0.0]]]], dtype=torch.float64)
@@ -219,6 +219,27 @@ def test_options_change_the_numbers():
     assert float(norm(s - t, per_image=True)) == pytest.approx(
         sum(float((a - b).norm()) for a, b in zip(s, t, strict=True)) / 2
     )
+
+
+@pytest.mark.parametrize('per_image', [False, True])
+@pytest.mark.parametrize('count', [0, 1, 2])
+def test_distance_is_the_norm_of_the_difference(per_image, count):
+    torch.manual_seed(0)
+    maps = [torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    factors = [torch.rand(2, 1, 4, 5).double(), torch.rand(2, 3, 1, 1).double()][:count]
+    gap = maps[0] - maps[1]
+    for factor in factors:
+        gap = gap * factor
+    values = norm(gap, per_image), distance(*maps, per_image, factors)
+    wanted, found = (torch.autograd.grad(3 * value, maps) for value in values)
+    torch.testing.assert_close(values[1], values[0])
+    for own, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(own, other)
+    constant = maps[1].detach()
+    (alone,) = torch.autograd.grad(3 * distance(maps[0], constant, per_image, factors), maps[0])
+    assert torch.equal(alone, found[0])
+    same = distance(maps[0], maps[0].detach(), per_image, factors)
+    assert same == 0 and not torch.autograd.grad(same, maps[0])[0].any()
 
 
 def test_views():

@@ -63,6 +63,10 @@ def test_feature():  # GID-6
     assert torch.autograd.grad(same, s)[0].isfinite().all()
 
 
+def per_image(rois):
+    return rois[:, 0].long().bincount(minlength=2).tolist()
+
+
 def entropy_gap(student):
     return F.binary_cross_entropy_with_logits(
         torch.tensor(student), torch.tensor([2.0, -1.0]).sigmoid(), reduction='sum'
@@ -78,9 +82,9 @@ def test_response_at_equality():  # GID-3
     for name in ('feature', 'relation', 'boxes'):
         assert float(losses[f'kd.o.loss_{name}'].detach()) == pytest.approx(0, abs=1e-5)
     answers = predictions.answers(trace)
-    rois, _, scores = objective.general_instances(trace, answers)
+    rois, _, scores, sizes = objective.general_instances(trace, answers)
     assert 0 < len(rois) <= 20 and scores.max() < 1e-5
-    mask = predictions.positives(student, predictions.sizes_of(trace), rois, 2)
+    mask = predictions.positives(student, predictions.sizes_of(trace), rois, per_image(rois))
     p = answers[1][0][mask].double().sigmoid()
     entropy = -(torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p)).sum() / mask.sum()
     assert float(losses['kd.o.loss_classes'].detach()) == pytest.approx(
@@ -115,7 +119,7 @@ def test_real_detectors(name):
     assert len(objective.adapters) == 1
     assert all(p.grad is not None for p in objective.parameters())
     answers = predictions.answers(trace)
-    rois, labels, scores = objective.general_instances(trace, answers)  # GID-7
+    rois, labels, scores, _ = objective.general_instances(trace, answers)  # GID-7
     assert losses['kd.o.instances'] == len(rois) > 2 and len(labels) == len(scores) == len(rois)
     for n in (0, 1):
         own = rois[rois[:, 0] == n]
@@ -123,7 +127,7 @@ def test_real_detectors(name):
         pairs = [(i, j) for i in range(len(own)) for j in range(i)]
         assert all(iou(own[i], own[j]) <= 0.3 + 1e-4 for i, j in pairs)
     (zs, rs), (zt, rt) = answers
-    mask = predictions.positives(student, predictions.sizes_of(trace), rois, 2)
+    mask = predictions.positives(student, predictions.sizes_of(trace), rois, per_image(rois))
     assert mask.any()
     classes = boxes = 0.0
     for n, p in mask.nonzero().tolist():
@@ -150,7 +154,7 @@ def test_second_stage(name):
     student, teacher = detector(name), detector(name, 1)
     objective = GID(second_stage=0.5, factors=dict(classes=2.0), min_side=6)
     losses, trace = step(objective, student, teacher)
-    rois, _, _ = objective.general_instances(trace, predictions.answers(trace))
+    rois, *_ = objective.general_instances(trace, predictions.answers(trace))
     (z_s, r_s), (z_t, r_t) = (
         two_stage.box_outputs(side.model, side['neck'], rois)
         for side in (trace.student, trace.teacher)
@@ -193,9 +197,9 @@ def test_positives(name):  # GID-9
     else:
         where = torch.tensor([len(grid) // 2])
         rois = torch.cat((torch.ones(1, 1), grid[where]), 1)
-    found = predictions.positives(model, sizes, rois, 2)
+    found = predictions.positives(model, sizes, rois, [0, 1])
     assert found[1, where].all() and not found[0].any()
-    assert not predictions.positives(model, sizes, rois[:0], 2).any()
+    assert not predictions.positives(model, sizes, rois[:0], [0, 0]).any()
 
 
 def test_nothing_selected():
@@ -215,7 +219,7 @@ def test_boxes_come_from_the_surer_side():
     objective = GID()
     _, trace = step(objective, student, teacher)
     answers = predictions.answers(trace)
-    rois, _, _ = objective.general_instances(trace, answers)
+    rois, *_ = objective.general_instances(trace, answers)
     own = predictions.decode(student, answers[1][1], predictions.sizes_of(trace), trace.samples)
     first = rois[rois[:, 0] == 0][:, 1:]
     assert (first[:, None] == own[0]).all(-1).any(1).all()
