@@ -9,6 +9,7 @@ from mmkd.datasets.cifar import Cifar10, Cifar100
 from mmkd.datasets.class_folders import ClassFolders
 from mmkd.datasets.hold_out import hold_out
 from mmkd.datasets.scenes import Scene, generate_scene
+from mmkd.datasets.specialist_classes import specialist_classes
 from mmkd.datasets.transforms import (
     ColorJitter,
     LoadImageOnce,
@@ -29,6 +30,7 @@ __all__ = [
     'Scene',
     'generate_scene',
     'hold_out',
+    'specialist_classes',
 ]
 
 if find_spec('mmdet'):

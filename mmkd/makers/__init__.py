@@ -1,5 +1,8 @@
 """Stages of a chain that write files instead of training, one file each."""
 
+from mmkd.makers.domain_weights import DomainWeights
 from mmkd.makers.guidance_routes import GuidanceRoutes
+from mmkd.makers.merge_detections import MergeDetections
+from mmkd.makers.specialists import Specialists
 
-__all__ = ['GuidanceRoutes']
+__all__ = ['DomainWeights', 'GuidanceRoutes', 'MergeDetections', 'Specialists']

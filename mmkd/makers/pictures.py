@@ -1,0 +1,75 @@
+"""Image files of a folder or of a config, and what a network makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import mmcv
+import numpy as np
+import torch
+from mmengine.registry import DATASETS, DefaultScope
+from torch import Tensor
+
+from mmkd.config import load_config
+from mmkd.datasets.class_folders import SUFFIXES
+from mmkd.pixels import Pixels
+from mmkd.tap import Tap
+from mmkd.teacher import Teacher
+
+BATCH = 32
+
+
+def files_of(source: str, most: int) -> list[str]:
+    """At most so many image files, drawn evenly from all in their order.
+
+    Args:
+        source (str): a folder, at any depth, or a config with a training set.
+
+    Raises:
+        FileNotFoundError: there is neither.
+    """
+    if source.endswith('.py') or '::' in source:
+        files = [entry['img_path'] for entry in entries_of(load_config(source))]
+    elif Path(source).is_dir():
+        found = Path(source).rglob('*')
+        files = sorted(str(p) for p in found if p.suffix.lower() in SUFFIXES)
+    else:
+        raise FileNotFoundError(f'There is neither a folder of images nor a config {source!r}.')
+    count = min(most, len(files))
+    return [files[i * len(files) // count] for i in range(count)]
+
+
+def entries_of(config: Any) -> list[dict]:
+    """What the training set of a config lists, by image."""
+    with DefaultScope.overwrite_default_scope(config.get('default_scope') or 'mmengine'):
+        dataset = DATASETS.build({**config.train_dataloader.dataset, 'pipeline': []})
+    return [dataset.get_data_info(i) for i in range(len(dataset))]
+
+
+def batches(files: Sequence[str], pixels: Pixels, size: tuple[int, int]) -> Iterator[Tensor]:
+    """Images (N, 3, H, W) scaled to one size and normalised as a model wants them."""
+    for first in range(0, len(files), BATCH):
+        read = [mmcv.imread(file) for file in files[first : first + BATCH]]  # BGR
+        scaled = [mmcv.imresize(x, size[::-1], interpolation='area') for x in read]
+        stacked = torch.from_numpy(np.stack(scaled)).permute(0, 3, 1, 2).float()
+        stacked = stacked.flip(1) if pixels.swapped else stacked
+        mean, std = (x.view(1, -1, 1, 1) for x in (pixels.mean, pixels.std))
+        yield (stacked - mean.cpu()) / std.cpu()
+
+
+@torch.no_grad()
+def features_of(teacher: Teacher, tap: str, files: Sequence[str], size: tuple[int, int]) -> Tensor:
+    """The last map at a tap, averaged over places: (N, C), in the order of the files."""
+    taps = [Tap.parse(tap)]
+    teacher.set_taps(taps)
+    if torch.cuda.is_available():
+        teacher.to('cuda')
+    device = next(teacher.model.parameters()).device
+    found = []
+    for inputs in batches(files, teacher.pixels, size):
+        side = teacher(inputs.to(device), [], teacher.pixels)
+        last = side[taps[0]][-1]
+        found.append(last.flatten(2).mean(2).cpu() if last.dim() > 2 else last.cpu())
+    return torch.cat(found)

@@ -1,0 +1,50 @@
+"""Image files, and their pixels as a network wants them."""
+
+import numpy as np
+import pytest
+import torch
+from chain_toys import write
+from PIL import Image
+
+from mmkd.makers.pictures import batches, features_of, files_of
+from mmkd.pixels import Pixels
+from mmkd.teacher import Teacher, build_model
+from mmkd.testing import tiny_classifier
+
+
+def test_files_of_a_folder_and_of_a_config(images, tmp_path):
+    folder = files_of(str(images / 'train'), 100)
+    assert len(folder) == 12 and folder == sorted(folder)
+    path = write(tmp_path, images, plain=dict(width=4))['plain']
+    assert sorted(files_of(path, 100)) == folder
+    assert files_of(str(images / 'train'), 3) == [folder[0], folder[4], folder[8]]
+    with pytest.raises(FileNotFoundError, match='neither a folder of images nor a config'):
+        files_of('nowhere', 3)
+
+
+def test_pixels_are_scaled_and_normalised_in_the_models_order(tmp_path):
+    Image.fromarray(np.full((4, 6, 3), (10, 20, 30), np.uint8)).save(tmp_path / 'a.png')
+    model = build_model(
+        dict(
+            tiny_classifier(4),
+            data_preprocessor=dict(
+                type='mmkd.ClassificationDataPreprocessor',
+                mean=[1.0, 2.0, 3.0],
+                std=[1.0, 2.0, 3.0],
+                bgr_to_rgb=True,
+            ),
+        )
+    )
+    (found,) = batches([str(tmp_path / 'a.png')], Pixels.of(model), (2, 3))
+    assert found.shape == (1, 3, 2, 3)
+    assert found[0, :, 0, 0].tolist() == [9, 9, 9]
+
+
+def test_features_are_averaged_over_places(images):
+    teacher = Teacher(build_model(tiny_classifier(4)), checkpoint='random')
+    files = files_of(str(images / 'train'), 5)
+    found = features_of(teacher, 'backbone', files, (16, 16))
+    inputs = next(batches(files, teacher.pixels, (16, 16)))
+    with torch.no_grad():
+        wanted = teacher.model.extract_feat(inputs)[-1].mean((2, 3))
+    torch.testing.assert_close(found, wanted)
