@@ -29,7 +29,7 @@ MODELS = Registry(
     'model',
     parent=root.MODELS,
     scope='mmkd',
-    locations=['mmkd.distiller', 'mmkd.methods', 'mmkd.models'],
+    locations=['mmkd.distiller', 'mmkd.edits', 'mmkd.methods', 'mmkd.models'],
 )
 RUNNERS = Registry('runner', parent=root.RUNNERS, scope='mmkd', locations=_ENGINE)
 LOOPS = Registry('loop', parent=root.LOOPS, scope='mmkd', locations=_ENGINE)

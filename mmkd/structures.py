@@ -17,6 +17,7 @@ class ClassSample(BaseDataElement):
         gt_score (Tensor): (K,) float32, of a mixture (mixup, CutMix) the share of each class.
         pred_label (Tensor): (1,) long.
         pred_score (Tensor): (K,) float32, sums to one.
+        exit_scores (Tensor): (M, K) float32, of a network with M exits those of each.
         sample_idx (int): position in the dataset; of a mixture that of the heaviest image.
     """
 
@@ -34,4 +35,9 @@ class ClassSample(BaseDataElement):
         """Set scores (K,) and with them the predicted class."""
         self.set_field(score, 'pred_score', dtype=Tensor)
         self.set_field(score.argmax()[None], 'pred_label', dtype=Tensor)
+        return self
+
+    def set_exit_scores(self, scores: Tensor) -> ClassSample:
+        """Set the scores of all exits, (M, K)."""
+        self.set_field(scores, 'exit_scores', dtype=Tensor)
         return self

@@ -82,7 +82,7 @@ def weights_for(model: nn.Module, checkpoint: Mapping, source: str) -> tuple[Ord
 
     A prefix (``student.``, ``architecture.``, any other) is taken off if more weights fit without
     it, DDP's ``module.`` always. What mmkd's objectives and peers learned is left out for a model
-    without any.
+    without any; one that reads some of it has an ``adopt`` (see mmkd.edits) that renames it first.
 
     Raises:
         CheckpointError: no weights; several parts of the file fit equally well.
@@ -91,6 +91,8 @@ def weights_for(model: nn.Module, checkpoint: Mapping, source: str) -> tuple[Ord
     raw = weights_in(checkpoint)
     if not any(key.startswith('module.') for key in own):
         raw = _renamed(raw, lambda key: key.removeprefix('module.'))
+    if (adopt := getattr(model, 'adopt', None)) is not None:
+        adopt(raw := copy.copy(raw))
     prefix = _prefix(raw, own, source, _kind(model))
     state = _renamed(raw, lambda key: key[len(prefix) :] if key.startswith(prefix) else None)
     if prefix:

@@ -19,6 +19,8 @@ class Accuracy(BaseMetric):
 
     Args:
         topk (Sequence[int]): the k of each.
+        exits (bool): of a network with exits (``mmkd.Exits``) also those of each exit,
+            ``exit0_top1``, …, and of the mean of their probabilities, ``mean_top1``, ….
         **kwargs: of :class:`mmengine.evaluator.BaseMetric`.
 
     Raises:
@@ -27,8 +29,9 @@ class Accuracy(BaseMetric):
 
     default_prefix = ''  # not None, of which mmengine complains
 
-    def __init__(self, topk: Sequence[int] = (1, 5), **kwargs: Any) -> None:
+    def __init__(self, topk: Sequence[int] = (1, 5), exits: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.exits = exits
         if not isinstance(topk, Sequence) or not topk:
             raise ValueError(f'Accuracy: topk must be numbers such as (1, 5), found {topk!r}.')
         self.topk = tuple(check_number('Accuracy', 'topk', k, 1, whole=True) for k in topk)
@@ -36,16 +39,32 @@ class Accuracy(BaseMetric):
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Note for each sample (``pred_score``, ``gt_label``) in which top k its class is."""
         for sample in data_samples:
-            score, label = sample['pred_score'], sample['gt_label'].to(sample['pred_score'].device)
-            if max(self.topk) > len(score):
+            scores = sample['pred_score'][None]
+            if self.exits:
+                if sample.get('exit_scores') is None:
+                    raise ValueError(
+                        'Accuracy: exits=True needs the scores of several exits, but the model '
+                        "predicts one; let it be dict(type='mmkd.Edited', model=…, "
+                        "edits=[dict(type='mmkd.Exits')])."
+                    )
+                every = sample['exit_scores']
+                scores = torch.cat((scores, every, every.mean(0, keepdim=True)))
+            if max(self.topk) > scores.shape[1]:
                 raise ValueError(
-                    f'Accuracy: topk={self.topk} asks for more classes than the {len(score)} there '
-                    'are; set val_evaluator.topk=(1,).'
+                    f'Accuracy: topk={self.topk} asks for more classes than the {scores.shape[1]} '
+                    'there are; set val_evaluator.topk=(1,).'
                 )
-            order = torch.topk(score, max(self.topk)).indices
-            self.results.append([bool((order[:k] == label).any()) for k in self.topk])
+            order = torch.topk(scores, max(self.topk)).indices
+            right = order == sample['gt_label'].to(scores.device)
+            self.results.append([right[:, :k].any(1).tolist() for k in self.topk])
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Mean over all samples, in percent."""
-        means = 100 * np.mean(results, axis=0)
-        return {f'top{k}': float(mean) for k, mean in zip(self.topk, means, strict=True)}
+        means = 100 * np.mean(results, axis=0)  # (k, 1) or (k, 1 + exits + 1)
+        count = means.shape[1] - 2
+        names = ['', *(f'exit{i}_' for i in range(count)), 'mean_'][: means.shape[1]]
+        return {
+            f'{name}top{k}': float(mean)
+            for i, name in enumerate(names)
+            for k, mean in zip(self.topk, means[:, i], strict=True)
+        }

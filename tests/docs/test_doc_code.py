@@ -156,8 +156,10 @@ def check_type(entry):
     cls = next((c for c in found if c is not None), None)
     assert cls, kind
     parameters = inspect.signature(cls).parameters.values()
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters) and not issubclass(cls, Objective)
-    known = {*options_of(cls), 'type', '_delete_', '_scope_'}
+    method = isinstance(cls, type) and issubclass(cls, Objective)
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters) and not method
+    names = options_of(cls) if isinstance(cls, type) else (p.name for p in parameters)
+    known = {*names, 'type', '_delete_', '_scope_'}
     assert open_ended or set(entry) <= known, (kind, set(entry) - known)
 
 

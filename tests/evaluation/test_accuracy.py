@@ -44,3 +44,29 @@ def test_more_than_there_are_classes_is_refused():
 def test_no_k_and_k_below_one_are_refused(topk):
     with pytest.raises(ValueError, match='topk must be'):
         Accuracy(topk=topk)
+
+
+def test_exits_and_their_mean_are_scored_beside_the_prediction():
+    """The mean of probabilities is right where either exit is sure enough."""
+    found = samples([[0.0, 1.0], [0.6, 0.4]], [0, 0])
+    exits = [[[0.9, 0.1], [0.2, 0.8]], [[0.3, 0.7], [0.6, 0.4]]]
+    for sample, scores in zip(found, exits, strict=True):
+        sample.set_exit_scores(torch.tensor(scores))
+    assert evaluate(Accuracy(topk=(1, 2), exits=True), found[:1], found[1:]) == dict(
+        top1=50.0,
+        top2=100.0,
+        exit0_top1=50.0,
+        exit0_top2=100.0,
+        exit1_top1=50.0,
+        exit1_top2=100.0,
+        mean_top1=50.0,
+        mean_top2=100.0,
+    )
+    assert evaluate(Accuracy(topk=(1,)), found) == dict(top1=50.0), 'only if asked for'
+    first = evaluate(Accuracy(topk=(1,), exits=True), found[:1])
+    assert first == dict(top1=0.0, exit0_top1=100.0, exit1_top1=0.0, mean_top1=100.0)
+
+
+def test_exits_of_a_network_without_any_are_refused():
+    with pytest.raises(ValueError, match=r"exits=True needs .*type='mmkd.Exits'"):
+        evaluate(Accuracy(topk=(1,), exits=True), samples([[0.0, 1.0]], [1]))

@@ -1,0 +1,43 @@
+"""``dict(type='mmkd.Edited', model=…, edits=[…])``: a plain model, edited."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from mmkd.registry import MODELS
+from mmkd.teacher import build_model
+from mmkd.untouched import untouched_random_state
+
+
+@MODELS.register_module(name='Edited')
+def edited(
+    model: dict | nn.Module,
+    edits: Sequence[dict | Callable[[nn.Module], nn.Module]],
+    data_preprocessor: dict | None = None,
+) -> nn.Module:
+    """Build a model and call the edits one after the other; registered as ``mmkd.Edited``.
+
+    The result is a model, not a wrapper: parameters keep the names that the edits give them.
+    Without edits it is the model itself.
+
+    Args:
+        model (dict | nn.Module): model mapping of a plain config; of a Distiller its student.
+        edits (list[dict]): such as ``dict(type='mmkd.Exits')``.
+        data_preprocessor (dict | None): passed by the Runner from the top of a config; used if the
+            model has none itself.
+
+    Raises:
+        ValueError: an edit that does not suit the model.
+    """
+    if data_preprocessor and isinstance(model, Mapping):
+        inner: Any = model.get('student', model)
+        inner.setdefault('data_preprocessor', data_preprocessor)
+    built = build_model(model)
+    with untouched_random_state():
+        for entry in edits:
+            edit = MODELS.build(entry) if isinstance(entry, Mapping) else entry
+            built = edit(built)
+    return built
