@@ -21,6 +21,7 @@ CONSTANTS = {
     'CSKD': 'the partner',
     'IRG': 'the largest distance',
     'MultiExit': 'the last exit',
+    'ONE': 'the ensemble',
     'WSLD': 'the weight of a sample',
 }
 #: what is drawn at random by place in the batch
