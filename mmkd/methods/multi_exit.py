@@ -126,14 +126,22 @@ class MultiExit(Objective):
         self.scale = self.scale or 10 / (len(self.exits) + 1)
 
     def check_task_weight(self, task_weight: float | Mapping[str, float]) -> None:
-        """Refuse a factor of the student's own loss other than ``scale * (1 - c)``."""
-        wanted, found = self.scale * (1 - self.c), factor_of(task_weight, 'loss_cls')
-        if abs(found - wanted) > 1e-3 * max(wanted, 1):
+        """Refuse a factor of the learner's own loss other than ``scale * (1 - c)``."""
+        wanted = self.scale * (1 - self.c)
+        found = factor_of(task_weight, 'loss_cls') if self.learner == 'student' else 1.0
+        if abs(found - wanted) <= 1e-3 * max(wanted, 1):
+            return
+        if self.learner != 'student':
             raise ValueError(
-                f"MultiExit: the student's own loss is that of the last exit, whose factor is "
-                f'scale * (1 - c) = {wanted:.4g}; set task_weight={wanted:.4g} in the model, found '
-                f'{task_weight!r}, or another scale.'
+                f"MultiExit: the own loss of the peer '{self.learner}' is that of its last exit "
+                f'and has the factor 1, but scale * (1 - c) = {wanted:.4g}; set scale and c so '
+                'that it is 1.'
             )
+        raise ValueError(
+            f"MultiExit: the student's own loss is that of the last exit, whose factor is "
+            f'scale * (1 - c) = {wanted:.4g}; set task_weight={wanted:.4g} in the model, found '
+            f'{task_weight!r}, or another scale.'
+        )
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         found = answers(trace, self.cuts, self.exits)

@@ -196,3 +196,11 @@ def test_a_projector_stays_before_the_last_exit(tmp_path):
     load_strictly(anytime, path, who='test')
     with torch.no_grad():
         assert torch.equal(anytime(pixels())[-1], model.student(pixels()))
+
+
+@pytest.mark.parametrize('use', ['last', 0])
+def test_it_is_exported(use):
+    net = network(use=use)
+    exported = torch.export.export(net, (pixels(),)).module()
+    with torch.no_grad():
+        torch.testing.assert_close(exported(pixels()), net(pixels()))

@@ -118,6 +118,12 @@ def test_the_students_own_loss_must_have_its_factor():
     for weight in (1.0, dict(loss_cls=0.5)):
         with pytest.raises(ValueError, match=r'scale \* \(1 - c\) = 1.667; set task_weight=1.667'):
             objective.check_task_weight(weight)
+    peer = distiller(MultiExit(c=0.5, scale=2)).objectives['it']
+    peer.learner = 'other'
+    peer.check_task_weight(0.1)
+    peer.scale = 3
+    with pytest.raises(ValueError, match="peer 'other' .* factor 1, but scale .* = 1.5"):
+        peer.check_task_weight(1.5)
 
 
 @pytest.mark.parametrize(
