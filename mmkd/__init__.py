@@ -16,10 +16,11 @@ from mmkd import operators  # noqa: E402
 operators.install()  # before mmdet and mmseg, which import mmcv's operators
 
 from mmkd.checkpoint import guard_file_handlers, guard_stock_loaders  # noqa: E402
-from mmkd.config import install_scopes, lend_student_config  # noqa: E402
+from mmkd.config import format_once, install_scopes, lend_student_config  # noqa: E402
 
 install_scopes()
 lend_student_config()
+format_once()
 guard_stock_loaders()
 guard_file_handlers()
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os.path as osp
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from glob import glob
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
@@ -61,6 +62,44 @@ def lend_student_config() -> None:
 
     get.knows_mmkd = True  # type: ignore[attr-defined]
     ConfigDict.__getattr__ = get
+
+
+def format_once() -> None:
+    """Let yapf format each text of a config once, not once more for the log, the hub and the file.
+
+    For a run with a teacher each of the three takes about half a second.
+    """
+    stock = Config.pretty_text
+    if getattr(stock.fget, 'knows_mmkd', False):
+        return
+
+    def pretty_text(self: Config) -> str:
+        from yapf.yapflib import yapf_api
+
+        if not hasattr(yapf_api.FormatCode, 'knows_mmkd'):
+            yapf_api.FormatCode = _remembered(yapf_api.FormatCode)
+        return stock.fget(self)
+
+    pretty_text.knows_mmkd = True  # type: ignore[attr-defined]
+    Config.pretty_text = property(pretty_text, doc=stock.__doc__)
+
+
+def _remembered(format_code: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of a text and options that keeps its last results."""
+    known: dict[tuple[str, str], Any] = {}
+
+    @functools.wraps(format_code)
+    def remembered(text: str, *args: Any, **options: Any) -> Any:
+        key = text, repr((args, options))
+        if key not in known:
+            result = format_code(text, *args, **options)
+            while len(known) >= 4:
+                known.pop(next(iter(known)))
+            known[key] = result
+        return known[key]
+
+    remembered.knows_mmkd = True  # type: ignore[attr-defined]
+    return remembered
 
 
 def _refuse_circle(path: str) -> None:

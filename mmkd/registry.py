@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
@@ -12,15 +13,42 @@ from mmkd.names import find_name
 
 
 class Registry(MMRegistry):
-    """mmengine's registry with names in any case, if only one entry matches."""
+    """mmengine's registry with names in any case, if only one entry matches.
+
+    Entries may be postponed: their module is imported when they are asked for by name.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.postponed: dict[str, str] = {}
+
+    def postpone(self, modules: Mapping[str, str]) -> None:
+        """Announce entries, by name, and the modules that register them."""
+        self.postponed |= modules
+
+    def import_postponed(self) -> None:
+        """Import whatever has been announced, for those who need all entries."""
+        self.import_from_location()
+        for name in self.postponed:
+            self._import(name)
 
     def get(self, key: str) -> Any:
         """The class or function of this name, None where there is none."""
-        found = super().get(key)
         scope, name = self.split_scope_key(key)
-        if found is None and scope in (None, self.scope):
-            found = self.module_dict.get(find_name(name, self.module_dict) or name)
+        own = scope in (None, self.scope)
+        if own:
+            self.import_from_location()
+            self._import(name)
+        found = super().get(key)
+        if found is None and own:
+            name = find_name(name, [*self.module_dict, *self.postponed]) or name
+            self._import(name)
+            found = self.module_dict.get(name)
         return found
+
+    def _import(self, name: str) -> None:
+        if name in self.postponed and name not in self.module_dict:
+            import_module(self.postponed[name])
 
 
 _ENGINE = ['mmkd.engine.launch']  # imports every hook, loop and Runner
@@ -70,5 +98,6 @@ def registered(kind: str, scope: str) -> dict[str, str]:
             same = str(getattr(registry, 'name', '')).replace('_', ' ') == kind.replace('_', ' ')
             if same and isinstance(registry, MMRegistry):
                 registry.import_from_location()
-                scopes |= dict.fromkeys(registry.module_dict, registry.scope)
+                entries = [*registry.module_dict, *getattr(registry, 'postponed', ())]
+                scopes |= dict.fromkeys(entries, registry.scope)
     return scopes

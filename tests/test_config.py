@@ -3,7 +3,7 @@
 import pytest
 from mmengine.config import Config
 
-from mmkd.config import load_config, resolve
+from mmkd.config import _remembered, load_config, resolve
 from mmkd.engine.wrapping import wrap_stock
 from mmkd.teacher import build_model
 from mmkd.testing import tiny_pspnet, tiny_retinanet
@@ -75,3 +75,38 @@ def test_what_a_distillers_config_lacks_is_looked_up_in_its_students(plain):
         config.model.banana  # noqa: B018
     with pytest.raises(AttributeError, match='student'):
         Config(dict(model=dict(type='RetinaNet'))).model.student  # noqa: B018
+
+
+def test_a_text_is_formatted_once(monkeypatch):
+    """Runner asks for the same text three times."""
+    from yapf.yapflib import yapf_api
+
+    counted = []
+
+    def format_code(text, **options):
+        counted.append(text)
+        return stock(text, **options)
+
+    config = Config(dict(model=dict(type='A', depth=3), hooks=[dict(type='B')]))
+    wanted = config.pretty_text
+    stock = yapf_api.FormatCode.__wrapped__
+    monkeypatch.setattr(yapf_api, 'FormatCode', _remembered(format_code))
+    for _ in range(3):
+        assert config.pretty_text == wanted
+    assert len(counted) == 1
+    config.model.depth = 4
+    result = config.pretty_text
+    assert 'depth=4' in result and len(counted) == 2
+    for number in range(5):  # as many are not kept
+        Config(dict(a=number)).pretty_text  # noqa: B018
+    assert config.pretty_text == result and len(counted) == 8
+
+
+def test_a_text_that_cannot_be_formatted_is_refused_each_time():
+    def format_code(text):
+        raise SyntaxError('odd')
+
+    remembered = _remembered(format_code)
+    for _ in range(2):
+        with pytest.raises(SyntaxError, match='odd'):
+            remembered('=')

@@ -3,7 +3,9 @@
 A dataset class is there when the package it builds on is: BCCD needs mmdet, CamVid mmseg.
 """
 
+from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 from mmkd.datasets.cifar import Cifar10, Cifar100
 from mmkd.datasets.class_folders import ClassFolders
@@ -17,6 +19,7 @@ from mmkd.datasets.transforms import (
     RandomCrop,
     RandomResizedCrop,
 )
+from mmkd.registry import DATASETS, TRANSFORMS
 
 __all__ = [
     'Cifar10',
@@ -33,12 +36,19 @@ __all__ = [
     'specialist_classes',
 ]
 
+#: imported when they are asked for: a detector's run does not wait for mmseg
+_POSTPONED: dict[str, str] = {}
 if find_spec('mmdet'):
-    from mmkd.datasets.bccd import BCCDDataset
-
-    __all__ += ['BCCDDataset']
+    DATASETS.postpone(_BOXES := {'BCCDDataset': 'mmkd.datasets.bccd'})
+    _POSTPONED |= _BOXES
 if find_spec('mmseg'):
-    from mmkd.datasets.camvid import CamVidDataset
-    from mmkd.datasets.label_maps import LoadLabelMap
+    DATASETS.postpone(_MAPS := {'CamVidDataset': 'mmkd.datasets.camvid'})
+    TRANSFORMS.postpone(_LABELS := {'LoadLabelMap': 'mmkd.datasets.label_maps'})
+    _POSTPONED |= _MAPS | _LABELS
+__all__ += [*_POSTPONED]
 
-    __all__ += ['CamVidDataset', 'LoadLabelMap']
+
+def __getattr__(name: str) -> Any:
+    if name not in _POSTPONED:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(import_module(_POSTPONED[name]), name)

@@ -68,7 +68,7 @@ def world(tmp_path_factory):
 @pytest.fixture
 def as_found(world, monkeypatch):
     """Run in that folder; modules, registered methods and default scope go afterwards."""
-    MODELS.import_from_location()  # what is registered now is what will be restored
+    MODELS.import_postponed()  # what is registered now is what will be restored
     monkeypatch.chdir(world)
     monkeypatch.syspath_prepend(str(world))
     known = [sys.modules, MODELS.module_dict, DefaultScope._instance_dict]
