@@ -31,7 +31,13 @@ def counted(monkeypatch):
     monkeypatch.setattr(yapf_api, 'FormatCode', _remembered(format_code))
     file = mmengine.config.Config._file2dict
     count(mmengine.config.Config, '_file2dict', 'parsed', file, lambda path, *_, **__: str(path))
-    count(probe, 'probe', 'probed', probe.probe, lambda _model, _taps, _size=0, training=False: training)
+    count(
+        probe,
+        'probe',
+        'probed',
+        probe.probe,
+        lambda _model, _taps, _size=0, training=False: training,
+    )
     return calls
 
 
