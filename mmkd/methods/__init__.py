@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmkd.registry import MODELS
 
@@ -24,7 +24,8 @@ def _read_names() -> dict[str, str]:
     found = {}
     for file in iter_modules(__path__):
         module = f'{__name__}.{file.name}'
-        source = file.module_finder.find_spec(file.name, None).loader.get_source(file.name)
+        spec: Any = file.module_finder.find_spec(file.name, None)
+        source = spec.loader.get_source(file.name)
         if source is None:
             before = {*MODELS.module_dict}
             import_module(module)
