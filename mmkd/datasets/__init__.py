@@ -50,5 +50,5 @@ __all__ += [*_POSTPONED]
 
 def __getattr__(name: str) -> Any:
     if name not in _POSTPONED:
-        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+        raise AttributeError(name)
     return getattr(import_module(_POSTPONED[name]), name)
