@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import hashlib
 import json
 import shutil
 import statistics
@@ -12,18 +11,19 @@ import warnings
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from mmengine.hooks import Hook
 
 from mmkd.analysis.complexity import complexity
-from mmkd.checkpoint import atomic_file
+from mmkd.chain import Chain
+from mmkd.chain.folders import OtherStageError
+from mmkd.chain.product import write_json
 from mmkd.config import load_config
 from mmkd.datasets.synthetic import MARKER, write_coco
-from mmkd.engine.launch import train
 from mmkd.engine.overhead import OverheadHook
 from mmkd.pixels import Pixels
 from mmkd.plan.recording import record
-from mmkd.registry import HOOKS
 from mmkd.teacher import build_model, load_strictly
 from mmkd.visualization import canvas
 from mmkd.visualization.chart import curves
@@ -32,7 +32,7 @@ from mmkd.visualization.page import panels_of
 from mmkd.visualization.shown import PANEL, restore
 from mmkd.visualization.viewer import Viewer, build_dataset
 
-RUNS = dict(  # config, options and share of the time
+RUNS = dict(  # config, options and share of the time; the stages of a chain
     teacher=('mmkd::demo_teacher.py', {}, 0.45),
     plain=('mmkd::demo_fgfi.py', {'model.objectives.fgfi.weight': 0}, 0.22),
     fgfi=('mmkd::demo_fgfi.py', {}, 0.28),
@@ -47,7 +47,6 @@ def say(text: str = '') -> None:
     print(text, file=sys.__stdout__, flush=True)
 
 
-@HOOKS.register_module()
 class DemoProgress(Hook):
     """One line an epoch; remembers scores and step times in ``history.json``.
 
@@ -56,7 +55,7 @@ class DemoProgress(Hook):
         before, share, after (float): work of this call before this run, of the run, and after it.
     """
 
-    priority = 'VERY_LOW'
+    priority = 'LOW'  # before the checkpoint that says that the validation is over
 
     def __init__(self, began: float, before: float, share: float, after: float) -> None:
         self.began, self.before, self.share, self.after = began, before, share, after
@@ -87,7 +86,7 @@ class DemoProgress(Hook):
         self.report(runner, runner.epoch, scores)
 
     def report(self, runner, epoch: int, scores=None) -> None:
-        write_json(self.path, self.history)
+        write_json(str(self.path), self.history)
         minutes = (time.time() - self.began) / 60
         done = self.before + self.share * (epoch - self.first) / runner.max_epochs
         left = self.share * (1 - epoch / runner.max_epochs) + self.after
@@ -101,7 +100,7 @@ class DemoProgress(Hook):
         cost = next((h for h in runner.hooks if isinstance(h, OverheadHook)), None)
         measured = cost is not None and bool(cost.total.marks) and hasattr(runner.model, 'timer')
         self.history['cost'] = cost.report(runner.model) if measured else ''
-        write_json(self.path, self.history)
+        write_json(str(self.path), self.history)
 
 
 def load(path: str):
@@ -110,11 +109,6 @@ def load(path: str):
 
 
 _parse = lru_cache(load_config)
-
-
-def write_json(path: Path, content: dict) -> None:
-    with atomic_file(str(path)) as part:
-        Path(part).write_text(json.dumps(content))
 
 
 @contextlib.contextmanager
@@ -135,23 +129,27 @@ class Demo:
         self.began = time.time()
         self.skipped = 0.0
 
+    def options(self, run: str) -> dict:
+        """Of one run, beside those that its command shows: data under ``out``, seed, length."""
+        data = f'{self.out}/data/'
+        found: dict[str, Any] = RUNS[run][1] | {'randomness.seed': self.seed}
+        for split in ('train', 'val', 'test'):
+            found[f'{split}_dataloader.dataset.data_root'] = data
+        for split in ('val', 'test'):
+            found[f'{split}_evaluator.ann_file'] = f'{data}annotations/val.json'
+        if self.quick:
+            found |= {'train_cfg.max_epochs': 2, 'train_cfg.val_interval': 1}
+            for split in ('train', 'val'):
+                workers = dict(num_workers=0, persistent_workers=False)
+                found |= {f'{split}_dataloader.{key}': value for key, value in workers.items()}
+        return found
+
     def config(self, run: str):
         """Config of one run, its paths under ``out``."""
-        path, options, _ = RUNS[run]
-        config = load(path)
-        config.merge_from_dict(options)
-        data = f'{self.out}/data/'
-        for split in ('train', 'val', 'test'):
-            config[f'{split}_dataloader'].dataset.data_root = data
-        for split in ('val', 'test'):
-            config[f'{split}_evaluator'].ann_file = f'{data}annotations/val.json'
+        config = load(RUNS[run][0])
+        config.merge_from_dict(self.options(run))
         if run != 'teacher':
             config.model.teacher.checkpoint = str(self.checkpoint('teacher').parent)
-        config.randomness.seed = self.seed
-        if self.quick:
-            config.train_cfg.update(max_epochs=2, val_interval=1)
-            for split in ('train', 'val'):
-                config[f'{split}_dataloader'].update(num_workers=0, persistent_workers=False)
         return config
 
     def checkpoint(self, run: str) -> Path:
@@ -167,8 +165,11 @@ class Demo:
         data = self.out / 'data'
         say(f'[1/5] data: {sizes["n_train"]} + {sizes["n_val"]} scenes in {data}')
         write_coco(data, **sizes)
+        with quietly(self.out / 'demo.log'):
+            self.forget_other_data()
+            chain = self.chain()
         for number, run in enumerate(RUNS, 2):
-            self.train(number, run)
+            self.train(chain, number, run)
         say('[5/5] table and picture')
         with quietly(self.out / 'demo.log'):
             costs = {run: self.complexity(run) for run in RUNS}
@@ -177,37 +178,47 @@ class Demo:
             say(line)
         say(f'\nPicture: {picture}   ({(time.time() - self.began) / 60:.1f} minutes)')
 
-    def train(self, number: int, run: str) -> None:
+    def forget_other_data(self) -> None:
+        """Throw away runs on data that were drawn otherwise."""
+        marker, note = self.out / 'data' / MARKER, self.out / 'data.json'
+        drawn = dict(drawn=marker.read_text())
+        if note.exists() and json.loads(note.read_text()) != drawn:
+            for run in RUNS:
+                shutil.rmtree(self.out / run, ignore_errors=True)
+        write_json(str(note), drawn)
+
+    def chain(self) -> Chain:
+        """The three runs as stages; what is there of other data, seed or configs is thrown away."""
+        stages = {
+            run: dict(config=path, options=self.options(run), **self.teacher_of(run))
+            for run, (path, _, _) in RUNS.items()
+        }
+        while True:
+            try:
+                return Chain(stages, str(self.out), self.seed)
+            except OtherStageError as other:
+                shutil.rmtree(other.folder)
+
+    @staticmethod
+    def teacher_of(run: str) -> dict:
+        return {} if run == 'teacher' else dict(teacher='teacher')
+
+    def train(self, chain: Chain, number: int, run: str) -> None:
         """Train one network, or say that it is done."""
-        config, folder = self.config(run), self.out / run
         say(f'[{number}/5] {NAMES[run]}: {self.command(run)}')
-        done, started = folder / 'done.json', folder / 'started.json'
-        wanted = fingerprint(config, self.out / 'data' / MARKER, self._mark('teacher', run))
-        if done.exists() and json.loads(done.read_text()) == wanted:
+        if run in chain.links.products:
             self.skipped += RUNS[run][2]
             say('      done already')
             return
-        if started.exists() and json.loads(started.read_text()) != wanted:
-            shutil.rmtree(folder)  # of other data, another seed or another config
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(started, wanted)
         shares = [share for _, _, share in RUNS.values()]
-        progress = dict(
+        progress = DemoProgress(
             began=self.began,
             before=0.03 + sum(shares[: number - 2]) - self.skipped,
             share=shares[number - 2],
             after=0.02 + sum(shares[number - 1 :]),
         )
-        config.custom_hooks = [dict(type='mmkd.DemoProgress', **progress)]
-        config.resume = True
-        with quietly(folder / 'output.log'):
-            runner = train(config, work_dir=str(folder))
-            if str(runner.max_epochs) not in self.history(run)['scores']:
-                runner.val_loop.run()  # it was killed between its last step and its validation
-        write_json(done, wanted)
-
-    def _mark(self, run: str, of: str) -> Path | None:
-        return None if run == of else self.out / run / 'done.json'
+        with quietly(self.out / run / 'output.log'):
+            chain.run(only=run, hooks=lambda config: [progress])
 
     def command(self, run: str) -> str:
         """The command that does the same without the demo."""
@@ -277,13 +288,6 @@ class Demo:
         size = (PANEL, PANEL * shown[0].image.shape[0] // shown[0].image.shape[1])
         last.append(curves(lines, 'AP over epochs', 'identical schedules', size))
         return canvas.framed(canvas.below([comparison(shown, results), canvas.beside(last)]))
-
-
-def fingerprint(config, *files: Path | None) -> dict:
-    """Changes whenever the outcome of a run may."""
-    text = json.dumps(config.to_dict(), sort_keys=True, default=str)
-    text += ''.join(f.read_text() for f in files if f is not None)
-    return dict(sha=hashlib.sha256(text.encode()).hexdigest())
 
 
 def verdict(scores: dict, quick: bool) -> str:

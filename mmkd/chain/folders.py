@@ -22,6 +22,21 @@ from mmkd.chain.product import (
 from mmkd.engine.settings import changes
 
 
+class OtherStageError(ValueError):
+    """A folder that holds something else than the stage that is to work there.
+
+    Attributes:
+        folder (str): which.
+    """
+
+    def __init__(self, text: str, folder: str) -> None:
+        super().__init__(text, folder)
+        self.folder = folder
+
+    def __str__(self) -> str:
+        return self.args[0]
+
+
 def find_done(links: Links) -> dict[str, tuple[Product, float]]:
     """Finished stages, each with all that it needs finished too, and their seconds."""
     found: dict[str, tuple[Product, float]] = {}
@@ -36,23 +51,25 @@ def check_folders(links: Links) -> None:
     """Refuse folders with a stage of another fingerprint, or with a run that is no stage.
 
     Raises:
-        ValueError: which, and the keys of the config that differ.
+        OtherStageError: which, and the keys of the config that differ.
     """
     for name, stage in links.stages.items():
         folder = links.folder(name)
         marker = read_json(osp.join(folder, DONE)) or read_json(osp.join(folder, STARTED))
         if marker is None:
             if any(Path(folder).glob('*.pth')):
-                raise ValueError(
+                raise OtherStageError(
                     f'{folder} holds checkpoints of a run that is no stage of a chain. Give '
-                    'another --work-dir, or move the folder away.'
+                    'another --work-dir, or move the folder away.',
+                    folder,
                 )
             continue
         missing = [r.stage for r in stage.references().values() if r.stage not in links.products]
         if missing:
-            raise ValueError(
+            raise OtherStageError(
                 f'{folder} holds stage {name!r}, but stage {missing[0]!r}, from which it came, is '
-                f'not finished here. Put that back, or delete {folder} as well.'
+                f'not finished here. Put that back, or delete {folder} as well.',
+                folder,
             )
         _check_fingerprint(links, name, marker)
 
@@ -66,10 +83,11 @@ def _check_fingerprint(links: Links, name: str, marker: Mapping[str, Any]) -> No
     roles = [r for r, value in inputs.items() if (marker.get('inputs') or {}).get(r) != value]
     taken = f'the file of {", ".join(roles)} is another' if roles else ''
     reason = '; '.join(filter(None, (shown, taken))) or 'its marker was changed'
-    raise ValueError(
+    raise OtherStageError(
         f'{links.folder(name)} holds stage {name!r} of another chain or config: {reason}. Give '
         'another --work-dir, put the settings back, or delete the folder: the stage then runs '
-        'again.'
+        'again.',
+        links.folder(name),
     )
 
 

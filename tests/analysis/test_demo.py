@@ -80,37 +80,57 @@ def test_the_verdict_is_honest(demo, plain, fgfi, says):
     assert 'mean anything' in demo.verdict(scores, quick=True)
 
 
-def test_what_is_done_is_not_done_again(demo, finished, capfd, monkeypatch):
-    data = finished.out / 'data'
-    data.mkdir()
-    (data / demo.MARKER).write_text('{}')
-    monkeypatch.setattr(demo, 'train', lambda *args, **kwargs: pytest.fail('trained again'))
-    config = finished.config('teacher')
-    wanted = demo.fingerprint(config, data / demo.MARKER)
-    (finished.out / 'teacher' / 'done.json').write_text(json.dumps(wanted))
-    finished.train(2, 'teacher')
+def test_what_is_done_is_not_done_again(demo, finished, capfd):
+    done = SimpleNamespace(links=SimpleNamespace(products=dict(teacher=None)))
+    finished.train(done, 2, 'teacher')
     assert 'done already' in capfd.readouterr().out
+
+
+def test_the_runs_are_stages_of_a_chain(demo, finished, monkeypatch):
+    """Each is trained alone, for its own lines; the teacher is that of the first."""
+    calls = []
+
+    class Chain:
+        def __init__(self, stages, work_dir, seed):
+            self.links = SimpleNamespace(products={})
+            calls.append((stages, work_dir, seed))
+
+        def run(self, only, hooks):
+            calls.append((only, [type(hook) for hook in hooks(None)]))
+
+    monkeypatch.setattr(demo, 'Chain', Chain)
+    chain = finished.chain()
+    stages, *rest = calls[0]
+    assert rest == [str(finished.out), 0]
+    assert list(stages) == ['teacher', 'plain', 'fgfi']
+    assert [entry.get('teacher') for entry in stages.values()] == [None, 'teacher', 'teacher']
+    assert stages['plain']['options']['model.objectives.fgfi.weight'] == 0
+    finished.train(chain, 3, 'plain')
+    assert calls[1:] == [('plain', [demo.DemoProgress])]
 
 
 def test_another_seed_starts_afresh(demo, finished, monkeypatch):
     """A run of other settings is thrown away, not resumed."""
-    data = finished.out / 'data'
-    data.mkdir()
-    (data / demo.MARKER).write_text('{}')
     stale = finished.out / 'teacher' / 'epoch_1.pth'
     stale.write_text('')
-    (stale.parent / 'started.json').write_text('{}')
 
-    class Trained(Exception):
-        pass
+    def checked(stages, work_dir, seed):
+        if stale.exists():
+            raise demo.OtherStageError('other', str(stale.parent))
+        return 'the chain'
 
-    def train(*args, **kwargs):
-        raise Trained
+    monkeypatch.setattr(demo, 'Chain', checked)
+    assert finished.chain() == 'the chain' and not stale.parent.exists()
+    assert (finished.out / 'plain').exists()
 
-    monkeypatch.setattr(demo, 'train', train)
-    with pytest.raises(Trained):
-        finished.train(2, 'teacher')
-    assert not stale.exists()
+
+def test_other_data_throw_the_runs_away(demo, finished):
+    data = finished.out / 'data'
+    data.mkdir()
+    for text, left in (('a', True), ('a', True), ('b', False)):
+        (data / demo.MARKER).write_text(text)
+        finished.forget_other_data()
+        assert (finished.out / 'teacher' / 'history.json').exists() == left
 
 
 def test_progress_of_a_run_that_goes_on_at_a_validation(demo, tmp_path, capfd, monkeypatch):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from chain_toys import die, equal, in_child, recipe, run, three, weights
+from chain_toys import anyone, die, equal, in_child, recipe, run, three, weights, write
 from mmengine.hooks import Hook
 from mmengine.logging import MessageHub
 from mmengine.registry import DefaultScope
@@ -107,17 +107,17 @@ def killed_before(name, stage):
     'kills',
     [
         [('step', 'teacher', 1), ('step', 'teacher', 4)],
-        [('marker', 'teacher')],
-        [('started', 'assistant'), ('step', 'assistant', 3)],
-        [('progress', 'student'), ('step', 'student', 5)],
-        [('step', 'teacher', 3), ('step', 'assistant', 4), ('marker', 'assistant')],
+        [('marker', 'teacher'), ('started', 'assistant')],
+        [('progress', 'assistant'), ('step', 'assistant', 5)],
+        [('step', 'assistant', 3), ('marker', 'assistant')],
     ],
     ids=lambda kills: '+'.join(f'{where}-{stage}' for where, stage, *_ in kills),
 )
 def test_a_killed_chain_ends_with_the_weights_of_an_uncut_one(
     kills, whole, paths, tmp_path, monkeypatch
 ):
-    folder, _, products = whole
+    folder, stages = whole[0], three(paths)
+    del stages['student']
     files = dict(
         marker=('done.json', 'mmkd.chain.chain'),
         started=('started.json', 'mmkd.chain.folders'),
@@ -130,12 +130,12 @@ def test_a_killed_chain_ends_with_the_weights_of_an_uncut_one(
         if where in files:
             name, module = files[where]
             killed_before(name, stage)(monkeypatch, __import__(module, fromlist=['']))
-        Chain(three(paths), str(tmp_path / 'ta')).run(hooks=lambda config: hooks, say=str)
+        Chain(stages, str(tmp_path / 'ta')).run(hooks=lambda config: hooks, say=str)
 
     for kill in kills:
         assert in_child(lambda kill=kill: go(*kill)) == -9
     assert in_child(go) == 0
-    for name in products:
+    for name in stages:
         cut = weights(tmp_path / 'ta' / name / 'epoch_2.pth')
         assert equal(cut, weights(folder / name / 'epoch_2.pth')), name
         markers = [
@@ -143,6 +143,43 @@ def test_a_killed_chain_ends_with_the_weights_of_an_uncut_one(
         ]
         assert markers[0]['product']['scores'] == markers[1]['product']['scores']
         assert markers[0]['fingerprint'] == markers[1]['fingerprint']
+
+
+def test_what_objectives_learned_carries_on(images, paths, tmp_path):
+    """Two phases of FT: the paraphraser is that of the first, the student begins anew."""
+    own = write(
+        tmp_path,
+        images,
+        words=dict(
+            teacher=anyone(8),
+            objectives=dict(ft=dict(type='mmkd.FT', phase='paraphraser', weight=1)),
+        ),
+        student=dict(teacher=anyone(8), objectives=dict(ft=dict(type='mmkd.FT'))),
+    )
+    stages = dict(
+        teacher=dict(config=paths['teacher']),
+        words=dict(config=own['words'], teacher='teacher'),
+        student=dict(config=own['student'], teacher='teacher', objectives='words'),
+        tuned=dict(config=paths['plain'], student='student:epoch_1'),
+    )
+    started = {}
+
+    class Look(Hook):
+        priority = 'LOWEST'
+
+        def before_train(self, runner):
+            state = runner.model.state_dict()
+            started[Path(runner.work_dir).name] = {k: v.clone() for k, v in state.items()}
+
+    products = Chain(stages, str(tmp_path / 'ft')).run(hooks=lambda config: [Look()], say=str)
+    before, after = weights(products['words'].checkpoint), weights(products['student'].checkpoint)
+    shared = [key for key in before if 'paraphraser' in key]
+    assert shared and all(torch.equal(after[key], before[key]) for key in shared)
+    fresh = {k: v for k, v in started['words'].items() if not k.startswith('objectives.')}
+    assert all(torch.equal(started['student'][key], value) for key, value in fresh.items())
+    first = weights(tmp_path / 'ft' / 'student' / 'epoch_1.pth')
+    assert all(torch.equal(v, first[k]) for k, v in started['tuned'].items())
+    assert not equal(started['tuned'], weights(products['tuned'].checkpoint))
 
 
 def test_only_runs_one_stage_whose_inputs_are_done(whole, paths, tmp_path):
