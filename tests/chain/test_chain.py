@@ -16,6 +16,7 @@ from mmengine.registry import DefaultScope
 from mmkd.chain import Chain, chain
 from mmkd.config import load_config
 from mmkd.engine.launch import train
+from mmkd.testing import tiny_classifier
 
 
 @pytest.fixture(scope='module')
@@ -180,6 +181,31 @@ def test_what_objectives_learned_carries_on(images, paths, tmp_path):
     first = weights(tmp_path / 'ft' / 'student' / 'epoch_1.pth')
     assert all(torch.equal(v, first[k]) for k, v in started['tuned'].items())
     assert not equal(started['tuned'], weights(products['tuned'].checkpoint))
+
+
+def test_a_peer_of_one_stage_teaches_and_starts_another(images, paths, tmp_path):
+    mutual = dict(
+        down=dict(type='mmkd.KD', teacher_name='other'),
+        up=dict(type='mmkd.KD', learner='other', teacher_name='student'),
+    )
+    config = recipe(images, width=4, objectives=mutual)
+    config.model.peers = dict(other=tiny_classifier(6))
+    config.dump(str(tmp_path / 'mutual.py'))
+    stages = dict(
+        both=dict(config=str(tmp_path / 'mutual.py')),
+        student=dict(config=paths['student'], teacher='both/peers.other'),
+        tuned=dict(config=paths['plain'], student='both:epoch_1'),
+    )
+    said, products = run(stages, tmp_path / 'work')
+    assert said[1].startswith('stage 2/3 student: started; teacher = both:last/peers.other -> ')
+    used = load_config(products['student'].config).model.teacher
+    assert used.checkpoint.endswith('epoch_2_peers.other.pth')
+    assert used.config.model.backbone.base_channels == 6
+    own = weights(products['both'].checkpoint)
+    assert equal(weights(used.checkpoint), {k[12:]: v for k, v in own.items() if k[:6] == 'peers.'})
+    stages['tuned']['student'] = 'both/peers.other'
+    with pytest.raises(ValueError, match="cannot start from 'both:last/peers.other', which is ano"):
+        Chain(stages, str(tmp_path / 'other'))
 
 
 def test_only_runs_one_stage_whose_inputs_are_done(whole, paths, tmp_path):
