@@ -20,6 +20,21 @@ from mmkd.tap import Trace, parse_taps
 from mmkd.view import Boxes, View
 
 
+def cross_entropy(student: Tensor, teacher: Tensor, tau: float, student_tau: float) -> Tensor:
+    """``- sum_k p_t log p_s``, p_t = softmax(T / tau), p_s = softmax(S / student_tau).
+
+    Its gradient vanishes where S / student_tau equals T / tau, up to a constant of each row.
+
+    Args:
+        student, teacher (Tensor): logits (..., K).
+
+    Returns:
+        Tensor: (...), not reduced.
+    """
+    target = (teacher / tau).softmax(-1)
+    return -(target * (student / student_tau).log_softmax(-1)).sum(-1)
+
+
 @MODELS.register_module()
 class KD(Objective):
     """Distilling the knowledge in a neural network, on whatever class logits a model has.
@@ -32,7 +47,11 @@ class KD(Objective):
         tau (float | None): temperature; ``None`` is 4 for classifiers and 1 otherwise.
         reduction (str): for pixels. ``'per_pixel'`` is the mean over N * h * w;
             ``'skd_sum'`` divides by h * w only (SKD's code); ``'element_mean'`` divides by
-            N * K * h * w (IFVD's code). The published weights belong to one of them each.
+            N * K * h * w (IFVD's code). The published weights belong to one of them each. For all:
+            ``'cross_entropy'`` is the mean of :func:`cross_entropy`, without T^2 (snapshot
+            distillation).
+        student_tau (float | None): temperature of the student, if it is another than ``tau``; for
+            ``reduction='cross_entropy'``.
         mask_ignore (bool): for pixels, leave out those with the ignored label; the divisor then
             counts the rest.
         ignore_index (int): the ignored label.
@@ -54,6 +73,7 @@ class KD(Objective):
         *taps: Taps,
         tau: float | None = None,
         reduction: str = 'per_pixel',
+        student_tau: float | None = None,
         mask_ignore: bool = False,
         ignore_index: int = 255,
         resize: str | None = None,
@@ -61,7 +81,16 @@ class KD(Objective):
     ) -> None:
         super().__init__(*taps, **common)
         self.tau = check_temperature('KD', tau, optional=True)
-        self.reduction = check_choice('KD', 'reduction', reduction, PIXEL_REDUCTIONS)
+        choices = (*PIXEL_REDUCTIONS, 'cross_entropy')
+        self.reduction = check_choice('KD', 'reduction', reduction, choices)
+        self.student_tau = check_temperature('KD', student_tau, 'student_tau', optional=True)
+        if self.reduction == 'cross_entropy':
+            self.zero_at_equality = False  # its least value is the entropy of the teacher
+        elif student_tau is not None:
+            raise ValueError(
+                "KD: student_tau is the student's temperature in a cross entropy; give "
+                "reduction='cross_entropy' with it."
+            )
         self.resize = check_choice('KD', 'resize', resize, RESIZE)
         self.mask_ignore = mask_ignore
         self.ignore_index = check_number('KD', 'ignore_index', ignore_index, whole=True)
@@ -108,7 +137,7 @@ class KD(Objective):
         student = trace.student[self.student_taps[0]][0]
         teacher = trace.teacher[self.teacher_taps[0]][0].detach()
         if self.kind == 'images':
-            return {'loss': soft_kl(student, teacher, self.tau).mean()}
+            return {'loss': self._distance(student, teacher).mean()}
         return {'loss': self._pixels(student, teacher, trace)}
 
     def _rois(self, trace: Trace) -> Tensor:
@@ -117,7 +146,13 @@ class KD(Objective):
             return scores.sum() * 0.0
         feats = trace.teacher[self.teacher_taps[0]]
         wanted = two_stage.roi_outputs(trace.teacher.model, feats, rois.detach())[0]
-        return soft_kl(scores, wanted, self.tau).mean()
+        return self._distance(scores, wanted).mean()
+
+    def _distance(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Of each row (..., K), as ``reduction`` says."""
+        if self.reduction == 'cross_entropy':
+            return cross_entropy(student, teacher, self.tau, self.student_tau or self.tau)
+        return soft_kl(student, teacher, self.tau)
 
     def views(self, trace: Trace) -> Sequence[View | Boxes]:
         """Classes and entropy of pixels, or class scores of both sides for some RoIs."""
@@ -148,6 +183,9 @@ class KD(Objective):
     def _pixels(self, student: Tensor, teacher: Tensor, trace: Trace) -> Tensor:
         student, teacher = self._same_size(student, teacher, trace)
         valid = segmentor.counted_pixels(self, trace, student.shape[2:])
+        if self.reduction == 'cross_entropy':
+            each = self._distance(*(z.permute(0, 2, 3, 1) for z in (student, teacher)))
+            return each.mean() if valid is None else (each * valid).sum() / valid.sum().clamp(min=1)
         return pixel_wise_kl(student, teacher, self.tau, self.reduction, valid)
 
     def _same_size(self, student: Tensor, teacher: Tensor, trace: Trace) -> tuple[Tensor, Tensor]:

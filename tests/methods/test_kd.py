@@ -7,7 +7,7 @@ import torch
 from segmentation_toys import ToyClassifier, ToySegmentor, prepare, probe_tensors
 
 from mmkd.families import two_stage
-from mmkd.methods.kd import KD, soft_kl
+from mmkd.methods.kd import KD, cross_entropy, soft_kl
 from mmkd.teacher import build_model
 from mmkd.testing import (
     detection_batch,
@@ -44,6 +44,55 @@ def rows(x):
 def test_worked_numbers(tau, wanted):
     assert float(soft_kl(ZS, ZT, tau).mean()) == pytest.approx(wanted, abs=1e-6)
     assert float(soft_kl(ZS, ZT, tau).sum()) == pytest.approx(literal(ZS, ZT, tau))
+
+
+@pytest.mark.parametrize(
+    ('tau', 'wanted', 'floor', 'excess'),
+    [(2, 1.087449, 1.020191, 0.067258), (3, 1.189402, 1.062577, 0.126825)],
+)
+def test_unequal_temperatures_of_snapshot_distillation(tau, wanted, floor, excess):
+    z = torch.tensor([[2.0, 1.0, 0.0]], dtype=torch.float64)
+    value = float(cross_entropy(z, z, tau, 1.0))
+    least = float(cross_entropy(z / tau, z, tau, 1.0))
+    assert (value, least, value - least) == pytest.approx((wanted, floor, excess), abs=1.5e-6)
+
+
+def test_gradient_at_unequal_temperatures():
+    z = torch.tensor([[2.0, 1.0, 0.0]], dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(cross_entropy(z, z.detach(), 2.0, 1.0).sum(), z)
+    assert gradient[0].tolist() == pytest.approx([0.158761, -0.062467, -0.096293], abs=1.5e-6)
+    half = (z.detach() / 2).requires_grad_()
+    (gradient,) = torch.autograd.grad(cross_entropy(half, z.detach(), 2.0, 1.0).sum(), half)
+    assert float(gradient.abs().max()) < 1e-12
+
+
+def test_cross_entropy_is_the_kl_and_an_entropy():
+    kd, ce = KD(tau=2), KD(tau=2, reduction='cross_entropy')
+    trace = make_trace(student={'head.fc': [ZS]}, teacher={'head.fc': [ZT]})
+    for one in (kd, ce):
+        one.kind, one.student_taps, one.teacher_taps = 'images', ['head.fc'], ['head.fc']
+    p = (ZT / 2).softmax(1)
+    entropy = -(p * p.log()).sum(1).mean()
+    gap = float(ce(trace)['loss'] - kd(trace)['loss'] / 4)
+    assert gap == pytest.approx(float(entropy), abs=1e-6)
+
+
+@pytest.mark.parametrize('mask', [False, True])
+def test_cross_entropy_of_pixels_counts_those_that_count(mask):
+    kd = KD(tau=2, reduction='cross_entropy', student_tau=1, mask_ignore=mask)
+    kd.bind(ToySegmentor(), ToySegmentor())
+    tap = 'decode_head.conv_seg'
+    trace = make_trace({tap: S}, {tap: T}, label_maps(LABELS), stride=1)
+    each = cross_entropy(rows(S), rows(T), 2.0, 1.0)
+    wanted = each[LABELS.flatten() != 255] if mask else each
+    assert float(kd(trace)['loss']) == pytest.approx(float(wanted.mean()), abs=1e-6)
+
+
+def test_a_temperature_of_the_student_needs_a_cross_entropy():
+    with pytest.raises(ValueError, match="reduction='cross_entropy'"):
+        KD(student_tau=1)
+    with pytest.raises(ValueError, match='temperature student_tau'):
+        KD(student_tau=0, reduction='cross_entropy')
 
 
 def test_infinite_temperature_is_the_distance_of_centred_logits():
