@@ -11,6 +11,7 @@ from mmkd.datasets.cifar import Cifar10, Cifar100
 from mmkd.datasets.class_folders import ClassFolders
 from mmkd.datasets.hold_out import hold_out
 from mmkd.datasets.scenes import Scene, generate_scene
+from mmkd.datasets.shard import Shard
 from mmkd.datasets.specialist_classes import specialist_classes
 from mmkd.datasets.transforms import (
     ColorJitter,
@@ -31,6 +32,7 @@ __all__ = [
     'RandomCrop',
     'RandomResizedCrop',
     'Scene',
+    'Shard',
     'generate_scene',
     'hold_out',
     'specialist_classes',

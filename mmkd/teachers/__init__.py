@@ -1,9 +1,23 @@
 """Kinds of teacher besides the frozen network of :mod:`mmkd.teacher`, one file each."""
 
 from mmkd.teachers.anchors import Anchors
+from mmkd.teachers.cached import Cached
 from mmkd.teachers.ensemble import Ensemble
+from mmkd.teachers.follower import Follower
+from mmkd.teachers.function import Function
 from mmkd.teachers.kinds import build_teacher, is_teacher, kind_of
 from mmkd.teachers.momentum import Momentum
 from mmkd.teachers.snapshot import Snapshot
 
-__all__ = ['Anchors', 'Ensemble', 'Momentum', 'Snapshot', 'build_teacher', 'is_teacher', 'kind_of']
+__all__ = [
+    'Anchors',
+    'Cached',
+    'Ensemble',
+    'Follower',
+    'Function',
+    'Momentum',
+    'Snapshot',
+    'build_teacher',
+    'is_teacher',
+    'kind_of',
+]
