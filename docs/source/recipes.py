@@ -35,13 +35,14 @@ def _read_recipe(path: Path, folder: Path) -> Recipe:
     parents = ast.literal_eval(values['_base_']) if '_base_' in values else []
     model = _entries_of(values.get('model'))
     teacher = _entries_of(model.get('teacher'))
-    teachers = [teacher] if 'config' in teacher else [_entries_of(t) for t in teacher.values()]
+    one = 'config' in teacher or 'type' in teacher
+    teachers = [teacher] if one else [_entries_of(t) for t in teacher.values()]
     if isinstance(several := model.get('teacher'), ast.DictComp):
         teachers = [_entries_of(several.value)]
     objectives = [_entries_of(entry) for entry in _entries_of(model.get('objectives')).values()]
     try:
         types = [_literal(entry['type'], values) for entry in objectives]
-        configs = [_literal(entry['config'], values) for entry in teachers]
+        configs = [name for entry in teachers for name in _configs_of(entry, values)]
     except (KeyError, ValueError):
         raise UndocumentedError(
             f'configs/{path.relative_to(folder)}: write the type of each objective and the config '
@@ -57,6 +58,15 @@ def _read_recipe(path: Path, folder: Path) -> Recipe:
         teacher=', '.join(configs),
         objectives=tuple(kind.removeprefix('mmkd.') for kind in types),
     )
+
+
+def _configs_of(teacher: dict[str, ast.expr], values: dict[str, ast.expr]) -> list[str]:
+    """Config of a teacher or of each member of it; of a kind without any its type."""
+    if 'members' in teacher:
+        members = [_entries_of(entry) for entry in _entries_of(teacher['members']).values()]
+        return [name for entry in members for name in _configs_of(entry, values)]
+    own = 'type' if 'type' in teacher and 'config' not in teacher else 'config'
+    return [_literal(teacher[own], values)]
 
 
 def _literal(node: ast.expr, values: dict[str, ast.expr]) -> str:

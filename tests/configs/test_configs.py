@@ -13,6 +13,8 @@ from mmkd.config import load_config
 from mmkd.methods import names
 from mmkd.plan import Plan
 from mmkd.registry import MODELS
+from mmkd.teacher import build_model
+from mmkd.teachers import Anchors, is_teacher, kind_of
 from mmkd.testing import shrink
 
 FOLDER = Path(__file__).parents[2] / 'configs'
@@ -30,7 +32,7 @@ def file_of(kind):
 
 
 @pytest.mark.parametrize('path', DISTILLED, ids=lambda path: path.stem)
-def test_builds_and_its_name_is_true(path):
+def test_builds_and_its_name_is_true(path, tmp_path):
     config = load_config(str(path))
     init_default_scope(config.default_scope)
     model = config.model
@@ -52,7 +54,7 @@ def test_builds_and_its_name_is_true(path):
     needed = [MODELS.get(entry.type).needs_teacher for entry in listen]
     assert bool(teacher) == any(needed)
     if teacher:
-        prepare(model)
+        prepare(model, tmp_path)
     with torch.no_grad():
         distiller = MODELS.build(model)
     assert isinstance(distiller.plan, Plan)
@@ -65,10 +67,18 @@ def test_builds_and_its_name_is_true(path):
         assert distiller.plan.seen[f'{name}.student'] or trained_only or not listens
 
 
-def prepare(model):
+def prepare(model, folder):
     """Random weights, and small networks, in place of the teacher's checkpoint."""
     teacher = model.teacher
-    for entry in [teacher] if 'config' in teacher else teacher.values():
+    entries = [teacher] if is_teacher(teacher) else teacher.values()
+    for entry in [m for e in entries for m in e.get('members', {'': e}).values()]:
+        if kind_of(entry) is Anchors:
+            state = build_model(load_config(entry.config)).state_dict()
+            for epoch in range(1, entry.anchors + 1):
+                torch.save(dict(state_dict=state), folder / f'epoch_{epoch}.pth')
+            entry.folder = str(folder)
+        if 'checkpoint' not in entry:
+            continue
         checkpoint = entry.checkpoint
         if checkpoint == 'released':
             checkpoint = released_weights(entry.config)
