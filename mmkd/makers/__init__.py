@@ -4,5 +4,6 @@ from mmkd.makers.domain_weights import DomainWeights
 from mmkd.makers.guidance_routes import GuidanceRoutes
 from mmkd.makers.merge_detections import MergeDetections
 from mmkd.makers.specialists import Specialists
+from mmkd.makers.trusted_images import TrustedImages
 
-__all__ = ['DomainWeights', 'GuidanceRoutes', 'MergeDetections', 'Specialists']
+__all__ = ['DomainWeights', 'GuidanceRoutes', 'MergeDetections', 'Specialists', 'TrustedImages']
