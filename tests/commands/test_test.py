@@ -14,8 +14,10 @@ def test_config_checkpoint_and_options(tmp_path, monkeypatch):
     )
     words = [str(tmp_path / 'a.py'), 'b.pth', '--verbose', '--ignore-keys', '^head', '^neck']
     command.main([*words, '--work-dir', 'mine', '--cfg-options', 'x=2'])
-    options = dict(hooks=[], work_dir='mine', ignore_keys=['^head', '^neck'])
+    options = dict(hooks=[], work_dir='mine', ignore_keys=['^head', '^neck'], who='student')
     assert calls == [(2, ('b.pth',), options)]
+    command.main([*words, '--who', 'peers.other'])
+    assert calls[1][2]['who'] == 'peers.other'
 
 
 def test_a_checkpoint_is_needed(capsys):

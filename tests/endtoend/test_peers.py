@@ -64,7 +64,7 @@ def test_at_weight_zero_the_student_is_that_of_stock_training(trained, tmp_path)
     ]
     assert all(torch.equal(state[k], v) for k, v in weights.items())
     assert any(k.startswith('peer.other.') for k in losses[0]), 'the peer trains meanwhile'
-    others = {k: v for k, v in mutually.items() if k.startswith('peers.')}
+    others = {k: v for k, v in state.items() if k.startswith('peers.')}
     for found in (weights, others):
         assert any(not torch.equal(mutually[k], v) for k, v in found.items()), 'KD moves both'
 
