@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.hooks import Hook
+from mmengine.registry import DefaultScope
 
 from mmkd.analysis.complexity import complexity
 from mmkd.chain import Chain
@@ -171,7 +172,8 @@ class Demo:
         for number, run in enumerate(RUNS, 2):
             self.train(chain, number, run)
         say('[5/5] table and picture')
-        with quietly(self.out / 'demo.log'):
+        scope = DefaultScope.overwrite_default_scope(self.config('teacher').default_scope)
+        with quietly(self.out / 'demo.log'), scope:
             costs = {run: self.complexity(run) for run in RUNS}
             picture = self.picture()
         for line in self.table(costs):

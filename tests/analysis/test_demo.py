@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from mmengine.registry import DefaultScope
 
 from mmkd.analysis import demo as module
 from mmkd.teacher import build_model
@@ -122,6 +123,25 @@ def test_another_seed_starts_afresh(demo, finished, monkeypatch):
     monkeypatch.setattr(demo, 'Chain', checked)
     assert finished.chain() == 'the chain' and not stale.parent.exists()
     assert (finished.out / 'plain').exists()
+
+
+def test_the_last_step_has_the_scope_of_the_runs(demo, finished, monkeypatch):
+    """A chain takes back what its runs leave behind, the default scope too."""
+    done = SimpleNamespace(links=SimpleNamespace(products=dict.fromkeys(demo.RUNS)))
+    seen = []
+
+    def look(*args):
+        seen.append(DefaultScope.get_current_instance().scope_name)
+        return []
+
+    monkeypatch.setattr(demo, 'write_coco', lambda *args, **options: None)
+    for name, value in dict(
+        forget_other_data=lambda: None, chain=lambda: done, complexity=look, picture=look
+    ).items():
+        monkeypatch.setattr(finished, name, value)
+    monkeypatch.setattr(finished, 'table', lambda costs: [])
+    finished.run()
+    assert seen == 4 * ['mmdet']
 
 
 def test_other_data_throw_the_runs_away(demo, finished):
