@@ -1,5 +1,6 @@
 """Torch on one thread, one default scope for every test, and mmengine without its pauses."""
 
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ from yapf.yapflib import yapf_api
 
 import mmkd  # noqa: F401  (before mmdet and mmseg: provides operators that mmcv may lack)
 
+os.environ['MMKD_CACHE'] = 'off'
 torch.set_num_threads(1)
 # mmengine lays out the config anew for each checkpoint, a second each, and sleeps between epochs.
 yapf_api.FormatCode = lambda text, **options: (text, False)

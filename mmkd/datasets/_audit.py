@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from mmengine.logging import print_log
 
+from mmkd.datasets import _audit_cache
 from mmkd.datasets._class_names import Names, read_names
 from mmkd.datasets._coco import DataError
 from mmkd.datasets._files import fault, is_local, shown, similar
@@ -89,6 +90,9 @@ def audit(dataset, budget: float = 2.0) -> list[Audit]:
     sample of the files has been looked at. All files of test data are, for one that is missing
     ends the evaluation.
 
+    A clean audit is kept (:mod:`mmkd.datasets._audit_cache`): where annotations, settings, folders
+    and a sample of the files are as they were, nothing is read again.
+
     Args:
         dataset: A ``BaseDataset``, or wrappers around several.
         budget: Seconds for the files of each dataset.
@@ -119,6 +123,13 @@ def _audit(dataset, budget: float) -> Audit:
     loader = file_loader(dataset)
     settings = vars(dataset) if loader is None else vars(loader)
     local = is_local(settings)
+    key = _audit_cache.key_of(dataset, report.name)
+    known = key and _audit_cache.load(key, Audit)
+    if known:
+        if is_coco(dataset):  # whose labels are numbered as the file says
+            _compare_names(known, dataset, read_names(dataset, deadline))
+        print_log(f'{known}; files as at the last audit', logger='current')
+        return known
     names = read_names(dataset, time.monotonic() + budget / 2) if is_local(vars(dataset)) else None
     check_names(dataset, names)
     _compare_names(report, dataset, names)
@@ -130,6 +141,8 @@ def _audit(dataset, budget: float) -> Audit:
     print_log(
         str(report), logger='current', level=logging.INFO if report.clean else logging.WARNING
     )
+    if key and report.clean:
+        _audit_cache.save(key, report)
     return report
 
 
