@@ -57,6 +57,7 @@ class Borrower(BaseModel):
         'objectives',
         'task_weight',
         'balance',
+        'trains',
         'guard',
         'timer',
         'recorder',

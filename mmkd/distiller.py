@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from mmengine.dist import get_world_size
 from torch import Tensor, nn
 
 from mmkd.balance import Balance, build_balance, scale_terms
 from mmkd.balance.balance import Terms
 from mmkd.borrowed import Borrower
+from mmkd.building import build_objectives, build_teachers, with_preprocessor
 from mmkd.checks.guard import Guard
-from mmkd.errors.origin import is_ours
 from mmkd.heard import Heard, Twins
 from mmkd.inference import for_prediction
-from mmkd.names import did_you_mean
-from mmkd.objective import Objective
-from mmkd.options import check_flags, match_options, options_of
 from mmkd.peers import Peers
 from mmkd.pixels import Pixels
 from mmkd.plan import Plan
+from mmkd.plan.probe import run_to_taps
 from mmkd.registry import MODELS
 from mmkd.schedule import Progress
 from mmkd.tap import Recorder, Side, Trace, require_gradient
 from mmkd.task_weight import check_number_or_mapping, scale_task
-from mmkd.teacher import Teacher, build_model
-from mmkd.teachers import build_teacher, is_teacher
+from mmkd.teacher import build_model
 from mmkd.timing import StepTimer
-from mmkd.untouched import untouched_random_state
+from mmkd.trains import PLAYERS, Trains, keep_alive, player_of
+from mmkd.untouched import at_rest, untouched_random_state
 
 
 @MODELS.register_module()
@@ -45,8 +44,9 @@ class Distiller(Borrower):
         objectives (dict[str, dict | Objective]): the terms of the distillation loss, by name.
         teacher (dict | Teacher | None): arguments of :class:`~mmkd.teacher.Teacher`, or of another
             kind (:mod:`mmkd.teachers`) with its ``type``, or a mapping of several by name.
-        task_weight (float | dict[str, float]): factor of the student's own losses; a mapping
-            gives factors to the losses whose name contains the key.
+        task_weight (float | dict[str, float] | None): factor of the student's own losses; a mapping
+            gives factors to the losses whose name contains the key. ``None``: they are not
+            computed; the student runs as far as its taps, and what lies behind them does not train.
         preflight (bool | dict): checks before and in the first steps. ``steps`` (5) guarded
             steps, ``ratio`` (100) above which a term is reported, ``score`` (0) validation
             samples on which the teacher is evaluated first. ``False`` switches all off.
@@ -54,6 +54,10 @@ class Distiller(Borrower):
             a model mapping of a stock config, a config's path or a built model each.
         balance (float | dict | Balance | None): factors of the terms, by their gradients in each
             step, see :mod:`mmkd.balance`; 0.3 keeps each at this share of the task's gradient.
+        trains (str | tuple[str] | dict[str, dict]): who trains: ``'student'``, ``'objectives'``
+            (their own parameters), ``'peers'``. What is left out keeps its weights and statistics.
+            A mapping gives turns: ``dict(student=dict(every=6, count=5), …)``, see
+            :class:`~mmkd.schedule.Schedule`.
         data_preprocessor (dict | None): passed by the Runner from the top of a config; used for
             the student if it has none itself.
 
@@ -73,12 +77,14 @@ class Distiller(Borrower):
         student: dict | nn.Module,
         objectives: Mapping[str, Any],
         teacher: Any = None,
-        task_weight: float | Mapping[str, float] = 1.0,
+        task_weight: float | Mapping[str, float] | None = 1.0,
         preflight: bool | Mapping[str, Any] = True,
         balance: Any = None,
+        trains: str | Sequence[str] | Mapping[str, Any] = PLAYERS,
         data_preprocessor: dict | None = None,
         peers: Mapping[str, Any] | None = None,
     ) -> None:
+        who_trains, task_weight = Trains.of(trains), check_number_or_mapping(task_weight)
         built = build_model(with_preprocessor(student, data_preprocessor))
         super().__init__()
         self._borrow(built)
@@ -90,8 +96,9 @@ class Distiller(Borrower):
             named = build_objectives(objectives)
             beside = Peers(peers, data_preprocessor)
             self.balance = build_balance(balance)
-            plan = Plan(built, self.teachers, named, dict(beside.items()), balance=self.balance)
-            self.plan = plan.prepare()
+            networks, rules = dict(beside.items()), dict(balance=self.balance, trains=who_trains)
+            self.plan = Plan(built, self.teachers, named, networks, **rules).prepare()
+            self.plan.freeze(tasks=task_weight is not None)
         for name in beside:
             beside.listen(name, self.plan.taps_of(name))
         if beside:
@@ -99,10 +106,7 @@ class Distiller(Borrower):
         else:
             self.__dict__['peers'] = beside  # no child without any
         self.objectives = nn.ModuleDict(named)
-        for objective in named.values():
-            if objective.weight.is_zero:
-                objective.requires_grad_(False)
-        self.task_weight = check_number_or_mapping(task_weight)
+        self.trains, self.task_weight = who_trains, task_weight
         self.guard = Guard.of(preflight)
         self.timer = StepTimer()
         self.recorder = Recorder(built, self.plan.taps_of('student'))
@@ -161,23 +165,22 @@ class Distiller(Borrower):
         progress = Progress.current()
         weights = {name: o.weight(progress) for name, o in self.objectives.items()}
         self._wake_teachers(weights, progress)
-        active = [name for name, weight in weights.items() if weight > 0]
+        active = [n for n, weight in weights.items() if weight > 0 and self._teaches(n, progress)]
         sides = self._run_teachers(active, inputs, samples or [])
         if any(self.objectives[name].needs_input_gradient for name in active):
             inputs = inputs.detach().requires_grad_()
         with self.timer('student'), self.recorder.record(inputs) as student:
-            losses = self.run_student(inputs, samples, mode='loss', **more)
+            losses = self._run_student(active, progress, inputs, samples, **more)
         for name, side in sides.items():
             self.teachers[name].join(side)
-        losses = scale_task(losses, self.task_weight)
         living = {'student': (student, samples or [])}
-        beside = self._run_peers(living, inputs, samples or [])
+        beside = self._run_peers(living, inputs, samples or [], active, progress)
         traces = {name: self.trace(name, living, sides, progress) for name in active}
         for name, trace in traces.items():
             self.plan.check_step(name, trace)
         with self.timer('objectives'):
             terms = {name: self._terms(name, weights[name], traces.get(name)) for name in weights}
-        if self.balance is not None and active:
+        if self.balance is not None and active and self.trains('student', progress):
             heard = Trace(inputs, samples or [], student, {}, progress)
             terms, traces = self._balanced(self.balance, terms, losses, heard, traces)
             losses |= {k: inputs.new_full((), v) for k, v in self.balance.logged().items()}
@@ -190,13 +193,20 @@ class Distiller(Borrower):
         return losses
 
     def _run_peers(
-        self, living: dict[str, tuple[Side, list]], inputs: Tensor, samples: list
+        self,
+        living: dict[str, tuple[Side, list]],
+        inputs: Tensor,
+        samples: list,
+        active: list[str],
+        progress: Progress,
     ) -> dict[str, Any]:
         """The peers' own losses; adds what they recorded to the networks that learn."""
         losses: dict[str, Any] = {}
+        trains = self.trains('peers', progress)
         with self.timer('peers'):
             for name in self.peers:
-                found, living[name] = self.peers.step(name, inputs, samples, self.pixels)
+                taps = None if trains else self.plan.taps_of(name, active)
+                found, living[name] = self.peers.step(name, inputs, samples, self.pixels, taps)
                 losses.update(found)
         self.timer.measure_peers(losses, self.peers.parameters())
         return losses
@@ -247,6 +257,41 @@ class Distiller(Borrower):
             for name in names if not self.teachers[teacher].ready else ():
                 weights[name], self.objectives[name].rests = 0.0, True
 
+    def _teaches(self, name: str, progress: Progress) -> bool:
+        """Whether anybody who trains in this step learns from an objective."""
+        objective = self.objectives[name]
+        if self.trains(player_of(objective.learner), progress):
+            return True
+        own = any(p.requires_grad for p in objective.parameters())
+        return own and self.trains('objectives', progress)
+
+    def _run_student(
+        self, active: list[str], progress: Progress, inputs: Tensor, samples: Any, **more: Any
+    ) -> dict[str, Any]:
+        """The student's own losses, scaled; or none, and no more of it than what is looked at."""
+        trains = self.trains('student', progress)
+        if trains and self.task_weight is not None:
+            losses = self.run_student(inputs, samples, mode='loss', **more)
+            return scale_task(losses, self.task_weight)
+        taps = self.plan.taps_of('student', active)
+        if taps or trains:
+            with contextlib.nullcontext() if trains else at_rest(self.student):
+                run_to_taps(self.student, taps, inputs, samples or [])
+        alone = get_world_size() == 1 and active  # else DDP waits for every gradient
+        return {} if alone else keep_alive('zero_loss', self.student.parameters())
+
+    def resting(self) -> list[nn.Parameter]:
+        """Parameters that train in this run, but not in this step."""
+        players = dict(student=self.student, objectives=self.objectives, peers=self.peers)
+        progress = Progress.current()
+        return [
+            parameter
+            for player, module in players.items()
+            if not self.trains(player, progress)
+            for parameter in module.parameters()
+            if parameter.requires_grad
+        ]
+
     def _run_teachers(self, active: list[str], inputs: Tensor, samples: list) -> dict[str, Side]:
         """Start the teachers that an active objective needs."""
         wanted = {
@@ -268,11 +313,12 @@ class Distiller(Borrower):
         """Weighted losses and log values of one objective."""
         objective = self.objectives[name]
         if trace is None:
-            return _keep_alive(name, objective)
+            return keep_alive(f'kd.{name}.loss', objective.parameters())
         numbers = objective.set_numbers(trace.progress)
         device = trace.inputs.device.type
         with torch.autocast(device, enabled=False):
-            require_gradient(trace.student, objective.student_taps)
+            if self.trains(player_of(objective.learner), trace.progress):
+                require_gradient(trace.student, objective.student_taps)
             result = objective(trace)
         if not isinstance(result, Mapping):
             result = {'loss': result}
@@ -295,111 +341,3 @@ class Distiller(Borrower):
             else:
                 terms[f'kd.{name}.{key}'] = value
         return terms
-
-
-def with_preprocessor(student: Any, preprocessor: dict | None) -> Any:
-    """A student's config with the data preprocessor of the run, if it names none itself."""
-    if preprocessor and not isinstance(student, nn.Module):
-        student.setdefault('data_preprocessor', preprocessor)
-    return student
-
-
-def _keep_alive(name: str, objective: nn.Module) -> dict[str, Tensor]:
-    """A zero that still reaches the parameters of a resting objective, which DDP insists on."""
-    trained = [p for p in objective.parameters() if p.requires_grad]
-    if not trained:
-        return {}
-    return {f'kd.{name}.loss': sum(p.sum() * 0.0 for p in trained)}
-
-
-def build_teachers(teacher: Any) -> dict[str, Teacher]:
-    """One teacher under the name ``'teacher'``, or several under their own."""
-    if teacher is None:
-        return {}
-    if isinstance(teacher, Teacher):
-        return {'teacher': teacher}
-    if not isinstance(teacher, Mapping):
-        raise TypeError(
-            'teacher must be dict(config=…, checkpoint=…) or a mapping of those, '
-            f'found {teacher!r}.'
-        )
-    if is_teacher(teacher):
-        return {'teacher': build_teacher(teacher)}
-    result = {}
-    for name, entry in teacher.items():
-        if not isinstance(entry, Teacher) and not is_teacher(entry):
-            raise ValueError(
-                f'teacher: {name!r} is neither an argument (config, checkpoint, …) nor a named '
-                f'teacher dict(config=…, checkpoint=…): {entry!r}.'
-            )
-        same = next((other for other in result if _is_same(teacher[other], entry)), None)
-        if same is not None:
-            result[name] = copy.copy(result[same])  # of one network: it is loaded once
-        else:
-            result[name] = entry if isinstance(entry, Teacher) else build_teacher(entry)
-    return result
-
-
-def _is_same(entry: Any, other: Any) -> bool:
-    """Whether two entries name one config file and checkpoint, with equal options."""
-    named = isinstance(entry, Mapping) and isinstance(entry.get('config'), str)
-    same = named and isinstance(other, Mapping) and dict(entry) == dict(other)
-    return same and 'type' not in entry and entry.get('checkpoint') != 'random'
-
-
-def build_objectives(objectives: Mapping[str, Any]) -> dict[str, Objective]:
-    """Build each entry; the names become part of log keys and checkpoint keys.
-
-    Raises:
-        ValueError: a name with a dot or with ``loss`` in it.
-        TypeError: something that is no Objective.
-    """
-    if not isinstance(objectives, Mapping):
-        raise TypeError(
-            'objectives must be a mapping of names, dict(my_name=dict(type=…)), '
-            f'found {objectives!r}.'
-        )
-    built = {}
-    for name, entry in objectives.items():
-        if 'loss' in name or '.' in name or not name or hasattr(nn.ModuleDict, name):
-            raise ValueError(
-                f'objective name {name!r}: dots are path separators, and mmengine adds up every '
-                "log key that contains 'loss'; torch keeps some names (train, pop, …) for itself. "
-                'Choose another name.'
-            )
-        if entry is None:  # merged away by a child config
-            continue
-        try:
-            objective = entry if isinstance(entry, Objective) else build_objective(entry)
-        except (ValueError, TypeError) as error:
-            if not is_ours(error):
-                raise
-            raise type(error)(f"objective '{name}': {error}") from None
-        if not isinstance(objective, Objective):
-            raise TypeError(f"objective '{name}' is a {type(objective).__name__}, no Objective.")
-        built[name] = objective
-    return built
-
-
-def build_objective(entry: Mapping[str, Any]) -> Objective:
-    """Build one config entry; for an unknown type or argument the error lists the known ones.
-
-    Raises:
-        ValueError: unknown type.
-        TypeError: unknown argument.
-    """
-    from mmkd.methods import names
-
-    if not isinstance(entry, Mapping):
-        raise TypeError(f"must be dict(type='mmkd.…', …) or an Objective, found {entry!r}.")
-    kind = entry.get('type')
-    method: Any = MODELS.get(kind) if isinstance(kind, str) else kind
-    if not isinstance(method, type):
-        raise ValueError(
-            f'type={kind!r} is not registered. Methods of mmkd: {", ".join(names())}.'
-            f'{did_you_mean(str(kind).rpartition(".")[2], names())}'
-        )
-    given = {k: v for k, v in entry.items() if k not in ('type', '_scope_')}
-    options = match_options(method.__name__, given, options_of(method))
-    check_flags(method, options)
-    return method(**options)

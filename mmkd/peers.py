@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mmengine.dist import get_world_size
 from torch import Tensor, nn
 
 from mmkd.generators import Stream
 from mmkd.pixels import Pixels
+from mmkd.plan.probe import run_to_taps
 from mmkd.tap import Recorder, Side, Tap
 from mmkd.teacher import build_model, fitted
+from mmkd.trains import keep_alive
+from mmkd.untouched import at_rest
 
 
 class Peers(nn.ModuleDict):
@@ -67,7 +71,12 @@ class Peers(nn.ModuleDict):
                 network.init_weights()
 
     def step(
-        self, name: str, inputs: Tensor, samples: list, source: Pixels
+        self,
+        name: str,
+        inputs: Tensor,
+        samples: list,
+        source: Pixels,
+        rests: list[Tap] | None = None,
     ) -> tuple[dict[str, Any], tuple[Side, list]]:
         """Run a peer on the student's batch.
 
@@ -75,14 +84,25 @@ class Peers(nn.ModuleDict):
             inputs (Tensor): (N, C, H, W), as the student takes it.
             samples (list): its data samples, with ground truth.
             source (Pixels): the student's.
+            rests (list[Tap] | None): it does not train in this step, and is looked at here.
 
         Returns:
             tuple: losses under their log keys; the record, with the peer's own samples.
         """
         inputs, samples = fitted(self.pixels[name], inputs, samples, source)
         with self.streams[name], self.recorders[name].record(inputs) as side:
+            if rests is not None:
+                return self._rest(name, inputs, samples, rests), (side, samples)
             losses = self[name](inputs, samples, mode='loss')
         return {f'{peer_key(name)}.{k}': v for k, v in losses.items()}, (side, samples)
+
+    def _rest(self, name: str, inputs: Tensor, samples: list, taps: list[Tap]) -> dict[str, Tensor]:
+        if taps:
+            with at_rest(self[name]):
+                run_to_taps(self[name], taps, inputs, samples)
+        alone = get_world_size() == 1  # else DDP waits for every gradient
+        key = f'{peer_key(name)}.zero_loss'
+        return {} if alone else keep_alive(key, self[name].parameters())
 
 
 def peer_key(name: str) -> str:

@@ -38,12 +38,14 @@ def scale_task(losses: dict[str, Any], weight: TaskWeight) -> dict[str, Any]:
 
 
 def check_number_or_mapping(weight: Any) -> Any:
-    """A number of at least 0, or a mapping from text to such numbers, else an error.
+    """A number of at least 0, a mapping from text to such numbers, or None; else an error.
 
     Raises:
         TypeError: a key that is no text.
         ValueError: anything else.
     """
+    if weight is None:
+        return None
     numbers = weight if isinstance(weight, Mapping) else {'': weight}
     for key, number in numbers.items():
         if not isinstance(key, str):
@@ -52,7 +54,7 @@ def check_number_or_mapping(weight: Any) -> Any:
     return dict(weight) if isinstance(weight, Mapping) else weight
 
 
-def check_known(weight: TaskWeight, task: Mapping[str, Any]) -> None:
+def check_known(weight: TaskWeight | None, task: Mapping[str, Any]) -> None:
     """Every key of a mapping must occur in the name of a loss, else ValueError."""
     losses = [key for key in task if 'loss' in key]
     keys = weight if isinstance(weight, Mapping) else ()

@@ -33,6 +33,13 @@ def evaluation(model: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def at_rest(model: nn.Module) -> Iterator[None]:
+    """While a network runs in eval mode and without gradients, so that nothing of it moves."""
+    with evaluation(model), torch.no_grad():
+        yield
+
+
+@contextlib.contextmanager
 def training(model: nn.Module) -> Iterator[None]:
     """Train mode for a while, without anything that it would leave behind.
 

@@ -30,7 +30,8 @@ def test_a_factor_of_1_leaves_the_very_tensors_alone():
 def test_what_is_no_weight():
     assert check_number_or_mapping(0) == 0
     assert check_number_or_mapping({'cls': 2}) == {'cls': 2}
-    for weight in (-1, '1', None, {'a': -1}, {'a': None}):
+    assert check_number_or_mapping(None) is None, 'not computed'
+    for weight in (-1, '1', {'a': -1}, {'a': None}):
         with pytest.raises(ValueError, match='task_weight'):
             check_number_or_mapping(weight)
     with pytest.raises(TypeError, match='keys are parts of the names of losses, found 3'):

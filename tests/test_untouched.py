@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmkd.untouched import evaluation, flags_kept, training, untouched_random_state
+from mmkd.untouched import at_rest, evaluation, flags_kept, training, untouched_random_state
 
 
 def drawn():
@@ -66,3 +66,13 @@ def test_buffers_come_back_whatever_is_done_to_them(model):
         model[2].running_var = torch.zeros(2)
     assert model[0].running_mean is mean and torch.equal(mean, before)
     assert torch.equal(model[2].running_var, torch.ones(2))
+
+
+def test_at_rest_nothing_moves(model):
+    """Neither statistics nor flags, and there is no gradient."""
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    with at_rest(model):
+        assert flags(model) == [False] * 4 and not torch.is_grad_enabled()
+        model(torch.rand(2, 2, 8, 8))
+    assert flags(model) == FLAGS and torch.is_grad_enabled()
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())

@@ -10,7 +10,5 @@ model = dict(
         checkpoint='last',
     ),
     objectives=dict(ab=dict(type='mmkd.AB')),
-    task_weight=0,
+    task_weight=None,
 )
-still = dict(lr_mult=0, decay_mult=0)
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'head': still}))

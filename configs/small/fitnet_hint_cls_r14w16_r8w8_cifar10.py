@@ -10,7 +10,5 @@ model = dict(
         checkpoint='last',
     ),
     objectives=dict(fitnet=dict(type='mmkd.FitNet')),
-    task_weight=0,
+    task_weight=None,
 )
-still = dict(lr_mult=0, decay_mult=0)
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'backbone.layer3': still, 'head': still}))

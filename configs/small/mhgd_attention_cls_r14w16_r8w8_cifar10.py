@@ -1,4 +1,4 @@
-# First phase of MHGD: attention learns on the teacher; of the student only BatchNorm statistics move.
+# First phase of MHGD: attention learns on the teacher, and the student rests.
 _base_ = ['cls_r8w8_cifar10.py']
 
 model = dict(
@@ -10,7 +10,5 @@ model = dict(
         checkpoint='last',
     ),
     objectives=dict(mhgd=dict(type='mmkd.MHGD', phase='attention')),
-    task_weight=0,
+    trains='objectives',
 )
-still = dict(lr_mult=0, decay_mult=0)
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'backbone': still, 'head': still}))

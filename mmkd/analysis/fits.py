@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from mmkd import methods
-from mmkd.distiller import build_objective
+from mmkd.building import build_objective
 from mmkd.objective import Objective
 from mmkd.options import options_of
 from mmkd.plan import Plan

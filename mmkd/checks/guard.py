@@ -15,6 +15,7 @@ from mmkd.functional.gradients import gradients_at
 from mmkd.options import check_number, match_options, options_of
 from mmkd.tap import Trace
 from mmkd.task_weight import check_known
+from mmkd.trains import player_of
 
 #: share of the total loss from which on a term is mentioned
 SHARE = 0.9
@@ -100,13 +101,18 @@ class Guard:
             losses = {k: v for k, v in terms[name].items() if k.startswith(f'kd.{name}.loss')}
             own = {k: v for k, v in losses.items() if k.rpartition('.')[2] in objective.own_losses}
             students = {k: v for k, v in losses.items() if k not in own}
+            if not distiller.trains(player_of(objective.learner), trace.progress):
+                own, students = _reaching(name, losses, objective, students), {}
+            elif not distiller.trains('objectives', trace.progress):
+                own = {}
             others = {k: t for k, t in terms.items() if same_learner(distiller, name, k)}
             self._check_ratio(students, own_losses(task, objective.learner), others)
             if name not in guarded:
                 continue
             self._check_gradient(name, students, trace, distiller)
             self._check_own(name, own, trace, objective)
-            judged = [k for k in losses if objective.factor_of(k.rpartition('.')[2])]
+            taught = {**students, **own}
+            judged = [k for k in taught if objective.factor_of(k.rpartition('.')[2])]
             self._count(name, judged, trace, distiller.plan.learner(objective))
             if self.seen.get(name) == self.steps:
                 self._conclude(name, judged, terms[name])
@@ -125,7 +131,7 @@ class Guard:
         terms: Mapping[str, Mapping[str, Tensor]],
     ) -> None:
         new = [key for key in losses if key not in self.reported]
-        if not new or not self.steps:
+        if not new or not self.steps or not task:
             return
         own = sum(float(v.detach().sum()) for k, v in task_losses(task) if 'loss' in k)
         added = [v for term in terms.values() for k, v in term.items() if '.loss' in k]
@@ -251,6 +257,29 @@ def _is_nonzero(key: str, gradients: Sequence[Tensor | None], where: str) -> boo
             'or train without AMP.'
         )
     return any(bool(g.ne(0).any()) for g in found)
+
+
+def _reaching(
+    name: str, losses: Mapping[str, Tensor], objective: Any, students: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The losses that train an objective while the student rests.
+
+    Raises:
+        RuntimeError: none does.
+    """
+    learnt = [p for p in objective.parameters() if p.requires_grad]
+    found = {
+        key: loss
+        for key, loss in losses.items()
+        if key not in students or any(g is not None for g in gradients_at(loss, learnt))
+    }
+    if not found:
+        raise RuntimeError(
+            f"objective '{name}' trains nothing: the {objective.learner} rests (trains=…), and no "
+            f'loss of the objective has a gradient in its own {len(learnt)} parameters. Leave it '
+            f'out, or let the {objective.learner} train.'
+        )
+    return found
 
 
 def _leaves(trace: Trace, tap: Any) -> list[Tensor]:

@@ -57,6 +57,7 @@ class PreflightHook(Hook):
         check_optimised(model.objectives, runner.optim_wrapper)
         check_baseline(model)
         check_peers(model, runner.optim_wrapper, starts=runner.iter == 0)
+        check_validated(model, runner)
         for name, objective in model.objectives.items():
             check_schedule(name, objective.weight, runner.max_iters)
             check_numbers(name, objective, runner.max_iters)
@@ -64,10 +65,12 @@ class PreflightHook(Hook):
                 model.plan.inherit(objective)
             objective.check_dataset(runner.train_dataloader.dataset)
             if not objective.weight.is_zero:
-                objective.check_task_weight(model.task_weight)
+                factor = 0.0 if model.task_weight is None else model.task_weight
+                objective.check_task_weight(factor)
         for name, teacher in model.teachers.items():
             used = [o for o in model.objectives.values() if name in model.plan.teacher_names(o)]
-            if runner.iter == 0 and not all(objective.weight.is_zero for objective in used):
+            unused = all(objective.weight.is_zero for objective in used)
+            if runner.iter == 0 and 'student' in model.trains and not unused:
                 for part in teacher.parts().values():
                     if not part.of_student:
                         check_start(name, model.student, part.model)
@@ -146,6 +149,15 @@ def check_baseline(model: Any) -> None:
         _warn(
             f'{which}, but task_weight={model.task_weight} still scales '
             "the student's own losses: this is not plain training. Set task_weight=1 for that"
+        )
+
+
+def check_validated(model: Any, runner: Any) -> None:
+    """Say where validation cannot show anything, because the student does not train."""
+    if 'student' not in model.trains and runner.val_loop is not None:
+        _warn(
+            f'the student does not train in this run (trains: {model.trains}), so every validation '
+            'gives the score with which it started; train_cfg.val_interval can leave them out'
         )
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mmkd.objective import Objective, key_of, own_optimizer, trained_apart
 from mmkd.peers import peer_key
 from mmkd.schedule import Progress
+from mmkd.trains import PLAYERS, Trains
 
 STUDENT = 'student'
 #: what schedules say in absolute numbers
@@ -37,6 +38,8 @@ class JointOptimWrapper(OptimWrapperDict):
         student (OptimWrapper): built from the config's ``optim_wrapper``.
         objectives (dict[str, Objective]): by name, each with an ``optimizer``.
         peers (dict[str, OptimWrapper] | None): by name, plain ones.
+        resting (Callable): parameters that do not train in the present step; they get no update,
+            nor decay, and their momentum stays.
     """
 
     def __init__(
@@ -44,11 +47,12 @@ class JointOptimWrapper(OptimWrapperDict):
         student: OptimWrapper,
         objectives: Mapping[str, Objective],
         peers: Mapping[str, OptimWrapper] | None = None,
+        resting: Callable[[], Iterable[nn.Parameter]] = tuple,
     ) -> None:
         own = {key_of(name): OptimWrapper(own_optimizer(o)) for name, o in objectives.items()}
         own |= {peer_key(name): wrapper for name, wrapper in (peers or {}).items()}
         super().__init__(**{STUDENT: student, **own})
-        self.student, self.objectives = student, objectives
+        self.student, self.objectives, self.resting = student, objectives, resting
 
     def update_params(
         self, loss: Tensor, step_kwargs: dict | None = None, zero_kwargs: dict | None = None
@@ -63,11 +67,16 @@ class JointOptimWrapper(OptimWrapperDict):
             if objective.rests or objective.weight(Progress.current()) == 0:
                 # Parameters without gradients get neither decay nor momentum.
                 self[key_of(name)].zero_grad()
+        for parameter in self.resting():
+            parameter.grad = None
         others = [wrapper for name, wrapper in self.items() if name != STUDENT]
         scaler = getattr(self.student, 'loss_scaler', None)
         if scaler is not None:  # before the student's step, which ends with a new scale
             _step_scaled(scaler, others)
-        self.student.step(**(step_kwargs or {}))
+        if scaler is None or _has_gradient(self.student):
+            self.student.step(**(step_kwargs or {}))
+        elif any(state['found_inf_per_device'] for state in scaler._per_optimizer_states.values()):
+            scaler.update()  # the scaler refuses to step an optimiser without any gradient
         self.student.zero_grad(**(zero_kwargs or {}))
         if scaler is None:
             _step_plainly(others, probe.grad)
@@ -97,12 +106,16 @@ class JointOptimWrapper(OptimWrapperDict):
 def _step_scaled(scaler: Any, wrappers: list[OptimWrapper]) -> None:
     """Let the scaler undo its scaling, and leave out the steps of gradients that overflow."""
     for wrapper in wrappers:
-        if any(p.grad is not None for group in wrapper.param_groups for p in group['params']):
+        if _has_gradient(wrapper):
             if wrapper.clip_grad_kwargs:
                 scaler.unscale_(wrapper.optimizer)
                 wrapper._clip_grad()
             scaler.step(wrapper.optimizer)
         wrapper.zero_grad()
+
+
+def _has_gradient(wrapper: OptimWrapper) -> bool:
+    return any(p.grad is not None for group in wrapper.param_groups for p in group['params'])
 
 
 def _step_plainly(wrappers: list[OptimWrapper], scale: Tensor) -> None:
@@ -117,8 +130,11 @@ def _step_plainly(wrappers: list[OptimWrapper], scale: Tensor) -> None:
 
 
 @contextlib.contextmanager
-def without(modules: nn.ModuleDict, names: Iterable[str]) -> Iterator[None]:
-    """Take some entries out for a while; they come back to their places."""
+def without(modules: Any, names: Iterable[str]) -> Iterator[None]:
+    """Take some entries of a ModuleDict out for a while; they come back to their places."""
+    if not isinstance(modules, nn.ModuleDict):
+        yield
+        return
     everything = dict(modules._modules)
     for name in names:
         del modules[name]
@@ -141,22 +157,31 @@ def build_optimizers(
         ValueError: ``build`` gives several optimisers where an objective brings one of its own.
     """
     model = model.module if is_model_wrapper(model) else model
-    apart, peers = trained_apart(model), getattr(model, 'peers', None)
-    peers = peers if isinstance(peers, nn.ModuleDict) else nn.ModuleDict()
-    if not apart and not peers:
+    trains, peers = getattr(model, 'trains', None), getattr(model, 'peers', None)
+    if not isinstance(trains, Trains):
         return build()
+    apart, peers = trained_apart(model), peers if isinstance(peers, nn.ModuleDict) else {}
     # Whatever a constructor asks the model for, it does not meet them.
     with without(model.objectives, apart), without(peers, list(peers)):
+        if not any(p.requires_grad for p in model.parameters()):
+            model.objectives['nothing'] = nn.ParameterList([torch.zeros(())])  # has the rates
         student = build()
-    if isinstance(student, OptimWrapperDict):
+    several = isinstance(student, OptimWrapperDict)
+    if trains.turns.keys() != set(PLAYERS) or model.task_weight is None:
+        for wrapper in student.values() if several else [student]:
+            drop_frozen(wrapper)
+    peers = {name: peer for name, peer in peers.items() if 'peers' in trains}
+    if not apart and not peers and not trains.in_turns:
+        return student
+    if several:
+        own = ', '.join([*apart, *peers])
         raise ValueError(
             f'optim_wrapper makes several optimisers ({", ".join(student.keys())}), and '
-            f'{", ".join([*apart, *peers])} brings its own: then the student must have a '
-            'single one.'
+            f'{own + " brings its own" if own else "trains gives turns"}: then the student must '
+            'have a single one.'
         )
-    return JointOptimWrapper(
-        student, apart, {name: like(config, name, peer) for name, peer in peers.items()}
-    )
+    beside = {name: like(config, name, peer) for name, peer in peers.items()}
+    return JointOptimWrapper(student, apart, beside, model.resting)
 
 
 def like(config: Mapping[str, Any], name: str, peer: nn.Module) -> OptimWrapper:
@@ -170,6 +195,13 @@ def like(config: Mapping[str, Any], name: str, peer: nn.Module) -> OptimWrapper:
         wrapper.clip_grad_kwargs, wrapper.clip_func = built.clip_grad_kwargs, built.clip_func
         wrapper.grad_name = f'{peer_key(name)}.{built.grad_name}'  # the student's has no prefix
     return wrapper
+
+
+def drop_frozen(wrapper: OptimWrapper) -> None:
+    """Take parameters that do not train out of an optimiser."""
+    for group in wrapper.param_groups:
+        group['params'] = [p for p in group['params'] if p.requires_grad]
+    wrapper.param_groups[:] = [group for group in wrapper.param_groups if group['params']]
 
 
 def accumulated(optim_wrapper: OptimWrapper) -> int:

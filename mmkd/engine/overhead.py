@@ -86,14 +86,24 @@ class OverheadHook(Hook):
         beside = sum(p.numel() * p.element_size() for p in model.peers.parameters())
         more = f'{peers * 1e3:.0f} ms peers, ' if model.peers else ''
         held = f'{beside / 2**20:.0f} weights of peers, ' if model.peers else ''
+        alone = model.task_weight is None or 'student' not in model.trains
+        # Without the student's own losses there is no plain training to compare with.
+        times = '' if alone else f', {step / plain:.2f} x plain training'
         return (
-            f'cost: {step * 1e3:.0f} ms a step, {step / plain:.2f} x plain training '
+            f'cost: {step * 1e3:.0f} ms a step{times} '
             f'({plain * 1e3:.0f} ms student, {seconds["teacher"] * 1e3:.0f} ms teacher, '
             f'{more}{objectives * 1e3:.0f} ms objectives{balanced}); about '
             f'{(weights + beside + model.timer.saved_bytes) / 2**20:.0f} MiB more memory '
             f'({weights / 2**20:.0f} teacher weights, {held}'
             f'{model.timer.saved_bytes / 2**20:.0f} kept for the objectives)'
+            f'{_who(model)}'
         )
+
+
+def _who(model: Any) -> str:
+    """Who trains, where the student does not, or in turns."""
+    trains = model.trains
+    return '' if 'student' in trains and not trains.in_turns else f'; trains: {trains}'
 
 
 def _distiller(runner: Any) -> Any:

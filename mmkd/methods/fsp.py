@@ -44,7 +44,7 @@ class FSP(Objective):
 
     Yim et al., CVPR 2017, eqs. 1-3, over consecutive taps. Without taps: the input of the first
     stage of two classifiers, and all stages. The published recipe has two phases, FSP alone
-    (``task_weight=0``) and then the task alone; trained together with the task it is a
+    (``task_weight=None``) and then the task alone; trained together with the task it is a
     regulariser::
 
         mmkd train configs/chains/fsp_cls_cifar10.py

@@ -129,6 +129,7 @@ class KA(Objective):
         latent = int(self.latent or max(wide // 8, 32))
         self.autoencoder = AutoEncoder(wide, latent, _shrink(student[0], teacher[0]))
         if self.phase == 'autoencoder':
+            self.student_taps = ()  # only its stride was needed
             return
         del self.autoencoder.decoder
         self.autoencoder.requires_grad_(False)

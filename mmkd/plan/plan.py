@@ -19,12 +19,14 @@ from mmkd.objective import Objective, PairObjective, own_optimizer
 from mmkd.pixels import Pixels
 from mmkd.plan.alternatives import offered
 from mmkd.plan.first_step import first_step_differs
+from mmkd.plan.freezing import describe_trains, freeze
 from mmkd.plan.parts import describe_teacher, millions, prepare_parts
 from mmkd.plan.places import check_places
 from mmkd.plan.probe import BODY, Found, Probes, Request
 from mmkd.scales import teacher_scale
 from mmkd.tap import Tap, Trace
 from mmkd.teacher import Teacher
+from mmkd.trains import PLAYERS, Trains
 from mmkd.untouched import untouched_random_state
 
 
@@ -45,6 +47,10 @@ class Plan:
     #: factors of the terms, bound to the objectives here; see mmkd.balance
     balance: Any = None
     probes: Probes = field(default_factory=Probes)
+    trains: Trains = field(default_factory=lambda: Trains.of(PLAYERS))
+    size: int = 256
+    #: parameters of the student that nothing reaches without its own losses
+    untaught: list[str] = field(default_factory=list)
 
     def prepare(self) -> Plan:
         """Bind every objective, probe both networks, create adapters.
@@ -60,6 +66,7 @@ class Plan:
                 text = f'{type(one.model).__name__} could not be probed: {one.reason}'
                 print_log(text, 'current', WARNING)
         self.set_up(found)
+        self.size = found[0].size
         for name, teacher in self.teachers.items():
             prepare_parts(name, teacher, next(one.size for one in found if one.who == name))
         if self.balance is not None:
@@ -76,6 +83,11 @@ class Plan:
                     f'two networks are called {name!r} among {", ".join(names)}. Objectives name '
                     'networks by learner and teacher_name: give each peer and teacher its own.'
                 )
+
+    def freeze(self, tasks: bool) -> None:
+        """Take gradients from what does not train; see :func:`~mmkd.plan.freezing.freeze`."""
+        networks, named = {'student': self.student, **self.peers}, self.objectives
+        self.untaught = freeze(networks, named, self.trains, tasks, self.size)
 
     def bind(self) -> None:
         """Bind every objective to both networks, which chooses its taps; raises ValueError."""
@@ -283,15 +295,15 @@ class Plan:
         """The only or first of :meth:`judges`."""
         return next(iter(self.judges(objective)), None)
 
-    def taps_of(self, who: str) -> list[Tap]:
-        """Every place of one network at which an objective or the balance looks."""
+    def taps_of(self, who: str, names: Iterable[str] | None = None) -> list[Tap]:
+        """Every place of one network at which an objective (of ``names``) or the balance looks."""
         shared = self.balance.taps if self.balance is not None and who == 'student' else ()
-        return [*self._objectives_taps(who), *shared]
+        return [*self._objectives_taps(who, self.objectives if names is None else names), *shared]
 
-    def _objectives_taps(self, who: str) -> list[Tap]:
+    def _objectives_taps(self, who: str, names: Iterable[str]) -> list[Tap]:
         return [
             tap
-            for objective in self.objectives.values()
+            for objective in map(self.objectives.__getitem__, names)
             for listens, taps in (
                 (objective.learner == who, objective.student_taps),
                 (who in self.teacher_names(objective), objective.teacher_taps),
@@ -322,6 +334,7 @@ class Plan:
 
     def __str__(self) -> str:
         lines = [f'student: {type(self.student).__name__}, {millions(self.student)}']
+        lines += describe_trains(self.trains, self.untaught)
         for name, peer in self.peers.items():
             lines.append(f'peer {name}: {type(peer).__name__}, {millions(peer)}, learns too')
         for name, teacher in self.teachers.items():

@@ -23,14 +23,18 @@ SIZES = (256, 512, 1024)
 BODY = ('backbone', 'neck')
 
 
-@torch.no_grad()
 def probe(
-    model: nn.Module, taps: Iterable[Tap], size: int = SIZES[0], training: bool = False
+    model: nn.Module,
+    taps: Iterable[Tap],
+    size: int = SIZES[0],
+    training: bool = False,
+    gradients: bool = False,
 ) -> Side:
     """Run a model once on one dummy image of ``size`` pixels square and record the taps.
 
     Args:
         training (bool): in train mode, where some networks give other maps.
+        gradients (bool): what is recorded carries gradients.
 
     Raises:
         Exception: any error of the network.
@@ -42,13 +46,19 @@ def probe(
     channels = Pixels.of(model).channels
     image = (line[:, None] * line.flip(0)[None]).expand(1, channels, size, size).contiguous()
     recorder, mode = Recorder(model, taps), training_mode if training else evaluation
-    with untouched_random_state(), mode(model), recorder.record(image) as side:
-        _run(model, taps, image.to(parameter.dtype), dummy_samples(size))
+    with (
+        untouched_random_state(),
+        torch.set_grad_enabled(gradients),
+        mode(model),
+        recorder.record(image) as side,
+    ):
+        run_to_taps(model, taps, image.to(parameter.dtype), dummy_samples(size))
     return side
 
 
-def _run(model: nn.Module, taps: list[Tap], image: Tensor, samples: list) -> None:
+def run_to_taps(model: nn.Module, taps: Iterable[Tap], image: Tensor, samples: list) -> None:
     """Run a network as far as the taps need, including a segmentor's auxiliary heads."""
+    taps = list(taps)
     route = shortest_route(model, taps)
     asked = any(tap.path.startswith('auxiliary_head') for tap in taps)
     heads = getattr(model, 'auxiliary_head', None) if asked else None

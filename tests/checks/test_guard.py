@@ -349,3 +349,41 @@ def test_losses_of_what_an_objective_learns_must_not_reach_the_student():
 def test_losses_that_train_nothing_are_found(learn, message):
     with pytest.raises(RuntimeError, match=message):
         run(toy(WithCritic(learn=learn)))
+
+
+class Critic(It):
+    """Learns to tell; the student's term has no parameter of its own."""
+
+    own_losses = ('loss_critic',)
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, trace):
+        student, teacher = trace.student['neck[0]'][0], trace.teacher['neck[0]'][0].mean(1)
+        own = (self.scale * student.detach().mean(1) - teacher).square().mean()
+        return dict(loss=student.square().mean(), loss_critic=own)
+
+
+def test_where_the_student_rests_the_objective_must_learn(log):
+    """Its own terms are checked, those for the student are not waited for."""
+    run(distiller := toy(Critic(), teacher=ToyNet(), trains='objectives'))
+    assert "'it' is live: kd.it.loss = " in log.text and distiller.guard.alive == {
+        'kd.it.loss_critic'
+    }
+    assert 'does not depend' not in log.text and 'of the total loss' not in log.text
+
+    class Forgetful(Critic):
+        def forward(self, trace):
+            return dict(loss=trace.student['neck[0]'][0].square().mean())
+
+    message = r"objective 'it' trains nothing: the student rests \(trains=…\).* own 1 parameters"
+    with pytest.raises(RuntimeError, match=message):
+        run(toy(Forgetful(), teacher=ToyNet(), trains='objectives'), 1)
+
+
+def test_where_objectives_rest_their_own_terms_are_not_judged(log):
+    distiller = toy(Critic(), teacher=ToyNet(), trains='student')
+    run(distiller)
+    assert "'it' is live" in log.text and distiller.guard.alive == {'kd.it.loss'}

@@ -10,6 +10,7 @@ from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
+from mmkd.building import build_objective
 from mmkd.checks.preflight import (
     PreflightHook,
     check_numbers,
@@ -17,7 +18,7 @@ from mmkd.checks.preflight import (
     full_precision,
     score_teacher,
 )
-from mmkd.distiller import Distiller, build_objective
+from mmkd.distiller import Distiller
 from mmkd.methods.cwd import CWD
 from mmkd.schedule import Schedule
 from mmkd.teacher import Teacher

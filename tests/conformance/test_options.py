@@ -3,7 +3,7 @@
 import pytest
 from cases import method
 
-from mmkd.distiller import build_objective
+from mmkd.building import build_objective
 from mmkd.methods import names
 from mmkd.options import options_of
 

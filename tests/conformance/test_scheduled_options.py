@@ -6,7 +6,7 @@ import pytest
 import torch
 from cases import batch, build, method, networks, pairs, terms, total
 
-from mmkd.distiller import build_objective
+from mmkd.building import build_objective
 from mmkd.methods import names
 from mmkd.options import options_of
 from mmkd.schedule import Progress, Schedule

@@ -19,11 +19,11 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope, init_default_scope
 
 from mmkd import MODELS, registry
+from mmkd.building import build_objectives, build_teachers
 from mmkd.checks.guard import Guard
 from mmkd.commands import COMMANDS
 from mmkd.config import load_config, resolve
 from mmkd.datasets.synthetic import write_coco, write_folders
-from mmkd.distiller import build_objectives, build_teachers
 from mmkd.objective import Objective
 from mmkd.options import options_of
 from mmkd.teacher import build_model

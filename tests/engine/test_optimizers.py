@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 import torch
+from mmengine.logging import MessageHub
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict, build_optim_wrapper
 from torch import distributed, multiprocessing, nn
@@ -23,6 +24,7 @@ from mmkd.methods.skd_holistic import SKDHolistic
 from mmkd.objective import Objective
 from mmkd.teacher import Teacher, build_model
 from mmkd.testing import ToyNet, class_labels, pixels, segmentation_batch, tiny_pspnet
+from mmkd.trains import PLAYERS
 
 OWN = dict(type='SGD', lr=0.05, momentum=0.9, weight_decay=0.1)
 CONFIG = dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9))
@@ -72,10 +74,10 @@ class CpuAmp(AmpOptimWrapper):
         self.cast_dtype = torch.bfloat16
 
 
-def toy(preflight=False, **options):
+def toy(preflight=False, trains=PLAYERS, **options):
     torch.manual_seed(0)
     objectives = dict(rival=Rival(**options), scale=Scale(), last=Rival(OWN | dict(lr=0.01)))
-    return Distiller(ToyNet(), objectives, preflight=preflight).train()
+    return Distiller(ToyNet(), objectives, preflight=preflight, trains=trains).train()
 
 
 def wrapped(model, **config):
@@ -317,6 +319,68 @@ def test_the_plan_names_the_optimiser():
     assert wanted in text and 'trains 1 parameters of its own\n' in text
 
 
+# ------------------------------------------------------------------------------------- who trains
+
+TURNS = dict(student=dict(every=2), objectives=dict(every=2, first=1))
+
+
+@pytest.mark.parametrize('amp', [False, True])
+def test_who_rests_does_not_move(running, amp):
+    """Neither decay nor momentum; parameters in the student's optimiser as those in their own."""
+    model = toy(trains=TURNS)
+    optimizers = wrapped(model, optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=0.1))
+    if amp:
+        half = CpuAmp(optimizers.student.optimizer)
+        optimizers = JointOptimWrapper(half, optimizers.objectives, resting=optimizers.resting)
+    for iteration in range(4):
+        running(iteration)
+        before = copy.deepcopy(model)
+        step(model, optimizers, iteration)
+        moves = {
+            name: not torch.equal(p, old)
+            for (name, p), old in zip(model.named_parameters(), before.parameters(), strict=True)
+        }
+        for name, moved in moves.items():
+            assert moved == (name.startswith('objectives.') == bool(iteration % 2)), name
+
+
+@pytest.mark.parametrize('amp', [False, True])
+def test_the_student_s_optimiser_may_have_nothing_to_do(running, amp):
+    """Objectives alone train, all of them with their own optimisers."""
+    torch.manual_seed(0)
+    objectives = dict(rival=Rival(weight=dict(every=2)), last=Rival())
+    model = Distiller(ToyNet(), objectives, preflight=False, trains='objectives').train()
+    optimizers = wrapped(model, paramwise_cfg=dict(bias_lr_mult=2.0), clip_grad=dict(max_norm=1))
+    assert [p.shape for p in parameters(optimizers['student'])] == [torch.Size()]
+    if amp:
+        optimizers = JointOptimWrapper(
+            CpuAmp(optimizers.student.optimizer),
+            optimizers.objectives,
+            resting=optimizers.resting,
+        )
+    start = copy.deepcopy(model)
+    for iteration in range(3):
+        running(iteration)
+        before = copy.deepcopy(model)
+        step(model, optimizers, iteration)
+        changed = [not equal(model.objectives[n], before.objectives[n]) for n in objectives]
+        assert changed == [iteration % 2 == 0, True]
+    assert equal(model.student, start.student)
+    assert optimizers.get_lr()['lr'] == [0.1]
+
+
+def test_several_optimisers_cannot_take_turns():
+    model = Distiller(ToyNet(), dict(scale=Scale()), preflight=False, trains=TURNS)
+    several = OptimWrapperDict(a=OptimWrapper(torch.optim.SGD(model.neck.parameters(), 0.1)))
+    with pytest.raises(ValueError, match=r'several optimisers \(a\), and trains gives turns'):
+        build_optimizers(model, lambda: several)
+
+
+def test_turns_alone_need_no_optimiser_of_an_objective():
+    model = Distiller(ToyNet(), dict(scale=Scale()), preflight=False, trains=TURNS)
+    assert list(wrapped(model).keys()) == ['student']
+
+
 # -------------------------------------------------------------------------------------- two ranks
 
 SMOOTH = dict(gan_type='hinge', input='tanh')  # neither random nor dependent on the batch
@@ -341,6 +405,28 @@ def train(model, rows):
         model.train_step(data, optimizers)
 
 
+WAYS = dict(
+    objectives=dict(trains='objectives'), turns=dict(trains=TURNS), untaught=dict(task_weight=None)
+)
+
+
+def some(**options):
+    """Rivals and a scale on the neck; the head lies behind it."""
+    torch.manual_seed(0)
+    objectives = dict(rival=Rival(), scale=Scale(weight=dict(start=2)))
+    return Distiller(ToyNet(), objectives, preflight=False, **options).train()
+
+
+def some_steps(model, rows):
+    hub = MessageHub.get_current_instance()
+    hub.update_info('max_iters', 4)
+    optimizers = wrapped(model)
+    for iteration in range(4):
+        hub.update_info('iter', iteration)
+        images, samples = pixels(2, (32, 32), iteration), class_labels(torch.arange(2))
+        model.train_step(dict(inputs=list(images[rows]), data_samples=samples[rows]), optimizers)
+
+
 def one_rank(rank, folder):
     torch.set_num_threads(1)
     store = f'file://{folder}/store'
@@ -350,6 +436,10 @@ def one_rank(rank, folder):
         torch.manual_seed(rank)
         train(model, slice(rank, rank + 1))
         torch.save(model.module.state_dict(), f'{folder}/{name}_{rank}.pth')
+    for name, options in WAYS.items():
+        model = MMDistributedDataParallel(some(**options), broadcast_buffers=False)
+        some_steps(model, slice(rank, rank + 1))
+        torch.save(model.module.state_dict(), f'{folder}/{name}_{rank}.pth')
     leave()
 
 
@@ -357,8 +447,17 @@ def test_two_ranks(tmp_path):
     multiprocessing.start_processes(one_rank, (str(tmp_path),), 2, start_method='fork')
     states = {
         (name, rank): torch.load(tmp_path / f'{name}_{rank}.pth')
-        for name, rank in itertools.product(('smooth', 'code'), range(2))
+        for name, rank in itertools.product(('smooth', 'code', *WAYS), range(2))
     }
+    for name, options in WAYS.items():
+        alone, start = some(**options), some().state_dict()
+        some_steps(alone, slice(0, 2))
+        for key, value in alone.state_dict().items():
+            assert torch.equal(states[name, 0][key], states[name, 1][key]), (name, key)
+            torch.testing.assert_close(states[name, 0][key], value, msg=f'{name} {key}')
+            still = name == 'objectives' and not key.startswith('objectives.')
+            still = still or (name == 'untaught' and key.startswith(('head.', 'neck.down.')))
+            assert torch.equal(value, start[key]) == still, (name, key)
     parameters = {n for n, _ in segmentor().named_parameters()}
     for name in ('smooth', 'code'):
         for key in parameters & states[name, 0].keys():

@@ -12,6 +12,7 @@ from mmkd.methods.cwd import CWD
 from mmkd.teacher import Teacher
 from mmkd.testing import ToyNet, class_labels, pixels
 from mmkd.timing import StepTimer
+from mmkd.trains import PLAYERS, Trains
 
 
 def run(hook, steps, model=None):
@@ -46,7 +47,8 @@ def test_one_line_after_the_warmup():
 
 def test_the_parts_are_taken_off():
     hook = OverheadHook(warmup=0, steps=2)
-    model = SimpleNamespace(timer=StepTimer(), teachers={}, peers=torch.nn.ModuleDict())
+    parts = dict(teachers={}, peers=torch.nn.ModuleDict(), task_weight=1)
+    model = SimpleNamespace(timer=StepTimer(), trains=Trains.of(PLAYERS), **parts)
     for timer, part, seconds in (
         (hook.total, 'step', 1.0),
         (model.timer, 'teacher', 0.2),
@@ -58,6 +60,13 @@ def test_the_parts_are_taken_off():
     assert hook.report(model).startswith(
         'cost: 850 ms a step, 2.13 x plain training (400 ms student, 200 ms teacher, 250 ms objectives)'
     )
+
+    model.trains = Trains.of('objectives')
+    text = hook.report(model)
+    assert text.startswith(
+        'cost: 850 ms a step (400 ms student, 200 ms teacher, 250 ms objectives)'
+    )
+    assert text.endswith('; trains: objectives')
 
 
 def test_a_run_that_is_too_short_or_plain_prints_nothing():

@@ -8,8 +8,8 @@ from mmengine.config import Config
 from torch.utils.data import DataLoader, Dataset
 
 import mmkd
+from mmkd.building import build_objective, build_objectives, build_teacher
 from mmkd.config import load_config
-from mmkd.distiller import build_objective, build_objectives, build_teacher
 from mmkd.engine.launch import check_data
 from mmkd.engine.loops import IterBasedTrainLoop
 from mmkd.errors.origin import is_ours, origin_of, short

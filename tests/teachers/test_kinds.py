@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmkd.distiller import build_teachers
+from mmkd.building import build_teachers
 from mmkd.teacher import Teacher
 from mmkd.teachers import Momentum, build_teacher, is_teacher, kind_of
 from mmkd.testing import ToyNet

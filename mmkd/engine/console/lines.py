@@ -134,7 +134,8 @@ def plan_rows(model: Any) -> list[tuple[str, str]]:
         text = f'{type(objective).__name__}, weight {objective.weight}'
         text += f', {" <- ".join(filter(None, places))}' * any(places)
         levels = plan.seen.get(f'{name}.student')
-        text += f', {len(levels)} maps' * bool(levels and len(levels) > 1)
+        count = len(levels or ())
+        text += f', {count} maps' * (count > 1)
         count = sum(p.numel() for p in objective.parameters())
         found.append((name, text + f', trains {count:,} parameters of its own' * bool(count)))
     more = len(objectives) - OBJECTIVES

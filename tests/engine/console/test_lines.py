@@ -5,7 +5,9 @@ from types import SimpleNamespace
 import pytest
 from mmengine.logging import HistoryBuffer
 
+from mmkd.distiller import Distiller
 from mmkd.engine.console import lines
+from mmkd.testing import tiny_classifier
 
 
 def hub(eta=None, **scalars):
@@ -74,3 +76,12 @@ def test_rows_without_a_text_are_left_out():
         'best         x',
         'an_objective y',
     ]
+
+
+def test_an_objective_that_does_not_look_at_the_student():
+    """The first phase of FT: its taps of the student are none, and there are no levels."""
+    objectives = dict(ft=dict(type='mmkd.FT', phase='paraphraser'))
+    teacher = dict(config=tiny_classifier(8), checkpoint='random')
+    model = Distiller(tiny_classifier(4), objectives, teacher, trains='objectives')
+    (text,) = (text for name, text in lines.plan_rows(model) if name == 'ft')
+    assert text.startswith('FT, weight 500, backbone.layer3, trains '), text

@@ -6,7 +6,8 @@ from distiller_toys import Square, batch, toy
 from mmengine.config import Config
 
 import mmkd
-from mmkd.distiller import Distiller, build_teachers
+from mmkd.building import build_teachers
+from mmkd.distiller import Distiller
 from mmkd.objective import Objective
 from mmkd.registry import MODELS
 from mmkd.tap import parse_taps
