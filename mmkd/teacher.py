@@ -79,6 +79,7 @@ class Teacher:
     #: its weights are, or come from, the student's own
     of_student: ClassVar[bool] = False
     model: nn.Module
+    source: str = ''
     loaded_keys: int = 0
     fuse_conv_bn: bool = False
     fast: bool = False

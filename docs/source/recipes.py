@@ -35,7 +35,7 @@ def _read_recipe(path: Path, folder: Path) -> Recipe:
     parents = ast.literal_eval(values['_base_']) if '_base_' in values else []
     model = _entries_of(values.get('model'))
     teacher = _entries_of(model.get('teacher'))
-    one = 'config' in teacher or 'type' in teacher
+    one = bool({'config', 'type', 'members'} & set(teacher))
     teachers = [teacher] if one else [_entries_of(t) for t in teacher.values()]
     if isinstance(several := model.get('teacher'), ast.DictComp):
         teachers = [_entries_of(several.value)]

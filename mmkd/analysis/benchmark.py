@@ -23,6 +23,7 @@ from mmkd.distiller import Distiller
 from mmkd.registry import MODELS
 from mmkd.schedule import Schedule
 from mmkd.teacher import Teacher, run_route
+from mmkd.teachers import frozen_networks
 
 #: kinds of teacher to compare, as options of its config
 TEACHERS: dict[str, dict[str, Any]] = dict(
@@ -220,7 +221,7 @@ def _answers(
 
     def enter(objective: nn.Module, _: Any) -> None:
         running.append(objective)
-        for listening, teacher in zip(distiller.teachers.values(), bare, strict=True):
+        for listening, teacher in zip(_parts(distiller).values(), bare, strict=True):
             others = dict(teacher.model.named_modules())
             for name, own in listening.model.named_modules():
                 hook = functools.partial(before, name=name, module=others[name])
@@ -341,21 +342,27 @@ def _distiller(config: Config) -> Distiller:
 
 
 def _teacher_entries(model: Any) -> list[Any]:
-    teacher = model.get('teacher') or {}
-    return [teacher] if 'config' in teacher else list(teacher.values())
+    return list(frozen_networks(model.get('teacher')).values())
+
+
+def _parts(distiller: Distiller) -> dict[str, Teacher]:
+    """The networks of all teachers."""
+    return {
+        f'{name}{which}': part
+        for name, teacher in distiller.teachers.items()
+        for which, part in teacher.parts().items()
+    }
 
 
 def _bare_teachers(config: Config, distiller: Distiller) -> list[Teacher]:
     """The same networks in float32, on the routes that the taps need."""
     device = next(distiller.parameters()).device
-    teachers = []
-    for entry, (name, listening) in zip(
-        _teacher_entries(config.model), distiller.teachers.items(), strict=True
-    ):
-        bare = listening
+    teachers, entries = [], frozen_networks(config.model.get('teacher'))
+    for name, listening in _parts(distiller).items():
+        bare, entry = listening, entries.get(name, {})
         if any(entry.get(option) for kind in TEACHERS.values() for option in kind):
             bare = Teacher(entry['config'], 'random', cfg_options=entry.get('cfg_options'))
-            bare.set_taps(distiller.plan.taps_of(name))
+            bare.set_taps(listening.recorder.taps.values() if listening.recorder else ())
         teachers.append(bare.to(device))
     return teachers
 

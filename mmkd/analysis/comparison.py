@@ -22,6 +22,7 @@ from mmkd.config import distils, load_config
 from mmkd.engine.console.screen import current_screen
 from mmkd.engine.launch import check_data, tester
 from mmkd.teacher import build_model, load_strictly
+from mmkd.teachers import frozen_networks
 
 Visit = Callable[[str, nn.Module], None]
 
@@ -115,7 +116,7 @@ def _entries(config: Config, students: Mapping[str, str]) -> tuple[dict[str, Ent
 def _teachers(model: Mapping[str, Any]) -> Iterator[tuple[str, Entry]]:
     """The teachers of a Distiller's config."""
     teachers = (model.get('teacher') if distils(model) else None) or {}
-    for name, entry in (dict(teacher=teachers) if 'config' in teachers else teachers).items():
+    for name, entry in frozen_networks(teachers).items():
         if entry.get('checkpoint') in (None, 'random'):
             raise ValueError(
                 f'teacher {name!r} has no weights to score: checkpoint={entry.get("checkpoint")!r}.'

@@ -69,11 +69,11 @@ def show_plan(config: Any, args: argparse.Namespace) -> None:
     from mmkd.analysis.first_batch import report_step
     from mmkd.engine.launch import check_data
     from mmkd.registry import MODELS
+    from mmkd.teachers import frozen_networks
 
     if args.random_teacher:
-        teacher = config.model.teacher
-        for entry in [teacher] if 'config' in teacher else teacher.values():
-            entry.checkpoint = 'random'
+        for entry in frozen_networks(config.model.get('teacher')).values():
+            entry['checkpoint'] = 'random'
     distiller = MODELS.build(config.model)
     show('student', distiller.student, args.depth)
     for name, teacher in distiller.teachers.items():

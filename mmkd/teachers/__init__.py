@@ -5,7 +5,7 @@ from mmkd.teachers.cached import Cached
 from mmkd.teachers.ensemble import Ensemble
 from mmkd.teachers.follower import Follower
 from mmkd.teachers.function import Function
-from mmkd.teachers.kinds import build_teacher, is_teacher, kind_of
+from mmkd.teachers.kinds import build_teacher, frozen_networks, is_teacher, kind_of
 from mmkd.teachers.momentum import Momentum
 from mmkd.teachers.snapshot import Snapshot
 
@@ -18,6 +18,7 @@ __all__ = [
     'Momentum',
     'Snapshot',
     'build_teacher',
+    'frozen_networks',
     'is_teacher',
     'kind_of',
 ]

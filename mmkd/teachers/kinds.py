@@ -44,6 +44,20 @@ def is_teacher(entry: Any) -> bool:
     )
 
 
+def frozen_networks(teacher: Any) -> dict[str, Any]:
+    """Entries of frozen networks among a config's teachers, by name; ``name.member`` of a mean."""
+    named = {'teacher': teacher} if is_teacher(teacher) else dict(teacher or {})
+    found: dict[str, Any] = {}
+    for name, entry in named.items():
+        if not is_teacher(entry):
+            continue
+        members = frozen_networks(entry.get('members'))
+        found |= {f'{name}.{member}': one for member, one in members.items()}
+        if kind_of(entry) is Teacher:
+            found[name] = entry
+    return found
+
+
 def build_teacher(entry: Mapping[str, Any]) -> Teacher:
     """One teacher; an unknown argument is answered with those there are."""
     cls = kind_of(entry)

@@ -38,8 +38,10 @@ def prediction_views(
     """
     found = {'student': predicted_classes(student, inputs, samples)}
     for name, teacher in teachers.items():
-        if getattr(teacher.model, 'decode_head', None) is not None:
-            found[name] = _seen_by(teacher, Pixels.of(student), inputs, samples)
+        for which, part in teacher.parts().items():
+            segments = getattr(part.model, 'decode_head', None) is not None
+            if segments and hasattr(part.model, 'predict'):
+                found[f'{name}{which}'] = _seen_by(part, Pixels.of(student), inputs, samples)
     truth = None
     if all('gt_sem_seg' in sample for sample in samples):
         truth = segmentor.labels(samples).to(inputs.device)

@@ -145,7 +145,7 @@ class Viewer:
         """Lines and warnings on the student and some teachers."""
         lines = [f'split {self.split}, student {describe(self.student)}']
         warnings = [] if self.checkpoint else ['The student is untrained: no --checkpoint.']
-        for teacher in teachers:
+        for teacher in (part for one in teachers for part in one.parts().values()):
             lines.append(f'teacher {describe(teacher.model)}')
             if teacher.source == 'random':
                 warnings.append("The teacher has random weights: checkpoint='random'.")

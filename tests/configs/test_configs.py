@@ -71,6 +71,10 @@ def prepare(model, folder):
     """Random weights, and small networks, in place of the teacher's checkpoint."""
     teacher = model.teacher
     entries = [teacher] if is_teacher(teacher) else teacher.values()
+    if teacher.get('generalist'):  # whose members' checkpoints have their classes
+        for entry in teacher.members.values():
+            count = load_config(entry.config).model.num_classes
+            entry.classes = [f'class {i}' for i in range(count - (count < 10))]
     for entry in [m for e in entries for m in e.get('members', {'': e}).values()]:
         if kind_of(entry) is Anchors:
             state = build_model(load_config(entry.config)).state_dict()

@@ -4,7 +4,7 @@ import pytest
 
 from mmkd.building import build_teachers
 from mmkd.teacher import Teacher
-from mmkd.teachers import Momentum, build_teacher, is_teacher, kind_of
+from mmkd.teachers import Momentum, build_teacher, frozen_networks, is_teacher, kind_of
 from mmkd.testing import ToyNet
 
 
@@ -37,3 +37,12 @@ def test_one_or_several():
     assert not is_teacher(dict(a=dict(type='mmkd.Momentum')))
     built = build_teachers(dict(a=dict(type='mmkd.Momentum'), b=dict(type='mmkd.Momentum')))
     assert built['a'] is not built['b']
+
+
+def test_frozen_networks_of_a_config():
+    frozen = dict(config='x.py', checkpoint='y.pth')
+    mean = dict(type='mmkd.Ensemble', members=dict(a=frozen, b=dict(type='mmkd.Momentum')))
+    assert frozen_networks(frozen) == dict(teacher=frozen)
+    assert frozen_networks(mean) == {'teacher.a': frozen}
+    assert frozen_networks(dict(one=frozen, two=mean)) == {'one': frozen, 'two.a': frozen}
+    assert frozen_networks(dict(type='mmkd.Momentum')) == frozen_networks(None) == {}

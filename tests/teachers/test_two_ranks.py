@@ -84,7 +84,7 @@ def asked(rank):
 
 
 def both(rank):
-    folder = FOLDER()
+    folder = folder_of_ranks()
     return dict(
         moved=moved(rank),
         chosen=chosen(rank, folder),
@@ -93,7 +93,7 @@ def both(rank):
     )
 
 
-def FOLDER():
+def folder_of_ranks():
     import os
 
     return os.environ['MMKD_TEST_FOLDER']
