@@ -7,9 +7,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from mmengine.registry import OPTIMIZERS
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from mmkd.adapters import build_adapter
 from mmkd.functional.padding import crop_padding
@@ -389,34 +387,3 @@ def _gap(student: Tensor, teacher: Tensor) -> int:
 
 def _names(taps: tuple[Tap, ...]) -> str:
     return ', '.join(str(tap) for tap in taps)
-
-
-def key_of(name: str) -> str:
-    """Name of the optimiser of the objective ``name``, formed like those of its losses."""
-    return f'kd.{name}'
-
-
-def own_optimizer(objective: Objective) -> Optimizer:
-    """A new optimiser for the objective's parameters, by its ``optimizer``.
-
-    Raises:
-        ValueError: it cannot be built; the reason is torch's.
-    """
-    parameters = [p for p in objective.parameters() if p.requires_grad]
-    config = objective.optimizer
-    try:
-        return OPTIMIZERS.build(dict(config, params=parameters))
-    except (KeyError, TypeError, ValueError) as error:
-        reason = error.args[0] if error.args else error
-        raise ValueError(f'optimizer={config!r} cannot be built: {reason}') from None
-
-
-def trained_apart(model: nn.Module) -> dict[str, Objective]:
-    """By name, the objectives of a Distiller that learn with an optimiser of their own."""
-    objectives = getattr(model, 'objectives', None)
-    named = objectives.items() if isinstance(objectives, nn.ModuleDict) else ()
-    return {
-        name: objective
-        for name, objective in named
-        if objective.optimizer and any(p.requires_grad for p in objective.parameters())
-    }

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
-import inspect
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -15,7 +13,6 @@ from mmengine.config import Config, ConfigDict
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mmkd.checkpoint import (
     dataset_meta_of,
@@ -27,10 +24,10 @@ from mmkd.checkpoint import (
 from mmkd.checkpoint.fitting import COUNTER, Fit, load_weights, weights_for
 from mmkd.compiled import Compiled
 from mmkd.config import distils, load_config
-from mmkd.families.segmentor import gives_logits
 from mmkd.options import check_choice, check_number
 from mmkd.pixels import Pixels
 from mmkd.registry import MODELS
+from mmkd.route import run_route, shortest_route
 from mmkd.scales import seen_by_teachers
 from mmkd.schedule import Progress
 from mmkd.streams import SideStream, has_streams
@@ -374,66 +371,8 @@ def _mismatch_message(fit: Fit, source: str, lines: list[str], who: str) -> str:
     return '\n'.join([head, *(f'  {line}' for line in lines), hint])
 
 
-def shortest_route(model: nn.Module, taps: Iterable[Tap]) -> str:
-    """``'backbone'``, ``'extract_feat'`` or ``'tensor'``: only as far as the taps need."""
-    roots = {tap.path.split('.')[0] for tap in taps}
-    if roots <= {'backbone'} and hasattr(model, 'backbone'):
-        return 'backbone'
-    if roots <= {'backbone', 'neck'} and hasattr(model, 'extract_feat'):
-        return 'extract_feat'
-    return 'tensor'
-
-
-def run_route(model: nn.Module, route: str, inputs: Tensor, samples: list) -> None:
-    """Run a network along ``route``, never in loss mode."""
-    if route == 'backbone':
-        model.backbone(inputs)
-    elif route == 'extract_feat':
-        model.extract_feat(inputs)
-    elif hasattr(getattr(model, 'decode_head', None), 'side_adapter_network'):
-        _run_side_adapter(model, inputs)
-    elif isinstance(getattr(model, 'decode_head', None), nn.ModuleList):
-        _run_cascade(model, inputs)
-    elif _head_wants_samples(model):
-        model.decode_head(model.extract_feat(inputs), samples)
-    else:
-        model(inputs, samples, mode='tensor')
-
-
 def _run_along(route: str, model: nn.Module, inputs: Tensor, samples: Any) -> None:
     run_route(model, route, inputs, samples)
-
-
-def _run_side_adapter(model: nn.Module, inputs: Tensor) -> None:
-    """SAN as far as its mask proposals: its own ``mode='tensor'`` fails, and what follows are the
-    scores of queries and a text encoder that takes minutes on a CPU."""
-    seen = inputs
-    if model.asymetric_input:
-        seen = F.interpolate(inputs, scale_factor=model.encoder_resolution, mode='bilinear')
-    model.decode_head.side_adapter_network(inputs, model.image_encoder(seen), [])
-
-
-def _run_cascade(model: nn.Module, inputs: Tensor) -> None:
-    """Decode heads that classify every pixel, one after the other, since mmseg's ``mode='tensor'``
-    runs only one. PointRend's second head classifies points that it selects."""
-    feats = model.extract_feat(inputs)
-    first, *others = model.decode_head
-    logits = first.forward(feats)
-    for head in filter(gives_logits, others):
-        logits = head.forward(feats, logits)
-
-
-def _head_wants_samples(model: nn.Module) -> bool:
-    """MaskFormer-like heads in mmseg cannot be reached through ``mode='tensor'``."""
-    head = getattr(model, 'decode_head', None)
-    if not isinstance(head, nn.Module):
-        return False
-    return _takes_samples(type(head))
-
-
-@functools.cache
-def _takes_samples(head: type[nn.Module]) -> bool:
-    return 'batch_data_samples' in inspect.signature(head.forward).parameters
 
 
 def fitted(pixels: Pixels, inputs: Tensor, samples: list, source: Pixels) -> tuple[Tensor, list]:

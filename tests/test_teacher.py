@@ -9,7 +9,7 @@ from mmkd.pixels import Pixels
 from mmkd.plan.probe import Request
 from mmkd.plan.teacher_options import apply_options
 from mmkd.tap import parse_taps
-from mmkd.teacher import Teacher, build_model, load_strictly, shortest_route
+from mmkd.teacher import Teacher, build_model, load_strictly
 from mmkd.testing import (
     MEAN,
     STD,
@@ -155,19 +155,6 @@ def test_sync_bn_becomes_plain_bn():
 
 
 # ---------------------------------------------------------------------------------------- routes
-
-
-@pytest.mark.parametrize(
-    ('taps', 'route'),
-    [
-        (['backbone', 'backbone.layer2'], 'backbone'),
-        (['backbone', 'neck[0:3]'], 'extract_feat'),
-        (['neck', 'rpn_head'], 'tensor'),
-        (['roi_head.bbox_head'], 'tensor'),
-    ],
-)
-def test_the_shortest_route(taps, route):
-    assert shortest_route(build_model(tiny_faster_rcnn(4)), parse_taps(taps)) == route
 
 
 def test_the_teacher_never_computes_a_loss(monkeypatch):

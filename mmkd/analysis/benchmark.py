@@ -21,8 +21,9 @@ from mmkd.analysis.batches import random_batch
 from mmkd.config import distils
 from mmkd.distiller import Distiller
 from mmkd.registry import MODELS
+from mmkd.route import run_route
 from mmkd.schedule import Schedule
-from mmkd.teacher import Teacher, run_route
+from mmkd.teacher import Teacher
 from mmkd.teachers import frozen_networks
 
 #: kinds of teacher to compare, as options of its config

@@ -21,7 +21,7 @@ from mmkd.checks.guard import has_ground_truth
 from mmkd.checks.labels import check_labels, check_tested
 from mmkd.checks.peers import check_peers, same_weights
 from mmkd.checks.unmoved import Reached
-from mmkd.objective import key_of
+from mmkd.own_optimizers import key_of
 from mmkd.registry import HOOKS
 from mmkd.schedule import Progress, Schedule
 from mmkd.untouched import untouched_random_state

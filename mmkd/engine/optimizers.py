@@ -12,7 +12,8 @@ from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict, build_optim_wrapper
 from torch import Tensor, nn
 
-from mmkd.objective import Objective, key_of, own_optimizer, trained_apart
+from mmkd.objective import Objective
+from mmkd.own_optimizers import key_of, own_optimizer, trained_apart
 from mmkd.peers import peer_key
 from mmkd.schedule import Progress
 from mmkd.trains import PLAYERS, Trains

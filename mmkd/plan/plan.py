@@ -15,7 +15,8 @@ from torch import nn
 
 from mmkd.levels import Level
 from mmkd.names import did_you_mean, find_name
-from mmkd.objective import Objective, PairObjective, own_optimizer
+from mmkd.objective import Objective, PairObjective
+from mmkd.own_optimizers import own_optimizer
 from mmkd.pixels import Pixels
 from mmkd.plan.alternatives import offered
 from mmkd.plan.first_step import first_step_differs

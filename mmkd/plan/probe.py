@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from mmkd.levels import Level
 from mmkd.pixels import Pixels
+from mmkd.route import run_route, shortest_route
 from mmkd.tap import Recorder, Side, Tap, TapError, flatten
-from mmkd.teacher import run_route, shortest_route
 from mmkd.untouched import evaluation, untouched_random_state
 from mmkd.untouched import training as training_mode
 

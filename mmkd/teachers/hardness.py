@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from mmkd.functional.logit_distances import soft_kl
 from mmkd.objective import PairObjective
 from mmkd.pixels import Pixels
+from mmkd.route import run_route, shortest_route
 from mmkd.schedule import Progress
 from mmkd.tap import Recorder, Side, Tap, Trace
-from mmkd.teacher import Teacher, run_route, shortest_route
+from mmkd.teacher import Teacher
 from mmkd.teachers.stand_in import count_classes, scores_tap
 from mmkd.untouched import evaluation, untouched_random_state
 

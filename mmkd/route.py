@@ -1,0 +1,71 @@
+"""The shortest way through a network that reaches its taps, never in loss mode."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmkd.families.segmentor import gives_logits
+from mmkd.tap import Tap
+
+
+def shortest_route(model: nn.Module, taps: Iterable[Tap]) -> str:
+    """``'backbone'``, ``'extract_feat'`` or ``'tensor'``: only as far as the taps need."""
+    roots = {tap.path.split('.')[0] for tap in taps}
+    if roots <= {'backbone'} and hasattr(model, 'backbone'):
+        return 'backbone'
+    if roots <= {'backbone', 'neck'} and hasattr(model, 'extract_feat'):
+        return 'extract_feat'
+    return 'tensor'
+
+
+def run_route(model: nn.Module, route: str, inputs: Tensor, samples: list) -> None:
+    """Run a network along ``route``, never in loss mode."""
+    if route == 'backbone':
+        model.backbone(inputs)
+    elif route == 'extract_feat':
+        model.extract_feat(inputs)
+    elif hasattr(getattr(model, 'decode_head', None), 'side_adapter_network'):
+        _run_side_adapter(model, inputs)
+    elif isinstance(getattr(model, 'decode_head', None), nn.ModuleList):
+        _run_cascade(model, inputs)
+    elif _head_wants_samples(model):
+        model.decode_head(model.extract_feat(inputs), samples)
+    else:
+        model(inputs, samples, mode='tensor')
+
+
+def _run_side_adapter(model: nn.Module, inputs: Tensor) -> None:
+    """SAN as far as its mask proposals: its own ``mode='tensor'`` fails, and what follows are the
+    scores of queries and a text encoder that takes minutes on a CPU."""
+    seen = inputs
+    if model.asymetric_input:
+        seen = F.interpolate(inputs, scale_factor=model.encoder_resolution, mode='bilinear')
+    model.decode_head.side_adapter_network(inputs, model.image_encoder(seen), [])
+
+
+def _run_cascade(model: nn.Module, inputs: Tensor) -> None:
+    """Decode heads that classify every pixel, one after the other, since mmseg's ``mode='tensor'``
+    runs only one. PointRend's second head classifies points that it selects."""
+    feats = model.extract_feat(inputs)
+    first, *others = model.decode_head
+    logits = first.forward(feats)
+    for head in filter(gives_logits, others):
+        logits = head.forward(feats, logits)
+
+
+def _head_wants_samples(model: nn.Module) -> bool:
+    """MaskFormer-like heads in mmseg cannot be reached through ``mode='tensor'``."""
+    head = getattr(model, 'decode_head', None)
+    if not isinstance(head, nn.Module):
+        return False
+    return _takes_samples(type(head))
+
+
+@functools.cache
+def _takes_samples(head: type[nn.Module]) -> bool:
+    return 'batch_data_samples' in inspect.signature(head.forward).parameters
