@@ -13,13 +13,19 @@ from mmkd.families.segmentor import gives_logits
 from mmkd.tap import Tap
 
 
+#: the route that also runs the auxiliary heads of a segmentor
+AUXILIARY = 'tensor + auxiliary_head'
+
+
 def shortest_route(model: nn.Module, taps: Iterable[Tap]) -> str:
-    """``'backbone'``, ``'extract_feat'`` or ``'tensor'``: only as far as the taps need."""
+    """``'backbone'``, ``'extract_feat'``, ``'tensor'`` or :data:`AUXILIARY`, as the taps need."""
     roots = {tap.path.split('.')[0] for tap in taps}
     if roots <= {'backbone'} and hasattr(model, 'backbone'):
         return 'backbone'
     if roots <= {'backbone', 'neck'} and hasattr(model, 'extract_feat'):
         return 'extract_feat'
+    if 'auxiliary_head' in roots and hasattr(model, 'extract_feat'):
+        return AUXILIARY
     return 'tensor'
 
 
@@ -29,6 +35,8 @@ def run_route(model: nn.Module, route: str, inputs: Tensor, samples: list) -> No
         model.backbone(inputs)
     elif route == 'extract_feat':
         model.extract_feat(inputs)
+    elif route == AUXILIARY:
+        _run_auxiliary(model, inputs, samples)
     elif hasattr(getattr(model, 'decode_head', None), 'side_adapter_network'):
         _run_side_adapter(model, inputs)
     elif isinstance(getattr(model, 'decode_head', None), nn.ModuleList):
@@ -37,6 +45,19 @@ def run_route(model: nn.Module, route: str, inputs: Tensor, samples: list) -> No
         model.decode_head(model.extract_feat(inputs), samples)
     else:
         model(inputs, samples, mode='tensor')
+
+
+def _run_auxiliary(model: nn.Module, inputs: Tensor, samples: list) -> None:
+    """A segmentor with its auxiliary heads, which mmseg runs in training only."""
+    feats = model.extract_feat(inputs)
+    model.__dict__['extract_feat'] = lambda _: feats  # each tap shall fire once
+    try:
+        run_route(model, 'tensor', inputs, samples)
+    finally:
+        del model.__dict__['extract_feat']
+    heads = model.auxiliary_head
+    for head in heads if isinstance(heads, nn.ModuleList) else [heads]:
+        head(feats)
 
 
 def _run_side_adapter(model: nn.Module, inputs: Tensor) -> None:

@@ -140,3 +140,18 @@ def test_no_teacher_may_be_called_student():
         ValueError, match="two networks are called 'student' among student, student"
     ):
         toy(dict(it=Square()), teachers)
+
+
+def test_a_frozen_teacher_is_heard_at_its_auxiliary_head():
+    """mmseg runs it in training alone; the route of the teacher runs it as well."""
+    torch.manual_seed(0)
+    entry = dict(type='mmkd.CWD', student='decode_head.conv_seg', teacher='auxiliary_head.conv_seg')
+    wide = dict(config=tiny_pspnet(8, auxiliary=True), checkpoint='random')
+    distiller = Distiller(tiny_pspnet(4), dict(it=entry), wide).train()
+    inputs, samples = segmentation_batch()
+    assert float(distiller(inputs, samples, mode='loss')['kd.it.loss'].detach()) > 0
+    assert 'runs tensor + auxiliary_head' in str(distiller.plan)
+    model = distiller.teachers['teacher'].model
+    feats = model.extract_feat(record(distiller, inputs, samples)['it'].teacher.inputs)
+    seen = record(distiller, inputs, samples)['it'].teacher['auxiliary_head.conv_seg']
+    assert len(seen) == 1 and torch.equal(seen[0], model.auxiliary_head(feats))

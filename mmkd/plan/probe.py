@@ -58,21 +58,7 @@ def probe(
 
 def run_to_taps(model: nn.Module, taps: Iterable[Tap], image: Tensor, samples: list) -> None:
     """Run a network as far as the taps need, including a segmentor's auxiliary heads."""
-    taps = list(taps)
-    route = shortest_route(model, taps)
-    asked = any(tap.path.startswith('auxiliary_head') for tap in taps)
-    heads = getattr(model, 'auxiliary_head', None) if asked else None
-    if heads is None or not hasattr(model, 'extract_feat'):
-        run_route(model, route, image, samples)
-        return
-    feats = model.extract_feat(image)
-    model.__dict__['extract_feat'] = lambda _: feats  # each tap shall fire once
-    try:
-        run_route(model, route, image, samples)
-    finally:
-        del model.__dict__['extract_feat']
-    for head in heads if isinstance(heads, nn.ModuleList) else [heads]:
-        head(feats)
+    run_route(model, shortest_route(model, taps), image, samples)
 
 
 def dummy_samples(size: int) -> list[BaseDataElement]:
