@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from mmkd.families.segmentor import gives_logits
 from mmkd.tap import Tap
 
-
 #: the route that also runs the auxiliary heads of a segmentor
 AUXILIARY = 'tensor + auxiliary_head'
 
