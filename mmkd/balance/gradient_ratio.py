@@ -167,9 +167,10 @@ class GradientRatio(Balance):
         factor = min(max(self.ratios[name] * task / term, self.clip[0]), self.clip[1])
         self.shares[name] = Share(task, term, factor, progress.iteration, count)
         if before is None:
+            bound = ', a bound of clip' if factor in self.clip else ''
             text = (
                 f"balance: the gradient of objective '{name}' at full weight is "
-                f"{term / task:.3g} times the task's; its factor is {factor:.4g}"
+                f"{term / task:.3g} times the task's; its factor is {factor:.4g}{bound}"
             )
             print_log(text, logger='current')
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from balance_toys import objectives, step
 
-from mmkd.balance import GradientRatio
+from mmkd.balance import GradientRatio, gradient_ratio
 
 
 def bound(names=('it',), options=None, **balance):
@@ -58,9 +58,12 @@ def test_each_objective_by_name_and_the_others_are_left_alone():
     assert balance(*step(vectors, [1.0])) == {'a': 0.25, 'b': 0.125}
 
 
-def test_the_factor_is_bounded():
+def test_the_factor_is_bounded(monkeypatch):
+    said = []
+    monkeypatch.setattr(gradient_ratio, 'print_log', lambda text, **options: said.append(text))
     balance = bound(('strong', 'weak'), ratio=1.0, clip=(0.1, 10.0))
     assert balance(*step(dict(strong=[1e3], weak=[1e-3]), [1.0])) == {'strong': 0.1, 'weak': 10.0}
+    assert len(said) == 2 and all(text.endswith(', a bound of clip') for text in said)
 
 
 def test_the_task_counts_all_its_losses_and_nothing_that_is_only_logged():
