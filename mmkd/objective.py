@@ -82,6 +82,8 @@ class Objective(nn.Module):
     asks_teacher: bool = False
     #: set in a step in which its teacher has nothing to show yet; then it counts as at weight 0
     rests: bool = False
+    #: the student's pass over images that are held back moves its BatchNorm statistics
+    moves_statistics: bool = True
     #: supports a teacher on larger images than the student's, see mmkd.scales
     over_scales: ClassVar[bool] = False
     #: supported model families, keys of mmkd.families.FAMILIES
@@ -161,6 +163,14 @@ class Objective(nn.Module):
         name, _, item = self.term_factors.get(key, '').partition('.')
         value: Any = getattr(self, name) if name else 1.0
         return value[item] if item else value
+
+    def held_back(self, samples: list) -> int:
+        """How many images at the end of a batch are for this objective alone.
+
+        Nobody else sees them, not even the student's own losses. The student runs on them without
+        gradients, behind the others, and they come as ``trace.second``.
+        """
+        return 0
 
     def check_task_weight(self, task_weight: float | Mapping[str, float]) -> None:
         """Called once with the factors of the student's own losses, before the first step; raises

@@ -17,6 +17,7 @@ class ClassSample(BaseDataElement):
         gt_score (Tensor): (K,) float32, of a mixture (mixup, CutMix) the share of each class.
         pred_label (Tensor): (1,) long.
         pred_score (Tensor): (K,) float32, sums to one.
+        pred_logit (Tensor): (K,) float32, whose softmax that is, where it is known.
         exit_scores (Tensor): (M, K) float32, of a network with M exits those of each.
         sample_idx (int): position in the dataset; of a mixture that of the heaviest image.
     """
@@ -31,8 +32,10 @@ class ClassSample(BaseDataElement):
         self.set_field(score, 'gt_score', dtype=Tensor)
         return self
 
-    def set_prediction(self, score: Tensor) -> ClassSample:
-        """Set scores (K,) and with them the predicted class."""
+    def set_prediction(self, score: Tensor, logit: Tensor | None = None) -> ClassSample:
+        """Set scores (K,) and with them the predicted class; and the logits behind them."""
+        if logit is not None:
+            self.set_field(logit, 'pred_logit', dtype=Tensor)
         self.set_field(score, 'pred_score', dtype=Tensor)
         self.set_field(score.argmax()[None], 'pred_label', dtype=Tensor)
         return self

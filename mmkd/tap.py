@@ -188,6 +188,7 @@ class Trace:
         teachers (dict[str, Side]): those of each network that it listens to, without, by name; a
             single Side is called ``'teacher'``.
         progress (Progress): fraction of training done.
+        second (Trace | None): images that the objective held back, without gradients.
     """
 
     inputs: Tensor
@@ -195,6 +196,7 @@ class Trace:
     student: Side
     teachers: dict[str, Side] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
+    second: Trace | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.teachers, Side):

@@ -61,6 +61,17 @@ def training(model: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def buffers_kept(model: nn.Module) -> Iterator[None]:
+    """Whatever happens to a network's buffers, such as BatchNorm statistics, is taken back."""
+    before = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, value in before:
+            buffer.copy_(value)
+
+
+@contextlib.contextmanager
 def flags_kept(model: nn.Module) -> Iterator[None]:
     flags = [(module, module.training) for module in model.modules()]
     try:

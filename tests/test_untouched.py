@@ -8,7 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from mmkd.untouched import at_rest, evaluation, flags_kept, training, untouched_random_state
+from mmkd.untouched import (
+    at_rest,
+    buffers_kept,
+    evaluation,
+    flags_kept,
+    training,
+    untouched_random_state,
+)
 
 
 def drawn():
@@ -75,4 +82,12 @@ def test_at_rest_nothing_moves(model):
         assert flags(model) == [False] * 4 and not torch.is_grad_enabled()
         model(torch.rand(2, 2, 8, 8))
     assert flags(model) == FLAGS and torch.is_grad_enabled()
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_statistics_are_taken_back(model):
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    with buffers_kept(model):
+        model(torch.rand(2, 2, 8, 8))
+        assert not torch.equal(model[0].running_mean, before['0.running_mean'])
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())

@@ -1,4 +1,4 @@
-# A batch is 128 images and a partner for each.
+# A batch is 128 images, and a partner for each, which has no cross entropy.
 _base_ = ['cls_r8w8_cifar10.py']
 
 model = dict(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sized
+from logging import WARNING
 from typing import Any
 
 import torch
 from mmengine.dist import get_dist_info, sync_random_seed
+from mmengine.logging import print_log
 from torch import Tensor
 from torch.utils.data import Sampler
 
@@ -42,8 +44,8 @@ def _seed(seed: int | None) -> int:
 class ClassPairSampler(Sampler[int]):
     """Batches of anchors, then in the same order a partner of the same class for each (CSKD).
 
-    An epoch takes every image once as an anchor. The partner is any image of the class, the anchor
-    itself only where the class has no other. A rank draws partners for its own anchors.
+    An epoch takes every image once as an anchor. The partner is any image of its class, the anchor
+    itself among them, as in alinlab/cs-kd. A rank draws partners for its own anchors.
 
     Args:
         dataset (Sized): of classified images.
@@ -62,6 +64,9 @@ class ClassPairSampler(Sampler[int]):
             )
         self.rank, self.world_size = get_dist_info()
         self.labels = labels_of(dataset)
+        if alone := int((torch.bincount(self.labels) == 1).sum()):
+            text = f'ClassPairSampler: {alone} classes have one image, which is its own partner.'
+            print_log(text, 'current', WARNING)
         self.half = batch_size // 2
         self.seed = _seed(seed)
         self.epoch = 0
@@ -77,7 +82,7 @@ class ClassPairSampler(Sampler[int]):
             yield from torch.cat(part).tolist()
 
     def _partners(self, anchors: Tensor, generator: torch.Generator) -> Tensor:
-        """Another image of each anchor's class: a step of random length around the class."""
+        """Any image of each anchor's class: a step of random length around the class."""
         order = self.labels.argsort(stable=True)
         counts = torch.bincount(self.labels)
         starts = counts.cumsum(0) - counts
@@ -85,7 +90,7 @@ class ClassPairSampler(Sampler[int]):
         place[order] = torch.arange(len(order)) - starts[self.labels[order]]
         start, count = starts[self.labels[anchors]], counts[self.labels[anchors]]
         drawn = torch.rand(len(anchors), generator=generator)
-        step = 1 + (drawn * (count - 1)).long()
+        step = (drawn * count).long()
         return order[start + (place[anchors] + step) % count]
 
     @property

@@ -1,5 +1,6 @@
-"""The metric of classifiers; detectors and segmentors have mmdet's and mmseg's."""
+"""Metrics of classifiers; detectors and segmentors have mmdet's and mmseg's."""
 
 from mmkd.evaluation.accuracy import Accuracy
+from mmkd.evaluation.calibration import Calibration
 
-__all__ = ['Accuracy']
+__all__ = ['Accuracy', 'Calibration']

@@ -95,8 +95,8 @@ class Classifier(BaseModel):
             return logits
         if mode == 'predict':
             samples = data_samples or [ClassSample() for _ in logits]
-            scores = logits.float().softmax(1)
-            return [x.set_prediction(score) for x, score in zip(samples, scores, strict=True)]
+            rows = zip(samples, logits.float().softmax(1), logits.float(), strict=True)
+            return [sample.set_prediction(score, logit) for sample, score, logit in rows]
         if mode == 'loss':
             return {'loss_cls': self._loss(logits, data_samples or [])}
         raise ValueError(f"Classifier: mode must be 'tensor', 'predict' or 'loss', found {mode!r}.")
