@@ -107,7 +107,7 @@ class EnDD(Objective):
         mean_log = mean_log_probability(members, self.tau, self.smoothing)
         loss = negative_log_likelihood(alpha, mean_log).mean() * self.tau**2
         spread = uncertainties(alpha.detach())['knowledge'].mean()
-        return {'loss': loss.float(), 'knowledge': spread.float()}
+        return {'loss': loss.to(own.dtype), 'knowledge': spread.to(own.dtype)}
 
     def _rows(self, trace: Trace) -> tuple[Tensor, list[Tensor]]:
         """Logits (..., K) of the student and of each member, of equal size."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from logging import WARNING
 
+import torch
 from mmengine.logging import print_log
 from torch import nn
 
@@ -62,6 +63,7 @@ def _learns(module: nn.Module) -> bool:
     return any(p.requires_grad for p in module.parameters())
 
 
+@torch.enable_grad()  # whoever builds a Distiller without gradients gets the same plan
 def beyond_taps(
     student: nn.Module, objectives: Mapping[str, Objective], size: int
 ) -> dict[str, nn.Parameter]:

@@ -49,7 +49,7 @@ def test_builds_and_its_name_is_true(path, tmp_path):
     assert stem.startswith(tuple(known))
     teacher = model.get('teacher')
     listen = [
-        e for e in model.objectives.values() if e.get('teacher_name') not in {*peers, 'student'}
+        e for e in model.objectives.values() if e.get('teacher_name') not in [*peers, 'student']
     ]
     needed = [MODELS.get(entry.type).needs_teacher for entry in listen]
     assert bool(teacher) == any(needed)

@@ -46,6 +46,8 @@ MODELS_OF = {
 CLASSIFIERS = ('classifier', 'projected')
 #: what a student must have besides its family
 BUILT_FOR = {'SimKD': 'projected'}
+#: losses that are minus the logarithm of a density, which is above 1 here
+DENSITIES = {'EnDD'}
 #: families that differ from another in the head alone; test_detectors.py trains them all
 ALIKE = {'instance': 'two_stage', 'anchor_free': 'anchor', 'yolo': 'anchor'}
 SIZE = (64, 96)  # H != W

@@ -28,7 +28,7 @@ def test_it_is_a_number_that_follows_its_schedule(name, option):
     assert getattr(objective, option) == 2
     in_python = Schedule(5, decay='cosine', end_value=1)
     assert cls(**{option: in_python}).schedules == {option: in_python}
-    assert not cls().schedules
+    assert not cls(**{option: 2.0}).schedules
 
 
 @pytest.mark.parametrize(('name', 'option'), OPTIONS)

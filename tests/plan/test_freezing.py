@@ -1,5 +1,7 @@
 """What does not train carries no gradient."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -70,8 +72,12 @@ def test_checkpointed_layers_are_reached():
     student = build_model(tiny_classifier(4))
     student.backbone.layer1.add_module('hidden', Hidden())
     objective = Learns(student='backbone.layer1')
+    twin = copy.deepcopy(student)
     lost = freeze({'student': student}, {'it': objective}, Trains.of(PLAYERS), False, 64)
     assert lost and not any('hidden' in name for name in lost)
+    with torch.no_grad():  # in which a Distiller may be built
+        again = freeze({'student': twin}, {'it': objective}, Trains.of(PLAYERS), False, 64)
+    assert again == lost
 
 
 def test_a_tap_on_the_way_to_the_losses_is_refused():
