@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from mmkd.errors.origin import is_ours
-from mmkd.names import did_you_mean
+from mmkd.names import check_part_name, did_you_mean
 from mmkd.objective import Objective
 from mmkd.options import check_flags, match_options, options_of
 from mmkd.registry import MODELS
@@ -19,7 +19,7 @@ from mmkd.teachers import build_teacher, is_teacher
 
 def with_preprocessor(student: Any, preprocessor: dict | None) -> Any:
     """A student's config with the data preprocessor of the run, if it names none itself."""
-    if preprocessor and not isinstance(student, nn.Module):
+    if preprocessor and isinstance(student, Mapping):
         student.setdefault('data_preprocessor', preprocessor)
     return student
 
@@ -63,7 +63,7 @@ def build_objectives(objectives: Mapping[str, Any]) -> dict[str, Objective]:
     """Build each entry; the names become part of log keys and checkpoint keys.
 
     Raises:
-        ValueError: a name with a dot or with ``loss`` in it.
+        ValueError: a name that log keys or checkpoints cannot have.
         TypeError: something that is no Objective.
     """
     if not isinstance(objectives, Mapping):
@@ -73,12 +73,7 @@ def build_objectives(objectives: Mapping[str, Any]) -> dict[str, Objective]:
         )
     built = {}
     for name, entry in objectives.items():
-        if 'loss' in name or '.' in name or not name or hasattr(nn.ModuleDict, name):
-            raise ValueError(
-                f'objective name {name!r}: dots are path separators, and mmengine adds up every '
-                "log key that contains 'loss'; torch keeps some names (train, pop, …) for itself. "
-                'Choose another name.'
-            )
+        check_part_name('objective', name, hasattr(nn.ModuleDict, str(name)))
         if entry is None:  # merged away by a child config
             continue
         try:

@@ -161,6 +161,24 @@ def type_name(entry: Any) -> str:
     return getattr(kind, '__name__', str(kind)).rpartition('.')[2]
 
 
+def model_of(config: Any) -> Any:
+    """The model's mapping in a whole config, or the mapping itself.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    model = config.get('model', config) if hasattr(config, 'get') else config
+    if hasattr(model, 'get') and model.get('type') is not None:
+        return model
+    found = repr(model)
+    if hasattr(model, 'keys'):
+        found = f'dict({", ".join(f"{key}=…" for key in model)})'
+    raise TypeError(
+        "a model must be the path of a config, a mapping with the model's type, such as "
+        f"dict(type='FasterRCNN', …), or a built model, found {found}."
+    )
+
+
 def distils(model: Any) -> bool:
     """Whether a model's config is that of a Distiller, in either style of configs."""
     return isinstance(model, Mapping) and type_name(model) == 'Distiller'

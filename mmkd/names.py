@@ -27,3 +27,23 @@ def did_you_mean(name: Any, known: Iterable[Any]) -> str:
     """`` Did you mean …?`` for the nearest name, or nothing."""
     close = nearest(name, known)
     return f' Did you mean {close!r}?' if close else ''
+
+
+def check_part_name(kind: str, name: Any, taken: bool = False) -> None:
+    """Refuse the name of a peer or objective that log keys or checkpoints cannot have.
+
+    Args:
+        kind (str): for the message.
+        taken (bool): a container of torch has an attribute of this name.
+
+    Raises:
+        ValueError: no text, empty, with a dot or ``loss`` in it, or taken.
+    """
+    if not isinstance(name, str) or not name:
+        raise ValueError(f'{kind} name {name!r}: it must be a text that is not empty.')
+    if 'loss' in name or '.' in name or taken:
+        raise ValueError(
+            f'{kind} name {name!r}: dots are path separators, and mmengine adds up every log key '
+            "that contains 'loss'; torch keeps some names (train, pop, …) for itself. Choose "
+            'another name.'
+        )

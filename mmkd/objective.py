@@ -174,7 +174,7 @@ class Objective(nn.Module):
 
     def check_task_weight(self, task_weight: float | Mapping[str, float]) -> None:
         """Called once with the factors of the student's own losses, before the first step; raises
-        ValueError if they differ from the method's equation."""
+        ValueError if they differ from the method's equation. Those of a peer's losses are 1."""
 
     def check_dataset(self, dataset: Any) -> None:
         """Called once with the training set, before the first step; raises ValueError if unfit."""

@@ -8,7 +8,9 @@ from typing import Any
 from mmengine.dist import get_world_size
 from torch import Tensor, nn
 
+from mmkd.config import model_of
 from mmkd.generators import Stream
+from mmkd.names import check_part_name
 from mmkd.pixels import Pixels
 from mmkd.plan.probe import run_to_taps
 from mmkd.tap import Recorder, Side, Tap
@@ -29,7 +31,7 @@ class Peers(nn.ModuleDict):
         preprocessor (dict | None): data preprocessor of the run, for model mappings without one.
 
     Raises:
-        TypeError: no mapping.
+        TypeError: no mapping, or an entry that is no model.
         ValueError: a name that log keys or checkpoints cannot have.
     """
 
@@ -47,12 +49,7 @@ class Peers(nn.ModuleDict):
         for name, entry in dict(entries or {}).items():
             if entry is None:  # merged away by a child config
                 continue
-            if 'loss' in name or '.' in name or not name or hasattr(nn.ModuleDict, name):
-                raise ValueError(
-                    f'peer name {name!r}: dots are path separators, and mmengine adds up every log '
-                    "key that contains 'loss'; torch keeps some names (train, pop, …) for itself. "
-                    'Choose another name.'
-                )
+            check_peer(name, entry)
             self.streams[name] = Stream()
             if preprocessor and isinstance(entry, Mapping) and 'model' not in entry:
                 entry = {'data_preprocessor': preprocessor, **entry}
@@ -103,6 +100,27 @@ class Peers(nn.ModuleDict):
         alone = get_world_size() == 1  # else DDP waits for every gradient
         key = f'{peer_key(name)}.zero_loss'
         return {} if alone else keep_alive(key, self[name].parameters())
+
+
+def check_peer(name: Any, entry: Any) -> None:
+    """Refuse a name that log keys or checkpoints cannot have, and what is no model.
+
+    Raises:
+        TypeError: an entry that is no model.
+        ValueError: an unsuitable name.
+    """
+    check_part_name('peer', name, hasattr(nn.ModuleDict, str(name)))
+    try:
+        if not isinstance(entry, (str, nn.Module)):
+            model_of(entry)
+    except TypeError as error:
+        hint = ''
+        if isinstance(entry, Mapping) and 'checkpoint' in entry:
+            hint = (
+                " It starts from its model's init_cfg, dict(type='Pretrained', checkpoint=…), and "
+                'has no checkpoint of its own.'
+            )
+        raise TypeError(f"peer '{name}': {error}{hint}") from None
 
 
 def peer_key(name: str) -> str:

@@ -23,7 +23,7 @@ from mmkd.checkpoint import (
 )
 from mmkd.checkpoint.fitting import COUNTER, Fit, load_weights, weights_for
 from mmkd.compiled import Compiled
-from mmkd.config import distils, load_config
+from mmkd.config import distils, load_config, model_of
 from mmkd.options import check_choice, check_number
 from mmkd.pixels import Pixels
 from mmkd.registry import MODELS
@@ -297,10 +297,10 @@ def build_model(
     if cfg_options:
         config = config if isinstance(config, Config) else Config(config)
         config.merge_from_dict(cfg_options)
+    model = model_of(config)
     scope = config.get('default_scope')
-    model = config.get('model', config)
     if distils(model):
-        model = model['student']
+        model = model_of(model['student'])
     if scope is None:
         scope = _guess_scope(model)
     with DefaultScope.overwrite_default_scope(scope):

@@ -3,7 +3,7 @@
 import pytest
 from mmengine.config import Config
 
-from mmkd.config import _remembered, load_config, resolve
+from mmkd.config import _remembered, load_config, model_of, resolve
 from mmkd.engine.wrapping import wrap_stock
 from mmkd.teacher import build_model
 from mmkd.testing import tiny_pspnet, tiny_retinanet
@@ -110,3 +110,23 @@ def test_a_text_that_cannot_be_formatted_is_refused_each_time():
     for _ in range(2):
         with pytest.raises(SyntaxError, match='odd'):
             remembered('=')
+
+
+def test_the_model_of_a_config():
+    model = tiny_retinanet(4)
+    assert model_of(model) is model and model_of(dict(model=model)) is model
+    assert model_of(Config(dict(model=model))).type == model['type']
+
+
+@pytest.mark.parametrize(
+    ('config', 'found'),
+    [
+        (3, '3'),
+        (dict(config='a.py', checkpoint='x'), r'dict\(config=…, checkpoint=…\)'),
+        (dict(model='a.py'), "'a.py'"),
+        (Config(dict(work_dir='x')), r'dict\(work_dir=…\)'),
+    ],
+)
+def test_what_is_no_model(config, found):
+    with pytest.raises(TypeError, match=f'a model must be the path of a config, .* found {found}'):
+        build_model(config)

@@ -15,8 +15,10 @@ from mmkd.plan.recording import record
 from mmkd.tap import Recorder, parse_taps
 from mmkd.testing import (
     ToyNet,
+    classification_batch,
     detection_batch,
     segmentation_batch,
+    tiny_classifier,
     tiny_faster_rcnn,
     tiny_pspnet,
 )
@@ -130,6 +132,29 @@ def test_a_box_head_that_is_asked_again_is_a_constant():
 def test_who_cannot_teach_whom(objective, message):
     with pytest.raises(ValueError, match=f"objective 'it': .*{message}"):
         toy(dict(it=objective))
+
+
+def test_two_names_of_one_place_are_refused_in_the_first_step():
+    torch.manual_seed(0)
+    student = tiny_classifier(4)
+    entry = dict(type='mmkd.FitNet', student='backbone.layer2', teacher='backbone[1]')
+    data = classification_batch()
+    for who in ('student', 'other'):
+        objective = dict(entry, learner=who, teacher_name=who)
+        peers = dict(other=tiny_classifier(8))
+        distiller = Distiller(copy.deepcopy(student), dict(it=objective), peers=peers).train()
+        where = 'with itself at backbone.layer2, backbone.1., which is always equal'
+        with pytest.raises(ValueError, match=f"'it': FitNet compares {who} {where}"):
+            distiller(*data, mode='loss')
+
+
+def test_constants_at_two_places_are_no_single_place():
+    torch.manual_seed(0)
+    student = ToyNet()
+    for parameter in student.backbone.parameters():
+        nn.init.zeros_(parameter)
+    distiller = toy(dict(it=own(student='backbone.0', teacher='backbone')), {}, student)
+    assert float(distiller.loss(*batch())['kd.it.loss'].detach()) == 0
 
 
 def test_no_teacher_may_be_called_student():

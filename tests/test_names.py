@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 
-from mmkd.names import did_you_mean, find_name
+from mmkd.names import check_part_name, did_you_mean, find_name
 from mmkd.options import match_options, options_of
 
 
@@ -51,3 +51,12 @@ def test_options_of_a_base_count_only_where_they_are_handed_on():
     assert list(options_of(Passing)) == ['a', 'b', 'c']
     assert list(options_of(Closed)) == ['d']
     assert all(isinstance(p, inspect.Parameter) for p in options_of(Base).values())
+
+
+@pytest.mark.parametrize('name', [None, 1, '', 'a.b', 'my_loss'])
+def test_names_that_log_keys_cannot_have(name):
+    with pytest.raises(ValueError, match='peer name '):
+        check_part_name('peer', name)
+    check_part_name('peer', 'other')
+    with pytest.raises(ValueError, match='torch keeps some names'):
+        check_part_name('peer', 'other', taken=True)

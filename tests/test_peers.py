@@ -223,6 +223,15 @@ def test_the_plan_and_the_console_list_peers():
         (dict(peers=dict(train=ToyNet())), ValueError, "peer name 'train'"),
         (dict(peers=dict(teacher=ToyNet())), ValueError, "two networks are called 'teacher'"),
         (dict(peers=dict(student=ToyNet())), ValueError, "two networks are called 'student'"),
+        (dict(peers=dict(Student=ToyNet())), ValueError, 'two networks .* in any case of letters'),
+        (dict(peers=dict(a=ToyNet(), A=ToyNet(6))), ValueError, "two networks are called 'a'"),
+        (dict(peers={1: ToyNet()}), ValueError, 'peer name 1: it must be a text'),
+        (dict(peers=dict(other=3)), TypeError, "peer 'other': a model must be .* found 3"),
+        (
+            dict(peers=dict(other=dict(config='a.py', checkpoint='a.pth'))),
+            TypeError,
+            r"peer 'other': a model must be .* found dict\(config=…, checkpoint=…\)\. It starts",
+        ),
         (
             dict(peers=dict(other=ToyNet()), objectives=dict(it=Square(teacher_name='oter'))),
             ValueError,

@@ -16,7 +16,7 @@ from mmkd.families import classifier
 from mmkd.models import Classifier
 from mmkd.plan.probe import levels_at, probe
 from mmkd.registry import MODELS
-from mmkd.rows.exits import positions
+from mmkd.rows.exits import check_cuts, positions
 from mmkd.structures import ClassSample
 from mmkd.tap import Side, Tap, parse_taps
 
@@ -62,6 +62,7 @@ class Exits:
         stages = parse_taps(classifier.stage_taps(model))
         cuts = self.cuts or stages[:-1]
         side = probe(model, [*cuts, *stages, Tap.parse('backbone')])
+        check_cuts('Exits', side, cuts, stages)
         levels = levels_at(side, stages) or []
         places = positions('Exits', levels_at(side, cuts) or [], levels)
         exits = build_exits(places, levels, model.num_classes)

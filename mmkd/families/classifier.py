@@ -58,6 +58,13 @@ def stem_tap(model: nn.Module) -> str:
     raise _unknown(model, 'stem')
 
 
+def picture(model: nn.Module) -> Tensor:
+    """An image (1, 3, 64, 64) that is not constant, on which parts of a network can be compared."""
+    parameter = next(model.parameters())
+    line = torch.linspace(-2, 2, 64, device=parameter.device, dtype=parameter.dtype)
+    return (line[:, None] * line.flip(0)[None]).expand(1, 3, -1, -1).contiguous()
+
+
 def stage_taps(model: nn.Module) -> list[str]:
     """Addresses of the maps (N, C, H, W) of all stages, finest first.
 

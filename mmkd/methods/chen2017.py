@@ -173,8 +173,16 @@ class Chen2017(PairObjective):
     def check_task_weight(self, task_weight: Any) -> None:
         """Refuse class losses of the task with a factor other than mu."""
         keys = self.hard_losses
-        counted = [factor_of(task_weight, key) for key in keys]
-        if not self.additive and any(abs(factor - self.mu) > 1e-6 for factor in counted):
+        own = self.learner == 'student'
+        counted = [factor_of(task_weight, key) if own else 1.0 for key in keys]
+        wrong = not self.additive and any(abs(factor - self.mu) > 1e-6 for factor in counted)
+        if wrong and not own:
+            raise ValueError(
+                f'Chen2017 mixes {self.mu} of the hard class losses with {1 - self.mu:g} of the '
+                f"soft ones, but those of the peer '{self.learner}' count 1, as task_weight is the "
+                "student's alone: set additive=True in the objective."
+            )
+        if wrong:
             wanted = ', '.join(f'{key}={self.mu}' for key in keys)
             raise ValueError(
                 f'Chen2017 mixes {self.mu} of the hard class losses with {1 - self.mu:g} of the '
@@ -184,7 +192,9 @@ class Chen2017(PairObjective):
 
     def describe(self) -> list[str]:
         """Factors of hard and soft losses, and the pairs."""
-        hard = 'count 1' if self.additive else f'must count {self.mu}, by task_weight,'
+        own = self.learner == 'student'
+        hard = f'must count {self.mu}' + ', by task_weight,' * own
+        hard = 'count 1' if self.additive else hard
         return [f'hard class losses {hard} and soft ones {self.factor:g}', *super().describe()]
 
     def _soft(self, student: Tensor, teacher: Tensor, background: Tensor) -> Tensor:

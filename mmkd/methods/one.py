@@ -24,8 +24,6 @@ from mmkd.rows.logits import bind_images
 from mmkd.tap import Recorder, Tap, Trace, parse_taps
 from mmkd.untouched import evaluation, untouched_random_state
 
-_SIZE = 64  # of an image on which a branch is compared with the network
-
 
 def ensemble(logits: Sequence[Tensor], gates: Tensor) -> Tensor:
     """``z_e = sum_i g_i z_i``, (N, K), of logits (N, K) of M branches and gates (N, M)."""
@@ -161,9 +159,7 @@ def _tail(student: nn.Module, stage: str, taps: Sequence[Tap]) -> list[nn.Module
     Raises:
         Misfit: it does something else behind the stage.
     """
-    parameter = next(student.parameters())
-    image = torch.linspace(-2, 2, _SIZE, device=parameter.device, dtype=parameter.dtype)
-    image = (image[:, None] * image.flip(0)[None]).expand(1, 3, -1, -1).contiguous()
+    image = classifier.picture(student)
     with evaluation(student), torch.no_grad(), Recorder(student, taps).record(image) as side:
         student(image, mode='tensor')
     children = [f'backbone.{name}' for name, _ in student.backbone.named_children()]

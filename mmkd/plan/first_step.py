@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from mmkd.levels import Level
 from mmkd.objective import Objective, PairObjective
 from mmkd.tap import Side, Tap, Trace
@@ -79,3 +81,26 @@ def _beyond_typed(objective: Objective, side: Side, taps: Sequence[Tap], positio
                 f'written in the config; set {option}={tensor.shape[1]}.'
             )
     return ''
+
+
+def is_one_place(objective: Objective, trace: Trace) -> bool:
+    """Whether the two taps of a learner that listens to itself are two names of one value."""
+    (heard,) = trace.teachers.values()
+    own, judged = (
+        [tensor for tap in taps for tensor in side[tap]]
+        for side, taps in ((trace.student, objective.student_taps), (heard, objective.teacher_taps))
+    )
+    # Layers that begin at zero give equal constants at two places.
+    tells = [t for t in own if t.numel() > 1 and bool((t != t.flatten()[0]).any())]
+    return bool(tells) and len(own) == len(judged) and all(map(torch.equal, own, judged))
+
+
+def equals_itself(objective: Objective) -> str:
+    """Why a learner cannot listen to itself at these taps."""
+    taps = dict.fromkeys(map(str, (*objective.student_taps, *objective.teacher_taps)))
+    return (
+        f'{type(objective).__name__} compares {objective.learner} with itself at '
+        f'{", ".join(taps)}, which is always equal. Name two places of it, such as '
+        "student='auxiliary_head.conv_seg', teacher='decode_head.conv_seg', or another "
+        'teacher_name.'
+    )

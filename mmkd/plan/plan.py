@@ -19,7 +19,7 @@ from mmkd.objective import Objective, PairObjective
 from mmkd.own_optimizers import own_optimizer
 from mmkd.pixels import Pixels
 from mmkd.plan.alternatives import offered
-from mmkd.plan.first_step import first_step_differs
+from mmkd.plan.first_step import equals_itself, first_step_differs, is_one_place
 from mmkd.plan.freezing import describe_trains, freeze
 from mmkd.plan.parts import describe_teacher, millions, prepare_parts
 from mmkd.plan.places import check_places
@@ -78,11 +78,13 @@ class Plan:
     def _check_names(self) -> None:
         # A checkpoint has the state of the balance beside those of teachers.
         names = ['student', *self.peers, *self.teachers, *['balance'] * (self.balance is not None)]
+        texts = [str(name).casefold() for name in names]
         for name in names:
-            if names.count(name) > 1:
+            if texts.count(str(name).casefold()) > 1:
                 raise ValueError(
                     f'two networks are called {name!r} among {", ".join(names)}. Objectives name '
-                    'networks by learner and teacher_name: give each peer and teacher its own.'
+                    'networks by learner and teacher_name, in any case of letters: give each peer '
+                    'and teacher its own.'
                 )
 
     def freeze(self, tasks: bool) -> None:
@@ -193,6 +195,8 @@ class Plan:
         seen = [self.seen.get(side) for side in self._sides(name)]
         if text := first_step_differs(self.objectives[name], trace, seen):
             raise ValueError(' '.join([f"objective '{name}': {text}", *self.notes[name]]))
+        if self._hears_itself(self.objectives[name]) and is_one_place(self.objectives[name], trace):
+            raise ValueError(f"objective '{name}': {equals_itself(self.objectives[name])}")
 
     def _check_copies(self, name: str, *networks: Found | None) -> None:
         """Refuse networks that make several maps of each image."""
@@ -314,15 +318,12 @@ class Plan:
         ]
 
     def _check_self(self, objective: Objective) -> None:
-        names = self.teacher_names(objective)
         same = objective.student_taps and objective.student_taps == objective.teacher_taps
-        if set(names) == {objective.learner} and same:
-            taps = ', '.join(map(str, objective.student_taps))
-            raise ValueError(
-                f'{type(objective).__name__} compares {objective.learner} with itself at {taps}, '
-                "which is always equal. Name two places of it, such as student='auxiliary_head."
-                "conv_seg', teacher='decode_head.conv_seg', or another teacher_name."
-            )
+        if same and self._hears_itself(objective):
+            raise ValueError(equals_itself(objective))
+
+    def _hears_itself(self, objective: Objective) -> bool:
+        return set(self.teacher_names(objective)) == {objective.learner}
 
     def called(self, objective: Objective) -> list[str]:
         """What its learner and its teachers are called where their taps are listed."""

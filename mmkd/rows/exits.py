@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -13,7 +14,8 @@ from mmkd.families import classifier
 from mmkd.levels import Level
 from mmkd.objective import Objective
 from mmkd.rows import logits
-from mmkd.tap import Tap, Trace, parse_taps
+from mmkd.tap import Recorder, Side, Tap, Trace, parse_taps
+from mmkd.untouched import at_rest
 
 LAST = ('backbone[-1]', classifier.LOGITS)
 
@@ -37,14 +39,39 @@ def bind_exits(objective: Objective, student: nn.Module) -> None:
     """Choose the taps: the cuts, by default behind all stages but the last; then all stages.
 
     Raises:
-        ValueError: no classifier of two or more classes, or one whose stages are not known.
+        ValueError: no classifier of two or more classes, or one whose stages are not known; a cut
+            that has the shape of a stage and is none.
     """
     cuts = objective.student_taps
     logits.bind_images(objective, student, None)
-    stages = classifier.stage_taps(student)
-    cuts = cuts or parse_taps(stages[:-1])
+    stages = parse_taps(classifier.stage_taps(student))
+    cuts = cuts or stages[:-1]
+    if not {*cuts} <= {*stages}:
+        image = classifier.picture(student)
+        with at_rest(student), Recorder(student, [*cuts, *stages]).record(image) as side:
+            student(image, mode='tensor')
+        check_cuts(type(objective).__name__, side, cuts, stages)
     objective.cuts = cuts
-    objective.student_taps = (*cuts, *parse_taps(stages), *parse_taps(LAST))
+    objective.student_taps = (*cuts, *stages, *parse_taps(LAST))
+
+
+def check_cuts(owner: str, side: Side, cuts: Sequence[Tap], stages: Sequence[Tap]) -> None:
+    """Each cut must give what a stage gives, not only its shape; else ValueError.
+
+    Args:
+        owner (str): for the message.
+        side (Side): a record of cuts and stages.
+    """
+    known = [x for stage in stages for x in side[stage]]
+    for cut in cuts:
+        for x in side[cut]:
+            alike = [stage for stage in known if stage.shape == x.shape]
+            if alike and not any(torch.equal(stage, x) for stage in alike):
+                raise ValueError(
+                    f'{owner}: the cut {cut} has the shape of a stage, but other values, so that '
+                    'an exit behind the stage could not take its place; cut behind '
+                    f'{", ".join(map(str, stages[:-1]))}.'
+                )
 
 
 def make_exits(objective: Objective, seen: Sequence[Level] | None, num_classes: int) -> list[Exit]:

@@ -163,6 +163,7 @@ def test_some_backbones_cannot_end_early_and_some_hide_their_stages():
         (dict(use=2), r'found 2: all exits'),
         (dict(use=True), 'found True'),
         (dict(cuts=['backbone[1]', 'backbone[0]']), 'Exits: cuts must go deeper'),
+        (dict(cuts='backbone.conv1'), 'Exits: the cut backbone.conv1 has the shape of a stage'),
         (dict(cuts='backbone[2]'), 'Exits: the cut .* shows the last stage'),
     ],
 )

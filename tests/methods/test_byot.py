@@ -118,6 +118,7 @@ def test_other_backbones_have_exits_behind_all_stages_but_the_last(kind):
 @pytest.mark.parametrize(
     ('cuts', 'message'),
     [
+        ('backbone.conv1', 'BYOT: the cut backbone.conv1 has the shape of a stage, but other val'),
         (['backbone[1]', 'backbone[0]'], r"objective 'it': BYOT: cuts must go deeper"),
         ('backbone[2]', 'the last stage, behind which the network has its own exit'),
         ('backbone[5]', r"'backbone\[5\]' selects nothing"),

@@ -184,6 +184,15 @@ def test_the_hard_losses_are_checked(options, task_weight, message):
         objective.check_task_weight(task_weight)
 
 
+def test_the_hard_losses_of_a_peer_always_count_1():
+    objective = Chen2017(mu=0.2, learner='other')
+    objective.bind(detector('frcnn'), detector('frcnn', 1))
+    assert 'losses must count 0.2 and' in objective.describe()[0]
+    with pytest.raises(ValueError, match="those of the peer 'other' count 1.*set additive=True"):
+        objective.check_task_weight(dict(loss_cls=0.2, loss_rpn_cls=0.2))
+    Chen2017(mu=0.2, additive=True, learner='other').check_task_weight(0.2)
+
+
 def test_same_network_and_no_boxes():
     student = detector('frcnn')
     objective = Chen2017(soft='kl', w_bg=1, adapt=None)
