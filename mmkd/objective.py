@@ -327,7 +327,7 @@ class PairObjective(Objective):
     def describe(self) -> list[str]:
         adapters = [self.adapter(k) for k in range(len(self.pairs))]
         return [
-            f'student level {i} <- teacher level {j}: {_what(adapter)}'
+            f'{self.learner} level {i} <- teacher level {j}: {_what(adapter)}'
             for (i, j), adapter in zip(self.pairs, adapters, strict=True)
         ]
 

@@ -212,6 +212,9 @@ def test_the_plan_and_the_console_list_peers():
     rows = dict(plan_rows(model))
     assert rows['other'].endswith('learns too')
     assert 'other: head.fc <- student, as teacher: head.fc' in rows['up']
+    up = Square(learner='other', teacher_name='student')
+    plan = toy(dict(up=up), {}, peers=dict(other=ToyNet(6))).plan
+    assert 'other level 0 <- teacher level 0: ' in str(plan)
 
 
 @pytest.mark.parametrize(
@@ -249,6 +252,18 @@ def test_the_plan_and_the_console_list_peers():
             ),
             ValueError,
             'compares other with itself at neck',
+        ),
+        (
+            dict(
+                peers=dict(other=ToyNet()),
+                objectives=dict(
+                    it=Square(
+                        learner='other', teacher_name='student', teacher='head.fc', adapt=None
+                    )
+                ),
+            ),
+            ValueError,
+            r"\(The student is here the peer 'other', the teacher 'student'\.\)",
         ),
     ],
 )

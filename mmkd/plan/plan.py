@@ -95,7 +95,7 @@ class Plan:
     def bind(self) -> None:
         """Bind every objective to both networks, which chooses its taps; raises ValueError."""
         for name, objective in self.objectives.items():
-            with _naming(name):
+            with _naming(name, self._roles(objective)):
                 learner = self.learner(objective)
                 self._check_scale(objective, self.teacher_of(objective))
                 with self._advising(objective):
@@ -159,7 +159,8 @@ class Plan:
         taps = list(objective.student_taps), list(objective.teacher_taps)
         notes = own.explain(taps[0])
         self.notes[name] = notes + [note for judge in judges for note in judge.explain(taps[1])]
-        with _naming(name, self.notes[name]), untouched_random_state():
+        said = [*self._roles(objective), *self.notes[name]]
+        with _naming(name, said), untouched_random_state():
             shown = own.levels(taps[0]), *(judge.levels(taps[1]) for judge in judges)
             self.seen |= dict(zip(self._sides(name), shown, strict=True))
             levels = shown[0], shown[1] if judges else None
@@ -324,6 +325,13 @@ class Plan:
 
     def _hears_itself(self, objective: Objective) -> bool:
         return set(self.teacher_names(objective)) == {objective.learner}
+
+    def _roles(self, objective: Objective) -> list[str]:
+        """Whom messages of methods call student and teacher, where the learner is a peer."""
+        if objective.learner not in self.peers:
+            return []
+        judge = ''.join(f", the teacher '{name}'" for name in objective.teacher_names[:1])
+        return [f"(The student is here the peer '{objective.learner}'{judge}.)"]
 
     def called(self, objective: Objective) -> list[str]:
         """What its learner and its teachers are called where their taps are listed."""
