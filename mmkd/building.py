@@ -19,7 +19,7 @@ from mmkd.teachers import build_teacher, is_teacher
 
 def with_preprocessor(student: Any, preprocessor: dict | None) -> Any:
     """A student's config with the data preprocessor of the run, if it names none itself."""
-    if preprocessor and isinstance(student, Mapping):
+    if preprocessor and hasattr(student, 'setdefault'):
         student.setdefault('data_preprocessor', preprocessor)
     return student
 
