@@ -77,7 +77,7 @@ class GuidanceRoute(PairObjective):
         eta: float = 0.25,
         learner: str = 'student',
     ) -> None:
-        super().__init__(student, teacher, weight, teacher_name, learner)
+        super().__init__(student, teacher, weight, teacher_name, learner=learner)
         found = [winner_in(routes)] if isinstance(routes, str) else routes
         self.routes = None if found is None else _as_pairs(found)
         self.direction = check_choice(

@@ -30,6 +30,14 @@ def test_numeric_options_take_numbers_only(name):
 
 
 @pytest.mark.parametrize('name', names())
+def test_who_learns_from_whom_arrives(name):
+    cls = method(name)
+    assert cls(learner='other').learner == 'other'
+    if cls.needs_teacher:
+        assert cls(learner='other', teacher_name='student').teacher_names == ('student',)
+
+
+@pytest.mark.parametrize('name', names())
 def test_flags_are_true_or_false(name):
     cls = method(name)
     for option in declared(cls, 'bool'):
