@@ -10,6 +10,7 @@ import inspect
 import re
 import shlex
 import sys
+from string import Template
 from types import SimpleNamespace
 
 import pytest
@@ -168,8 +169,9 @@ def test_commands_are_understood(page, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / 'tools'))
     targets = set(re.findall(r'^(\w+):', (ROOT / 'Makefile').read_text(), re.M))
     for block in blocks(page, 'bash'):
+        values = dict(re.findall(r'^([A-Z]+)="(.*)"$', block, re.M))
         for line in block.replace('\\\n', ' ').splitlines():
-            words = shlex.split(line, comments=True)
+            words = shlex.split(Template(line).safe_substitute(values), comments=True)
             while words and re.match(r'[A-Z_]+=', words[0]):
                 words = words[1:]
             if words[:1] == ['make']:
