@@ -115,6 +115,13 @@ def check_choice(owner: str, name: str, value: Any, choices: Iterable[Any]) -> A
     return found
 
 
+def check_list(owner: str, name: str, value: Any) -> list[Any]:
+    """The entries of a list, else ValueError; text is none, though it has letters."""
+    if isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping)):
+        return list(value)
+    raise ValueError(f'{owner}: {name} must be a list, found {value!r}.')
+
+
 def check_factors(owner: str, factors: Any, defaults: Mapping[str, float]) -> dict[str, float]:
     """Factor of each term, the default one where ``factors`` has none.
 

@@ -8,6 +8,7 @@ from mmkd.options import (
     RENAMED,
     check_choice,
     check_factors,
+    check_list,
     check_number,
     check_temperature,
     match_options,
@@ -83,3 +84,10 @@ def test_an_old_name_of_an_option_leads_to_the_new_one(owner, old, new):
     with pytest.raises(TypeError) as refused:
         match_options(owner, {old: 1}, known)
     assert str(refused.value) == f'{owner} has no option {old}; it is now called {new}.'
+
+
+@pytest.mark.parametrize('value', ['text', b'bytes', 3, None, dict(a=1)])
+def test_lists(value):
+    assert check_list('it', 'at', (1, 2)) == [1, 2]
+    with pytest.raises(ValueError, match='it: at must be a list, found'):
+        check_list('it', 'at', value)

@@ -15,7 +15,7 @@ from mmkd.balance.ranks import mean_over_ranks, sizes_of_all_ranks
 from mmkd.functional.gradients import gradients_at
 from mmkd.names import did_you_mean, find_name
 from mmkd.objective import Objective
-from mmkd.options import check_choice, check_flags, check_number
+from mmkd.options import check_choice, check_flags, check_list, check_number
 from mmkd.registry import MODELS
 from mmkd.schedule import Progress
 from mmkd.tap import Tap, Trace, parse_taps
@@ -80,7 +80,7 @@ class AEKD(Balance):
     ) -> None:
         if isinstance(over, str):
             over = [over]
-        self.asked = None if over is None else list(over)
+        self.asked = None if over is None else check_list('AEKD', 'over', over)
         self.cap = check_number('AEKD', 'cap', cap, above=0)
         self.space = check_choice('AEKD', 'space', space, (*SPACES, None))
         check_flags(AEKD, {'normalise': normalise})
@@ -108,7 +108,8 @@ class AEKD(Balance):
                     'of over, or give it a weight.'
                 )
             self.over.append(found)
-        if len({*self.over}) < 2:
+        self.over = list(dict.fromkeys(self.over))
+        if len(self.over) < 2:
             raise ValueError(
                 f'AEKD weighs the objectives of at least two teachers, found {self.over}. Name one '
                 'for each teacher in over.'

@@ -73,6 +73,11 @@ class GradientRatio(Balance):
         self.taps = parse_taps(at)
         self.asked = dict(ratio) if isinstance(ratio, Mapping) else ratio
         shares = self.asked if isinstance(self.asked, dict) else {'': self.asked}
+        if not shares:
+            raise ValueError(
+                'GradientRatio: ratio={} names no objective. Name some, ratio=dict(kd=0.3), give a '
+                'number for all, or leave balance out.'
+            )
         for name, share in shares.items():
             check_number(owner, f'ratio {name}'.strip(), share, above=0)
         self.every = check_number(owner, 'every', every, 1, whole=True)

@@ -23,7 +23,7 @@ def folder() -> Path | None:
     if asked == 'off':
         return None
     home = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
-    return Path(asked or os.path.join(home, 'mmkd')) / 'audits'
+    return Path(os.path.expanduser(asked or os.path.join(home, 'mmkd'))) / 'audits'
 
 
 def key_of(dataset: Any, name: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os.path as osp
 from collections.abc import Mapping, Sequence
 from logging import WARNING
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,11 @@ class DomainWeights(Maker):
                 "which is called 'target', found "
                 f'{domains!r}.'
             )
+        if not isinstance(target, (str, list, tuple)):
+            raise ValueError(
+                'DomainWeights: target must be a folder of images, a config or a histogram, found '
+                f'{target!r}.'
+            )
         self.domains, self.target = dict(domains), target
         self.source, self.tap = (config, checkpoint), tap
         self.images = check_number('DomainWeights', 'images', images, 2, whole=True)
@@ -168,8 +174,9 @@ class DomainWeights(Maker):
 
     def _of_histograms(self) -> dict[str, float]:
         for name, counts in self._all():
-            good = isinstance(counts, (list, tuple)) and len(counts) == len(self.target)
-            if not good or not all(c >= 0 for c in counts) or not sum(counts) > 0:
+            listed = isinstance(counts, (list, tuple)) and len(counts) == len(self.target)
+            good = listed and all(isinstance(c, (int, float)) and 0 <= c < inf for c in counts)
+            if not good or not any(counts):
                 raise ValueError(
                     f'DomainWeights: domain {name!r} must be a histogram of {len(self.target)} '
                     f'counts, at least 0 and not all 0, like the target, found {counts!r}.'

@@ -49,14 +49,25 @@ def entries_of(config: Any) -> list[dict]:
 
 
 def batches(files: Sequence[str], pixels: Pixels, size: tuple[int, int]) -> Iterator[Tensor]:
-    """Images (N, 3, H, W) scaled to one size and normalised as a model wants them."""
+    """Images (N, 3, H, W) scaled to one size and normalised as a model wants them.
+
+    Raises:
+        ValueError: a file that cannot be decoded.
+    """
     for first in range(0, len(files), BATCH):
-        read = [mmcv.imread(file) for file in files[first : first + BATCH]]  # BGR
+        read = [_image(file) for file in files[first : first + BATCH]]
         scaled = [mmcv.imresize(x, size[::-1], interpolation='area') for x in read]
         stacked = torch.from_numpy(np.stack(scaled)).permute(0, 3, 1, 2).float()
         stacked = stacked.flip(1) if pixels.swapped else stacked
         mean, std = (x.view(1, -1, 1, 1) for x in (pixels.mean, pixels.std))
         yield (stacked - mean.cpu()) / std.cpu()
+
+
+def _image(file: str) -> np.ndarray:
+    image = mmcv.imread(file)  # BGR; None for what cannot be decoded
+    if image is None:
+        raise ValueError(f'{file} is damaged or no image. Repair or remove it.')
+    return image
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from mmengine.logging import print_log
 
 from mmkd.checkpoint import read_checkpoint
 from mmkd.config import default_work_dir, load_config
-from mmkd.options import check_choice, check_number
+from mmkd.options import check_choice, check_list, check_number
 from mmkd.schedule import Progress
 from mmkd.teacher import Teacher, build_model, load_strictly
 from mmkd.teachers.hardness import MEASURES, Hardness
@@ -93,7 +93,7 @@ class Anchors(Teacher):
         self.eps = eps if eps == inf else check_number('Anchors', 'eps', eps, 0)
         self.images = check_number('Anchors', 'images', images, 1, whole=True)
         anchors = check_number('Anchors', 'anchors', anchors, 1, whole=True, optional=True)
-        times = None if at == 'even' else list(at)
+        times = None if at == 'even' else check_list('Anchors', 'at', at)
         self.files = _chosen(config, checkpoints, folder, anchors, times)
         count = len(self.files)
         self.times = check_times(times or [k / count for k in range(count)], count)
@@ -128,6 +128,7 @@ class Anchors(Teacher):
     def check(self, runner: Any) -> None:
         if self.greedy and len(self.files) > 1:
             self.hardness = Hardness(self, runner, self.measure, self.images)
+            self.hardness.rehearse()
 
     def before_step(self, progress: Progress) -> None:
         stage = sum(time <= float(progress) for time in self.times)
@@ -210,7 +211,7 @@ def _chosen(
             f'anchors to take of it, found both (folder={folder!r}, anchors={anchors!r}).'
         )
     if checkpoints is not None:
-        files = _by_age(list(checkpoints), warns=True)
+        files = _by_age(check_list('Anchors', 'checkpoints', checkpoints), warns=True)
         where, wanted = 'checkpoints', len(files)
     else:
         where = folder or _work_dir(config)

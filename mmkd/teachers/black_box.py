@@ -72,10 +72,11 @@ def as_logits(owner: str, found: Any, count: int, classes: int, pixels: bool, ha
         classes (int): K.
 
     Raises:
+        TypeError: no numbers.
         ValueError: another shape; NaN or infinity; negative numbers; rows that do not sum to 1; a
             label beyond the classes.
     """
-    values = found if isinstance(found, Tensor) else torch.as_tensor(np.asarray(found))
+    values = _as_tensor(owner, found)
     wanted = [f'{count}', *([] if hard else [f'{classes}']), *(['h', 'w'] if pixels else [])]
     fixed = [count] if hard else [count, classes]
     if values.dim() != len(wanted) or list(values.shape[: len(fixed)]) != fixed:
@@ -85,6 +86,8 @@ def as_logits(owner: str, found: Any, count: int, classes: int, pixels: bool, ha
         )
     if hard:
         labels = values.long()
+        if values.is_floating_point() and bool((values != labels).any()):
+            raise ValueError(f'{owner} must give labels as whole numbers, found fractions.')
         if bool(((labels < 0) | (labels >= classes)).any()):
             raise ValueError(
                 f'{owner} gave labels from {int(labels.min())} to {int(labels.max())}, but there '
@@ -102,6 +105,17 @@ def as_logits(owner: str, found: Any, count: int, classes: int, pixels: bool, ha
             f'{float(values.min()):.4g}. Let it end with a softmax.'
         )
     return values.clamp(min=LEAST).log()
+
+
+def _as_tensor(owner: str, found: Any) -> Tensor:
+    if isinstance(found, Tensor):
+        return found
+    try:
+        return torch.as_tensor(np.asarray(found))
+    except (TypeError, ValueError):  # None, text, lists of unequal lengths
+        raise TypeError(
+            f'{owner} must give an array or tensor of numbers, found {found!r:.200}.'
+        ) from None
 
 
 def as_images(inputs: Tensor, samples: list, pixels: Pixels) -> list[np.ndarray]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -32,8 +33,8 @@ class Cached(BlackBox):
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file without the two; scores that are no probabilities; an image that is not
-            in it; a pipeline with random geometry.
+        ValueError: a file without the two; scores that are no probabilities; a training image that
+            is not in it; a pipeline with random geometry.
     """
 
     def __init__(self, file: str, key: str = 'img_path') -> None:
@@ -63,34 +64,87 @@ class Cached(BlackBox):
                 'than those whose scores are in the file. Take a fixed Resize, or a teacher that '
                 'runs in training.'
             )
+        names = names_of(runner.train_dataloader.dataset, self.key)
+        missing = [name for name in names if self._at(name) < 0]
+        if missing:
+            count = f' {len(missing)} of {len(names)} training images are missing.'
+            raise ValueError(self._absent(missing[0]) + count)
 
     def scores(self, inputs: Tensor, samples: list, student_pixels: Pixels) -> Tensor:
         found = self.table[[self._row(sample) for sample in samples]]
         if self.by_pixel and found.shape[2:] != inputs.shape[2:]:
-            found = nn.functional.interpolate(found, inputs.shape[2:], mode='bilinear')
+            found = over_images(found, inputs.shape[2:], samples)
         return found
 
     def _row(self, sample: Any) -> int:
-        name = sample.metainfo.get(self.key)
+        if self.key not in sample.metainfo:
+            raise ValueError(
+                f'Cached: key={self.key!r} is not in the meta information of the samples, which '
+                f'has {", ".join(sample.metainfo_keys())}.'
+            )
+        name = sample.metainfo[self.key]
+        row = self._at(name)
+        if row < 0:
+            raise ValueError(self._absent(name))
+        return row
+
+    def _at(self, name: Any) -> int:
+        """Row of an image, by the longest end of its name that the file has; -1 for none."""
         parts = str(name).replace('\\', '/').split('/')
-        for start in range(len(parts)):
-            row = self.rows.get('/'.join(parts[start:]))
-            if row is not None:
-                return row
-        raise ValueError(
+        ends = ('/'.join(parts[start:]) for start in range(len(parts)))
+        return next((self.rows[end] for end in ends if end in self.rows), -1)
+
+    def _absent(self, name: Any) -> str:
+        return (
             f'Cached: image {name!r} ({self.key}) is not in {self.file}, which has '
             f'{", ".join(list(self.rows)[:3])}, ….'
         )
+
+
+def over_images(scores: Tensor, size: Sequence[int], samples: list) -> Tensor:
+    """Score maps (N, K, h, w) scaled to their images; padding (right, below) has none: zeros.
+
+    Args:
+        scores (Tensor): of whole images.
+        size (Sequence[int]): H and W of the batch.
+        samples (list): whose ``img_shape`` is the image's share of it; without, all of it.
+    """
+    full = scores.new_zeros(*scores.shape[:2], *size)
+    for own, row, sample in zip(full, scores, samples, strict=True):
+        h, w = sample.metainfo.get('img_shape', size)[:2]
+        own[:, :h, :w] = nn.functional.interpolate(row[None], (h, w), mode='bilinear')[0]
+    return full
+
+
+def names_of(dataset: Any, key: str) -> list[Any]:
+    """What the samples of a dataset are called, as far as that is known without loading them."""
+    if not hasattr(dataset, 'get_data_info'):
+        return []
+    infos = (dataset.get_data_info(i) for i in range(len(dataset)))
+    return [info[key] for info in infos if key in info]
 
 
 def _read(file: str) -> tuple[list[str], Any]:
     path = Path(file).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f'Cached: there is no file {file}.')
-    held: Any = np.load(path) if path.suffix == '.npz' else read_file(str(path))
-    if not isinstance(held, Mapping) or not {'keys', 'scores'} <= set(held):
+    held: Any = _arrays(path) if path.suffix == '.npz' else read_file(str(path))
+    good = isinstance(held, Mapping) and {'keys', 'scores'} <= set(held)
+    if not good or not all(getattr(held[k], 'ndim', 1) for k in ('keys', 'scores')):
         raise ValueError(f'Cached: {file} must hold keys and scores, an entry for each image.')
-    keys, scores = [str(key) for key in held['keys']], held['scores']
+    keys = [str(key).replace('\\', '/').removeprefix('./') for key in held['keys']]
+    scores = held['scores']
     if not keys or len(keys) != len(scores):
         raise ValueError(f'Cached: {file} has {len(keys)} keys and {len(scores)} rows of scores.')
     return keys, scores
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path) as file:
+            return dict(file)
+    except (OSError, EOFError, ValueError, BadZipFile) as error:
+        raise ValueError(
+            f'Cached: {path} cannot be read ({error}). Write it with np.savez, keys as text: '
+            'keys=np.array(names, dtype=str).'
+        ) from None

@@ -15,12 +15,18 @@ from torch import Tensor, nn
 from mmkd.families import classifier, family_of
 from mmkd.families.class_heads import shows_classes
 from mmkd.generators import step_generator
-from mmkd.options import check_choice, check_number, check_temperature
+from mmkd.options import (
+    check_choice,
+    check_list,
+    check_number,
+    check_temperature,
+    options_of,
+)
 from mmkd.pixels import Pixels
 from mmkd.schedule import Progress
 from mmkd.tap import Recorder, Side, Tap, flatten, map_tensors
 from mmkd.teacher import Teacher
-from mmkd.teachers.kinds import build_teacher, kind
+from mmkd.teachers.kinds import build_teacher, kind, kind_of
 from mmkd.teachers.label_spaces import LabelSpace, Specialists
 from mmkd.teachers.means import mean_of, probability_mean
 from mmkd.teachers.stand_in import StandIn, count_classes, scores_tap
@@ -320,13 +326,16 @@ def _build(members: Any) -> tuple[dict[str, Teacher], dict[str, tuple[str, ...] 
     built: dict[str, Teacher] = {}
     classes: dict[str, tuple[str, ...] | None] = {}
     for name, entry in members.items():
-        if '.' in name:
-            raise ValueError(f'Ensemble: the name of a member has no dots, found {name!r}.')
+        if not isinstance(name, str) or '.' in name:
+            raise ValueError(f'Ensemble: names of members are text without dots, found {name!r}.')
         classes[name] = None
+        if not isinstance(entry, (Mapping, Teacher)):
+            raise ValueError(f'Ensemble: member {name!r} must be dict(config=…), found {entry!r}.')
         if isinstance(entry, Mapping):
             entry = dict(entry)
-            own = entry.pop('classes', None) if entry.get('type') is None else None
-            classes[name] = None if own is None else tuple(own)
+            if 'classes' not in options_of(kind_of(entry)):  # an ensemble has its own
+                own = entry.pop('classes', None)
+                classes[name] = None if own is None else tuple(check_list(name, 'classes', own))
         built[name] = entry if isinstance(entry, Teacher) else build_teacher(entry)
     return built, classes
 
@@ -341,6 +350,8 @@ def read_weights(weights: Any, members: list[str]) -> dict[str, float]:
     if weights is None:
         return dict.fromkeys(members, 1 / len(members))
     if isinstance(weights, str):
+        if not Path(weights).is_file():
+            raise FileNotFoundError(f'Ensemble: there is no file weights={weights!r}.')
         try:
             weights = json.loads(Path(weights).read_text())
         except ValueError as error:

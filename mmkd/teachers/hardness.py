@@ -92,9 +92,24 @@ class Hardness:
             )
         self.taps = [tap for objective in self.pairs for tap in objective.student_taps]
 
-    @torch.no_grad()
     def __call__(self, states: Sequence[Mapping[str, Tensor]], progress: Progress) -> list[float]:
         """H of each state of the teacher, of which the last one is left in its network."""
+        return self._of(states, progress, self.count)
+
+    def rehearse(self) -> None:
+        """Compare one image: what cannot be compared is said before training, not amid it."""
+        state = {key: value.clone() for key, value in self.teacher.model.state_dict().items()}
+        try:
+            self._of([state], Progress(), 1)
+        except ValueError as error:
+            raise ValueError(
+                f"Anchors: measure='{self.measure}' cannot compare these networks: {error}"
+            ) from None
+
+    @torch.no_grad()
+    def _of(
+        self, states: Sequence[Mapping[str, Tensor]], progress: Progress, count: int
+    ) -> list[float]:
         recorder, route = Recorder(self.student, self.taps), shortest_route(self.student, self.taps)
         apart = torch.zeros(len(states), dtype=torch.float64)
         total = torch.zeros(len(states), dtype=torch.float64)
@@ -102,7 +117,7 @@ class Hardness:
             stack.enter_context(untouched_random_state())
             for module in (self.student, *self.objectives):
                 stack.enter_context(evaluation(module))
-            for inputs, samples in self._batches():
+            for inputs, samples in self._batches(count):
                 with recorder.record(inputs) as own:
                     run_route(self.student, route, inputs, samples)
                 for j, state in enumerate(states):
@@ -130,10 +145,10 @@ class Hardness:
         rows = soft_kl(student.movedim(1, -1), teacher.movedim(1, -1), 1.0)
         return rows.sum(), rows.new_tensor(float(rows.numel()))
 
-    def _batches(self) -> Iterator[tuple[Tensor, list]]:
-        chosen = [i * len(self.dataset) // self.count for i in range(self.count)]
+    def _batches(self, count: int) -> Iterator[tuple[Tensor, list]]:
+        chosen = [i * len(self.dataset) // count for i in range(count)]
         preprocess: nn.Module = self.student.data_preprocessor
-        for start in range(0, self.count, BATCH):
+        for start in range(0, count, BATCH):
             part = [self.dataset[i] for i in chosen[start : start + BATCH]]
             data = preprocess(self.collate(part), False)
             yield data['inputs'], data['data_samples']

@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from mmengine.optim.scheduler.param_scheduler import CosineRestartParamScheduler
 from torch import nn
 
-from mmkd.options import check_number
+from mmkd.options import check_list, check_number
 from mmkd.schedule import Progress
 from mmkd.teacher import Teacher
 from mmkd.teachers.copies import copy_of, load, share_buffers, take_weights
@@ -50,7 +50,8 @@ class Snapshot(Teacher):
                 f'found cycles={cycles!r}, at={at!r}.'
             )
         self.cycles = check_number('Snapshot', 'cycles', cycles, 1, whole=True, optional=True)
-        self.at = [check_number('Snapshot', 'at', point, above=0) for point in at or ()]
+        points = [] if at is None else check_list('Snapshot', 'at', at)
+        self.at = [check_number('Snapshot', 'at', point, above=0) for point in points]
         self.index = 0
 
     @property

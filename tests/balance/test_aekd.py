@@ -122,6 +122,7 @@ def test_without_gradients_the_weights_are_equal():
         ('a', {}, r"at least two teachers, found \['a'\]"),
         ('ab', dict(over='a'), r"at least two teachers, found \['a'\]"),
         ('ab', dict(over=['a', 'A']), 'at least two teachers'),
+        ('ab', dict(over=3), 'AEKD: over must be a list, found 3'),
         ('ab', dict(over=['a', 'c']), "over names 'c'; the objectives are a, b"),
         ('abc', dict(cap=0.3), 'cap=0.3 is below 1/3.*at least 0.3333'),
         ('ab', dict(cap=0), 'cap must be a finite number above 0'),
@@ -132,6 +133,12 @@ def test_without_gradients_the_weights_are_equal():
 def test_bad_options(names, options, message):
     with pytest.raises(ValueError, match=message):
         bound(names, **options)
+
+
+def test_one_that_is_named_twice_counts_once():
+    vectors = dict(a=[1.0, 0.0], b=[0.0, 2.0])
+    once = bound(over=['a', 'b'])(*step(vectors))
+    assert bound(over=['a', 'A', 'b'])(*step(vectors)) == once
 
 
 def test_one_that_always_rests_and_taps_that_differ():

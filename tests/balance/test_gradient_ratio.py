@@ -125,6 +125,7 @@ def test_a_place_that_the_task_or_the_term_does_not_reach():
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
+        (dict(ratio={}), 'names no objective'),
         (dict(ratio=0), 'ratio must be a finite number above 0'),
         (dict(ratio=dict(it=-1)), 'ratio it must be a finite number above 0'),
         (dict(ratio=dict(its=0.1)), "no objective 'its'; there are it.*Did you mean 'it'"),

@@ -42,6 +42,12 @@ def audited(dataset):
     return report
 
 
+def test_a_tilde_is_the_home(monkeypatch, tmp_path):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    monkeypatch.setenv('MMKD_CACHE', '~/kept')
+    assert _audit_cache.folder() == tmp_path / 'kept' / 'audits'
+
+
 @pytest.mark.parametrize('kind', ['coco', 'voc', 'cityscapes'])
 def test_a_second_run_reads_nothing_and_finds_the_same(kind, make, cache, looked, log):
     _, dataset = make(kind)

@@ -148,6 +148,8 @@ def test_almost_all_of_the_weight_is_reported(tmp_path, caplog, monkeypatch):
         (dict(rule='log'), ValueError, 'rule must be one of'),
         (dict(size=(1, 2, 3)), ValueError, 'size must be a height and a width'),
         (dict(target=[1, 2], domains=dict(a=[1])), ValueError, 'must be a histogram of 2 counts'),
+        (dict(target=[1, 2], domains=dict(a=['1', 2])), ValueError, "'a' must be a histogram"),
+        (dict(target=None), ValueError, 'target must be a folder of images, .*found None'),
         (dict(target=[1, 2], domains=dict(a=[0, 0])), ValueError, "'a' must be a histogram"),
         (dict(target=[1, 2], domains=dict(a=[-1, 2])), ValueError, "'a' must be a histogram"),
     ],

@@ -22,6 +22,13 @@ def test_files_of_a_folder_and_of_a_config(images, tmp_path):
         files_of('nowhere', 3)
 
 
+def test_a_damaged_file_is_named(tmp_path):
+    (tmp_path / 'a.png').write_bytes(b'nothing')
+    pixels = Pixels.of(build_model(tiny_classifier(4)))
+    with pytest.raises(ValueError, match=r'a.png is damaged or no image'):
+        next(batches([str(tmp_path / 'a.png')], pixels, (8, 8)))
+
+
 def test_pixels_are_scaled_and_normalised_in_the_models_order(tmp_path):
     Image.fromarray(np.full((4, 6, 3), (10, 20, 30), np.uint8)).save(tmp_path / 'a.png')
     model = build_model(

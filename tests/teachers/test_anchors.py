@@ -200,6 +200,8 @@ def test_choosing_leaves_no_trace(folder, tmp_path):
     ('options', 'words'),
     [
         (dict(anchors=7), 'at least 7 checkpoints of the teacher, found 6'),
+        (dict(at=0.5), 'Anchors: at must be a list, found 0.5'),
+        (dict(at='odd'), "Anchors: at must be a list, found 'odd'"),
         (dict(anchors=0), 'anchors must be a whole number of at least 1'),
         (dict(at=[0.1, 0.5]), 'of which the first is 0'),
         (dict(at=[0.0, 0.5, 0.5]), '3 increasing fractions'),
@@ -226,6 +228,8 @@ def test_too_few_files(folder, tmp_path):
         Anchors(CONFIG, [str(folder / 'epoch_1.pth')])
     with pytest.raises(ValueError, match='found both'):
         Anchors(CONFIG, [str(folder / 'epoch_1.pth')], anchors=2)
+    with pytest.raises(ValueError, match='checkpoints must be a list, found'):
+        Anchors(CONFIG, str(folder / 'epoch_1.pth'))
     with pytest.raises(ValueError, match='name the folder'):
         Anchors(CONFIG)
 

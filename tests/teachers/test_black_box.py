@@ -35,6 +35,7 @@ def test_labels_become_logits():
         (np.ones((2, 3)) / 3, True, False, r'probabilities \(2, 3, h, w\), found'),
         (np.ones((2, 3)), False, True, r'labels \(2\), found the shape \(2, 3\)'),
         (np.array([0, 3]), False, True, 'labels from 0 to 3, but there are 3 classes'),
+        (np.array([0.0, 0.5]), False, True, 'labels as whole numbers, found fractions'),
         (np.array([[np.nan, 0.5, 0.5]] * 2), False, False, 'NaN or infinity'),
         (np.ones((2, 3)), False, False, 'whose rows sum to 1, but they sum to 3 to 3'),
         (np.array([[1.2, -0.2, 0.0]] * 2), False, False, 'the least is -0.2'),
@@ -43,6 +44,12 @@ def test_labels_become_logits():
 def test_answers_that_are_none(found, pixels, hard, words):
     with pytest.raises(ValueError, match=f'it .*{words}'):
         as_logits('it', found, 2, 3, pixels, hard)
+
+
+@pytest.mark.parametrize('found', [None, ['a', 'b'], [[0.5, 0.5], [1.0]], {}])
+def test_answers_that_are_no_numbers(found):
+    with pytest.raises(TypeError, match='it must give an array or tensor of numbers, found'):
+        as_logits('it', found, 2, 3, False, False)
 
 
 def test_rows_may_miss_one_by_rounding():

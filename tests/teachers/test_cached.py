@@ -104,6 +104,23 @@ def test_scores_of_pixels(tmp_path):
     assert float(model.loss(inputs, samples)['kd.it.loss']) >= 0
 
 
+def test_scores_of_pixels_lie_over_the_image_and_not_over_its_padding(tmp_path):
+    p = torch.rand(2, 3, 32, 48).softmax(1)
+    torch.save(dict(keys=['0.png', '1.png'], scores=p), tmp_path / 's.pt')
+    student = build_model(tiny_pspnet())
+    objectives = dict(it=dict(type='mmkd.KD', resize='student'))
+    model = Distiller(student, objectives, entry(str(tmp_path / 's.pt')), preflight=False)
+    inputs, samples = segmentation_batch()
+    for i, (one, size) in enumerate(zip(samples, ((32, 48), (64, 96)), strict=True)):
+        one.set_metainfo(dict(img_path=f'{i}.png', img_shape=size))
+    small, whole = model.teachers['teacher'](inputs, samples, model.pixels)['decode_head.conv_seg'][
+        0
+    ]
+    torch.testing.assert_close(small[:, :32, :48].softmax(0), p[0], rtol=0, atol=1e-6)
+    assert not small[:, 32:].any() and not small[:, :, 48:].any()
+    assert whole.shape == (3, 64, 96) and whole.all()
+
+
 class RandomAffine:
     pass
 
@@ -133,14 +150,56 @@ def test_an_image_that_is_not_in_the_file(file):
         model.teachers['teacher'](torch.zeros(1, 3, 16, 16), [sample('x/99.png')], model.pixels)
 
 
+def test_images_that_are_missing_are_found_before_training(tmp_path, scores):
+    class Listed(Images):
+        def get_data_info(self, index):
+            return dict(img_path=f'data/{index}.png')
+
+    held = dict(keys=[f'{i}.png' for i in range(SIZE - 2)], scores=scores[:-2])
+    loader = dict(
+        dataset=Listed(), batch_size=4, sampler=dict(type='InfiniteSampler', shuffle=True)
+    )
+    runner = make(tmp_path, teacher=entry(write(tmp_path, **held)), train_dataloader=loader)
+    with pytest.raises(ValueError, match=rf"data/{SIZE - 2}.png' .* 2 of {SIZE} training images"):
+        runner.train()
+    assert not runner.watch.losses
+
+
 def write(tmp_path, **held):
     torch.save(held, tmp_path / 's.pt')
     return str(tmp_path / 's.pt')
 
 
+@pytest.mark.parametrize('content', [b'', b'PK\x03\x04 cut', b'text', 'objects'])
+def test_arrays_that_cannot_be_read(tmp_path, content):
+    path = tmp_path / 's.npz'
+    if content == 'objects':
+        np.savez(path, keys=np.array(['a'], dtype=object), scores=np.ones((1, 3)) / 3)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match='cannot be read .*keys as text'):
+        build_teacher(entry(str(path)))
+
+
+@pytest.mark.parametrize('name', ['{}', './train/{}', 'train\\{}'])
+def test_names_are_written_in_many_ways(tmp_path, scores, name):
+    keys = [name.format(f'{i}.png') for i in range(SIZE)]
+    model = distil(write(tmp_path, keys=keys, scores=scores))
+    where = [sample('/data/train/7.png')]
+    side = model.teachers['teacher'](torch.zeros(1, 3, 16, 16), where, model.pixels)
+    torch.testing.assert_close(side['head.fc'][0].softmax(1), scores[[7]], rtol=0, atol=1e-6)
+
+
+def test_a_key_that_samples_do_not_have(file):
+    model = distil(file, key='img_pth')
+    with pytest.raises(ValueError, match="key='img_pth' is not in the meta .* has img_path"):
+        model.teachers['teacher'](torch.zeros(1, 3, 16, 16), [sample('0.png')], model.pixels)
+
+
 @pytest.mark.parametrize(
     ('held', 'words'),
     [
+        (dict(keys=torch.tensor(1), scores=torch.ones(1, 3)), 'must hold keys and scores'),
         (dict(keys=['a'], values=torch.ones(1, 3)), 'must hold keys and scores'),
         (dict(keys=['a', 'b'], scores=torch.ones(1, 3)), '2 keys and 1 rows'),
         (dict(keys=[], scores=torch.ones(0, 3)), '0 keys'),

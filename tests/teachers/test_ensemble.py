@@ -251,6 +251,17 @@ def test_union_of_classes():
     torch.testing.assert_close((show(model) / 4).softmax(1), wanted, rtol=0, atol=1e-6)
 
 
+def test_members_of_any_kind_say_their_classes():
+    union = show(distil(cats_and_cars(classes='union')))
+    members = dict(
+        a=dict(type='mmkd.Teacher', config=classifier(1, 2), checkpoint='random'),
+        b=dict(config=classifier(2, 2), checkpoint='random', classes=['dog', 'car']),
+    )
+    members['a']['classes'] = ['cat', 'dog']
+    ensemble = Ensemble(members, mean='probability', tau=4.0, classes='union')
+    assert torch.equal(show(distil(ensemble)), union)
+
+
 def test_the_order_of_a_list():
     ensemble = cats_and_cars(classes=['car', 'cat', 'dog'])
     union = show(distil(cats_and_cars(classes='union')))
@@ -345,7 +356,9 @@ def test_subsets_that_are_none(classes, outputs, words):
     ('options', 'words'),
     [
         (dict(members={}), 'needs members='),
-        (dict(members={'a.b': frozen()}), 'no dots'),
+        (dict(members={'a.b': frozen()}), "text without dots, found 'a.b'"),
+        (dict(members={1: frozen()}), 'text without dots, found 1'),
+        (dict(members=dict(a='teacher.py')), "member 'a' must be dict.*found 'teacher.py'"),
         (dict(mean='median'), "mean must be one of \\['logit'"),
         (dict(mean='probability'), 'give tau='),
         (dict(mean='specialists', generalist='a'), 'give tau='),
@@ -376,6 +389,8 @@ def test_bad_options(options, words):
 
 
 def test_a_file_of_weights_that_is_none(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no file weights='/'"):
+        Ensemble(dict(a=frozen(), b=frozen()), weights='/')  # a folder
     (tmp_path / 'w.json').write_text('a: 1')
     with pytest.raises(ValueError, match='is no JSON file'):
         two(weights=str(tmp_path / 'w.json'))

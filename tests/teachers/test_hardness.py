@@ -75,6 +75,14 @@ def test_other_classes(tmp_path):
         measured(tmp_path, 'kl', other, objectives)
 
 
+def test_maps_that_no_adapter_makes_equal_are_refused_before_training(tmp_path):
+    wide = dict(config=tiny_classifier(width=8), checkpoint='random')
+    objectives = dict(it=dict(type='mmkd.AT', student='backbone[-1]', teacher='backbone[-1]'))
+    _, hardness = measured(tmp_path, 'feature', wide, objectives)
+    with pytest.raises(ValueError, match="measure='feature' cannot compare these networks: AT: "):
+        hardness.rehearse()
+
+
 def test_nothing_that_compares_maps(tmp_path):
     with pytest.raises(ValueError, match='needs an objective that compares maps.*found KD'):
         measured(tmp_path, 'feature')

@@ -93,6 +93,8 @@ def test_averages_of_an_ema_hook_never_enter(tmp_path):
         (dict(), 'needs one of cycles='),
         (dict(cycles=2, at=[0.5]), 'needs one of cycles='),
         (dict(cycles=0), 'cycles must be a whole number of at least 1'),
+        (dict(at=0.5), 'at must be a list, found 0.5'),
+        (dict(at='half'), "at must be a list, found 'half'"),
         (dict(at=[0]), 'at must be a finite number above 0'),
     ],
 )
