@@ -20,6 +20,7 @@ from mmkd.chain.checks import (
     check_classes,
     check_kept,
     check_objectives,
+    check_saves,
     check_student,
     look_at,
 )
@@ -33,6 +34,7 @@ from mmkd.chain.resolving import read_config, set_teacher, teacher_places
 from mmkd.chain.stage import Reference, Stage, read_stages
 from mmkd.checkpoint import check_file, local_file
 from mmkd.checkpoint.newest import newest_checkpoint
+from mmkd.checks.in_vain import check_settings
 from mmkd.engine.console.lines import main_metric, score
 from mmkd.engine.launch import check_data, enable_amp, train
 from mmkd.engine.runner import connect
@@ -80,11 +82,13 @@ class Chain:
         self.seconds: dict[str, float] = {}
         configs = self.links.configs
         for name, stage in self.links.stages.items():
-            if stage.make:
-                build_maker(stage.make)
-                continue
-            configs[name] = read_config(stage, options or {}, seed or 0)
-            configs[name].launcher = launcher
+            with _named(stage):
+                if stage.make:
+                    build_maker(stage.make)
+                    continue
+                configs[name] = read_config(stage, options or {}, seed or 0)
+                configs[name].launcher = launcher
+                check_saves(stage, configs[name])
         for stage in self.links.stages.values():
             for reference in stage.references().values():
                 self._check_kept(stage, reference)
@@ -116,8 +120,8 @@ class Chain:
         for name, stage in self.links.stages.items():
             if stage.make or name in self.facts or self.links.waits(name):
                 continue
-            config = self.links.resolved(name, {})
             with isolated(), _named(stage):
+                config = self.links.resolved(name, {})
                 if self.only_look:
                     for _, entry in teacher_places(config.model.get('teacher')):
                         set_teacher(entry, entry.get('config'), None, '')
@@ -255,7 +259,8 @@ class Chain:
 
 
 def _check_inputs(config: Config, amp: bool) -> None:
-    """Data and weights that a config names must be there, and AMP possible."""
+    """Data and weights that a config names must be there, its numbers possible, and AMP, too."""
+    check_settings(config.get('train_cfg'), config.get('optim_wrapper'))
     if amp:
         enable_amp(copy.deepcopy(config))
     check_data(config, 'train', 'val')
@@ -267,10 +272,12 @@ def _check_inputs(config: Config, amp: bool) -> None:
 
 @contextlib.contextmanager
 def _named(stage: Stage) -> Iterator[None]:
-    """Say of which stage an error is."""
+    """Say of which stage an error is, unless it says so itself."""
+    who, source = f'Stage {stage.name!r}', stage.config or (stage.make or {}).get('type')
     try:
         yield
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f'Stage {stage.name!r} ({stage.config}): {error}') from error
-    except ValueError as error:
-        raise ValueError(f'Stage {stage.name!r} ({stage.config}): {error}') from error
+    except (FileNotFoundError, TypeError, ValueError) as error:
+        kind = next(k for k in (FileNotFoundError, TypeError, ValueError) if isinstance(error, k))
+        if str(error).startswith(who):
+            raise
+        raise kind(f'{who} ({source}): {error}') from error

@@ -12,9 +12,9 @@ from torch import nn
 
 from mmkd.chain.resolving import build
 from mmkd.chain.stage import Reference, Stage
-from mmkd.checks.labels import labels_of, relation
+from mmkd.checks.labels import check_splits, labels_of, relation
 from mmkd.config import distils
-from mmkd.families.class_heads import Labels, compares_classes, wrong_heads
+from mmkd.families.class_heads import Labels, compares_classes, numbers_classes, wrong_heads
 from mmkd.untouched import untouched_random_state
 
 Shapes = dict[str, tuple[int, ...]]
@@ -43,10 +43,18 @@ class Facts:
 
 
 def look_at(config: Config) -> Facts:
-    """Build the model of a stage, and the class names of its data; nothing is left behind."""
+    """Build the model of a stage, and the class names of its data; nothing is left behind.
+
+    Raises:
+        ValueError: classes that differ between the training and the validation data.
+    """
     scope = config.get('default_scope') or 'mmengine'
     with untouched_random_state(), DefaultScope.overwrite_default_scope(scope):
         model, names = build(config), class_names(config)
+        others = class_names(config, 'val') if config.get('val_cfg') else None
+    student = getattr(model, 'student', model)
+    if names and others and numbers_classes(student):
+        check_splits(names, others)
     if not distils(config.model):
         size = sum(p.numel() for p in model.parameters()) / 1e6
         text = f'plan\n  student {type(model).__name__}, {size:.2f} M parameters, no distillation'
@@ -72,11 +80,11 @@ def _shapes(module: nn.Module) -> Shapes:
     return {key: tuple(v.shape) for key, v in state.items() if hasattr(v, 'shape')}
 
 
-def class_names(config: Config) -> tuple[str, ...] | None:
-    """Class names of the training data, also where only its files have them; None if unknown."""
-    entry = (config.get('train_dataloader') or {}).get('dataset')
+def class_names(config: Config, split: str = 'train') -> tuple[str, ...] | None:
+    """Class names of a split's data, also where only its files have them; None if unknown."""
+    entry = (config.get(f'{split}_dataloader') or {}).get('dataset')
     if not isinstance(entry, Mapping):
-        found = labels_of(entry, 'the training data') if entry is not None else None
+        found = labels_of(entry, f'the data of {split}') if entry is not None else None
         return found.names if found else None
     for leaf in _leaves(entry):
         for lazy in (dict(lazy_init=True), {}):
@@ -167,6 +175,36 @@ def _some(names: tuple[str, ...] | None) -> str:
     return f'({shown}{", …" if len(names) > 12 else ""}; {len(names)})'
 
 
+def check_saves(stage: Stage, config: Config) -> None:
+    """A stage must leave a checkpoint in its own folder, without which it is never done.
+
+    Raises:
+        ValueError: it leaves none, or in another folder.
+    """
+    hook = _saving(config)
+    kept = kept_steps(config, hook) if hook is not None else None
+    if hook is None or (kept is not None and not kept[1]):
+        raise ValueError(
+            f'Stage {stage.name!r}: {stage.config} saves no checkpoint (default_hooks.checkpoint = '
+            f'{_plain(hook)}), so the stage would never be done. Set interval=1 there, or in '
+            'options.'
+        )
+    if hook.get('out_dir'):
+        raise ValueError(
+            f'Stage {stage.name!r}: default_hooks.checkpoint.out_dir = {hook["out_dir"]!r}, but a '
+            'stage saves into its own folder. Leave out_dir out.'
+        )
+
+
+def _saving(config: Config) -> Mapping[str, Any] | None:
+    """The hook that saves, by default mmengine's."""
+    return (config.get('default_hooks') or {}).get('checkpoint', dict(interval=1))
+
+
+def _plain(hook: Mapping[str, Any] | None) -> dict | None:
+    return None if hook is None else dict(hook)
+
+
 def check_kept(stage: Stage, reference: Reference, config: Config, source: Stage) -> None:
     """The file that a reference means must be one that its stage will have at its end.
 
@@ -174,12 +212,8 @@ def check_kept(stage: Stage, reference: Reference, config: Config, source: Stage
         ValueError: ``:best`` without ``save_best``; an epoch or iteration that is not saved, or
             deleted again.
     """
-    hook = (config.get('default_hooks') or {}).get('checkpoint', {})
+    hook = _saving(config) or {}
     where = f"Stage {stage.name!r}: '{reference}'"
-    if hook is None:
-        raise ValueError(
-            f'{where}, but {source.config} writes no checkpoints (default_hooks.checkpoint=None).'
-        )
     if reference.take == 'best' and not hook.get('save_best'):
         raise ValueError(
             f'{where} needs default_hooks.checkpoint.save_best in {source.config}, which keeps '

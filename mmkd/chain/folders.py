@@ -50,14 +50,19 @@ def find_done(links: Links) -> dict[str, tuple[Product, float]]:
 def check_folders(links: Links) -> None:
     """Refuse folders with a stage of another fingerprint, or with a run that is no stage.
 
+    A run that has saved no checkpoint yet may become another one: nothing of it is lost.
+
     Raises:
         OtherStageError: which, and the keys of the config that differ.
     """
     for name, stage in links.stages.items():
         folder = links.folder(name)
-        marker = read_json(osp.join(folder, DONE)) or read_json(osp.join(folder, STARTED))
+        done, saved = read_json(osp.join(folder, DONE)), any(Path(folder).glob('*.pth'))
+        if done is None and not saved and not stage.make:
+            continue
+        marker = done or read_json(osp.join(folder, STARTED))
         if marker is None:
-            if any(Path(folder).glob('*.pth')):
+            if saved:
                 raise OtherStageError(
                     f'{folder} holds checkpoints of a run that is no stage of a chain. Give '
                     'another --work-dir, or move the folder away.',

@@ -44,7 +44,7 @@ def read_config(stage: Stage, shared: Mapping[str, Any], seed: int | None) -> Co
             f'Stage {stage.name!r}: {stage.config} is itself a chain. Write its stages here.'
         )
     for options in (shared, stage.options):
-        apply_options(config, flat(options))
+        apply_options(config, flat(options), 'options')
     check_model(config)
     random = dict(config.get('randomness') or {})
     if random.get('seed') is None:

@@ -11,6 +11,13 @@ from mmkd.names import did_you_mean
 
 NAME = r'[A-Za-z0-9_-]+'
 TAKE = r'last|best|epoch_\d+|iter_\d+'
+_ROLES = ('teacher', 'student', 'objectives', 'files')
+#: keys of a stage that are mappings, with an example
+_MAPPINGS = {
+    'make': "dict(type='mmkd.…')",
+    'files': "{'model.teacher.weights': '<stage>'}",
+    'options': "{'train_cfg.max_epochs': 12}",
+}
 _REFERENCE = re.compile(rf'({NAME})(?::({TAKE}))?(?:/(peers\.{NAME}))?')
 
 
@@ -88,7 +95,7 @@ class Stage:
 
         Raises:
             ValueError: a name that is no folder's; an unknown key; both or neither of ``config``
-                and ``make``; a text that is no reference.
+                and ``make``; a value of another kind; a text that is no reference.
         """
         where = f'stages.{name}'
         if not re.fullmatch(NAME, str(name)):
@@ -105,9 +112,19 @@ class Stage:
         if bool(entry.get('config')) == bool(entry.get('make')):
             found = 'both' if entry.get('config') else 'neither'
             raise ValueError(f'{where}: give either config= or make=, found {found}.')
+        for key, example in _MAPPINGS.items():
+            if not isinstance(entry.get(key) or {}, Mapping):
+                raise ValueError(
+                    f'{where}.{key} = {entry[key]!r} is no mapping. Write {key}={example}.'
+                )
         take = entry.get('take', 'last')
         if not re.fullmatch(TAKE, str(take)):
             raise ValueError(f"{where}.take = {take!r}: write 'last', 'best' or 'epoch_8'.")
+        if 'take' in entry and not any(map(entry.get, _ROLES)):
+            raise ValueError(
+                f'{where}.take = {take!r}, but the stage refers to no other. Where another one '
+                f"refers to it, write '{name}:{take}'."
+            )
         return cls(
             name,
             config=entry.get('config', ''),

@@ -231,6 +231,16 @@ def _check_data(labels: Labels, others: Labels | None, whose: str) -> None:
         _refuse(TRAINING, labels.names, others.names, whose, _reordering('train'))
 
 
+def check_splits(names: tuple[str, ...], others: tuple[str, ...]) -> None:
+    """Class names of the training and the validation data, before either is loaded.
+
+    Raises:
+        ValueError: another number, order or set of them.
+    """
+    if relation(names, others) not in ('same', 'unknown'):
+        _refuse(TRAINING, names, others, 'the validation data', _reordering('train'))
+
+
 # ----------------------------------------------------------------------------------------- names
 
 

@@ -211,9 +211,9 @@ def apply_common(args: Any, config: Config) -> Config:
     return config
 
 
-def apply_options(config: Config, options: Mapping[str, Any]) -> None:
-    """Change a config as ``--cfg-options`` do; ValueError for a key that is misspelt."""
-    check_overrides(options, config)
+def apply_options(config: Config, options: Mapping[str, Any], who: str = '--cfg-options') -> None:
+    """Change a config as ``--cfg-options`` do; ValueError, from ``who``, for a misspelt key."""
+    check_overrides(options, config, who)
     if 'data_root' in options:
         move_data(config, options['data_root'])
     config.merge_from_dict(dict(options))

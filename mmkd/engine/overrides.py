@@ -26,8 +26,11 @@ _TOP = {
 }
 
 
-def check_overrides(keys: Iterable[str], config: Config) -> None:
+def check_overrides(keys: Iterable[str], config: Config, who: str = '--cfg-options') -> None:
     """Look for each dotted key in the config.
+
+    Args:
+        who (str): what named the keys, for messages.
 
     Raises:
         ValueError: a key that is not there, but differs by one slip from one that is.
@@ -42,25 +45,25 @@ def check_overrides(keys: Iterable[str], config: Config) -> None:
             else:
                 of_stages = part == 'options' and 'stages' in config  # read by each stage
                 if isinstance(place, Mapping) and (depth or part not in _TOP) and not of_stages:
-                    _check_new(key, part, depth, place)
+                    _check_new(key, part, depth, place, who)
                 break
 
 
-def _check_new(key: str, part: str, depth: int, place: Mapping[str, Any]) -> None:
+def _check_new(key: str, part: str, depth: int, place: Mapping[str, Any], who: str) -> None:
     parts = key.split('.')
     known = [name for name in (*place, *(() if depth else _TOP)) if isinstance(name, str)]
     near = next((name for name in known if one_slip(part, name)), None)
     if near:
         right = '.'.join([*parts[:depth], near, *parts[depth + 1 :]])
         raise ValueError(
-            f'--cfg-options {key}: the config has no {part!r} here. Did you mean {right}? If the '
+            f'{who} {key}: the config has no {part!r} here. Did you mean {right}? If the '
             'key is meant to be new, write it into a config file.'
         )
     checked = 'type' in place or parts[:2] == ['model', 'teacher']  # whoever is built refuses it
     if not checked:
         where = '.'.join(parts[:depth]) or 'The config'
         print_log(
-            f'--cfg-options {key}: {part!r} is new. {where} had no such key, so it may do nothing.',
+            f'{who} {key}: {part!r} is new. {where} had no such key, so it may do nothing.',
             logger='current',
             level=WARNING,
         )

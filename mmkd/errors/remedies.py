@@ -75,6 +75,7 @@ def remedy(error: BaseException, origin: Origin) -> str:
         _nearest_type(origin.message)
         or _nearest_option(origin)
         or _nearest_optimizer(origin)
+        or _nearest_metric(error, origin)
         or _file(error, origin)
     )
 
@@ -139,6 +140,18 @@ def _nearest_option(origin: Origin) -> str:
         return ''
     known = list(options_of(built[-1]))
     return f'It takes {", ".join(known)}.{did_you_mean(match[1], known)}'
+
+
+def _nearest_metric(error: BaseException, origin: Origin) -> str:
+    """For a ``save_best`` that the validation does not measure: what it does."""
+    found = origin.frames[-1][0].f_locals if origin.frames else {}
+    metrics, asked = found.get('metrics'), found.get('key_indicator')
+    if not isinstance(error, KeyError) or error.args != (asked,) or not isinstance(metrics, dict):
+        return ''
+    return (
+        f'default_hooks.checkpoint.save_best={asked!r} is no metric of the validation, which has '
+        f'{", ".join(metrics)}.{did_you_mean(asked, metrics)}'
+    )
 
 
 def _file(error: BaseException, origin: Origin) -> str:

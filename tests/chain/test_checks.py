@@ -67,7 +67,7 @@ def test_a_checkpoint_that_is_not_kept(paths, refuses, tmp_path):
     stages['assistant']['options'] = {'default_hooks.checkpoint.max_keep_ckpts': 1}
     refuses(stages, 'will not be there .* kept are epoch_2. Set')
     stages['assistant']['options'] = {'default_hooks.checkpoint': None}
-    refuses(stages, 'assistant.py writes no checkpoints')
+    refuses(stages, 'assistant.py saves no checkpoint')
     stages['assistant']['options'] = KEEP
     Chain(stages, str(tmp_path / 'work'))
 
@@ -125,6 +125,15 @@ def test_classes_that_differ_where_scores_are_compared(names, images, tmp_path, 
     )
 
 
+def test_classes_of_training_and_validation_that_differ(images, tmp_path, refuses, paths):
+    write_images(tmp_path / 'other', ('a', 'c', 'd'))
+    stages = three(paths)
+    stages['student']['options'] = {'val_dataloader.dataset.data_root': str(tmp_path / 'other')}
+    refuses(
+        stages, r"Stage 'student' \(.*\): Labels of the training data .* label 1 is 'b' and 'c'"
+    )
+
+
 def test_classes_may_differ_for_features(images, tmp_path, paths):
     own = write(
         tmp_path,
@@ -147,6 +156,22 @@ def test_objectives_of_other_names(images, tmp_path, refuses):
         dict(a=dict(config=own['one']), b=dict(config=own['two'], objectives='a')),
         "Stage 'b': objectives = 'a:last', but no weight of an objective has the same name",
     )
+
+
+def test_errors_name_the_stage_and_its_config(paths, refuses):
+    def last(**changes):
+        return three(paths) | dict(student=three(paths)['student'] | changes)
+
+    who = r"^Stage 'student' \(.*student.py\): "
+    refuses(last(options={'train_cfg.max_epoch': 3}), who + 'options train_cfg.max_epoch: the conf')
+    refuses(
+        last(options={'train_cfg.max_epochs': 0}), who + 'train_cfg: max_epochs must be a whole'
+    )
+    refuses(last(teacher='assistant/peers.x'), who + ".*assistant.py has no peer 'x'")
+    message = r"^Stage 'student' \(none.py\): .*none.py' does not exist"
+    refuses(last(config='none.py'), message, FileNotFoundError)
+    maker = three(paths) | dict(routes=dict(make=dict(type='mmkd.Routes')))
+    refuses(maker, r"^Stage 'routes' \(mmkd.Routes\): There is no maker 'mmkd.Routes'")
 
 
 def test_missing_files(paths, images, refuses, tmp_path):
@@ -187,3 +212,19 @@ def test_class_names_are_found_without_a_run(images):
     assert len(class_names(config)) == 80, 'of the class, without its files'
     config.train_dataloader.dataset = dict(type='None')
     assert class_names(config) is None
+
+
+@pytest.mark.parametrize(
+    ('hook', 'message'),
+    [
+        (None, r'saves no checkpoint \(default_hooks.checkpoint = None\)'),
+        (dict(interval=5, save_last=False), "saves no checkpoint .*'interval': 5, 'save_last': F"),
+        (dict(interval=1, out_dir='here'), "checkpoint.out_dir = 'here', but a stage saves into"),
+    ],
+)
+def test_a_stage_that_would_never_be_done(paths, refuses, hook, message):
+    stages = three(paths)
+    stages['student']['options'] = {'default_hooks.checkpoint': hook}
+    if hook:
+        hook['type'], hook['_delete_'] = 'CheckpointHook', True
+    refuses(stages, f"Stage 'student': .*{message}")

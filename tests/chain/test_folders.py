@@ -90,6 +90,22 @@ def test_a_reference_to_a_file_that_was_deleted(paths, folder):
         chain.run(say=str)
 
 
+def test_a_run_without_a_checkpoint_may_become_another_one(paths, folder):
+    shutil.rmtree(folder / 'assistant')
+    shutil.rmtree(folder / 'student')
+    stages = three(paths)
+    stages['student']['options'] = {'param_scheduler': dict(type='NoSuchThing')}
+    with pytest.raises(KeyError, match='NoSuchThing'):
+        run(stages, folder)
+    assert (folder / 'student' / 'started.json').is_file()
+    stages['student']['options'] = {'train_cfg.max_epochs': 1}
+    said, products = run(stages, folder)
+    assert said[2].startswith('stage 3/3 student: started')
+    assert Path(products['student'].checkpoint).name == 'epoch_1.pth'
+    with pytest.raises(ValueError, match='train_cfg.max_epochs 1 -> 2'):
+        Chain(three(paths), str(folder))
+
+
 def test_a_folder_of_another_run(paths, tmp_path):
     (tmp_path / 'ta' / 'teacher').mkdir(parents=True)
     (tmp_path / 'ta' / 'teacher' / 'epoch_1.pth').touch()

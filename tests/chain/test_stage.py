@@ -55,6 +55,14 @@ def test_what_is_no_reference(text):
         ('a', dict(T, make=dict(type='X')), 'give either config= or make=, found both'),
         ('a', dict(T, teachers='b'), "has no 'teachers'. Did you mean 'teacher'"),
         ('a', dict(T, take='first'), "stages.a.take = 'first': write 'last', 'best'"),
+        ('a', dict(T, take='best'), "but the stage refers to no other. .*, write 'a:best'"),
+        (
+            'a',
+            dict(T, options=['x=1']),
+            r"stages.a.options = \['x=1'\] is no mapping. Write options",
+        ),
+        ('a', dict(T, files='b'), "stages.a.files = 'b' is no mapping. Write files={"),
+        ('a', dict(make='X'), "stages.a.make = 'X' is no mapping. Write make=dict"),
         ('a', dict(T, student='b:nine'), "stages.a.student = 'b:nine' is no reference"),
     ],
 )

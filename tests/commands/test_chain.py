@@ -14,6 +14,8 @@ def calls(tmp_path, monkeypatch):
     """A folder with a chain and a plain config; what a Chain is built with, and run with."""
     monkeypatch.chdir(tmp_path)
     Config(dict(stages=STAGES)).dump('chain.py')
+    Config(dict(stages=STAGES, epochs=3, train_cfg=dict(max_epochs=3))).dump('run.py')
+    Config(dict(stages=STAGES, option=dict(x=1))).dump('slip.py')
     Config(dict(model=dict(type='x'))).dump('plain.py')
     seen = []
 
@@ -57,6 +59,9 @@ def test_planning(calls, capsys):
         (train, ['chain.py', '--resume', 'a.pth'], '--resume a.pth: a chain finds by itself'),
         (train, ['plain.py', '--only', 'a'], '--only a is for chains; plain.py has no stages'),
         (train, ['chain.py', '--cfg-options', 'model.type=a'], 'has both stages and a model'),
+        (train, ['chain.py', '--cfg-options', 'options=3'], 'options = 3 is no mapping'),
+        (train, ['run.py'], "run.py has 'train_cfg', which a chain does not read. For all stages"),
+        (plan, ['slip.py'], "slip.py has 'option'. Did you mean 'options'?"),
         (train, ['chain.py', '--teacher', 'a.py', 'b'], 'chain.py has no model to wrap'),
         (plan, ['chain.py', '--step'], '--step runs a batch of one config'),
     ],

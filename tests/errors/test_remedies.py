@@ -2,9 +2,11 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.hooks import CheckpointHook
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, HOOKS
 
@@ -35,6 +37,13 @@ def said(function, *arguments):
 )
 def test_advice(text, advice):
     assert advice in said(exec, text).splitlines()[-1]
+
+
+def test_a_metric_that_is_not_measured():
+    hook = CheckpointHook(save_best='accuracy/top1', rule='greater')
+    runner = SimpleNamespace(epoch=1, iter=3)
+    advice = "save_best='accuracy/top1' is no metric of the validation, which has top1, top5."
+    assert advice in said(hook.after_val_epoch, runner, dict(top1=50.0, top5=90.0))
 
 
 def test_the_file_that_cannot_be_read():
