@@ -51,7 +51,7 @@ def look_at(config: Config) -> Facts:
     scope = config.get('default_scope') or 'mmengine'
     with untouched_random_state(), DefaultScope.overwrite_default_scope(scope):
         model, names = build(config), class_names(config)
-        others = class_names(config, 'val') if config.get('val_cfg') else None
+        others = class_names(config, 'val') if config.get('val_cfg') is not None else None
     student = getattr(model, 'student', model)
     if names and others and numbers_classes(student):
         check_splits(names, others)
