@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from mmengine.model import initialize
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mmkd.families import classifier
 from mmkd.families.comparable import Misfit, named
@@ -45,8 +46,10 @@ class Gate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         scores = self.fc(x.mean((2, 3)))
-        if self.training and len(scores) == 1:  # one image has no statistics
-            return scores.relu().softmax(1)
+        if self.training and len(scores) == 1:  # one image has no statistics: those of the run
+            bn = self.bn
+            fixed = bn.running_mean, bn.running_var, bn.weight, bn.bias
+            return F.batch_norm(scores, *fixed, eps=bn.eps).relu().softmax(1)
         return self.bn(scores).relu().softmax(1)
 
 

@@ -40,6 +40,8 @@ def test_the_gate():
     norm = (scores - scores.mean(0)) / (scores.var(0, unbiased=False) + 1e-5).sqrt()
     torch.testing.assert_close(gate(x), norm.clamp(min=0).softmax(1))
     assert float(gate(x[:1]).detach().sum()) == pytest.approx(1), 'a batch of one image'
+    (gate(x[:1]) ** 2).sum().backward()
+    assert gate.bn.weight.grad is not None, 'parameters without gradients stop DDP'
 
 
 @pytest.mark.parametrize('kind', ['learnt', 'uniform'])

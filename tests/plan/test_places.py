@@ -1,5 +1,6 @@
 """Taps at boxes and queries of a network's own are refused, maps and tokens of pixels are not."""
 
+import copy
 import functools
 
 import pytest
@@ -105,7 +106,8 @@ def test_rows_of_its_own(name):
 
 def build(name: str, method: str, **options) -> Distiller:
     objective = MODELS.get(f'mmkd.{method}')(**options)
-    return Distiller(network(name), dict(it=objective), Teacher(network(name), 'random'))
+    teacher = Teacher(copy.deepcopy(network(name)), 'random')  # which is frozen
+    return Distiller(network(name), dict(it=objective), teacher)
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_the_rois_shown_are_those_of_highest_rank():
 def test_general_instances_with_their_scores(kind):
     objective, trace, (view,) = views_of('GID', kind, min_side=2.0)
     answers = predictions.answers(trace)
-    rois, labels, scores = objective.general_instances(trace, answers)
+    rois, labels, scores, _ = objective.general_instances(trace, answers)
     assert torch.equal(view.boxes, rois) and torch.equal(view.scores, scores)
     assert (view.labels is None) if kind == 'frcnn' else torch.equal(view.labels, labels)
     second = view.boxes[view.boxes[:, 0] == 1, 1:]
