@@ -105,7 +105,8 @@ def test_classifiers_get_labels_and_numbers():
             )
         )
     costs = benchmark_step(configs, (16, 16), batch=8, rounds=1)
-    assert all(costs[name].peak >= costs['plain'].peak for name in configs)
+    assert all(costs[name].peak >= costs['plain'].peak for name in ('KD', 'CRD'))
+    assert costs['CSKD'].peak < costs['plain'].peak  # half of the batch has no gradient: partners
 
 
 def test_peak_of_a_step_counts_what_is_held_at_one_time():
