@@ -12,11 +12,11 @@ from mmkd.started import prefix_of
 Parser = argparse.ArgumentParser
 
 
-def command_parser(name: str, text: str) -> Parser:
+def command_parser(name: str, text: str, kind: type[Parser] = Parser) -> Parser:
     """A parser whose help shows the docstring of the command's file unchanged."""
     early = ['python', '-m', 'mmkd'] * (sys.argv[0] == '-m')  # Python still imports the package
     prefix = early or prefix_of(sys.argv[0])
-    return Parser(
+    return kind(
         prog=' '.join([*prefix, name]) if prefix else None,
         description=text.strip(),
         formatter_class=argparse.RawDescriptionHelpFormatter,

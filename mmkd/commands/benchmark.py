@@ -40,8 +40,15 @@ TEACHERS = (
 )
 
 
+class MixedParser(argparse.ArgumentParser):
+    """Takes options between the measure and the configs, too."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        return self.parse_intermixed_args(args, namespace)
+
+
 def parser() -> argparse.ArgumentParser:
-    parser = command_parser('benchmark', __doc__)
+    parser = command_parser('benchmark', __doc__, MixedParser)
     parser.add_argument('what', choices=['step', 'gradients', 'operators'])
     parser.add_argument('config', nargs='*')
     parser.add_argument('--size', type=int, nargs=2, default=(256, 256), metavar=('H', 'W'))

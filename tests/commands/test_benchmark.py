@@ -73,3 +73,8 @@ def test_nothing_to_measure(configs, words, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         benchmark.main(['step', *configs, *words])
     assert f'benchmark: {words[0]} must be a whole number' in capsys.readouterr().err
+
+
+def test_options_may_stand_before_configs():
+    args = benchmark.parser().parse_args(['step', '--rounds', '2', 'a.py', 'b.py'])
+    assert (args.what, args.rounds, args.config) == ('step', 2, ['a.py', 'b.py'])
