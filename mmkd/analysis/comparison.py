@@ -22,7 +22,7 @@ from mmkd.config import distils, load_config
 from mmkd.engine.console.screen import current_screen
 from mmkd.engine.launch import check_data, tester
 from mmkd.teacher import build_model, load_strictly
-from mmkd.teachers import frozen_networks
+from mmkd.teachers import frozen_networks, is_teacher
 
 Visit = Callable[[str, nn.Module], None]
 
@@ -117,9 +117,11 @@ def _teachers(model: Mapping[str, Any]) -> Iterator[tuple[str, Entry]]:
     """The teachers of a Distiller's config."""
     teachers = (model.get('teacher') if distils(model) else None) or {}
     for name, entry in frozen_networks(teachers).items():
-        if entry.get('checkpoint') in (None, 'random'):
+        if (checkpoint := entry.get('checkpoint')) in (None, 'random'):
             raise ValueError(
-                f'teacher {name!r} has no weights to score: checkpoint={entry.get("checkpoint")!r}.'
+                f'teacher {name!r} has no weights to score: checkpoint={checkpoint!r}. Name its '
+                'file in the config, or by '
+                f'--cfg-options {_config_key(teachers, name)}.checkpoint=….'
             )
         config = entry['config']
         config = load_config(config) if isinstance(config, str) else Config(copy.deepcopy(config))
@@ -128,6 +130,13 @@ def _teachers(model: Mapping[str, Any]) -> Iterator[tuple[str, Entry]]:
         own = own['student'] if distils(own) else own
         weights = weights_of(entry['checkpoint'], entry['config'])
         yield name, Entry(own, weights, tuple(entry.get('ignore_keys') or ()))
+
+
+def _config_key(teachers: Mapping[str, Any], name: str) -> str:
+    """Where a frozen network of that name stands in the config."""
+    first, *members = name.split('.')
+    own = 'model.teacher' if is_teacher(teachers) else f'model.teacher.{first}'
+    return '.members.'.join([own, *members])
 
 
 def _check(name: str, entry: Entry, config: Config) -> None:

@@ -19,6 +19,7 @@ from mmkd.visualization.truth import (
 )
 
 TOP = 5  # classes of a classifier that are listed
+DRAWN = 20  # detections of an image; with more of them nothing can be told apart
 _INSTANCE_OFFSET = 1000  # mmdet's: class + 1000 * number of the object
 
 
@@ -89,7 +90,9 @@ def _objects_panel(shown: Shown, found: ShownObjects, caption: str, width: int) 
         hits = matches(found.boxes, found.labels, truth.boxes, truth.labels)
         wrong = f', {count - hits} wrong' if count > hits else ''
         detail = f'{hits} of {len(truth.boxes)} found{wrong}'
-    return canvas.captioned(found.picture(shown, width), caption, detail)
+    if count > DRAWN:
+        detail += f'; the surest {DRAWN} are drawn'
+    return canvas.captioned(found.first(DRAWN).picture(shown, width), caption, detail)
 
 
 def matches(

@@ -190,7 +190,16 @@ def test_what_is_refused_before_anything_is_scored(tmp_path, weights):
     wrong = r'(?s)cwd: .* does not fit .*conv_seg.weight \(file \(11, .*number of classes'
     refused(ValueError, wrong, plain=plain, cwd=other)
     untrained = config_of('pspnet', tmp_path, weights, teacher='random')
-    refused(ValueError, "'teacher' has no weights .*checkpoint='random'", untrained, plain=plain)
+    nowhere = (
+        "'teacher' has no weights .*checkpoint='random'.*--cfg-options model.teacher.checkpoint=…"
+    )
+    refused(ValueError, nowhere, untrained, plain=plain)
+    one = untrained.model.teacher
+    untrained.model.teacher = dict(big=one, mean=dict(type='mmkd.Ensemble', members=dict(a=one)))
+    refused(ValueError, r'--cfg-options model\.teacher\.big\.checkpoint=…', untrained, plain=plain)
+    untrained.model.teacher.pop('big')
+    nowhere = r"'mean\.a' has no .* model\.teacher\.mean\.members\.a\.checkpoint=…"
+    refused(ValueError, nowhere, untrained, plain=plain)
     assert not folder.exists()
 
 

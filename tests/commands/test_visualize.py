@@ -21,8 +21,12 @@ def test_pages_are_listed(tmp_path, monkeypatch, capsys):
         def pages(self, indices, out):
             return [f'{out}/{index}.png' for index in indices]
 
+    def check_data(config, split):
+        print('creating index...\nindex created!')  # as pycocotools does
+        calls.append(split)
+
     monkeypatch.setattr(viewer, 'Viewer', Pages)
-    monkeypatch.setattr(launch, 'check_data', lambda config, split: calls.append(split))
+    monkeypatch.setattr(launch, 'check_data', check_data)
     visualize.main(['a.py', '--split', 'val', '--indices', '4', '7', '--point', '3', '5.5'])
     assert calls == ['val', (1, 'val', None, (3.0, 5.5))], 'data are looked for first'
     assert capsys.readouterr().out.splitlines() == [

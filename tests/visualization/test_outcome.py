@@ -7,7 +7,7 @@ from mmengine.structures import BaseDataElement, InstanceData, PixelData
 
 from mmkd.structures import ClassSample
 from mmkd.visualization import canvas
-from mmkd.visualization.outcome import detected, matches, outcome_panel, truth_panel
+from mmkd.visualization.outcome import DRAWN, detected, matches, outcome_panel, truth_panel
 from mmkd.visualization.shown import Shown
 
 TRUTH = np.array([[0, 0, 10, 10], [20, 0, 30, 10]], float)
@@ -73,6 +73,25 @@ def test_detections_are_moved_to_the_resized_image(said):
         ('student', '0 of 2 found, 1 wrong'),
         ('student', '1 object'),
     ]
+
+
+def test_the_surest_of_many_are_drawn_and_all_are_counted(said, monkeypatch):
+    drawn, boxes = [], torch.tensor([[0.0, 0, 20, 20]]).repeat(DRAWN + 2, 1)
+    scores, labels = torch.linspace(0.5, 0.9, DRAWN + 2), torch.zeros(DRAWN + 2, dtype=torch.long)
+    monkeypatch.setattr(canvas, 'draw_boxes', lambda image, *given: drawn.append(given) or image)
+    for count in (DRAWN + 2, DRAWN):
+        masks = torch.ones(count, 80, 120, dtype=torch.bool)
+        found = dict(bboxes=boxes[:count], labels=labels[:count], scores=scores[-count:])
+        many = result(pred_instances=InstanceData(masks=masks, **found))
+        outcome_panel(shown(), many, 'student', 0.3)
+    assert said == [
+        ('student', '22 objects; the surest 20 are drawn'),
+        ('student', '20 objects'),
+    ]
+    for placed, names, _ in drawn:
+        assert placed.shape == (DRAWN, 4) and len(names) == DRAWN and names[0] == 'disc 0.90'
+    many = detected(shown(), detections(masks=torch.ones(2, 80, 120) > 0), 0.0).first(1)
+    assert many.scores == pytest.approx([0.9]) and len(many.boxes) == len(many.masks) == 1
 
 
 def test_masks_are_drawn_and_stand_in_for_boxes_that_are_empty():

@@ -7,11 +7,12 @@ import functools
 import io
 import re
 import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from importlib import import_module
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TextIO
 
 #: by the packages' own words
 SAID = (
@@ -24,6 +25,10 @@ SAID = (
     r'Default ``avg_non_ignore`` is False',
 )
 _NOISE = re.compile('|'.join(SAID))
+#: by pycocotools while it reads annotations
+_CHATTER = re.compile(
+    r'loading annotations into memory\.\.\.|Done \(t=[\d.]+s\)|creating index\.\.\.|index created!'
+)
 _KINDS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
 
 
@@ -46,6 +51,38 @@ def without_noise() -> Iterator[None]:
         with contextlib.redirect_stdout(io.StringIO()):
             import_module('mmkd.engine.launch')  # and with it mmdet and mmseg
         yield
+
+
+@contextlib.contextmanager
+def without_chatter() -> Iterator[None]:
+    """Leave off standard output what pycocotools prints while it reads annotations."""
+    rest = _Rest(sys.stdout)
+    try:
+        with contextlib.redirect_stdout(rest):
+            yield
+    finally:
+        rest.finish()
+
+
+class _Rest(io.TextIOBase):
+    """Text line by line into a stream, without the chatter."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream, self.begun = stream, ''
+
+    def write(self, text: str) -> int:
+        *lines, self.begun = (self.begun + text).split('\n')
+        for line in lines:
+            if not _CHATTER.fullmatch(line):
+                self.stream.write(f'{line}\n')
+        return len(text)
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+    def finish(self) -> None:
+        """Write a last line without an end."""
+        self.stream.write(self.begun)
 
 
 @contextlib.contextmanager
