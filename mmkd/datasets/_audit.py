@@ -6,7 +6,9 @@ import logging
 import os
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 
 from mmengine.logging import print_log
 
@@ -19,6 +21,8 @@ from mmkd.datasets._label_images import look_at_labels
 from mmkd.datasets._objects import Objects
 from mmkd.datasets._paths import check_files, check_names
 from mmkd.datasets._pictures import Pictures, file_loader
+
+TOGETHER = 16  # files that are looked for at a time
 
 
 @dataclass
@@ -175,29 +179,35 @@ def _look_at_images(
         How many images can be read.
     """
     objects, seen, repeated, readable = report.objects, set(), [], 0
-    for index in shuffled(len(dataset)):
-        info = dataset.get_data_info(index)
-        if 'instances' in info:
-            objects.add(info, index)
-            report.ids[info.get('img_id')] = info.get('img_path'), len(info['instances'])
-        objects.add_label(info)
-        path = info.get('img_path')
-        if not isinstance(path, str):
-            continue
-        if path in seen:
-            repeated.append(path)
-        seen.add(path)
-        if not local or '://' in path:
-            continue
-        if not dataset.test_mode and report.looked_at >= 16 and time.monotonic() > deadline:
-            continue
-        report.looked_at += 1
-        problem = fault(path)
-        if problem:
-            report.missing[path] = problem
-        else:
-            readable += 1
-            pictures.look(info, index)
+    order = shuffled(len(dataset))
+    with ThreadPoolExecutor(TOGETHER) as pool:  # a network's disk answers many at once
+        while indices := list(islice(order, TOGETHER)):
+            paths = {}
+            for index in indices:
+                info = dataset.get_data_info(index)
+                if 'instances' in info:
+                    objects.add(info, index)
+                    report.ids[info.get('img_id')] = info.get('img_path'), len(info['instances'])
+                objects.add_label(info)
+                path = info.get('img_path')
+                if not isinstance(path, str):
+                    continue
+                if path in seen:
+                    repeated.append(path)
+                seen.add(path)
+                if local and '://' not in path:
+                    paths[index] = path
+            if not dataset.test_mode and report.looked_at and time.monotonic() > deadline:
+                continue
+            report.looked_at += len(paths)
+            for (index, path), problem in zip(
+                paths.items(), pool.map(fault, paths.values()), strict=True
+            ):
+                if problem:
+                    report.missing[path] = problem
+                else:
+                    readable += 1
+                    pictures.look(dataset.get_data_info(index), index)
     _enter(report, dataset, pictures, repeated)
     return readable
 

@@ -2,12 +2,13 @@
 
 import json
 import logging
+from threading import Barrier
 
 import pytest
 from mmengine.registry import DATASETS
 from spoiling import build, edit
 
-from mmkd.datasets import protection
+from mmkd.datasets import _audit, protection
 from mmkd.datasets.scenes import CLASSES, PALETTE
 
 
@@ -51,6 +52,17 @@ def test_images_without_ground_truth_are_counted(data, log):
     edit_json(root, spoil)
     (report,) = protection.audit(DATASETS.build(config))
     assert report.empty == 2 and report.clean and '2 without ground truth' in log.text
+
+
+def test_files_are_looked_for_together(data, monkeypatch):
+    """A disk behind a network answers each question late, and many at once."""
+    _, config = data('coco')
+    dataset = DATASETS.build(config)
+    dataset.get_subset_([0] * 2 * _audit.TOGETHER)
+    waiting = Barrier(_audit.TOGETHER)
+    monkeypatch.setattr(_audit, 'fault', lambda path: waiting.wait(timeout=20) * '')
+    (report,) = protection.audit(dataset)
+    assert report.looked_at == 2 * _audit.TOGETHER and not report.missing
 
 
 def test_audit_looks_at_a_sample_when_time_is_short(data):
