@@ -16,9 +16,10 @@ from mmkd import operators  # noqa: E402
 operators.install()  # before mmdet and mmseg, which import mmcv's operators
 
 from mmkd.checkpoint import guard_file_handlers, guard_stock_loaders  # noqa: E402
-from mmkd.config import format_once, install_scopes, lend_student_config  # noqa: E402
+from mmkd.config import find_files_first, format_once, install_scopes, lend_student_config  # noqa: E402
 
 install_scopes()
+find_files_first()
 lend_student_config()
 format_once()
 guard_stock_loaders()

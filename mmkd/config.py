@@ -12,6 +12,7 @@ from glob import glob
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
 
+import mmengine.config.config as mm_config
 import mmengine.config.utils as mm_utils
 from mmengine.config import Config, ConfigDict
 
@@ -41,6 +42,23 @@ def install_scopes() -> None:
 
     get_cfg_path.knows_mmkd = True  # type: ignore[attr-defined]
     Config._get_cfg_path = staticmethod(get_cfg_path)
+
+
+def find_files_first() -> None:
+    """Look for the file of ``mmdet::…`` before the metafiles of all models.
+
+    mmengine reads them, a hundred yaml files, for each such path, though they name the same file.
+    """
+    stock = mm_config._get_external_cfg_path
+    if getattr(stock, 'knows_mmkd', False):
+        return
+
+    def external_path(package: str, name: str) -> str:
+        path = osp.join(package, '.mim', 'configs', name)
+        return path if osp.isfile(path) else stock(package, name)
+
+    external_path.knows_mmkd = True  # type: ignore[attr-defined]
+    mm_config._get_external_cfg_path = external_path
 
 
 def lend_student_config() -> None:

@@ -1,5 +1,6 @@
 """Configs: where they come from, and stock ones wrapped on the fly."""
 
+import mmengine.config.utils as mm_utils
 import pytest
 from mmengine.config import Config
 
@@ -32,6 +33,16 @@ def test_a_base_of_mmkd_from_a_foreign_folder(tmp_path, monkeypatch):
     assert config.model.objectives.fgfi == dict(type='mmkd.FGFI', weight=dict(start=400), psi=0.3)
     assert set(config.model.objectives) == {'fgfi', 'cwd'}
     assert config.default_scope == 'mmdet' and config.train_dataloader.dataset.type == 'CocoDataset'
+
+
+def test_the_file_of_a_scoped_path_is_found_without_metafiles(monkeypatch):
+    path = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
+    wanted = load_config(path).pretty_text
+    monkeypatch.setattr(mm_utils, '_get_cfg_metainfo', lambda *names: pytest.fail('they were read'))
+    assert load_config(path).pretty_text == wanted
+    monkeypatch.undo()
+    with pytest.raises(FileNotFoundError, match='no-such'):
+        load_config('mmdet::retinanet/no-such.py')
 
 
 def test_scoped_paths():
