@@ -11,7 +11,7 @@ from torch import nn
 from mmkd.errors.origin import is_ours
 from mmkd.names import check_part_name, did_you_mean
 from mmkd.objective import Objective
-from mmkd.options import check_flags, match_options, options_of
+from mmkd.options import check_flags, check_given, match_options, options_of
 from mmkd.registry import MODELS
 from mmkd.teacher import Teacher
 from mmkd.teachers import build_teacher, is_teacher
@@ -108,5 +108,6 @@ def build_objective(entry: Mapping[str, Any]) -> Objective:
         )
     given = {k: v for k, v in entry.items() if k not in ('type', '_scope_')}
     options = match_options(method.__name__, given, options_of(method))
+    check_given(method, options)
     check_flags(method, options)
     return method(**options)

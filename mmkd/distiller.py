@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from mmengine.dist import get_world_size
+from mmengine.dist import is_distributed
 from torch import Tensor, nn
 
 from mmkd.balance import Balance, build_balance, scale_terms
@@ -316,7 +316,7 @@ class Distiller(Borrower):
         if taps or trains:
             with contextlib.nullcontext() if trains else at_rest(self.student):
                 run_to_taps(self.student, taps, inputs, samples or [])
-        alone = get_world_size() == 1 and active  # else DDP waits for every gradient
+        alone = not is_distributed() and active  # else DDP waits for every gradient
         return {} if alone else keep_alive('zero_loss', self.student.parameters())
 
     def resting(self) -> list[nn.Parameter]:

@@ -199,6 +199,20 @@ def options_of(cls: type) -> dict[str, inspect.Parameter]:
     return found
 
 
+def check_given(cls: type, options: Mapping[str, Any]) -> None:
+    """Arguments of a class without a default must be given, else TypeError."""
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    needed = [
+        name
+        for name, one in inspect.signature(cls).parameters.items()
+        if one.default is inspect.Parameter.empty and one.kind in named
+    ]
+    missing = [name for name in needed if name not in options]
+    if missing:
+        found = ', '.join(options) or 'none'
+        raise TypeError(f'{cls.__name__} needs {", ".join(missing)}; given: {found}.')
+
+
 def check_flags(cls: type, options: Mapping[str, Any]) -> None:
     """Options that a class declares as ``bool`` must be one: the text 'False' counts as True.
 

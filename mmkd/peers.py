@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from logging import WARNING
 from typing import Any
 
-from mmengine.dist import get_world_size
+from mmengine.dist import is_distributed
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmkd.config import model_of
@@ -43,6 +45,9 @@ class Peers(nn.ModuleDict):
             raise TypeError(
                 f'peers must be a mapping, dict(other=dict(type=…)), found {entries!r}.'
             )
+        if entries is not None and not entries:
+            text = 'peers={} is empty: nobody trains beside the student. Leave it out, or name one.'
+            print_log(text, 'current', WARNING)
         self.streams: dict[str, Stream] = {}
         self.recorders: dict[str, Recorder] = {}
         self.pixels: dict[str, Pixels] = {}
@@ -97,7 +102,7 @@ class Peers(nn.ModuleDict):
         if taps:
             with at_rest(self[name]):
                 run_to_taps(self[name], taps, inputs, samples)
-        alone = get_world_size() == 1  # else DDP waits for every gradient
+        alone = not is_distributed()  # else DDP waits for every gradient
         key = f'{peer_key(name)}.zero_loss'
         return {} if alone else keep_alive(key, self[name].parameters())
 

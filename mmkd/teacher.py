@@ -77,6 +77,8 @@ class Teacher:
     of_student: ClassVar[bool] = False
     model: nn.Module
     source: str = ''
+    #: what its weights are going to be from, where only a plan is made
+    awaits: str = ''
     loaded_keys: int = 0
     fuse_conv_bn: bool = False
     fast: bool = False
@@ -89,6 +91,8 @@ class Teacher:
     compile_note: str = ''
     stream: bool = False
     side_stream: SideStream | None = None
+    #: networks that were trained beside this run: scores and last checkpoint, by name
+    beside: Mapping[str, tuple[Mapping[str, float], str]] = {}
 
     def __init__(
         self,
@@ -142,6 +146,8 @@ class Teacher:
     @property
     def loaded(self) -> str:
         """Where the weights are from, for a plan."""
+        if self.awaits:
+            return f'weights of {self.awaits}'
         if self.source == 'random':
             return 'RANDOM WEIGHTS'
         return f'{self.loaded_keys} keys from {self.source}'
@@ -195,6 +201,17 @@ class Teacher:
 
     def synchronise(self) -> None:
         """Called on all ranks just before a checkpoint is written."""
+
+    def saved(self, progress: Progress) -> None:
+        """Called on all ranks when one is complete, before an older one is deleted."""
+
+    def end(self, scores: Mapping[str, float], checkpoint: str) -> None:
+        """Called on all ranks when training is over.
+
+        Args:
+            scores (Mapping[str, float]): of the last validation.
+            checkpoint (str): the last one, ``''`` without any.
+        """
 
     def logged(self) -> dict[str, float]:
         """Numbers for the log, by name."""

@@ -281,3 +281,9 @@ def test_the_floor_of_a_benchmark_trains_the_peers():
     )
     costs = benchmark_step(dict(it=Config(dict(model=model))), (32, 32), batch=2, rounds=1)
     assert list(costs) == ['plain', 'floor (peer other)', 'it']
+
+
+def test_an_empty_mapping_is_reported(log):
+    assert not Peers(None) and not Peers(dict(gone=None)) and not log.text
+    assert not Peers({})
+    assert 'peers={} is empty: nobody trains beside the student' in log.text

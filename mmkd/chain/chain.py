@@ -35,9 +35,9 @@ from mmkd.chain.stage import Reference, Stage, read_stages
 from mmkd.checkpoint import check_file, local_file
 from mmkd.checkpoint.newest import newest_checkpoint
 from mmkd.checks.in_vain import check_settings
+from mmkd.engine.connecting import connect
 from mmkd.engine.console.lines import main_metric, score
 from mmkd.engine.launch import check_data, enable_amp, train
-from mmkd.engine.runner import connect
 from mmkd.engine.writable import make_folder
 from mmkd.errors.origin import short
 
@@ -122,12 +122,13 @@ class Chain:
                 continue
             with isolated(), _named(stage):
                 config = self.links.resolved(name, {})
+                awaits = self.links.awaits(name, config)
                 if self.only_look:
                     for _, entry in teacher_places(config.model.get('teacher')):
                         set_teacher(entry, entry.get('config'), None, '')
                 else:
                     _check_inputs(config, self.amp)
-                self.facts[name] = look_at(config)
+                self.facts[name] = look_at(config, awaits)
             self._compare(stage)
 
     def _compare(self, stage: Stage) -> None:
@@ -199,8 +200,9 @@ class Chain:
                 product, seconds = self._make(stage, folder, files)
             else:
                 product, seconds = self._train(name, files, newest, hooks)
+        seconds = round(seconds, 1)  # as the marker has it, so the table stays the same
         if is_main_process():
-            marker = marker | dict(product=asdict(product), seconds=round(seconds, 1))
+            marker = marker | dict(product=asdict(product), seconds=seconds)
             write_json(osp.join(folder, DONE), marker)
         self.links.products[name], self.seconds[name] = product, seconds
 

@@ -42,8 +42,12 @@ class Facts:
     text: str = ''
 
 
-def look_at(config: Config) -> Facts:
+def look_at(config: Config, awaits: Mapping[str, str] = {}) -> Facts:  # noqa: B006
     """Build the model of a stage, and the class names of its data; nothing is left behind.
+
+    Args:
+        awaits (dict[str, str]): what the weights of a random teacher are going to be from, by its
+            dotted name in the config, ``''`` for the only one; the plan says so.
 
     Raises:
         ValueError: classes that differ between the training and the validation data.
@@ -52,6 +56,7 @@ def look_at(config: Config) -> Facts:
     with untouched_random_state(), DefaultScope.overwrite_default_scope(scope):
         model, names = build(config), class_names(config)
         others = class_names(config, 'val') if config.get('val_cfg') is not None else None
+    _announce(model, awaits)
     student = getattr(model, 'student', model)
     if names and others and numbers_classes(student):
         check_splits(names, others)
@@ -78,6 +83,17 @@ def look_at(config: Config) -> Facts:
 def _shapes(module: nn.Module) -> Shapes:
     state = module.state_dict()
     return {key: tuple(v.shape) for key, v in state.items() if hasattr(v, 'shape')}
+
+
+def _announce(model: Any, awaits: Mapping[str, str]) -> None:
+    """Tell teachers that are random here what their weights are going to be from."""
+    for name, teacher in getattr(model, 'teachers', {}).items():
+        for path, part in teacher.parts().items():
+            key = f'{name}{path}'.replace('.', '.members.')
+            places = (key, key.partition('.')[2], '') if name == 'teacher' else (key,)
+            found = next((awaits[place] for place in places if place in awaits), '')
+            if part.source == 'random' and found != 'random':
+                part.awaits = found
 
 
 def class_names(config: Config, split: str = 'train') -> tuple[str, ...] | None:

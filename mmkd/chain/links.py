@@ -18,6 +18,7 @@ from mmkd.chain.resolving import (
     set_teacher,
     settings_of,
     teacher_entry,
+    teacher_places,
 )
 from mmkd.chain.stage import Reference, Stage
 from mmkd.config import load_config
@@ -74,6 +75,21 @@ class Links:
             hooks = [*(config.get('custom_hooks') or []), dict(type='mmkd.StartHook', **start)]
             config.custom_hooks = hooks
         return config
+
+    def awaits(self, name: str, config: Config) -> dict[str, str]:
+        """Where the teachers of a stage get their weights, by name, ``''`` for the only one.
+
+        Args:
+            config (Config): of the stage, as :meth:`resolved` gives it without files.
+        """
+        found = {
+            key: str(entry.get('checkpoint') or entry.get('folder'))
+            for key, entry in teacher_places(config.model.get('teacher'))
+        }
+        for key, reference in self.stages[name].teacher.items():
+            place = key if key in found else next(iter(found))
+            found[place] = f'stage {reference}'
+        return found
 
     def _own(self, name: str) -> Config:
         """A copy of a stage's config, with a maker's student where the weights are from one."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from mmkd.chain.product import Product
 from mmkd.names import did_you_mean
+from mmkd.options import check_flags, check_given, match_options, options_of
 from mmkd.registry import MAKERS
 
 
@@ -33,7 +34,7 @@ def build_maker(entry: Mapping[str, Any]) -> Maker:
     """The maker of ``dict(type=…, …)``.
 
     Raises:
-        ValueError: no type, one that is no maker, or options that it does not take.
+        ValueError: no type, one that is no maker, options that it does not take or that it lacks.
     """
     kind = str(entry.get('type') or '')
     found = MAKERS.get(kind if '.' in kind else f'mmkd.{kind}') if kind else None
@@ -41,8 +42,13 @@ def build_maker(entry: Mapping[str, Any]) -> Maker:
         known = sorted(MAKERS.module_dict)
         hint = did_you_mean(kind.rpartition('.')[2], known)
         raise ValueError(f'There is no maker {kind!r}.{hint} Makers: {", ".join(known) or "none"}.')
-    options = {key: value for key, value in entry.items() if key != 'type'}
+    given = {key: value for key, value in entry.items() if key != 'type'}
     try:
-        return found(**options)
+        options = match_options(found.__name__, given, options_of(found))
+        check_given(found, options)
     except TypeError as error:
-        raise ValueError(f'Maker {kind}: {error}.') from None
+        raise ValueError(
+            f'Maker {error} mmkd make takes them as KEY=VALUE, a stage in make=dict(type=…, …).'
+        ) from None
+    check_flags(found, options)
+    return found(**options)

@@ -8,11 +8,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.registry import DefaultScope
 
 from mmkd.chain.stage import Stage, is_chain
 from mmkd.config import distils, load_config, type_name
 from mmkd.engine.launch import apply_options, check_model
-from mmkd.registry import MODELS
+from mmkd.engine.overrides import check_overrides
+from mmkd.options import match_options, options_of
+from mmkd.registry import DATASETS, HOOKS, MODELS
+from mmkd.teachers import groups_of, is_teacher, kind_of
 
 #: of a config; they do not decide what is learned
 _INDIFFERENT = (
@@ -55,10 +59,16 @@ def read_config(stage: Stage, shared: Mapping[str, Any], seed: int | None) -> Co
             f'Stage {stage.name!r} has {role}=, but {stage.config} has no mmkd.Distiller to take '
             f'it. Name a config that distils, or leave out {role}=.'
         )
+    if groups_of(config.model):
+        raise ValueError(
+            f'Stage {stage.name!r}: {stage.config} divides its processes into groups '
+            '(mmkd.Neighbours), but the stages of a chain are runs of one group. Train it alone, '
+            'and name its checkpoint where a stage needs it.'
+        )
     for name in stage.teacher:
         teacher_entry(config, stage, name)
     for key in stage.files:
-        _parent_of(config, stage, key)
+        _check_key(config, stage, key)
     if stage.student:
         config.load_from = None
     return config
@@ -130,6 +140,31 @@ def set_file(config: Config, stage: Stage, key: str, path: str | None) -> None:
     """Set a key of the config to the path of a file; without one the config's own stays."""
     if path is not None:
         _parent_of(config, stage, key)[key.rpartition('.')[2]] = path
+
+
+def _check_key(config: Config, stage: Stage, key: str) -> None:
+    """What gets a file from another stage must have such an option: it is built after that one.
+
+    Raises:
+        ValueError: no such place; an option that is misspelt or that its owner does not have.
+    """
+    place, name = _parent_of(config, stage, key), key.rpartition('.')[2]
+    if name in place:
+        return
+    check_overrides([key], config, f'Stage {stage.name!r}: files')
+    owner = None
+    if key.startswith('model.teacher.') and is_teacher(place):
+        owner = kind_of(place)
+    elif isinstance(place.get('type'), str):
+        with DefaultScope.overwrite_default_scope(config.get('default_scope') or 'mmengine'):
+            found = (registry.get(place['type']) for registry in (MODELS, DATASETS, HOOKS))
+            owner = next((one for one in found if isinstance(one, type)), None)
+    if owner is None:
+        return
+    try:
+        match_options(owner.__name__, {name: None}, options_of(owner))
+    except TypeError as error:
+        raise ValueError(f'Stage {stage.name!r}: files has the key {key!r}, but {error}') from None
 
 
 def _parent_of(config: Config, stage: Stage, key: str) -> Any:

@@ -40,6 +40,20 @@ def newest_checkpoint(folder: str) -> tuple[str | None, list[str]]:
     return (max(usable)[1] if usable else None), problems
 
 
+def checkpoint_of(folder: str, iteration: int) -> str | None:
+    """A usable checkpoint in a folder that was written after so many iterations."""
+    for path in (path for group in _numbered(folder).values() for path in group):
+        found = _first_usable([path], [])
+        if found is not None and found[0][0] == iteration:
+            return path
+    return None
+
+
+def iteration_of(path: str) -> int:
+    """Iterations done when a checkpoint was written, which is usable."""
+    return read_checkpoint(path, mmap=True)['meta']['iter']
+
+
 def _beside(last: str, problems: list[str]) -> str | None:
     """The file of another folder, or if it is of no use an older one of its kind."""
     groups = _numbered(os.path.dirname(last)).values()

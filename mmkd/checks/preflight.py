@@ -18,7 +18,7 @@ from mmengine.model import is_model_wrapper
 from torch import nn
 
 from mmkd.checks.guard import has_ground_truth
-from mmkd.checks.labels import check_labels, check_tested
+from mmkd.checks.labels import check_labels, check_tested, labels_of
 from mmkd.checks.peers import check_peers, same_weights
 from mmkd.checks.unmoved import Reached
 from mmkd.own_optimizers import key_of
@@ -51,6 +51,7 @@ class PreflightHook(Hook):
     def before_train(self, runner: Any) -> None:
         model = _unwrapped(runner.model)
         check_labels(runner, model)
+        check_metrics(runner.val_loop)
         if not hasattr(model, 'plan'):
             return
         runner.logger.info(f'plan\n{model.plan}')
@@ -97,6 +98,7 @@ class PreflightHook(Hook):
 
     def before_test(self, runner: Any) -> None:
         check_tested(runner, _unwrapped(runner.model))
+        check_metrics(runner.test_loop)
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
@@ -159,6 +161,19 @@ def check_validated(model: Any, runner: Any) -> None:
             f'the student does not train in this run (trains: {model.trains}), so every validation '
             'gives the score with which it started; train_cfg.val_interval can leave them out'
         )
+
+
+def check_metrics(loop: Any) -> None:
+    """Metrics that need a number of classes get that of the data they are for.
+
+    Raises:
+        ValueError: there are fewer.
+    """
+    metrics = getattr(getattr(loop, 'evaluator', None), 'metrics', [])
+    asking = [metric for metric in metrics if hasattr(metric, 'check_classes')]
+    labels = labels_of(loop.dataloader.dataset, 'the validation data') if asking else None
+    for metric in asking if labels else []:
+        metric.check_classes(len(labels.names))
 
 
 def check_start(name: str, student: nn.Module, teacher: nn.Module) -> None:

@@ -172,6 +172,7 @@ class CheckpointHook(MMCheckpointHook):
             if is_main_process():
                 with atomic_file(os.path.join(runner.work_dir, 'last_checkpoint')) as part:
                     Path(part).write_text(self.last_ckpt)
+            runner.call_hook('after_save')
 
     def _forget_oldest(self, runner: Any, step: int) -> None:
         # After a validation the checkpoint of the same step is written a second time.

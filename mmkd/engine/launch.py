@@ -16,6 +16,7 @@ from mmengine.runner import Runner as StockRunner
 
 from mmkd.checkpoint import trust_checkpoints
 from mmkd.checks.data_guard import DataGuardHook
+from mmkd.checks.in_vain import no_amp
 from mmkd.checks.preflight import PreflightHook
 from mmkd.config import default_work_dir, distils, load_config, type_name
 from mmkd.datasets.protection import check_evaluator, check_paths
@@ -27,7 +28,9 @@ from mmkd.engine.student_config import RUN_HOOKS, network_of
 from mmkd.engine.wrapping import wrap_stock
 from mmkd.engine.writable import make_folder
 from mmkd.errors.ending import Stopped, keep_tracebacks_in, last_saved, stop_behind, way_on
+from mmkd.groups import alone
 from mmkd.teacher import load_strictly
+from mmkd.teachers import groups_of
 
 
 def prepare(config: Config, work_dir: str | None = None, amp: bool = False) -> Config:
@@ -82,10 +85,7 @@ def check_data(config: Config, *splits: str) -> None:
 def enable_amp(config: Config) -> None:
     """Turn the optimiser wrapper into mmengine's mixed-precision one."""
     if not torch.cuda.is_available():
-        raise ValueError(
-            '--amp needs a GPU: mixed-precision training in mmengine does not run on a CPU. '
-            "The teacher alone may run in low precision: model.teacher.dtype='bf16'."
-        )
+        raise ValueError(no_amp('--amp'))
     wrapper = config.optim_wrapper
     if type_name({'type': 'OptimWrapper', **wrapper}) not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise ValueError(f'--amp replaces OptimWrapper, but the config has {wrapper.type}.')
@@ -111,7 +111,11 @@ def train(config: Config, hooks: Iterable[Hook] = (), **options: Any) -> StockRu
     Raises:
         Stopped: Ctrl-C or SIGTERM, with the command that continues.
     """
-    runner = build_runner(prepare(config, **options))
+    config = prepare(config, **options)
+    count = groups_of(config.model)
+    if count and config.get('launcher', 'none') == 'none':
+        raise alone(count)  # before data are read
+    runner = build_runner(config)
     for hook in hooks:
         runner.register_hook(hook)
     before = last_saved(runner.work_dir)

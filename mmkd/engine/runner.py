@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import datetime
 import functools
+import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-from mmengine.device import get_device
-from mmengine.dist import broadcast_object_list, init_dist, is_distributed, is_main_process
+from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.fileio import get_file_backend
 from mmengine.fileio.backends import LocalBackend
 from mmengine.hooks import CheckpointHook as MMCheckpointHook
 from mmengine.hooks import EarlyStoppingHook as MMEarlyStoppingHook
 from mmengine.hooks import EMAHook
-from mmengine.logging import MMLogger, print_log
+from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS, MODEL_WRAPPERS
@@ -23,7 +22,6 @@ from mmengine.runner import EpochBasedTrainLoop as MMEpochBasedTrainLoop
 from mmengine.runner import IterBasedTrainLoop as MMIterBasedTrainLoop
 from mmengine.runner import Runner as MMRunner
 from mmengine.runner.base_loop import BaseLoop
-from torch import distributed as torch_dist
 from torch import nn
 
 from mmkd.checkpoint import (
@@ -41,12 +39,14 @@ from mmkd.checks.in_vain import check_settings
 from mmkd.checks.on_device import check_operators
 from mmkd.datasets.protection import building
 from mmkd.engine.checkpoint_hook import CheckpointHook
+from mmkd.engine.connecting import common_checkpoint, connect, join_groups, on_cpu
 from mmkd.engine.console.noise import without_shell_errors
 from mmkd.engine.console.screen import adopt
 from mmkd.engine.early_stopping import EarlyStoppingHook
 from mmkd.engine.finite_hook import FiniteHook
 from mmkd.engine.loading import check_complete, check_optimiser_state, revised
 from mmkd.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
+from mmkd.engine.occupied import occupied
 from mmkd.engine.optimizers import (
     accumulated,
     build_optimizers,
@@ -86,7 +86,10 @@ class Runner(MMRunner):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        given = inspect.signature(MMRunner.__init__).bind(self, *args, **kwargs).arguments
+        self.groups = join_groups(given)
+        given.pop('self')
+        super().__init__(**given)
         check_settings(self._train_loop, self.optim_wrapper)
         check_operators(self.model)
         self._resume_from: str | None = None
@@ -96,6 +99,13 @@ class Runner(MMRunner):
         elif self._load_from and '://' not in self._load_from:
             with local_file(self._load_from) as path:  # the newest of a folder
                 check_file(path)
+
+    def train(self) -> nn.Module:
+        """As mmengine's; warns if another run is training in the work dir."""
+        if not is_main_process():
+            return super().train()
+        with occupied(self.work_dir):
+            return super().train()
 
     # ------------------------------------------------------------------------------ environment
 
@@ -116,7 +126,7 @@ class Runner(MMRunner):
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """As mmengine's; on CPUs DDP gets no device id, and SyncBN, for GPUs only, becomes BN."""
-        if not self.distributed or not _on_cpu() or is_model_wrapper(model):
+        if not self.distributed or not on_cpu() or is_model_wrapper(model):
             return super().wrap_model(model_wrapper_cfg, model)
         if any('SyncB' in type(module).__name__ for module in model.modules()):
             self.logger.info('SyncBN needs GPUs: plain BatchNorm takes its place on CPUs.')
@@ -266,6 +276,8 @@ class Runner(MMRunner):
         found = [newest_checkpoint(self.work_dir) if is_main_process() else (None, [])]
         broadcast_object_list(found)
         path, problems = found[0]
+        if self.groups:
+            path = common_checkpoint(self.groups, self.work_dir, path)
         for problem in problems:
             self.logger.warning(f'Not resuming from a file that is of no use: {problem}')
         if path is None:
@@ -301,39 +313,3 @@ def _replace_type(cfg: dict, table: dict[Any, Any]) -> dict:
         if cfg.get('type') in (old, old.__name__, f'mmengine.{old.__name__}'):
             return dict(cfg, type=new)
     return dict(cfg)
-
-
-def connect(launcher: str, env_cfg: Mapping[str, Any]) -> None:
-    """Connect the processes of a launch, once; without a GPU by gloo.
-
-    Raises:
-        ValueError: no GPU, and a launcher other than 'pytorch'.
-    """
-    options = dict(env_cfg.get('dist_cfg') or {})
-    if is_distributed():
-        return
-    if _on_cpu():
-        _init_gloo(launcher, options)
-    else:
-        init_dist(launcher, **options)
-
-
-def _on_cpu() -> bool:
-    return get_device() == 'cpu'
-
-
-def _init_gloo(launcher: str, dist_cfg: dict) -> None:
-    """mmengine selects a CUDA device before it connects; on CPUs there is none.
-
-    Raises:
-        ValueError: a launcher other than 'pytorch'.
-    """
-    if launcher != 'pytorch':
-        raise ValueError(
-            f"launcher={launcher!r} needs GPUs. On CPUs use launcher='pytorch', i.e. torchrun."
-        )
-    options = {k: v for k, v in dist_cfg.items() if k not in ('backend', 'init_backend')}
-    if 'timeout' in options:
-        options['timeout'] = datetime.timedelta(seconds=options['timeout'])
-    torch_dist.init_process_group(backend='gloo', **options)
-    print_log('No GPU here: the processes are connected by gloo.')

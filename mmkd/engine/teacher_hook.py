@@ -29,10 +29,12 @@ class TeacherHook(Hook):
     priority = 'LOW'  # behind EMAHook, before CheckpointHook writes what was moved
 
     def __init__(self) -> None:
-        self.resumed = False
+        self.resumed = self.stepped = False
 
     def before_train(self, runner: Any) -> None:
         model = _bare(runner.model)
+        if _teachers(runner):
+            _optimizer(runner.optim_wrapper).register_step_post_hook(self._note_step)
         for name, teacher in _teachers(runner).items():
             try:
                 teacher.check(runner)
@@ -41,11 +43,16 @@ class TeacherHook(Hook):
             if not self.resumed:
                 teacher.begin(model.student)
 
+    def _note_step(self, *_: Any) -> None:
+        """Not called for gradients that are accumulated, nor for a step that AMP left out."""
+        self.stepped = True
+
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         teachers = _teachers(runner)
-        if teachers and _stepped(runner.optim_wrapper):
+        stepped, self.stepped = self.stepped, False
+        if stepped:
             progress = Progress(runner.iter, runner.max_iters)
             for teacher in teachers.values():
                 teacher.after_step(_bare(runner.model).student, progress)
@@ -57,6 +64,21 @@ class TeacherHook(Hook):
         """Collective; mmkd's CheckpointHook calls it on every rank just before it saves."""
         for teacher in _teachers(runner).values():
             teacher.synchronise()
+
+    def after_save(self, runner: Any) -> None:
+        """Collective; mmkd's CheckpointHook calls it on every rank just after it has saved."""
+        for teacher in _teachers(runner).values():
+            teacher.saved(Progress(runner.iter, runner.max_iters))
+
+    def after_train(self, runner: Any) -> None:
+        hub = runner.message_hub
+        scores = {
+            key.removeprefix('val/'): float(value.current())
+            for key, value in hub.log_scalars.items()
+            if key.startswith('val/')
+        }
+        for teacher in _teachers(runner).values():
+            teacher.end(scores, hub.runtime_info.get('last_ckpt') or '')
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         states = {name: part.state_dict() for name, part in _parts(runner).items()}
@@ -101,9 +123,9 @@ def _parts(runner: Any) -> dict[str, Any]:
     return _teachers(runner) | ({'balance': balance} if isinstance(balance, Balance) else {})
 
 
-def _stepped(optim_wrapper: Any) -> bool:
-    """Whether the last update was a step, and not one of several gradients to be accumulated."""
+def _optimizer(optim_wrapper: Any) -> Any:
+    """The optimiser of the student: of several the student's, or the first one's."""
     if isinstance(optim_wrapper, OptimWrapperDict):
         joint = isinstance(optim_wrapper, JointOptimWrapper)
         optim_wrapper = optim_wrapper.student if joint else next(iter(optim_wrapper.values()))
-    return optim_wrapper.should_update()
+    return optim_wrapper.optimizer

@@ -36,6 +36,15 @@ class Accuracy(BaseMetric):
             raise ValueError(f'Accuracy: topk must be numbers such as (1, 5), found {topk!r}.')
         self.topk = tuple(check_number('Accuracy', 'topk', k, 1, whole=True) for k in topk)
 
+    def check_classes(self, count: int) -> None:
+        """Refuse data of fewer classes than are asked for; called before training, too."""
+        if max(self.topk) > count:
+            few = tuple(k for k in self.topk if k <= count) or (1,)
+            raise ValueError(
+                f'Accuracy: topk={self.topk} asks for more classes than the {count} there are; set '
+                f'val_evaluator.topk={few}.'
+            )
+
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Note for each sample (``pred_score``, ``gt_label``) in which top k its class is."""
         for sample in data_samples:
@@ -49,11 +58,7 @@ class Accuracy(BaseMetric):
                     )
                 every = sample['exit_scores']
                 scores = torch.cat((scores, every, every.mean(0, keepdim=True)))
-            if max(self.topk) > scores.shape[1]:
-                raise ValueError(
-                    f'Accuracy: topk={self.topk} asks for more classes than the {scores.shape[1]} '
-                    'there are; set val_evaluator.topk=(1,).'
-                )
+            self.check_classes(scores.shape[1])
             order = torch.topk(scores, max(self.topk)).indices
             right = order == sample['gt_label'].to(scores.device)
             self.results.append([right[:, :k].any(1).tolist() for k in self.topk])

@@ -46,12 +46,12 @@ def prepare_parts(who: str, teacher: Teacher, size: int) -> None:
 
 def describe_teacher(name: str, teacher: Teacher) -> list[str]:
     """Lines of the plan: what it is, and how each of its networks runs."""
-    parts = teacher.parts()
-    lines = [] if '' in parts else [f'teacher {name}: {type(teacher).__name__}, {teacher.loaded}']
+    parts, who = teacher.parts(), name if name == 'teacher' else f'teacher {name}'
+    lines = [] if '' in parts else [f'{who}: {type(teacher).__name__}, {teacher.loaded}']
     for which, part in parts.items():
         kind = f'{type(part).__name__}, ' * (type(part) is not Teacher)
         lines.append(
-            f'teacher {name}{which}: {kind}{type(part.model).__name__}, {millions(part.model)}, '
+            f'{who}{which}: {kind}{type(part.model).__name__}, {millions(part.model)}, '
             f'{part.loaded}'
         )
         lines.append(f'  runs {part.route}; input {part.pixels}')

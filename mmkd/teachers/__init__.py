@@ -7,6 +7,7 @@ from mmkd.teachers.follower import Follower
 from mmkd.teachers.function import Function
 from mmkd.teachers.kinds import build_teacher, frozen_networks, is_teacher, kind_of
 from mmkd.teachers.momentum import Momentum
+from mmkd.teachers.neighbours import Neighbours, groups_of
 from mmkd.teachers.snapshot import Snapshot
 
 __all__ = [
@@ -16,9 +17,11 @@ __all__ = [
     'Follower',
     'Function',
     'Momentum',
+    'Neighbours',
     'Snapshot',
     'build_teacher',
     'frozen_networks',
+    'groups_of',
     'is_teacher',
     'kind_of',
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from logging import WARNING
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from mmkd.schedule import Progress
 from mmkd.teacher import Teacher, build_model, load_strictly
 from mmkd.teachers.copies import copy_of
 from mmkd.teachers.kinds import kind
+from mmkd.teachers.shards import called, shard_in
 
 #: seconds from one look at the other run's folder to the next
 PAUSE = 0.2
@@ -98,7 +99,7 @@ class Follower(Teacher):
         metainfo = getattr(runner.train_dataloader.dataset, 'metainfo', None) or {}
         classes = metainfo.get('classes')
         self.classes = None if classes is None else tuple(classes)
-        self.shard = _shard_in(runner.cfg.get('train_dataloader'))
+        self.shard = shard_in(runner.cfg.get('train_dataloader'))
         if self.lockstep:
             _check_saving(runner, self.every)
 
@@ -169,10 +170,10 @@ class Follower(Teacher):
                 f'Follower: the run in {self.folder} has the classes {", ".join(found[:4])}, …, '
                 f'this one {", ".join(self.classes[:4])}, …. Let both have the same, in one order.'
             )
-        other = _shard_in((meta.get('settings') or {}).get('train_dataloader'))
+        other = shard_in((meta.get('settings') or {}).get('train_dataloader'))
         disjoint = self.shard and other and self.shard[1] == other[1] and self.shard[0] != other[0]
         if not disjoint:
-            own, its = (_called(shard) for shard in (self.shard, other))
+            own, its = (called(shard) for shard in (self.shard, other))
             print_log(
                 f'Follower: this run trains on {own} and the one in {self.folder} on {its}, which '
                 'overlap. Codistillation is of disjoint parts: dict(type="mmkd.Shard", index=0, '
@@ -229,19 +230,3 @@ def _check_saving(runner: Any, every: int) -> None:
             'Follower: in lockstep a run keeps two checkpoints or more, since the other may still '
             f'need the last but one; found max_keep_ckpts={hook.max_keep_ckpts}.'
         )
-
-
-def _shard_in(config: Any) -> tuple[int, int] | None:
-    """``(index, of)`` of the Shard somewhere in a config, None without one."""
-    if isinstance(config, Mapping):
-        if str(config.get('type')).rpartition('.')[2] == 'Shard':
-            return int(config.get('index', 0)), int(config.get('of', 1))
-        inner: Any = config.values()
-    else:
-        plain = isinstance(config, Sequence) and not isinstance(config, str)
-        inner = config if plain else ()
-    return next((found for one in inner if (found := _shard_in(one)) is not None), None)
-
-
-def _called(shard: tuple[int, int] | None) -> str:
-    return 'a whole dataset' if shard is None else f'shard {shard[0]} of {shard[1]}'

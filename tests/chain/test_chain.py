@@ -292,7 +292,11 @@ def test_the_plan_of_a_chain(paths, tmp_path):
     blocks = text.split('\n\n')
     assert len(blocks) == 3 and blocks[0].startswith('stage 1/3 teacher: ')
     assert '\n  teacher = assistant:last\n' in blocks[2]
-    assert 'objective kd: KD, weight 0.9' in blocks[2] and 'RANDOM WEIGHTS' in blocks[2]
+    assert 'objective kd: KD, weight 0.9' in blocks[2]
+    for block, source in zip(
+        blocks[1:], ('stage teacher:last', 'stage assistant:last'), strict=True
+    ):
+        assert f'weights of {source}\n' in block and 'RANDOM WEIGHTS' not in block
     assert not list(tmp_path.iterdir())
 
 

@@ -7,6 +7,8 @@ from mmengine.config import Config
 
 from mmkd.chain import Chain
 from mmkd.chain.checks import class_names, kept_steps
+from mmkd.chain.resolving import read_config
+from mmkd.chain.stage import Reference, Stage
 from mmkd.testing import tiny_classifier
 
 KEEP = {'default_hooks.checkpoint.max_keep_ckpts': -1}
@@ -194,6 +196,27 @@ def test_configs_that_are_no_run(paths, refuses, tmp_path):
         a=dict(config=paths['plain']), b=dict(config=paths['plain'], files={'modle.x': 'a'})
     )
     refuses(stages, "Stage 'b': files has the key 'modle.x', but .* has no such place")
+
+
+@pytest.mark.parametrize(
+    ('key', 'message'),
+    [
+        ('model.teacher.weights', 'Teacher has no option weights; it has config, checkpoint'),
+        ('model.objectives.kd.taus', "Did you mean model.objectives.kd.tau|Did you mean 'tau'"),
+        ('train_dataloader.dataset.ann_fil', "ClassFolders has no option ann_fil.*'ann_file'"),
+        ('train_cfg.max_epoch', 'Did you mean train_cfg.max_epochs'),
+    ],
+)
+def test_an_option_that_gets_a_file_must_be_one(paths, refuses, key, message):
+    stages = dict(a=dict(config=paths['plain']), b=dict(config=paths['student'], files={key: 'a'}))
+    refuses(stages, f"Stage 'b'.*({message})")
+
+
+def test_an_option_that_gets_a_file_may_be_new(paths):
+    stage = Stage('b', config=paths['student'], files={'model.teacher.checkpoint': Reference('a')})
+    assert read_config(stage, {}, 0)
+    stage = Stage('b', config=paths['student'], files={'model.objectives.kd.tau': Reference('a')})
+    assert read_config(stage, {}, 0)
 
 
 def test_amp_without_a_gpu(paths, refuses, monkeypatch):

@@ -73,12 +73,22 @@ def test_a_teacher_from_a_maker(paths, images, tmp_path):
     assert used.config == str(tmp_path / 'half' / 'student.py')
 
 
+@MAKERS.register_module()
+class Needy(Maker):
+    """Two arguments without a default."""
+
+    def __init__(self, target: str, share: float, size: int = 1) -> None:
+        self.given = target, share, size
+
+
 @pytest.mark.parametrize(
     ('entry', 'message'),
     [
+        (dict(type='Needy', share=1), 'Maker Needy needs target; given: share. mmkd make takes'),
+        (dict(type='Needy'), 'Maker Needy needs target, share; given: none.'),
         (dict(type='Halves'), "There is no maker 'Halves'. Did you mean 'Halve'"),
         (dict(width=3), "There is no maker ''"),
-        (dict(type='Halve', widths=3), 'Maker Halve: .*widths'),
+        (dict(type='Halve', widths=3), 'Maker Halve has no option widths; it has'),
     ],
 )
 def test_bad_makers(entry, message, tmp_path):

@@ -1,6 +1,8 @@
 """Settings with which nothing would train."""
 
 import pytest
+import torch
+from mmengine.optim import AmpOptimWrapper
 from runner_toys import make
 
 from mmkd.checks.in_vain import check_settings
@@ -30,3 +32,13 @@ def test_the_runner_asks_before_it_reads_data(tmp_path):
     with pytest.raises(ValueError, match='max_epochs must be'):
         make(tmp_path, train_cfg=dict(by_epoch=True, max_epochs=0), train_dataloader=dict(
             dataset=dict(type='Nowhere')))  # fmt: skip
+
+
+def test_mixed_precision_needs_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    amp = dict(type='AmpOptimWrapper', optimizer=dict(type='SGD'))
+    for config in (amp, dict(amp, type=AmpOptimWrapper), dict(constructor='Own', generator=amp)):
+        with pytest.raises(ValueError, match="type='AmpOptimWrapper' needs a GPU.*OptimWrapper"):
+            check_settings(None, config)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    check_settings(None, amp)

@@ -19,6 +19,7 @@ from mmkd.checks.preflight import (
     score_teacher,
 )
 from mmkd.distiller import Distiller
+from mmkd.evaluation import Accuracy
 from mmkd.methods.cwd import CWD
 from mmkd.schedule import Schedule
 from mmkd.teacher import Teacher
@@ -223,3 +224,16 @@ def test_a_number_that_does_not_move_in_this_run_is_reported(log):
     check_numbers('kd', objective, 400)
     assert "objective 'kd': tau has a schedule, 4, start 500, decay linear" in log.text
     assert 'in the 400 iterations of this run it stays 4' in log.text
+
+
+@pytest.mark.parametrize('model', [toy, ToyNet])
+def test_metrics_that_ask_for_more_classes_than_the_data_has(model):
+    runner = runner_of(model(), [])
+    runner.val_loop = SimpleNamespace(
+        dataloader=runner.val_dataloader, evaluator=Evaluator(Accuracy(topk=(1, 5)))
+    )
+    words = r'topk=\(1, 5\) asks for more classes than the 3 there are; set .*topk=\(1,\)'
+    with pytest.raises(ValueError, match=words):
+        PreflightHook().before_train(runner)
+    runner.val_loop.evaluator = Evaluator(Accuracy(topk=(1, 3)))
+    PreflightHook().before_train(runner)

@@ -358,6 +358,36 @@ def two_ranks(place: Place) -> str:
     return 'nccl'
 
 
+@check('two groups')
+def two_groups(place: Place) -> str:
+    """Each is one rank, so nccl suits one GPU: two nodes of a launch are on this machine."""
+    model = dict(
+        distilled('frcnn'), teacher=dict(type='mmkd.Neighbours', groups=2, every=2, wait=120)
+    )
+    config = place.config('frcnn', 'groups', model, iterations=4)
+    config.pop('experiment_name')
+    config.dump(place.folder / 'groups.py')
+    path = f'{Path(sys.executable).parent}:{os.environ["PATH"]}'
+    common = dict(os.environ, PYTHONPATH=str(ROOT), PATH=path, NNODES='2', PORT='29599')
+    words = ['bash', str(ROOT / 'tools' / 'dist_train.sh'), str(place.folder / 'groups.py'), '1']
+    nodes = [
+        subprocess.Popen(
+            words,
+            cwd=place.folder,
+            env=common | dict(NODE_RANK=str(number)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    said = [node.communicate()[0] for node in nodes]
+    assert not any(node.returncode for node in nodes), '\n'.join(text[-800:] for text in said)
+    files = [place.folder / 'groups' / f'group_{k}' / 'iter_4.pth' for k in range(2)]
+    assert all(file.is_file() for file in files), said
+    return 'nccl within groups' if place.gpu else 'gloo'
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--device', choices=['cuda', 'cpu'], default='cuda')

@@ -48,6 +48,17 @@ STATEFUL = dict(
     critic=dict(type='mmkd.SKDHolistic', width=8),
     memory=dict(type='mmkd.CIRKDMemory', pixel_size=32, region_size=32, pixels=24, regions=24),
 )
+#: a peer that learns and teaches, from the random streams of its own (dropout), and an average
+MUTUAL = dict(
+    down=dict(type='mmkd.KD', teacher_name='other', tau=1),
+    up=dict(type='mmkd.CWD', learner='other', teacher_name='student'),
+    past=dict(type='mmkd.CWD', teacher_name='past'),
+)
+PEERS = dict(
+    objectives=MUTUAL,
+    peers=dict(other=MODELS['pspnet'](width=4)),
+    teacher=dict(type='mmkd.Momentum'),
+)
 BY_EPOCH = dict(by_epoch=True, max_epochs=3, val_interval=1)
 BY_ITER = dict(by_epoch=False, max_iters=12, val_interval=5)
 EACH_ITER = dict(type='CheckpointHook', by_epoch=False, interval=1, max_keep_ckpts=2)
@@ -71,6 +82,16 @@ CASES: dict[str, dict[str, Any]] = {
         custom_hooks=[EMA],
         sampler=INFINITE,
         workers=2,
+    ),
+    'epochs, inside, workers, a peer and an average': dict(
+        train_cfg=BY_EPOCH, checkpoint=EACH_ITER, custom_hooks=[EMA], workers=2, **PEERS
+    ),
+    'iterations, a peer in turns and an average': dict(
+        train_cfg=BY_ITER,
+        checkpoint=EACH_ITER,
+        sampler=INFINITE,
+        trains=dict(student=dict(every=3, count=2), peers=dict(every=3, first=1, count=2)),
+        **PEERS,
     ),
 }
 
@@ -103,6 +124,10 @@ def config_of(case: dict[str, Any], data: Path, work_dir: Path) -> Any:
     """A complete training config of a segmentor on eight images."""
     model = distilled('pspnet', teacher=str(data / 'teacher.pth'))
     model['objectives'] = case['objectives']
+    if 'peers' in case:
+        model.update(peers=case['peers'], teacher=dict(past=case['teacher']))
+    if 'trains' in case:
+        model['trains'] = case['trains']
     config = recipe('pspnet', data / 'images', work_dir, model)
     config.train_cfg = case['train_cfg']
     config.default_hooks.checkpoint = case['checkpoint']
@@ -241,7 +266,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--runs', type=int, default=50, help='shared out over the cases')
     parser.add_argument('--seed', type=int, default=0, help='of the moments')
+    parser.add_argument('--only', default='', help='cases with these words in their name')
     args = parser.parse_args()
+    cases = {name: case for name, case in CASES.items() if args.only in name}
     warnings.simplefilter('ignore')
     torch.set_num_threads(1)
     without_pauses()
@@ -252,13 +279,13 @@ def main() -> None:
         torch.manual_seed(0)
         teacher = build_model(MODELS['pspnet'](width=16))
         torch.save(teacher.state_dict(), folder / 'teacher.pth')
-        for index, (name, case) in enumerate(CASES.items()):
+        for index, (name, case) in enumerate(cases.items()):
             place = folder / str(index)
             (place / 'whole').mkdir(parents=True)
             start = time.monotonic()
             in_child(lambda c=case, p=place: train(c, folder, p / 'whole'), place / 'output')
             length = time.monotonic() - start
-            while done < args.runs * (index + 1) // len(CASES):
+            while done < args.runs * (index + 1) // len(cases):
                 kills, bad = one_run(case, folder, place, length, draw)
                 if not kills:
                     continue  # it was done before the first moment

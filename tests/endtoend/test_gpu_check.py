@@ -3,7 +3,7 @@
 import gpu_check
 
 #: several processes, or a second look at what test_parity.py asserts
-LONG = ('a killed run ends as one that was not', 'weight 0 equals stock training')
+LONG = ('a killed run ends as one that was not', 'weight 0 equals stock training', 'two groups')
 
 
 def test_every_check_passes_or_says_why_it_is_not_run(monkeypatch, capsys):

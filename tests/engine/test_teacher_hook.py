@@ -1,11 +1,14 @@
 """What a checkpoint holds of teachers, and which runs it resumes."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
-from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
 from teacher_toys import make, train
 
-from mmkd.engine.teacher_hook import _stepped
+from mmkd.engine.optimizers import JointOptimWrapper
+from mmkd.engine.teacher_hook import _optimizer
 
 MOMENTUM = dict(type='mmkd.Momentum')
 FIXED = dict(
@@ -84,8 +87,43 @@ def test_a_teacher_of_another_student_is_named(tmp_path, checkpoint):
         runner.train()
 
 
-def test_several_optimisers_step_together():
+def test_the_optimiser_of_several_is_the_student_s_or_the_first():
     def wrapper():
         return OptimWrapper(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0))
 
-    assert _stepped(OptimWrapperDict(one=wrapper(), other=wrapper()))
+    one, critic = wrapper(), SimpleNamespace(optimizer=dict(type='SGD', lr=1.0), parameters=weight)
+    assert _optimizer(one) is one.optimizer
+    assert _optimizer(OptimWrapperDict(one=one, other=wrapper())) is one.optimizer
+    assert _optimizer(JointOptimWrapper(one, dict(critic=critic))) is one.optimizer
+
+
+def weight():
+    return iter([torch.nn.Parameter(torch.zeros(1))])
+
+
+class CpuAmp(AmpOptimWrapper):
+    """mmengine's wrapper with a scaler that works without a GPU."""
+
+    def __init__(self, optimizer):
+        OptimWrapper.__init__(self, optimizer)
+        self._scale_update_param = None
+        self.loss_scaler = torch.amp.GradScaler('cpu', init_scale=2.0**127)
+        self.cast_dtype = torch.bfloat16
+
+
+def test_a_teacher_rests_in_steps_that_amp_leaves_out(tmp_path):
+    """The first scales overflow; the student stays, and the ramp of its average does not begin."""
+
+    def look(model):
+        teacher = model.teachers['teacher']
+        return teacher.moves, *(
+            m.state_dict()['head.fc.weight'].clone() for m in (model.student, teacher.model)
+        )
+
+    optimizer = dict(type=CpuAmp, optimizer=dict(type='SGD', lr=0.01))
+    seen = train(tmp_path, teacher=MOMENTUM, look=look, optim_wrapper=optimizer).watch.seen
+    moved = [not torch.equal(seen[i][1], seen[i - 1][1]) for i in range(1, len(seen))]
+    assert not moved[0] and moved[-1]
+    for i, did in enumerate(moved, 1):
+        assert torch.equal(seen[i][2], seen[i - 1][2]) != did
+        assert seen[i][0] - seen[i - 1][0] == did

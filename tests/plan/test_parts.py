@@ -21,8 +21,8 @@ def test_each_member_has_its_options():
 def test_each_network_has_its_lines():
     text = str(distiller().plan)
     for line in (
-        'teacher teacher: Ensemble',
-        'teacher teacher.a: ToyNet',
-        'teacher teacher.b: ToyNet',
+        'teacher: Ensemble',
+        'teacher.a: ToyNet',
+        'teacher.b: ToyNet',
     ):
         assert line in text

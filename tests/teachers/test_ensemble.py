@@ -215,8 +215,8 @@ def test_a_copy_listens_for_itself():
 
 def test_the_plan_names_every_member():
     text = str(distil(two(weights=dict(a=3, b=1))).plan)
-    assert 'teacher teacher: Ensemble, mean of logits of a (0.75), b (0.25)' in text
-    assert 'teacher teacher.a: Classifier' in text and 'teacher teacher.b: Classifier' in text
+    assert 'teacher: Ensemble, mean of logits of a (0.75), b (0.25)' in text
+    assert 'teacher.a: Classifier' in text and 'teacher.b: Classifier' in text
 
 
 def test_members_follow_the_student_to_another_dtype_never():

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.hooks import CheckpointHook
+from mmengine.model import is_model_wrapper
 
 from mmkd.checks.preflight import PreflightHook
 from mmkd.engine.console import lines
@@ -62,10 +63,20 @@ def summary(runner: Any, scores: Mapping[str, float], took: float) -> list[tuple
         rows.append(('last', f'{scored}{short(last)}'))
     for name, found in teachers(runner).items():
         rows += [(name, lines.score(main, found[main]))] if main in found else []
+    for name, (reached, path) in _beside(runner).items():
+        scored = f'{lines.score(main, reached[main])}  ' if main in reached else ''
+        rows.append((name, f'{scored}{short(path)}' if path else scored))
     cost = find_hook(runner, OverheadHook)
     rows.append(('cost', cost.measured.removeprefix('cost: ') if cost else ''))
     wanted = [*(path for path, _ in best.values()), last][0]
     return [*rows, ('next', ' '.join(_next(runner, wanted)))]
+
+
+def _beside(runner: Any) -> dict[str, tuple[Mapping[str, float], str]]:
+    """What was trained in other groups of processes: scores and checkpoint."""
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    named = (getattr(model, 'teachers', None) or {}).values()
+    return {name: one for teacher in named for name, one in teacher.beside.items()}
 
 
 def _next(runner: Any, checkpoint: str | None) -> Iterator[str]:

@@ -1,0 +1,55 @@
+"""A lock on the work dir while a run writes into it; a second run is told of the first."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import time
+from collections.abc import Iterator
+from logging import WARNING
+
+from mmengine.logging import print_log
+
+#: in the work dir; the operating system takes the lock off when the process ends, however it does
+LOCK = '.running'
+
+
+@contextlib.contextmanager
+def occupied(folder: str) -> Iterator[None]:
+    """Hold the lock of a folder; where another process has it, warn and go on without."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    path = os.path.join(folder, LOCK)
+    with contextlib.ExitStack() as stack:
+        held = False
+        with contextlib.suppress(OSError):  # a file system without locks
+            file = stack.enter_context(open(path, 'a+', encoding='utf-8'))
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                held = True
+            except BlockingIOError:
+                file.seek(0)
+                print_log(
+                    f'another run is training in {folder}: {file.read().strip() or "unknown"}. '
+                    'Both write files of the same names, so neither can be resumed. Stop one, '
+                    'or give it another --work-dir.',
+                    'current',
+                    WARNING,
+                )
+            if held:
+                file.truncate(0)
+                file.write(
+                    f'process {os.getpid()} on {platform.node()}, since '
+                    f'{time.strftime("%Y-%m-%d %H:%M:%S")}\n'
+                )
+                file.flush()
+        try:
+            yield
+        finally:
+            if held:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
