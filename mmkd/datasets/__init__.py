@@ -7,6 +7,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+from mmkd.datasets._kinds import loads_masks
 from mmkd.datasets.cifar import Cifar10, Cifar100
 from mmkd.datasets.class_folders import ClassFolders
 from mmkd.datasets.hold_out import hold_out
@@ -35,6 +36,7 @@ __all__ = [
     'Shard',
     'generate_scene',
     'hold_out',
+    'loads_masks',
     'specialist_classes',
 ]
 

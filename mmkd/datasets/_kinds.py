@@ -24,6 +24,17 @@ def leaves(dataset) -> Iterator:
             yield one
 
 
+def loads_masks(dataset) -> bool | None:
+    """Whether any pipeline loads masks of objects; None if no step of them tells."""
+    steps = [step for one in leaves(dataset) for step in _steps(one)]
+    told = [step.with_mask for step in steps if hasattr(step, 'with_mask')]
+    return any(told) if told else None
+
+
+def _steps(dataset) -> list:
+    return list(getattr(getattr(dataset, 'pipeline', None), 'transforms', ()))
+
+
 def describe(dataset) -> str:
     """Class and annotation file (or image folder) of a dataset, for messages."""
     paths = [getattr(dataset, 'ann_file', ''), *getattr(dataset, 'data_prefix', {}).values()]

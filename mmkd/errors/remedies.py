@@ -76,6 +76,7 @@ def remedy(error: BaseException, origin: Origin) -> str:
         or _nearest_option(origin)
         or _nearest_optimizer(origin)
         or _nearest_metric(error, origin)
+        or _no_masks(origin.message)
         or _file(error, origin)
     )
 
@@ -140,6 +141,16 @@ def _nearest_option(origin: Origin) -> str:
         return ''
     known = list(options_of(built[-1]))
     return f'It takes {", ".join(known)}.{did_you_mean(match[1], known)}'
+
+
+def _no_masks(message: str) -> str:
+    """For an instance segmentor whose batch has boxes alone."""
+    if not re.search(r'InstanceData.* has no attribute .*masks', message):
+        return ''
+    return (
+        'The objects of this batch have no masks: set LoadAnnotations(with_bbox=True, '
+        'with_mask=True) in train_dataloader.dataset.pipeline.'
+    )
 
 
 def _nearest_metric(error: BaseException, origin: Origin) -> str:

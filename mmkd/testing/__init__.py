@@ -21,6 +21,12 @@ from mmkd.testing.samples import (
 from mmkd.testing.tiny_cascade import (
     tiny_cascade_rcnn,
 )
+from mmkd.testing.tiny_masks import (
+    add_masks,
+    mask_batch,
+    tiny_cascade_mask_rcnn,
+    tiny_mask_rcnn,
+)
 from mmkd.testing.tiny_models import (
     MEAN,
     STD,
@@ -47,6 +53,7 @@ __all__ = [
     'ToyHead',
     'ToyNeck',
     'ToyNet',
+    'add_masks',
     'boxes',
     'class_labels',
     'classification_batch',
@@ -54,17 +61,20 @@ __all__ = [
     'label_maps',
     'levels_of',
     'make_trace',
+    'mask_batch',
     'merged',
     'pixels',
     'ready',
     'segmentation_batch',
     'shrink',
+    'tiny_cascade_mask_rcnn',
     'tiny_cascade_rcnn',
     'tiny_classifier',
     'tiny_detr',
     'tiny_faster_rcnn',
     'tiny_fcos',
     'tiny_gfl',
+    'tiny_mask_rcnn',
     'tiny_pspnet',
     'tiny_retinanet',
     'tiny_yolov3',

@@ -42,3 +42,15 @@ def test_any_beginning_is_a_fair_sample():
     order = list(shuffled(1000))
     assert sorted(order) == list(range(1000)) and order == list(shuffled(1000))
     assert 400 < sum(order[:100]) / 100 < 600
+
+
+def test_whether_masks_are_loaded(data):
+    from mmkd.datasets import loads_masks
+
+    _, config = data('coco')
+    one = DATASETS.build(config)
+    assert loads_masks(one) is False
+    one.pipeline.transforms[1].with_mask = True
+    assert loads_masks(one) is True
+    one.pipeline.transforms = one.pipeline.transforms[:1]
+    assert loads_masks(one) is None  # a loader of one's own

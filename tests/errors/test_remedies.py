@@ -11,6 +11,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, HOOKS
 
 from mmkd.errors.ending import describe
+from mmkd.teacher import build_model
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +38,16 @@ def said(function, *arguments):
 )
 def test_advice(text, advice):
     assert advice in said(exec, text).splitlines()[-1]
+
+
+def test_objects_without_masks():
+    from mmkd.testing import detection_batch, tiny_mask_rcnn
+
+    model = build_model(tiny_mask_rcnn(4))
+    assert said(model.loss, *detection_batch()).endswith(
+        'The objects of this batch have no masks: set LoadAnnotations(with_bbox=True, '
+        'with_mask=True) in train_dataloader.dataset.pipeline.'
+    )
 
 
 def test_a_metric_that_is_not_measured():

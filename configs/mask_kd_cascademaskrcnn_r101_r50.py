@@ -1,0 +1,12 @@
+_base_ = ['mmdet::cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py']
+
+model = dict(
+    _delete_=True,
+    type='mmkd.Distiller',
+    student=_base_.model,
+    teacher=dict(
+        config='mmdet::cascade_rcnn/cascade-mask-rcnn_r101_fpn_1x_coco.py',
+        checkpoint='released',
+    ),
+    objectives=dict(mask=dict(type='mmkd.MaskKD', stages='all')),
+)

@@ -1,0 +1,13 @@
+# Swin to ResNet: the mask branch and the neck.
+_base_ = ['mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py']
+
+model = dict(
+    _delete_=True,
+    type='mmkd.Distiller',
+    student=_base_.model,
+    teacher=dict(
+        config='mmdet::swin/mask-rcnn_swin-s-p4-w7_fpn_amp-ms-crop-3x_coco.py',
+        checkpoint='released',
+    ),
+    objectives=dict(mask=dict(type='mmkd.MaskKD'), pkd=dict(type='mmkd.PKD')),
+)
