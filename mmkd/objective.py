@@ -207,8 +207,8 @@ class PairObjective(Objective):
 
     Args:
         adapt (str | None): ``'auto'``: a 1x1 convolution where widths differ; a name of
-            :data:`mmkd.adapters.ADAPTERS`: this adapter for every pair; ``None``: no adapters,
-            and unequal widths are refused.
+            :data:`mmkd.adapters.ADAPTERS`: this adapter for every pair (``'ensemble3'`` is the mean
+            of three); ``None``: no adapters, and unequal widths are refused.
         resize (str | None): maps of one pair must agree within one cell (then the student's is
             resized); ``'student'`` or ``'teacher'``: maps that differ by more take its size;
             ``'label'``: the input's size. Maps are enlarged by bilinear interpolation; a side

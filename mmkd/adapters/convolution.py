@@ -1,8 +1,10 @@
-"""Convolutional and linear adapters."""
+"""Convolutional and linear adapters, and the mean of several."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -56,13 +58,39 @@ class LinearAdapter(nn.Linear):
         return f'linear {self.in_features} -> {self.out_features}'
 
 
-#: adapters by name; `adapt='conv1x1'` in a config
+class Ensemble(nn.Module):
+    """The mean of projectors that begin with different weights; PEFD, Chen et al., NeurIPS 2022.
+
+    Args:
+        projectors (Iterable[nn.Module]): each takes and gives the same shapes; if they begin
+            equal, they stay equal and count as one.
+        relu (bool): of each projector before the mean; not for teacher features of both signs.
+    """
+
+    def __init__(self, projectors: Iterable[nn.Module], relu: bool = True) -> None:
+        super().__init__()
+        self.projectors = nn.ModuleList(projectors)
+        self.activation = nn.ReLU() if relu else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = [self.activation(project(x)) for project in self.projectors]
+        return sum(found[1:], found[0]) / len(found)
+
+    def describe(self) -> str:
+        relu = ' + ReLU' * isinstance(self.activation, nn.ReLU)
+        return f'mean of {len(self.projectors)} x ({self.projectors[0].describe()}{relu})'
+
+
+#: adapters by name; `adapt='conv1x1'` in a config. Of ensembles any number of two or more is known
 ADAPTERS: dict[str, dict] = {
     'conv1x1': dict(kernel=1),
     'conv3x3': dict(kernel=3),
     'conv1x1_bn': dict(kernel=1, bias=False, norm=True),
     'conv1x1_bn_relu': dict(kernel=1, bias=False, norm=True, relu=True),
+    'ensemble3': dict(kernel=1),
+    'ensemble3_signed': dict(kernel=1),
 }
+_ENSEMBLE = re.compile(r'ensemble(\d+)(_signed)?', re.IGNORECASE)
 
 
 def build_adapter(
@@ -71,16 +99,29 @@ def build_adapter(
     """Adapter for one pair, None where none is needed.
 
     Raises:
-        ValueError: an unknown name; unequal widths with ``adapt=None``.
+        ValueError: an unknown name; an ensemble of one; unequal widths with ``adapt=None``.
     """
+    ensemble = _ENSEMBLE.fullmatch(adapt) if isinstance(adapt, str) else None
+    if ensemble:
+        count = int(ensemble[1])
+        if count < 2:
+            raise ValueError(
+                f'{owner}: adapt={adapt!r} asks for {count} projectors, but an ensemble has two or '
+                "more, as 'ensemble3'; one is adapt='conv1x1'."
+            )
+        return Ensemble([_one(student, teacher) for _ in range(count)], relu=not ensemble[2])
     adapt = check_choice(owner, 'adapt', adapt, ('auto', None, *ADAPTERS))
     _check_widths(owner, adapt, student, teacher)
     c_s, c_t = student.channels, teacher.channels
     if adapt is None or (adapt == 'auto' and c_s == c_t):
         return None
+    return _one(student, teacher, **ADAPTERS['conv1x1' if adapt == 'auto' else adapt])
+
+
+def _one(student: Level, teacher: Level, **options: Any) -> ConvAdapter | LinearAdapter:
     if len(student.shape) != 3:
-        return LinearAdapter(c_s, c_t)
-    return ConvAdapter(c_s, c_t, **ADAPTERS['conv1x1' if adapt == 'auto' else adapt])
+        return LinearAdapter(student.channels, teacher.channels)
+    return ConvAdapter(student.channels, teacher.channels, **options)
 
 
 def _check_widths(owner: str, adapt: str | None, student: Level, teacher: Level) -> None:

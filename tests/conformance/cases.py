@@ -19,12 +19,14 @@ from mmkd.teacher import Teacher, build_model
 from mmkd.testing import (
     classification_batch,
     detection_batch,
+    mask_batch,
     segmentation_batch,
     tiny_cascade_rcnn,
     tiny_classifier,
     tiny_detr,
     tiny_faster_rcnn,
     tiny_gfl,
+    tiny_mask_rcnn,
     tiny_pspnet,
     tiny_retinanet,
     tiny_yolov3,
@@ -32,6 +34,7 @@ from mmkd.testing import (
 
 MODELS_OF = {
     'two_stage': tiny_faster_rcnn,
+    'MaskRCNN': tiny_mask_rcnn,
     'anchor': tiny_retinanet,
     'CascadeRCNN': tiny_cascade_rcnn,
     'GFL': tiny_gfl,
@@ -118,6 +121,8 @@ def batch(
     if family in CLASSIFIERS:
         return classification_batch(n or 8, size, seed=seed)
     n = n or 2
+    if family == 'MaskRCNN':
+        return mask_batch(n, size, 0 if empty else 2, seed)
     if family != 'segmentor':
         return detection_batch(n, size, 0 if empty else 2, seed)
     inputs, samples = segmentation_batch(n, size, seed=seed)

@@ -42,7 +42,12 @@ STOCK = {
     'YOLOV3': ('yolo', 'yolo/yolov3_mobilenetv2_8xb24-320-300e_coco.py', {}),
     'DeformableDETR': ('detr', 'deformable_detr/deformable-detr_r50_16xb2-50e_coco.py', LAYERS),
 }
-SWIN = ('anchor', 'swin/retinanet_swin-t-p4-w7_fpn_1x_coco.py', {})
+SWIN = {
+    'SwinRetinaNet': ('anchor', 'swin/retinanet_swin-t-p4-w7_fpn_1x_coco.py', {}),
+    'SwinMaskRCNN': ('instance', 'swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py', {}),
+}
+CASCADE = 'cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py'
+MORE = {**SWIN, 'CascadeMaskRCNN': ('instance', CASCADE, {})}
 ROIS = ('KD', 'DKD', 'Chen2017', 'GID')
 COMMON = dict(level_map='common')
 #: student, teacher, methods beside those for any detector, and options of all
@@ -52,6 +57,9 @@ PAIRS = {
     # Cascade's boxes are for all classes at once, which MimicHead refuses.
     'Cascade for Faster R-CNN': ('FasterRCNN', 'CascadeRCNN', ROIS, {}),
     'Mask for Faster R-CNN': ('FasterRCNN', 'MaskRCNN', (*ROIS, 'MimicHead'), {}),
+    'Swin for Mask R-CNN': ('MaskRCNN', 'SwinMaskRCNN', (*ROIS, 'MimicHead', 'MaskKD'), {}),
+    'Cascade Mask for Mask R-CNN': ('MaskRCNN', 'CascadeMaskRCNN', (*ROIS, 'MaskKD'), {}),
+    'Mask for Cascade Mask R-CNN': ('CascadeMaskRCNN', 'MaskRCNN', (*ROIS, 'MaskKD'), {}),
     'GFL for RepPoints': ('RepPointsDetector', 'GFL', (), {}),
     'YOLOX for YOLOv3': ('YOLOV3', 'YOLOX', (), {}),
     'RetinaNet for DETR': ('DeformableDETR', 'RetinaNet', (), COMMON),
@@ -80,9 +88,9 @@ NO = [case for case in GRID if not works(*case[::-1])]
 @functools.cache
 def network(detector: str, factor: int) -> nn.Module:
     """A stock model whose widths are divided by ``factor``; students 8, teachers 4."""
-    _, path, changes = {**STOCK, 'SwinRetinaNet': SWIN}[detector]
+    _, path, changes = {**STOCK, **MORE}[detector]
     config = merged(shrink(load_config(f'mmdet::{path}').model.to_dict(), factor), changes)
-    if detector == 'SwinRetinaNet':
+    if detector in SWIN:
         config['backbone']['convert_weights'] = False
     if detector == 'DeformableDETR':
         config['bbox_head']['embed_dims'] = 256 // factor

@@ -20,7 +20,7 @@ REGULARISERS = {'ConfidencePenalty', 'CSKD', 'LSR'}
 SEVERAL = {'EnDD'}
 #: compare class logits by a softmax over classes
 LOGITS = {
-    'CSCACE', 'DIST', 'ESKD', 'KD', 'L2Logit', 'LogitStandardization', 'NoisyTeacher', 'PRDKD',
+    'BPKD', 'CSCACE', 'DIST', 'ESKD', 'KD', 'L2Logit', 'LogitStandardization', 'NoisyTeacher', 'PRDKD',
     'SKDHolistic', 'SKDPixel', 'TSL', 'WSLD',
 }  # fmt: skip
 #: compare features before the classifier, unless told otherwise
@@ -29,7 +29,7 @@ FEATURES = {'AT', 'CIRKD', 'CIRKDMemory', 'IFVD', 'IntRAKD', 'KA', 'SKDPair'}
 RELATIONS = {'CCKD', 'DarkRank', 'GKD', 'PKT', 'RKD', 'SP'}
 FEATURES |= RELATIONS
 #: compare logits place by place, and a stage of the backbone
-OTHERS = {'CWD', 'MGD'}
+OTHERS = {'CWD', 'GradientRegions', 'MGD'}
 EVERY = LOGITS | FEATURES | OTHERS
 LABELLED = RELATIONS | {name for name in EVERY if method(name).needs_ground_truth}
 #: maps of another stride are what they are made for

@@ -23,7 +23,7 @@ TAPS = {
     'SAN': ('decode_head.side_adapter_network.mask_decoder.pix_mlp[-1]', None),
 }
 FEATURES = ('AT', 'IFVD', 'SKDPair', 'CIRKD', 'CWD', 'MGD', 'RKD', 'KA')
-LOGITS = ('KD', 'DIST', 'L2Logit', 'SKDPixel', 'CWD')
+LOGITS = ('KD', 'DIST', 'L2Logit', 'SKDPixel', 'CWD', 'BPKD', 'GradientRegions')
 
 
 def losses(name: str, teacher: nn.Module, methods: tuple, **options) -> dict:
