@@ -37,7 +37,7 @@ def by_task(methods: list[Method]) -> dict[str, list[Method]]:
     """Methods for detectors; of the others, those for segmentors; then the rest."""
     left, groups = list(methods), {}
     for title, kinds in (
-        ('Detectors', set(detectors())),
+        ('Detectors', {*detectors(), 'weak'}),
         ('Segmentors', {'segmentor'}),
         ('Classifiers', {'classifier'}),
     ):

@@ -14,6 +14,9 @@ from mmkd.pixels import Pixels
 from mmkd.plan.probe import dummy_samples
 from mmkd.structures import ClassSample
 
+#: proposals of an image beside its objects, for detectors that learn from image labels
+PROPOSALS = 300
+
 
 def random_batch(
     model: nn.Module, size: tuple[int, int], batch: int, boxes: int, device: str = 'cpu'
@@ -42,6 +45,8 @@ def random_batch(
         else:
             sample.gt_instances = _random_boxes(size, boxes, generator, device)
             _add_masks(model, sample, size, device)
+            if family == 'weak':
+                sample.proposals = _random_proposals(sample, size, generator, device)
         samples.append(sample)
     return inputs, samples
 
@@ -68,6 +73,15 @@ def _random_boxes(
     low = torch.rand(count, 2, generator=generator) * (extent - wh)
     labels = torch.zeros(count, dtype=torch.long)
     return InstanceData(bboxes=torch.cat((low, low + wh), 1).to(device), labels=labels.to(device))
+
+
+def _random_proposals(
+    sample: Any, size: tuple[int, int], generator: torch.Generator, device: str
+) -> InstanceData:
+    """The objects and boxes anywhere, with random scores."""
+    spare = _random_boxes(size, PROPOSALS, generator, device).bboxes
+    boxes = torch.cat((sample.gt_instances.bboxes, spare))
+    return InstanceData(bboxes=boxes, scores=torch.rand(len(boxes), generator=generator).to(device))
 
 
 def _add_masks(model: nn.Module, sample: Any, size: tuple[int, int], device: str) -> None:

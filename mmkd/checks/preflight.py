@@ -20,6 +20,7 @@ from torch import nn
 from mmkd.checks.guard import has_ground_truth
 from mmkd.checks.labels import check_labels, check_tested, labels_of
 from mmkd.checks.peers import check_peers, same_weights
+from mmkd.checks.pipelines import check_pipelines
 from mmkd.checks.unmoved import Reached
 from mmkd.own_optimizers import key_of
 from mmkd.registry import HOOKS
@@ -52,6 +53,8 @@ class PreflightHook(Hook):
         model = _unwrapped(runner.model)
         check_labels(runner, model)
         check_metrics(runner.val_loop)
+        loaders = [runner.train_dataloader, *([runner.val_dataloader] if runner.val_loop else [])]
+        check_pipelines(*(loader.dataset for loader in loaders))
         if not hasattr(model, 'plan'):
             return
         runner.logger.info(f'plan\n{model.plan}')
@@ -99,6 +102,7 @@ class PreflightHook(Hook):
     def before_test(self, runner: Any) -> None:
         check_tested(runner, _unwrapped(runner.model))
         check_metrics(runner.test_loop)
+        check_pipelines(runner.test_dataloader.dataset)
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:

@@ -11,9 +11,16 @@ from mmkd.datasets._kinds import loads_masks
 from mmkd.datasets.cifar import Cifar10, Cifar100
 from mmkd.datasets.class_folders import ClassFolders
 from mmkd.datasets.hold_out import hold_out
+from mmkd.datasets.proposals import (
+    GridProposals,
+    ImageLabels,
+    LoadProposals,
+    ProposalsToImage,
+)
 from mmkd.datasets.scenes import Scene, generate_scene
 from mmkd.datasets.shard import Shard
 from mmkd.datasets.specialist_classes import specialist_classes
+from mmkd.datasets.superpixels import Superpixels
 from mmkd.datasets.transforms import (
     ColorJitter,
     LoadImageOnce,
@@ -28,12 +35,17 @@ __all__ = [
     'Cifar100',
     'ClassFolders',
     'ColorJitter',
+    'GridProposals',
+    'ImageLabels',
     'LoadImageOnce',
+    'LoadProposals',
     'PackClassInputs',
+    'ProposalsToImage',
     'RandomCrop',
     'RandomResizedCrop',
     'Scene',
     'Shard',
+    'Superpixels',
     'generate_scene',
     'hold_out',
     'loads_masks',

@@ -23,10 +23,11 @@ VERSION = 1  # raise it when the pixels change, so that old folders are written 
 IGNORE = 255  # label of the seam around objects in the segmentation masks
 
 
-def write_coco(root, n_train=200, n_val=50, seed=0, size=(256, 192)) -> Path:
+def write_coco(root, n_train=200, n_val=50, seed=0, size=(256, 192), objects=(3, 8)) -> Path:
     """Write ``{train,val}/*.jpg`` and ``annotations/{train,val}.json``; returns ``root``.
 
     Annotations carry bbox (x, y, w, h), area, iscrowd 0, polygons and category ids 1 to 5.
+    ``objects`` are the smallest and largest number in an image.
 
     Raises:
         FileExistsError: ``root`` holds anything but an earlier result of this same function.
@@ -50,10 +51,10 @@ def write_coco(root, n_train=200, n_val=50, seed=0, size=(256, 192)) -> Path:
             target.parent.mkdir(exist_ok=True)
             target.write_text(json.dumps(content))
 
-    return _write('coco', root, n_train, n_val, seed, size, write)
+    return _write('coco', root, n_train, n_val, seed, size, write, objects)
 
 
-def write_voc(root, n_train=200, n_val=50, seed=0, size=(256, 192)) -> Path:
+def write_voc(root, n_train=200, n_val=50, seed=0, size=(256, 192), objects=(3, 8)) -> Path:
     """Write ``VOC2007/{Annotations,JPEGImages,ImageSets/Main}``; returns ``root``.
 
     The splits are train, val, trainval (both) and test (= val). Coordinates are VOC's: counted
@@ -79,10 +80,10 @@ def write_voc(root, n_train=200, n_val=50, seed=0, size=(256, 192)) -> Path:
         for split, names in ids.items():
             (home / 'ImageSets/Main' / f'{split}.txt').write_text('\n'.join(names) + '\n')
 
-    return _write('voc', root, n_train, n_val, seed, size, write)
+    return _write('voc', root, n_train, n_val, seed, size, write, objects)
 
 
-def write_cityscapes(root, n_train=200, n_val=50, seed=0, size=(256, 192)) -> Path:
+def write_cityscapes(root, n_train=200, n_val=50, seed=0, size=(256, 192), objects=(3, 8)) -> Path:
     """Write ``leftImg8bit`` and ``gtFine`` with ``{train,val}/shapes`` folders; returns ``root``.
 
     Ground is train id 0 and the five shapes are 1 to 5 of Cityscapes' 19; a one-pixel seam around
@@ -104,7 +105,7 @@ def write_cityscapes(root, n_train=200, n_val=50, seed=0, size=(256, 192)) -> Pa
                 _save(images / f'{name}_leftImg8bit.png', scene.image)
                 _save(labels / f'{name}_gtFine_labelTrainIds.png', label_map(scene))
 
-    return _write('cityscapes', root, n_train, n_val, seed, size, write)
+    return _write('cityscapes', root, n_train, n_val, seed, size, write, objects)
 
 
 def write_folders(root, n_train=200, n_val=50, seed=0, size=(64, 64)) -> Path:
@@ -198,10 +199,15 @@ def _voc_xml(name: str, scene: Scene) -> str:
     )
 
 
-def _write(kind, root, n_train, n_val, seed, size, write: Callable) -> Path:
+def _write(kind, root, n_train, n_val, seed, size, write: Callable, objects=(3, 8)) -> Path:
     """Run ``write(folder, scenes)`` in a scratch folder and move it to ``root`` when complete."""
     root = Path(root)
     wanted = dict(kind=kind, version=VERSION, train=n_train, val=n_val, seed=seed, size=list(size))
+    low, high = objects
+    if not 1 <= low <= high:
+        raise ValueError(f'objects must be two numbers in order, at least 1, got {low} and {high}')
+    if (low, high) != (3, 8):  # folders of earlier versions have no entry
+        wanted['objects'] = [low, high]
     marker = root / MARKER
     found = json.loads(marker.read_text()) if marker.exists() else None
     if found == wanted:
@@ -214,10 +220,13 @@ def _write(kind, root, n_train, n_val, seed, size, write: Callable) -> Path:
         for index in range(dict(train=n_train, val=n_val)[split]):
             # Seeded per image: the first N images do not depend on how many follow.
             rng = np.random.default_rng([seed, split == 'val', index])
-            one: dict[str, Any] = dict(
-                labels=[index % len(CLASSES)], scale=(0.5, 0.85), centred=True
-            )
-            yield index, generate_scene(rng, tuple(size), **(one if single else {}))
+            options: dict[str, Any] = {}
+            if single:
+                options = dict(labels=[index % len(CLASSES)], scale=(0.5, 0.85), centred=True)
+            elif 'objects' in wanted:
+                count = rng.integers(low, high + 1)
+                options = dict(labels=rng.integers(len(CLASSES), size=count).tolist())
+            yield index, generate_scene(rng, tuple(size), **options)
 
     scratch = root.absolute().parent / f'.{root.absolute().name}.part'
     shutil.rmtree(scratch, ignore_errors=True)
@@ -244,10 +253,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--val', type=int, default=50, help='validation images (%(default)s)')
     parser.add_argument('--size', type=int, nargs=2, metavar=('WIDTH', 'HEIGHT'))
     parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--objects', type=int, nargs=2, metavar=('LEAST', 'MOST'), help='3 8')
     args = parser.parse_args(argv)
-    size = dict(size=tuple(args.size)) if args.size else {}
+    options = {k: tuple(v) for k in ('size', 'objects') if (v := getattr(args, k))}
+    if args.layout == 'folders' and args.objects:
+        parser.error('an image in class folders has one object; leave --objects out')
     try:
-        WRITERS[args.layout](args.out, args.train, args.val, args.seed, **size)
+        WRITERS[args.layout](args.out, args.train, args.val, args.seed, **options)
     except (FileExistsError, ValueError) as error:
         parser.error(str(error))
     print(f'{args.layout}: {args.train} training and {args.val} validation images in {args.out}')

@@ -1,4 +1,4 @@
-"""Metrics of classifiers, and of the outlines of masks; the others are mmdet's and mmseg's."""
+"""Metrics of classifiers, of outlines of masks, and CorLoc; others are mmdet's and mmseg's."""
 
 from importlib import import_module
 from importlib.util import find_spec
@@ -6,9 +6,10 @@ from typing import Any
 
 from mmkd.evaluation.accuracy import Accuracy
 from mmkd.evaluation.calibration import Calibration
+from mmkd.evaluation.corloc import CorLoc
 from mmkd.registry import METRICS
 
-__all__ = ['Accuracy', 'Calibration']
+__all__ = ['Accuracy', 'Calibration', 'CorLoc']
 
 #: imported when they are asked for
 _POSTPONED: dict[str, str] = {}

@@ -12,6 +12,7 @@ FAMILIES = {
     'anchor_free': 'anchor-free dense',
     'yolo': 'YOLO',
     'detr': 'DETR',
+    'weak': 'weakly supervised',
     'segmentor': 'segmentor',
     'classifier': 'classifier',
 }
@@ -33,8 +34,11 @@ def family_of(model: nn.Module) -> str:
     """A key of :data:`FAMILIES`, or ``'other'``.
 
     Decided by the parts that a model has, so subclasses and forks need no entry anywhere.
-    ``'instance'`` is a two-stage detector with masks; see :func:`is_two_stage`.
+    ``'instance'`` is a two-stage detector with masks, see :func:`is_two_stage`; ``'weak'`` one that
+    learns from image labels, see :func:`is_weak`.
     """
+    if is_weak(model):
+        return 'weak'
     if is_two_stage(model):
         has_masks = getattr(model.roi_head, 'mask_head', None) is not None
         return 'instance' if has_masks else 'two_stage'
@@ -49,7 +53,12 @@ def family_of(model: nn.Module) -> str:
 
 def is_two_stage(model: nn.Module) -> bool:
     """Whether a second stage classifies regions of interest, with masks or without."""
-    return getattr(model, 'roi_head', None) is not None
+    return getattr(model, 'roi_head', None) is not None and not is_weak(model)
+
+
+def is_weak(model: nn.Module) -> bool:
+    """Whether a detector learns from image labels, with mmkd.MILRoIHead."""
+    return hasattr(getattr(getattr(model, 'roi_head', None), 'bbox_head', None), 'fc_det')
 
 
 def _dense_family(head: nn.Module) -> str:

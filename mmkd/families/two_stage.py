@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmkd.families import is_weak
 from mmkd.families.comparable import Misfit, both, check_classes, uses_sigmoid
 from mmkd.functional.boxes import rank_in_group
 from mmkd.functional.device import sizes_of_groups
@@ -69,7 +70,8 @@ def check_box_heads(owner: str, student: nn.Module, teacher: nn.Module, softmax:
         softmax (bool): scores must compete, background among them.
     """
     second = [getattr(model, 'roi_head', None) for model in (student, teacher)]
-    if any(getattr(stage, 'bbox_head', None) is None for stage in second):
+    weak = any(map(is_weak, (student, teacher)))
+    if weak or any(getattr(stage, 'bbox_head', None) is None for stage in second):
         raise Misfit(
             f'{owner} compares the box heads of two second stages on the same RoIs, but '
             f'{both(student, teacher)}.'

@@ -5,12 +5,17 @@ parts are, in names relative to itself: ``stem``, ``stages``, ``preacts`` and ``
 :mod:`mmkd.families.classifier`.
 """
 
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
 from mmkd.models.cifar_resnet import CifarResNet
 from mmkd.models.image_classifier import Classifier
 from mmkd.models.preprocessor import ClassificationDataPreprocessor
 from mmkd.models.projector import BottleneckProjector
 from mmkd.models.vgg import CifarVGG
 from mmkd.models.wide_resnet import WideResNet
+from mmkd.registry import MODELS
 
 __all__ = [
     'BottleneckProjector',
@@ -20,3 +25,19 @@ __all__ = [
     'ClassificationDataPreprocessor',
     'WideResNet',
 ]
+
+#: imported when they are asked for, with mmdet
+_POSTPONED: dict[str, str] = {}
+if find_spec('mmdet'):
+    _POSTPONED |= {
+        'MILRoIHead': 'mmkd.models.mil_head',
+        'WeakDetector': 'mmkd.models.weak_detector',
+    }
+    MODELS.postpone(_POSTPONED)
+__all__ += [*_POSTPONED]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _POSTPONED:
+        raise AttributeError(name)
+    return getattr(import_module(_POSTPONED[name]), name)

@@ -41,6 +41,10 @@ from mmkd.testing.tiny_models import (
     tiny_retinanet,
     tiny_yolov3,
 )
+from mmkd.testing.tiny_weak import (
+    tiny_weak,
+    weak_batch,
+)
 from mmkd.testing.traces import (
     levels_of,
     make_trace,
@@ -77,5 +81,7 @@ __all__ = [
     'tiny_mask_rcnn',
     'tiny_pspnet',
     'tiny_retinanet',
+    'tiny_weak',
     'tiny_yolov3',
+    'weak_batch',
 ]

@@ -5,7 +5,7 @@ from torch import nn
 
 from mmkd.analysis.batches import random_batch
 from mmkd.teacher import build_model
-from mmkd.testing import tiny_classifier, tiny_pspnet, tiny_retinanet
+from mmkd.testing import tiny_classifier, tiny_pspnet, tiny_retinanet, tiny_weak
 
 SIZE = (48, 64)
 
@@ -45,6 +45,15 @@ def test_classes_of_the_second_half_repeat_those_of_the_first():
     _, samples = random_batch(build_model(tiny_classifier()), SIZE, 6, 0)
     assert [int(s.gt_label) for s in samples] == [0, 1, 2, 0, 1, 2]
     assert [s.sample_idx for s in samples] == [0, 1, 2, 3, 4, 5]
+
+
+def test_detectors_of_image_labels_get_proposals():
+    model = build_model(tiny_weak(4)).eval()
+    inputs, samples = random_batch(model, SIZE, 2, 1)
+    proposals = samples[0].proposals
+    assert torch.equal(proposals.bboxes[:1], samples[0].gt_instances.bboxes)
+    assert len(proposals) == 301 and 0 <= proposals.scores.min() <= proposals.scores.max() < 1
+    assert model(inputs, samples, mode='loss')['loss_mil'].isfinite()
 
 
 class MaskHead(nn.Module):

@@ -29,7 +29,9 @@ from mmkd.testing import (
     tiny_mask_rcnn,
     tiny_pspnet,
     tiny_retinanet,
+    tiny_weak,
     tiny_yolov3,
+    weak_batch,
 )
 
 MODELS_OF = {
@@ -40,6 +42,7 @@ MODELS_OF = {
     'GFL': tiny_gfl,
     'YOLOV3': tiny_yolov3,
     'detr': tiny_detr,
+    'weak': functools.partial(tiny_weak, views=['flip']),
     'segmentor': functools.partial(tiny_pspnet, auxiliary=True),
     'classifier': tiny_classifier,
     'projected': lambda width: tiny_classifier(
@@ -123,6 +126,8 @@ def batch(
     n = n or 2
     if family == 'MaskRCNN':
         return mask_batch(n, size, 0 if empty else 2, seed)
+    if family == 'weak':
+        return weak_batch(n, size, 0 if empty else 2, seed)
     if family != 'segmentor':
         return detection_batch(n, size, 0 if empty else 2, seed)
     inputs, samples = segmentation_batch(n, size, seed=seed)

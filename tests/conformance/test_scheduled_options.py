@@ -13,22 +13,25 @@ from mmkd.schedule import Progress, Schedule
 
 OPTIONS = [(name, option) for name in names() for option in method(name).scheduled]
 FIRST = {name: next(family for other, family in pairs() if other == name) for name, _ in OPTIONS}
+#: of options that are at most 1; the others take whole numbers
+UNIT = {'bottom_up': 0.125}
 #: what makes an option count
 MORE = {('LogitStandardization', option): dict(loss='dkd') for option in ('alpha', 'beta')}
 
 
 @pytest.mark.parametrize(('name', 'option'), OPTIONS)
 def test_it_is_a_number_that_follows_its_schedule(name, option):
-    cls = method(name)
+    cls, unit = method(name), UNIT.get(option, 1)
     assert 'float' in str(options_of(cls)[option].annotation)
-    entry = dict(value=3, start=0.5, decay='linear', end_value=1)
+    entry = dict(value=3 * unit, start=0.5, decay='linear', end_value=unit)
     objective = build_objective({'type': f'mmkd.{name}', option: entry})
-    assert objective.schedules == {option: Schedule(3, start=0.5, decay='linear', end_value=1)}
-    assert objective.set_numbers(Progress(3, 4)) == {option: 2}
-    assert getattr(objective, option) == 2
-    in_python = Schedule(5, decay='cosine', end_value=1)
+    wanted = Schedule(3 * unit, start=0.5, decay='linear', end_value=unit)
+    assert objective.schedules == {option: wanted}
+    assert objective.set_numbers(Progress(3, 4)) == {option: 2 * unit}
+    assert getattr(objective, option) == 2 * unit
+    in_python = Schedule(5 * unit, decay='cosine', end_value=unit)
     assert cls(**{option: in_python}).schedules == {option: in_python}
-    assert not cls(**{option: 2.0}).schedules
+    assert not cls(**{option: 2.0 * unit}).schedules
 
 
 @pytest.mark.parametrize(('name', 'option'), OPTIONS)
@@ -52,10 +55,11 @@ def test_the_loss_is_that_of_the_present_value(name, option, running):
         result = terms(distiller, copy.deepcopy(data))
         return total(result), result
 
-    moving = dict(value=3.0, decay='linear', end_value=1.0)
+    unit = UNIT.get(option, 1.0)
+    moving = dict(value=3 * unit, decay='linear', end_value=unit)
     now, logged = loss(2, moving)
-    constant, silent = loss(2, 2.0)
+    constant, silent = loss(2, 2 * unit)
     assert torch.equal(now, constant)
     assert not torch.equal(now, loss(0, moving)[0])
-    assert logged[option] == 2 and not logged[option].requires_grad
+    assert logged[option] == 2 * unit and not logged[option].requires_grad
     assert set(logged) - set(silent) <= {option}

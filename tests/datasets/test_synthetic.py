@@ -147,6 +147,34 @@ def test_first_images_do_not_depend_on_how_many_follow(layouts, tmp_path):
         ).read_bytes()
 
 
+def test_the_number_of_objects_is_chosen(tmp_path, capsys):
+    root = tmp_path / 'few'
+    main(
+        [
+            'coco',
+            str(root),
+            '--train',
+            '8',
+            '--val',
+            '1',
+            '--size',
+            '96',
+            '64',
+            '--objects',
+            '1',
+            '2',
+        ]
+    )
+    found = json.loads((root / 'annotations/train.json').read_text())['annotations']
+    counts = [sum(one['image_id'] == i for one in found) for i in range(8)]
+    assert {*counts} == {1, 2}
+    with pytest.raises(ValueError, match='objects must be two numbers in order'):
+        write_coco(tmp_path / 'none', 1, 1, objects=(2, 1))
+    with pytest.raises(SystemExit):
+        main(['folders', str(tmp_path / 'one'), '--objects', '1', '2'])
+    assert 'has one object' in capsys.readouterr().err
+
+
 def test_finished_folder_is_left_alone_and_other_wishes_redo_it(tmp_path):
     root = tmp_path / 'data'
     options = ['coco', str(root), '--train', '2', '--val', '1', '--size', '64', '48']
