@@ -53,7 +53,8 @@ class CASD(Objective):
     ``loss_views`` follows the authors' code, except that it is a plain mean, which they divide by
     the number of RoIs again; ``loss_layers`` the paper alone, the code has none. Factors and start
     are ours: the paper's numbers could not be read. The student's part of the method is
-    ``mmkd.WeakDetector(views=…)`` with ``seeds='casd'``.
+    ``mmkd.WeakDetector(views=…)`` with ``seeds='casd'``. The authors' code has a hinge on raw
+    scores in place of ``loss_mil``, and draws a sample of the RoIs that have a label.
 
     Args:
         weight (float | dict | None): ``None``: 0.1 after a linear rise from 0.4 to 0.5 of the run,
