@@ -59,7 +59,7 @@ def check_mask_heads(owner: str, student: nn.Module, teacher: nn.Module) -> None
         if getattr(roi_head, 'mask_head', None) is None:
             raise Misfit(
                 f'{owner} compares the masks of two second stages, but the {side} '
-                f'{type(model).__name__} has no mask head.',
+                f'{type(model).__name__} has none with a mask head.',
                 prefer=INSTEAD,
             )
         head = mask_head(model)

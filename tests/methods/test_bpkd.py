@@ -129,6 +129,19 @@ def test_a_class_that_is_absent_counts_nothing():
     assert edge_loss(*wide, masks.double()).isfinite()
 
 
+def test_pictures_show_edges_and_what_differs_there():
+    models = [build_model(tiny_pspnet(4)) for _ in range(2)]
+    objective = BPKD(radius=1)
+    objective.bind(*models)
+    tap = str(objective.student_taps[0])
+    trace = make_trace(
+        {tap: S.float()}, {tap: T.float()}, label_maps(Y), inputs=torch.zeros(2, 3, 4, 4)
+    )
+    edge, apart = ready(objective, trace).views(trace)
+    assert torch.equal(edge.maps, objective.masks(trace, T).amax(1)) and edge.maps.any()
+    assert apart.maps.shape == (2, 4, 4) and not apart.maps[edge.maps == 0].any()
+
+
 def test_edges_of_the_teacher_need_no_labels():
     labels = HALVES.expand(2, -1, -1)
     teacher = torch.nn.functional.one_hot(labels, 3).permute(0, 3, 1, 2).float()
