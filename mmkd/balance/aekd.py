@@ -11,7 +11,8 @@ from torch import Tensor
 
 from mmkd.balance.balance import Balance, Terms, scale_at
 from mmkd.balance.least_norm import least_norm
-from mmkd.balance.ranks import mean_over_ranks, sizes_of_all_ranks
+from mmkd.balance.ranks import sizes_of_all_ranks
+from mmkd.functional.gather import mean_over_ranks
 from mmkd.functional.gradients import gradients_at
 from mmkd.names import did_you_mean, find_name
 from mmkd.objective import Objective

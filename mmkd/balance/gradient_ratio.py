@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from mmkd.balance.balance import Balance, Terms, scale_at
-from mmkd.balance.ranks import mean_over_ranks
 from mmkd.checks.finite import task_losses
+from mmkd.functional.gather import mean_over_ranks
 from mmkd.functional.gradients import gradients_at
 from mmkd.names import did_you_mean, find_name
 from mmkd.objective import Objective

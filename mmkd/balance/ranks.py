@@ -1,4 +1,4 @@
-"""What all ranks have to agree on, averaged over them."""
+"""Maps as large as those of the largest rank."""
 
 from __future__ import annotations
 
@@ -6,13 +6,6 @@ import torch
 from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor
 from torch.nn import functional as F
-
-
-def mean_over_ranks(values: Tensor) -> Tensor:
-    """The mean over all ranks, for a tensor of one shape everywhere."""
-    if get_world_size() > 1:
-        all_reduce(values, 'mean')
-    return values
 
 
 def sizes_of_all_ranks(maps: list[Tensor]) -> list[Tensor]:

@@ -111,22 +111,90 @@ def check_priors(owner: str, student: nn.Module, teacher: nn.Module) -> None:
         )
 
 
-def kind_of(model: nn.Module) -> str | None:
-    """How the dense head codes boxes: ``'delta'``, ``'distribution'``, ``'distance'`` or unknown.
+def pair_priors(
+    owner: str, student: nn.Module, teacher: nn.Module, common: bool | None = None
+) -> list[tuple[int, int]]:
+    """Positions of the levels of two heads whose priors lie at the same places.
 
-    Unknown (None) are also heads whose classes compete with a background.
+    Where a cell has one prior, its place decides, whatever the kind; of several also the size.
+
+    Args:
+        common (bool | None): leave out levels whose stride one head does not have; None: no, and
+            there is no option ``level_map`` for it.
+
+    Raises:
+        Misfit: unequal strides, counts or places, with the first level that differs.
+    """
+    generators = [head.prior_generator for head in (student, teacher)]
+    strides = [[stride[0] for stride in generator.strides] for generator in generators]
+    pairs = [(i, strides[1].index(s)) for i, s in enumerate(strides[0]) if s in strides[1]]
+    if not pairs or not common:
+        asked = "level_map='common' compares the levels that both have"
+        way = '' if common is None or not pairs else asked
+        check_same(owner, 'strides', *strides, way)
+    for i, j in pairs:
+        stride = strides[0][i]
+        counts = [g.num_base_priors[k] for g, k in zip(generators, (i, j), strict=True)]
+        check_same(owner, f'priors a cell of stride {stride}', *counts)
+        own, other = (
+            g.single_level_grid_priors((1, 2), k, device='cpu')
+            for g, k in zip(generators, (i, j), strict=True)
+        )
+        if counts[0] == 1:
+            own, other = (x if x.shape[1] == 2 else (x[:, :2] + x[:, 2:]) / 2 for x in (own, other))
+        if own.shape != other.shape or (own - other).abs().max() > 1e-3 * stride:
+            own, other = (x[0].tolist() for x in (own, other))
+            raise Misfit(
+                f"{owner} needs equal priors: the first of stride {stride} of the student's "
+                f"{type(student).__name__} is at {own}, and of the teacher's "
+                f'{type(teacher).__name__} at {other}.'
+            )
+    return pairs
+
+
+#: kinds of boxes that mmdet's common code makes from a prior and a code
+CODES = ('delta', 'distribution', 'distance')
+#: kinds of heads with a forward of their own, by the class that defines it
+_OWN_KINDS = {
+    'RTMDetHead': 'pixels',
+    'RTMDetSepBNHead': 'pixels',
+    'RTMDetInsHead': 'pixels',
+    'RTMDetInsSepBNHead': 'pixels',
+    'VFNetHead': 'pixels',
+    'YOLOXHead': 'yolox',
+    'TOODHead': 'decoded',
+}
+#: classes whose way to make boxes is known
+_KNOWN_WAYS = ('BaseDenseHead', 'RPNHead', 'GFLHead', 'PAAHead')
+
+
+def kind_of(model: nn.Module) -> str | None:
+    """How the dense head codes boxes: one of :data:`CODES`, of the three below, or unknown.
+
+    ``'pixels'``: distances in pixels, in training, too (RTMDet, VFNet); ``'yolox'``: offset of the
+    centre and logarithm of the sides, beside an objectness; ``'decoded'``: corners in units of the
+    stride, beside probabilities (TOOD). Unknown (None) are also heads whose classes compete with a
+    background.
     """
     head = dense_head(model)
     coder = type(getattr(head, 'bbox_coder', None)).__name__
     if getattr(head, 'prior_generator', None) is None or not uses_sigmoid(head):
         return None
-    if definer(head, '_predict_by_feat_single') not in ('BaseDenseHead', 'RPNHead', 'GFLHead'):
+    own = _OWN_KINDS.get(definer(head, 'forward'))
+    if own is not None:
+        return own if own != 'pixels' or coder == 'DistancePointBBoxCoder' else None
+    if definer(head, '_predict_by_feat_single') not in _KNOWN_WAYS:
         return None  # it has a way of its own to make boxes
     if hasattr(head, 'reg_max'):
         return 'distribution' if coder == 'DistancePointBBoxCoder' else None
     if hasattr(head, 'norm_on_bbox'):
         return 'distance' if definer(head, 'forward_single') == 'FCOSHead' else None
     return 'delta' if coder == 'DeltaXYWHBBoxCoder' and hasattr(head, 'cls_out_channels') else None
+
+
+def has_codes(model: nn.Module) -> bool:
+    """Whether boxes come from a prior and a code alike, see :data:`CODES`."""
+    return kind_of(model) in CODES
 
 
 def has_anchor_targets(model: nn.Module) -> bool:
@@ -165,7 +233,7 @@ def check_decodable(
 ) -> None:
     """Refuse models whose dense heads' boxes cannot be decoded; ``side`` names one of the two."""
     models = dict(student=student, teacher=teacher)
-    if any(kind_of(model) is None for name, model in models.items() if side in (None, name)):
+    if not all(has_codes(model) for name, model in models.items() if side in (None, name)):
         raise Misfit(
             f'{owner} decodes boxes{f" of the {side}" if side else ""}, which have to come from an '
             f'RPN, RetinaNet, ATSS, GFL or FCOS head with sigmoid scores, but '

@@ -8,7 +8,7 @@ from operator import itemgetter
 import torch
 from torch import Tensor, nn
 
-from mmkd.families.comparable import Misfit, both, check_comparable, check_same, definer, kind_of
+from mmkd.families.comparable import Misfit, both, check_comparable, check_same, definer, has_codes
 from mmkd.families.dense import dense_head, outputs_tap, targets
 from mmkd.families.two_stage import features_tap
 from mmkd.tap import Trace
@@ -22,7 +22,7 @@ def tower_kind(model: nn.Module) -> str | None:
     """One of :data:`KINDS` for a dense head with layers, targets and losses of that class."""
     methods = ('forward_single', 'get_targets', 'loss_by_feat')
     own = {definer(dense_head(model), method) for method in methods} - {'AnchorHead'}
-    known = len(own) == 1 and own <= set(KINDS) and kind_of(model) is not None
+    known = len(own) == 1 and own <= set(KINDS) and has_codes(model)
     return own.pop() if known else None
 
 

@@ -1,11 +1,11 @@
-"""Rows of all ranks in one matrix, for losses that compare the images of a batch."""
+"""Rows of all ranks in one matrix, and means over ranks, of which normalisers are made."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from mmengine.dist import get_rank, get_world_size
+from mmengine.dist import all_reduce, get_rank, get_world_size
 from torch import Tensor
 from torch import distributed as torch_dist
 
@@ -21,6 +21,14 @@ def all_gather_rows(x: Tensor) -> Tensor:
         x (Tensor): equal on all ranks in all dimensions but the first.
     """
     return x if get_world_size() == 1 else _AllGather.apply(x)
+
+
+def mean_over_ranks(x: Tensor) -> Tensor:
+    """The mean over all ranks of a tensor of one shape everywhere, without gradients."""
+    if get_world_size() > 1:
+        x = x.clone()
+        all_reduce(x, 'mean')
+    return x
 
 
 class _AllGather(torch.autograd.Function):

@@ -23,6 +23,12 @@ def soft_kl(student: Tensor, teacher: Tensor, tau: float) -> Tensor:
     return F.kl_div(log_s, log_t, reduction='none', log_target=True).sum(-1) * tau**2
 
 
+def mean_kl(student: Tensor, teacher: Tensor, tau: float) -> Tensor:
+    """``tau^2 * mean_k p_t (log p_t - log p_s)``, p = softmax(z / tau); (..., K) -> (...)."""
+    log_s, log_t = ((z / tau).log_softmax(-1) for z in (student, teacher))
+    return F.kl_div(log_s, log_t, reduction='none', log_target=True).mean(-1) * tau**2
+
+
 def pixel_wise_kl(
     student: Tensor,
     teacher: Tensor,

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mmkd.families import dense, towers
 from mmkd.families.dense import dense_head
 from mmkd.functional.cells import rows
+from mmkd.functional.gather import mean_over_ranks
 from mmkd.functional.logit_distances import bernoulli_kl, soft_kl
 from mmkd.functional.padding import crop_padding
+from mmkd.functional.sigmoid_distances import gap_weighted_cross_entropy
 from mmkd.functional.standardise import standardise
 from mmkd.objective import Objective, Taps
 from mmkd.options import check_choice, check_factors, check_number
@@ -38,20 +38,6 @@ def align(student: Tensor, teacher: Tensor) -> Tensor:
         return teacher + 0.0 * student
     std, mean = torch.std_mean(teacher, dim=(0, 2, 3), keepdim=True)
     return standardise(student) * std + mean
-
-
-def class_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """``BCE(z, p_t) |p - p_t|`` of logits z, element by element; p = sigmoid(z)."""
-    wanted = teacher.sigmoid()
-    cross = F.binary_cross_entropy_with_logits(student, wanted, reduction='none')
-    return cross * (student.sigmoid() - wanted).abs()
-
-
-def over_ranks(x: Tensor) -> Tensor:
-    """Mean of a normaliser over all ranks."""
-    x = x.clone()
-    all_reduce(x, 'mean')
-    return x
 
 
 @MODELS.register_module()
@@ -160,14 +146,14 @@ class CrossKD(Objective):
         reused, wanted = self.answers(trace)
         weights, positive, count = towers.assignment(trace)
         # RetinaNet's own loss counts positives of its rank alone.
-        count = (count if self.kind == 'RetinaHead' else over_ranks(count)).clamp(min=1)
+        count = (count if self.kind == 'RetinaHead' else mean_over_ranks(count)).clamp(min=1)
         model = trace.teacher.model
         (z_s, r_s), (z_t, r_t) = (predictions.split(model, x) for x in (reused, wanted))
         sure = z_t.sigmoid().amax(-1) * (weights > 0)
-        total = over_ranks(sure.sum()).clamp(min=1) if self.kind == 'GFLHead' else count
+        total = mean_over_ranks(sure.sum()).clamp(min=1) if self.kind == 'GFLHead' else count
         apart = self._box_distance(model, r_s, r_t, predictions.level_sizes(model, wanted))
         terms = dict(
-            classes=(class_distance(z_s, z_t).sum(-1) * weights).sum() / count,
+            classes=(gap_weighted_cross_entropy(z_s, z_t).sum(-1) * weights).sum() / count,
             boxes=(sure * apart).sum() / total,
         )
         losses = {f'loss_{part}': self.factors[part] * term for part, term in terms.items()}
@@ -201,7 +187,7 @@ class CrossKD(Objective):
         centre, views = getattr(generator, 'center_offset', 0.5), []
         for i, a in enumerate(generator.num_base_priors):
             z_s, z_t = (x[i].unflatten(1, (a, -1)) for x in (reused, wanted))
-            worst = class_distance(z_s, z_t).sum(2).amax(1)
+            worst = gap_weighted_cross_entropy(z_s, z_t).sum(2).amax(1)
             stride = generator.strides[i][0]
             views.append(View('class distance', worst, stride=stride, centre=centre))
         return views

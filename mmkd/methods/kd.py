@@ -1,4 +1,4 @@
-"""KD: KL divergence of temperature-softened class probabilities, of RoIs, pixels or images."""
+"""KD: KL divergence of softened class probabilities, of RoIs, priors, pixels or images."""
 
 from __future__ import annotations
 
@@ -8,14 +8,19 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmkd.families import segmentor, two_stage
+from mmkd.families import assignments, segmentor, two_stage
 from mmkd.families.comparable import Misfit
-from mmkd.functional.logit_distances import PIXEL_REDUCTIONS, pixel_wise_kl, soft_kl
+from mmkd.functional.logit_distances import (
+    PIXEL_REDUCTIONS,
+    pixel_wise_kl,
+    soft_kl,
+    weighted_binary_cross_entropy,
+)
 from mmkd.levels import Level, pair_levels
 from mmkd.objective import RESIZE, Objective, Taps, equal_size
 from mmkd.options import check_choice, check_number, check_temperature
 from mmkd.registry import MODELS
-from mmkd.rows import logits
+from mmkd.rows import heads, logits
 from mmkd.tap import Trace, parse_taps
 from mmkd.view import Boxes, View
 
@@ -41,7 +46,10 @@ class KD(Objective):
 
     Hinton et al., 2015, with the T^2 of section 2.1. Without taps: a two-stage detector's (first)
     box head on the student's sampled RoIs, on which both heads are evaluated, mean over R RoIs
-    including background; a segmentor's logits before resizing; a classifier's ``head.fc``.
+    including background; a segmentor's logits before resizing; a classifier's ``head.fc``. A
+    one-stage detector that scores each class by a sigmoid has no distribution over classes: there
+    each class is one of its own, and ``tau^2 KL`` is summed over classes and priors that are not
+    ignored, by the number of positives, which is ``DenseKD(classes='kl', boxes=None)``.
 
     Args:
         tau (float | None): temperature; ``None`` is 4 for classifiers and 1 otherwise.
@@ -60,13 +68,22 @@ class KD(Objective):
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.
 
     Raises:
-        ValueError: temperature not above 0; unequal class counts; a single class; sigmoid heads;
-            a model without class logits of this kind.
+        ValueError: temperature not above 0; unequal class counts; a single class of a softmax;
+            one-stage heads of unequal priors; a model without class logits of this kind.
     """
 
     rank_invariant = True
     scheduled = ('tau',)
-    families = ('two_stage', 'instance', 'segmentor', 'classifier')
+    families = (
+        'two_stage',
+        'instance',
+        'anchor',
+        'anchor_free',
+        'yolo',
+        'segmentor',
+        'classifier',
+    )
+    only = {'anchor_free': ('FCOS', 'VFNet', 'RTMDet'), 'yolo': ('YOLOX',)}
 
     def __init__(
         self,
@@ -96,11 +113,12 @@ class KD(Objective):
         self.ignore_index = check_number('KD', 'ignore_index', ignore_index, whole=True)
         self.kind = ''
         self.align_corners = False
+        self.pairs: list[tuple[int, int]] = []  # levels of one-stage heads
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         assert teacher is not None
         self.align_corners = bool(getattr(student, 'align_corners', False))
-        self.kind = logits.check_kinds('KD', student, teacher)
+        self.kind = logits.check_kinds('KD', student, teacher, priors=True)
         self.tau = self.tau or (4.0 if self.kind == 'images' else 1.0)
         getattr(self, f'_bind_{self.kind}')(student, teacher)
 
@@ -115,6 +133,19 @@ class KD(Objective):
             [two_stage.box_head_tap(student) + '[0]', two_stage.rois_tap(student)]
         )
         self.teacher_taps = parse_taps(two_stage.features_tap(teacher))
+        self.asks_teacher = True
+
+    def _bind_priors(self, student: nn.Module, teacher: nn.Module) -> None:
+        if self.student_taps or self.teacher_taps:
+            raise ValueError('KD on a one-stage detector compares the heads; it takes no taps.')
+        if self.reduction == 'cross_entropy':
+            raise ValueError(
+                "KD: reduction='cross_entropy' is of a softmax, and these heads score each class "
+                "by a sigmoid; DenseKD(classes='bckd') is a cross entropy of those."
+            )
+        self.pairs = heads.check_heads('KD', student, teacher)
+        assignments.check_assignment('KD', student)
+        self.student_taps, self.teacher_taps = heads.head_taps(student, teacher, assigned=True)
         self.asks_teacher = True
 
     def _bind_pixels(self, student: nn.Module, teacher: nn.Module) -> None:
@@ -134,6 +165,8 @@ class KD(Objective):
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         if self.kind == 'rois':
             return {'loss': self._rois(trace)}
+        if self.kind == logits.PRIORS:
+            return {'loss': self._priors(trace)}
         student = trace.student[self.student_taps[0]][0]
         teacher = trace.teacher[self.teacher_taps[0]][0].detach()
         if self.kind == 'images':
@@ -147,6 +180,13 @@ class KD(Objective):
         feats = trace.teacher[self.teacher_taps[0]]
         wanted = two_stage.roi_outputs(trace.teacher.model, feats, rois.detach())[0]
         return self._distance(scores, wanted).mean()
+
+    def _priors(self, trace: Trace) -> Tensor:
+        own, wanted = heads.answers(trace, self.pairs)
+        found = assignments.assignment(trace)
+        pair = own.logits, wanted.logits
+        kl = weighted_binary_cross_entropy(*pair, (1.0, 1.0), self.tau, entropy=False).sum(-1)
+        return self.tau**2 * (kl * found.weights).sum() / found.normaliser()
 
     def _distance(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Of each row (..., K), as ``reduction`` says."""

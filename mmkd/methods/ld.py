@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mmkd.families import dense
 from mmkd.families.comparable import Misfit, both, check_classes, check_priors, check_same, is_gfl
 from mmkd.functional.device import members
+from mmkd.functional.logit_distances import mean_kl
 from mmkd.objective import Objective, Taps
 from mmkd.options import check_choice, check_factors, check_number, check_temperature
 from mmkd.registry import MODELS
@@ -23,12 +23,6 @@ _BOX_CHUNK = 16
 
 #: of the three terms
 FACTORS = dict(main=0.25, valuable=0.25, classes=10.0)
-
-
-def mean_kl(student: Tensor, teacher: Tensor, tau: float) -> Tensor:
-    """``tau^2 * mean_k p_t (log p_t - log p_s)``, p = softmax(z / tau); (..., K) -> (...)."""
-    log_s, log_t = ((z / tau).log_softmax(-1) for z in (student, teacher))
-    return F.kl_div(log_s, log_t, reduction='none', log_target=True).mean(-1) * tau**2
 
 
 def overlaps(boxes: Tensor, anchors: Tensor, variant: str = 'paper') -> tuple[Tensor, Tensor]:

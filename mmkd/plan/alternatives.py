@@ -16,7 +16,18 @@ from mmkd.options import options_of
 from mmkd.registry import MODELS
 
 #: methods to try, those on what is predicted first; as many as :data:`_SHOWN` of each are named
-PREDICTIONS = ('CrossKD', 'LD', 'GID', 'Chen2017', 'OD200F', 'MimicHead', 'KD', 'DKD', 'SKDPixel')
+PREDICTIONS = (
+    'CrossKD',
+    'LD',
+    'DenseKD',
+    'GID',
+    'Chen2017',
+    'OD200F',
+    'MimicHead',
+    'KD',
+    'DKD',
+    'SKDPixel',
+)
 FEATURES = ('FGD', 'CWD', 'SKDPair', 'AT', 'Mimic', 'SP')
 ALONE = ('ConfidencePenalty', 'LSR', 'TSD')
 #: options under which a method may suit where it does not as it is

@@ -11,6 +11,7 @@ from mmkd.families.comparable import Misfit, check_same, listed, named, uses_sig
 from mmkd.families.dense import anchor_generator, dense_head
 from mmkd.levels import Level, pair_levels
 from mmkd.objective import Objective, equal_size
+from mmkd.rows.heads import has_classes
 from mmkd.tap import Trace, parse_taps
 
 #: families whose logits these functions find
@@ -18,6 +19,8 @@ KINDS = ('two_stage', 'instance', 'segmentor', 'classifier')
 
 
 _NAMES = {'rois': 'RoIs', 'pixels': 'pixels', 'images': 'images'}
+#: priors of a one-stage head, whose classes are scored by sigmoids
+PRIORS = 'priors'
 
 
 class Rows(NamedTuple):
@@ -70,8 +73,9 @@ def check_kinds(
     student: nn.Module,
     teacher: nn.Module | None,
     kinds: tuple[str, ...] = ('rois', 'pixels', 'images'),
+    priors: bool = False,
 ) -> str:
-    """The samples that both classify, one of ``kinds``.
+    """The samples that both classify, one of ``kinds``, or with ``priors`` also :data:`PRIORS`.
 
     Raises:
         Misfit: other samples, or different ones; the message names those of both and the scoring
@@ -81,7 +85,10 @@ def check_kinds(
     found = {_kind(model) for model in models.values()}
     if len(found) == 1 and found <= set(kinds):
         return str(found.pop())
+    if priors and all(map(has_classes, models.values())):
+        return PRIORS
     wanted = listed([_NAMES[kind] for kind in kinds], 'or')
+    wanted += ', or sigmoid ones of one-stage heads' * priors
     judged = [
         f'the {side} is {named(m)}, which classifies {_judged(m)}' for side, m in models.items()
     ]

@@ -1,18 +1,22 @@
-"""Decoded predictions of dense heads (RPN, RetinaNet, ATSS, GFL, FCOS), one row per prior."""
+"""Decoded predictions of dense heads (RPN, RetinaNet, FCOS, RTMDet, YOLOX …), one row per prior."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from mmkd.families.comparable import kind_of
+from mmkd.families.comparable import definer, kind_of
 from mmkd.families.dense import assigned, dense_head, level_priors, outputs_tap, targets_tap
 from mmkd.families.two_stage import features_tap
 from mmkd.functional.boxes import select_boxes
 from mmkd.functional.cells import rows
 from mmkd.functional.device import upload
 from mmkd.functional.padding import crop_padding
+from mmkd.functional.sigmoid_distances import joint_logit
 from mmkd.tap import Tap, Trace, parse_taps
+
+#: YOLOX's logarithms of sides, in strides, beyond which a box is larger than any picture
+_MOST_LOG_SIDE = 10.0
 
 
 @torch.no_grad()
@@ -26,15 +30,24 @@ def head_outputs(model: nn.Module, feats: list[Tensor]) -> list[Tensor]:
 def split(model: nn.Module, outputs: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Class logits (N, P, K) and box codes (N, P, D) of all levels.
 
-    Codes of FCOS are in units of the stride, which mmdet's own are in training only, if at all.
+    Logits of YOLOX are those of class and object together, of TOOD those of its probabilities.
+    Codes in pixels are divided by the stride, which FCOS's own are in training only, if at all.
     """
-    head = dense_head(model)
+    head, kind = dense_head(model), kind_of(model)
     levels = head.prior_generator.num_levels
-    boxes = outputs[levels : 2 * levels]
-    if kind_of(model) == 'distance' and not (head.norm_on_bbox and head.training):
+    classes, boxes = outputs[:levels], outputs[levels : 2 * levels]
+    if definer(head, 'forward') == 'VFNetHead':  # in training the first boxes come, too
+        boxes = outputs[-levels:]
+    logits = rows(classes, head.cls_out_channels)
+    if kind == 'yolox':
+        logits = joint_logit(logits, rows(outputs[2 * levels : 3 * levels], 1))
+    elif kind == 'decoded':
+        logits = torch.logit(logits, 1e-6)
+    in_pixels = kind == 'distance' and not (head.norm_on_bbox and head.training)
+    if in_pixels or kind == 'pixels':
         boxes = [m / s[0] for m, s in zip(boxes, head.prior_generator.strides, strict=True)]
-    width = 4 * (head.reg_max + 1) if kind_of(model) == 'distribution' else 4
-    return rows(outputs[:levels], head.cls_out_channels), rows(boxes, width)
+    width = 4 * (head.reg_max + 1) if kind == 'distribution' else 4
+    return logits, rows(boxes, width)
 
 
 def priors(model: nn.Module, sizes: list[tuple[int, int]], device: torch.device) -> Tensor:
@@ -59,10 +72,17 @@ def decode(
     if kind == 'delta':
         flat = grid.repeat(len(codes), 1)
         boxes = head.bbox_coder.decode(flat, codes.reshape(-1, 4)).view(len(codes), -1, 4)
+    elif kind == 'decoded':
+        boxes = codes * _strides(head, sizes, codes)
     else:
-        codes = expected(model, codes) * _strides(head, sizes, codes)
+        stride = _strides(head, sizes, codes)
         center = grid if grid.shape[-1] == 2 else (grid[:, :2] + grid[:, 2:]) / 2
-        boxes = torch.cat((center - codes[..., :2], center + codes[..., 2:]), -1)
+        if kind == 'yolox':
+            center = center + codes[..., :2] * stride
+            low = high = codes[..., 2:].clamp(max=_MOST_LOG_SIDE).exp() * stride / 2
+        else:
+            low, high = (expected(model, codes) * stride).split(2, -1)
+        boxes = torch.cat((center - low, center + high), -1)
     if samples is None:
         return boxes
     limits = [sample.metainfo['img_shape'][:2] for sample in samples]
@@ -72,10 +92,14 @@ def decode(
 
 def _strides(head: nn.Module, sizes: list[tuple[int, int]], like: Tensor) -> Tensor:
     """Stride of each prior, (P, 1)."""
-    generator = head.prior_generator
-    counts = [h * w * a for (h, w), a in zip(sizes, generator.num_base_priors, strict=True)]
-    pairs = zip(counts, generator.strides, strict=True)
+    pairs = zip(prior_counts(head, sizes), head.prior_generator.strides, strict=True)
     return torch.cat([like.new_full((count, 1), s[0]) for count, s in pairs])
+
+
+def prior_counts(head: nn.Module, sizes: list[tuple[int, int]]) -> list[int]:
+    """Priors of each level."""
+    each = head.prior_generator.num_base_priors
+    return [h * w * a for (h, w), a in zip(sizes, each, strict=True)]
 
 
 def level_sizes(model: nn.Module, outputs: list[Tensor]) -> list[tuple[int, int]]:
@@ -110,8 +134,7 @@ def positives(
         low, high = (x[:, None] for x in (rois[:, 1:3], rois[:, 3:]))
         inside = ((grid > low) & (grid < high)).all(-1).int()
         return inside.new_zeros(n, len(grid)).index_add_(0, images, inside) > 0
-    counts = list(dense_head(model).prior_generator.num_base_priors)
-    counts = [h * w * a for (h, w), a in zip(sizes, counts, strict=True)]
+    counts = prior_counts(dense_head(model), sizes)
     found = torch.zeros(n, len(grid), dtype=torch.bool, device=rois.device)
     boxes = rois[images.argsort(stable=True), 1:].split(each)
     for image, own in enumerate(boxes):  # assigners see one image at a time

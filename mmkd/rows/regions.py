@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.families import dense, is_two_stage, two_stage
-from mmkd.families.comparable import check_decodable, kind_of
+from mmkd.families.comparable import check_decodable, has_codes
 from mmkd.families.dense import ground_truth_rois
 from mmkd.families.pyramid import among, bind_pyramid, tap_beside
 from mmkd.functional.boxes import thin_out
@@ -79,7 +79,7 @@ class Regions:
 
 def default_source(student: nn.Module) -> str:
     """The student, where it samples RoIs or its boxes can be decoded, else the ground truth."""
-    own = is_two_stage(student) or kind_of(student) is not None
+    own = is_two_stage(student) or has_codes(student)
     return 'student' if own else 'gt'
 
 

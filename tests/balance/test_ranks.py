@@ -5,7 +5,8 @@ import torch
 from distiller_toys import Square, batch, toy
 from two_ranks import of_two_ranks
 
-from mmkd.balance.ranks import mean_over_ranks, sizes_of_all_ranks
+from mmkd.balance.ranks import sizes_of_all_ranks
+from mmkd.functional.gather import mean_over_ranks
 from mmkd.testing import class_labels, pixels
 
 BALANCES = {

@@ -17,6 +17,7 @@ FIRST = {name: next(family for other, family in pairs() if other == name) for na
 UNIT = {'bottom_up': 0.125}
 #: what makes an option count
 MORE = {('LogitStandardization', option): dict(loss='dkd') for option in ('alpha', 'beta')}
+MORE['DenseKD', 'tau'] = dict(classes='kl')
 
 
 @pytest.mark.parametrize(('name', 'option'), OPTIONS)
@@ -24,14 +25,15 @@ def test_it_is_a_number_that_follows_its_schedule(name, option):
     cls, unit = method(name), UNIT.get(option, 1)
     assert 'float' in str(options_of(cls)[option].annotation)
     entry = dict(value=3 * unit, start=0.5, decay='linear', end_value=unit)
-    objective = build_objective({'type': f'mmkd.{name}', option: entry})
+    more = MORE.get((name, option), {})
+    objective = build_objective({'type': f'mmkd.{name}', option: entry} | more)
     wanted = Schedule(3 * unit, start=0.5, decay='linear', end_value=unit)
     assert objective.schedules == {option: wanted}
     assert objective.set_numbers(Progress(3, 4)) == {option: 2 * unit}
     assert getattr(objective, option) == 2 * unit
     in_python = Schedule(5 * unit, decay='cosine', end_value=unit)
-    assert cls(**{option: in_python}).schedules == {option: in_python}
-    assert not cls(**{option: 2.0 * unit}).schedules
+    assert cls(**{option: in_python}, **more).schedules == {option: in_python}
+    assert not cls(**{option: 2.0 * unit}, **more).schedules
 
 
 @pytest.mark.parametrize(('name', 'option'), OPTIONS)

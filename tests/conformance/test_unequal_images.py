@@ -12,6 +12,8 @@ CASES = [
     ('Chen2017', 'retinanet'),
     ('CrossKD', 'fcos'),
     ('CrossKD', 'gfl'),
+    ('DenseKD', 'atss'),
+    ('DenseKD', 'yolox'),
     ('FGD', 'atss'),
     ('FGFI', 'retinanet'),
     ('GID', 'atss'),
@@ -34,7 +36,7 @@ def losses_of(name, toy, order, **options):
 
 @pytest.mark.parametrize(('name', 'toy'), CASES)
 def test_images_in_another_order(name, toy):  # GEN-5
-    options = {} if name in ('CrossKD', 'LD') else dict(adapt=None)
+    options = {} if name in ('CrossKD', 'DenseKD', 'LD') else dict(adapt=None)
     options |= dict(min_side=1.0) if name == 'GID' else {}
     both = [losses_of(name, toy, order, **options) for order in ((0, 1), (1, 0))]
     terms = [{k: v for k, v in losses.items() if k.startswith('kd.o.loss')} for losses in both]

@@ -20,12 +20,14 @@ from mmkd.families.comparable import (
     check_stages,
     definer,
     has_anchor_targets,
+    has_codes,
     is_class_agnostic,
     is_gfl,
     is_yolov3,
     kind_of,
     listed,
     named,
+    pair_priors,
     uses_sigmoid,
 )
 from mmkd.families.dense import dense_head
@@ -126,20 +128,78 @@ KINDS = {
     'frcnn': 'delta',
     'retinanet': 'delta',
     'atss': 'delta',
+    'paa': 'delta',
     'gfl': 'distribution',
     'fcos': 'distance',
 }
+#: whose boxes are not made from a prior and a code alone
+OWN_KINDS = {'vfnet': 'pixels', 'rtmdet': 'pixels', 'yolox': 'yolox', 'tood': 'decoded'}
 POINTS = dict(bbox_coder=dict(type='TBLRBBoxCoder', normalizer=4.0))
 
 
 @pytest.mark.parametrize('name', KINDS)
 def test_how_boxes_are_coded(name):
     model = detector(name)
-    assert kind_of(model) == KINDS[name]
+    assert kind_of(model) == KINDS[name] and has_codes(model)
     assert has_anchor_targets(model) == (name in ('frcnn', 'retinanet'))
     assert is_gfl(model) == (name == 'gfl')
     assert is_class_agnostic(model) == (name == 'frcnn')
     assert not is_yolov3(model)
+
+
+@pytest.mark.parametrize('name', OWN_KINDS)
+def test_heads_with_a_forward_of_their_own(name):
+    model = detector(name)
+    assert kind_of(model) == OWN_KINDS[name] and not has_codes(model)
+    assert not has_anchor_targets(model) and not is_gfl(model)
+    with pytest.raises(Misfit, match='GID decodes boxes'):
+        check_decodable('GID', model, model)
+    model.bbox_head.__class__ = type('Own', (type(model.bbox_head),), dict(forward=len))
+    assert kind_of(model) is None
+
+
+LEVELS = [(i, i) for i in range(5)]
+
+
+@pytest.mark.parametrize(
+    ('student', 'teacher', 'pairs'),
+    [
+        ('retinanet', 'retinanet', LEVELS),
+        ('gfl', 'atss', LEVELS),
+        ('vfnet', 'gfl', LEVELS),
+        ('tood', 'paa', LEVELS),
+        ('rtmdet', 'yolox', LEVELS[:3]),
+    ],
+)
+def test_priors_at_one_place(student, teacher, pairs):
+    assert pair_priors('DenseKD', head(student), head(teacher)) == pairs
+
+
+def test_priors_of_common_levels():
+    assert pair_priors('DenseKD', head('gfl'), head('rtmdet'), True) == LEVELS[:3]
+    assert pair_priors('DenseKD', head('rtmdet'), head('gfl'), True) == LEVELS[:3]
+    with pytest.raises(Misfit, match=r"strides: .* \[8, 16, 32, 64, 128\] .*level_map='common'"):
+        pair_priors('DenseKD', head('gfl'), head('rtmdet'), False)
+    with pytest.raises(Misfit, match=r'strides: .* \[8, 16, 32\]\.$'):
+        pair_priors('KD', head('gfl'), head('rtmdet'))
+
+
+@pytest.mark.parametrize(
+    ('student', 'teacher', 'changes', 'said'),
+    [
+        ('retinanet', 'gfl', {}, 'priors a cell of stride 8: .* 9 and .* 1'),
+        ('gfl', 'fcos', {}, r'first of stride 8 of .* at \[0.0, 0.0\], .* at \[4.0, 4.0\]'),
+        (
+            'retinanet',
+            'retinanet',
+            dict(anchor_generator=dict(octave_base_scale=8)),
+            'first of stride 8 of the student',
+        ),
+    ],
+)
+def test_priors_at_other_places(student, teacher, changes, said):
+    with pytest.raises(Misfit, match=said):
+        pair_priors('DenseKD', head(student), head(teacher, **changes), False)
 
 
 @pytest.mark.parametrize(

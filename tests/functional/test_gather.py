@@ -3,7 +3,7 @@
 import torch
 from two_ranks import of_two_ranks
 
-from mmkd.functional.gather import all_gather_rows
+from mmkd.functional.gather import all_gather_rows, mean_over_ranks
 
 
 def gathered(rank):
@@ -25,3 +25,14 @@ def test_rows_of_all_ranks(tmp_path):
 def test_one_process_has_its_own():
     alone = torch.ones(2, 2)
     assert all_gather_rows(alone) is alone
+    assert mean_over_ranks(alone) is alone
+
+
+def averaged(rank):
+    own = torch.tensor(1.0 + rank)
+    return own, mean_over_ranks(own)
+
+
+def test_normalisers_of_two_ranks(tmp_path):
+    found = of_two_ranks(averaged, tmp_path)
+    assert [x.tolist() for pair in found for x in pair] == [1, 1.5, 2, 1.5]

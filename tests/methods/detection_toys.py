@@ -1,16 +1,22 @@
 """Tiny mmdet detectors, one training step of a pair, for the tests of detection heads."""
 
+import contextlib
 import copy
 import functools
+from collections.abc import Iterator
+from types import SimpleNamespace
 
+import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 from mmengine.structures import InstanceData
 from torch import nn
 
 from mmkd.distiller import Distiller
 from mmkd.objective import Objective
-from mmkd.tap import Trace
+from mmkd.schedule import Progress
+from mmkd.tap import Recorder, Trace, parse_taps
 from mmkd.teacher import Teacher, build_model
 from mmkd.untouched import untouched_random_state
 
@@ -21,7 +27,14 @@ CONFIGS = {
     'gfl': 'mmdet::gfl/gfl_r50_fpn_1x_coco.py',
     'fcos': 'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
     'atss': 'mmdet::atss/atss_r50_fpn_1x_coco.py',
+    'paa': 'mmdet::paa/paa_r50_fpn_1x_coco.py',
+    'vfnet': 'mmdet::vfnet/vfnet_r50_fpn_1x_coco.py',
+    'tood': 'mmdet::tood/tood_r50_fpn_1x_coco.py',
+    'rtmdet': 'mmdet::rtmdet/rtmdet_m_8xb32-300e_coco.py',
+    'yolox': 'mmdet::yolox/yolox_m_8xb8-300e_coco.py',
 }
+#: with strides 8, 16 and 32; here on the backbone and neck of the others
+THREE_LEVELS = ('rtmdet', 'yolox')
 
 
 @functools.cache
@@ -29,6 +42,12 @@ def _config(name: str) -> dict:
     from mmkd.config import load_config
 
     model = load_config(CONFIGS[name]).model
+    if name in THREE_LEVELS:
+        model = Config(dict(model=model.to_dict())).model
+        model.backbone = dict(num_stages=4, out_indices=(0, 1, 2, 3), norm_eval=False)
+        model.neck = dict(type='FPN', start_level=1, num_outs=3)
+        model.bbox_head.norm_cfg = dict(type='BN')
+        model.data_preprocessor.pop('batch_augments', None)
     model.backbone.update(
         type='ResNet', depth=18, base_channels=8, init_cfg=None, frozen_stages=-1, style='pytorch'
     )
@@ -45,7 +64,7 @@ def _config(name: str) -> dict:
         model.train_cfg.rpn_proposal.update(nms_pre=100, max_per_img=60)
     else:
         model.bbox_head.update(in_channels=8, feat_channels=8, stacked_convs=1, num_classes=3)
-        if 'norm_cfg' in model.bbox_head or name in ('gfl', 'fcos', 'atss'):
+        if name in ('gfl', 'fcos', 'atss', 'paa', 'vfnet', 'tood'):
             model.bbox_head.norm_cfg = dict(type='GN', num_groups=2)
     return model
 
@@ -62,6 +81,9 @@ def detector(name: str, seed: int = 0, **head: object) -> nn.Module:
         for parameter in model.parameters():  # so that heads say something
             if parameter.dim() > 1:
                 nn.init.normal_(parameter, std=1.5 / parameter[0].numel() ** 0.5)
+        logarithms = {'yolox': 'multi_level_conv_reg', 'rtmdet': 'rtm_reg'}.get(name, '')
+        for layer in getattr(model.bbox_head, logarithms) if logarithms else []:
+            nn.init.normal_(layer.weight, std=0.02)
     return model
 
 
@@ -100,7 +122,8 @@ def step(
     torch.manual_seed(0)
     inputs = torch.randn(2, 3, 96, 128)
     distiller.train(train)
-    losses = distiller(inputs, samples() if batch is None else batch, mode='loss')
+    with in_epoch(0):
+        losses = distiller(inputs, samples() if batch is None else batch, mode='loss')
     return losses, seen[0]
 
 
@@ -125,3 +148,43 @@ def padded_apart(order: tuple[int, int] = (0, 1)) -> tuple[torch.Tensor, list]:
         sample.set_metainfo(dict(pad_shape=(-(-h // 32) * 32, -(-w // 32) * 32)))
     assert {s.pad_shape for s in batch} == {(96, 128), (96, 96)}
     return inputs[list(order)], [batch[i] for i in order]
+
+
+def recorded(model: nn.Module, taps: list[str], batch: list | None = None, epoch: int = 0) -> Trace:
+    """A training step of a student alone, with values at ``taps``."""
+    inputs = torch.randn(2, 3, 96, 128, generator=torch.Generator().manual_seed(0))
+    batch = samples() if batch is None else batch
+    with in_epoch(epoch), Recorder(model, parse_taps(taps)).record(inputs) as side:
+        model.train()(inputs, batch, mode='loss')
+    return Trace(inputs, batch, side, None, Progress(0, 1))
+
+
+@contextlib.contextmanager
+def in_epoch(number: int) -> Iterator[None]:
+    """As within a Runner, of which TOOD's targets ask the epoch; PAA's need two clusters."""
+    from mmdet.models.dense_heads import paa_head
+
+    hub, mixture = MessageHub.get_current_instance(), paa_head.skm
+    hub.update_info('epoch', number)
+    paa_head.skm = SimpleNamespace(GaussianMixture=Halves)
+    try:
+        yield
+    finally:
+        hub.runtime_info.pop('epoch')
+        paa_head.skm = mixture
+
+
+class Halves:
+    """In place of scikit-learn's mixture of two: the smaller half of the losses is one cluster."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def fit(self, values: np.ndarray) -> None:
+        self.middle = np.median(values)
+
+    def predict(self, values: np.ndarray) -> np.ndarray:
+        return (values[:, 0] > self.middle).astype(int)
+
+    def score_samples(self, values: np.ndarray) -> np.ndarray:
+        return values[:, 0]

@@ -8,11 +8,11 @@ import pytest
 import torch
 from detection_toys import _teacher, detector, samples, step, total
 from torch.nn import functional as F
-from two_ranks import of_two_ranks
 
 from mmkd.distiller import Distiller
 from mmkd.families import towers
-from mmkd.methods.crosskd import CrossKD, align, class_distance, over_ranks
+from mmkd.functional.sigmoid_distances import gap_weighted_cross_entropy
+from mmkd.methods.crosskd import CrossKD, align
 from mmkd.rows import predictions
 
 KINDS = ['retinanet', 'atss', 'gfl', 'fcos', 'fcos by stride']
@@ -23,17 +23,6 @@ def deep(kind, seed=0, **head):
     """A toy with four convolutions in each tower, as published."""
     options = dict(norm_on_bbox=True) if kind.endswith('stride') else {}
     return detector(kind.split()[0], seed, **(dict(stacked_convs=4) | options | head))
-
-
-def test_class_distance():  # XKD-1
-    found = class_distance(torch.tensor([0.0, 1.5]), torch.tensor([2.0, 1.5]))
-    assert float(found[0]) == pytest.approx(0.263948, abs=1e-6)
-    assert float(found[1]) == 0
-    z, other = torch.randn(2, 6, dtype=torch.float64)
-    z.requires_grad_()  # also through the factor
-    assert torch.autograd.gradcheck(lambda x: class_distance(x, other), z)
-    confident = class_distance(torch.tensor([-80.0, 80.0]), torch.tensor([80.0, 80.0]))
-    assert confident.tolist() == pytest.approx([80, 0])
 
 
 def test_aligned_statistics():  # XKD-2
@@ -288,17 +277,9 @@ def test_views(kind):
     assert [tuple(view.maps.shape[1:]) for view in views] == sizes
     y, x = (int(i) for i in divmod(int(views[0].maps[1].argmax()), views[0].maps.shape[2]))
     s, t = (maps[0][1, :, y, x].detach().view(-1, 3) for maps in (reused, wanted))
-    assert float(views[0].maps[1].max()) == pytest.approx(float(class_distance(s, t).sum(1).max()))
-
-
-def averaged(rank):
-    own = torch.tensor(1.0 + rank)
-    return own, over_ranks(own)
-
-
-def test_normalisers_of_two_ranks(tmp_path):
-    found = of_two_ranks(averaged, tmp_path)
-    assert [x.tolist() for pair in found for x in pair] == [1, 1.5, 2, 1.5]
+    assert float(views[0].maps[1].max()) == pytest.approx(
+        float(gap_weighted_cross_entropy(s, t).sum(1).max())
+    )
 
 
 # ------------------------------------------------------------------------------- what is refused

@@ -75,9 +75,9 @@ def test_logit_maps_of_unequal_stride(name):
     ('name', 'pair', 'said'),
     [
         (
-            'KD',
+            'DKD',
             ('retina', 'retina'),
-            'both are RetinaNet .*anchors, each class by a sigmoid; .*GID',
+            'both are RetinaNet .*anchors, each class by a sigmoid; .*CrossKD and DenseKD compare',
         ),
         ('DIST', ('fcos', 'fcos'), 'points, each class by a sigmoid; .*CrossKD'),
         ('KD', ('frcnn', 'retina'), "classifies RoIs, and .* a sigmoid; .*level_map='common'"),

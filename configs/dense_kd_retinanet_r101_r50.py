@@ -1,0 +1,12 @@
+_base_ = ['mmdet::retinanet/retinanet_r50_fpn_1x_coco.py']
+
+model = dict(
+    _delete_=True,
+    type='mmkd.Distiller',
+    student=_base_.model,
+    teacher=dict(
+        config='mmdet::retinanet/retinanet_r101_fpn_1x_coco.py',
+        checkpoint='released',
+    ),
+    objectives=dict(dense_kd=dict(type='mmkd.DenseKD')),
+)

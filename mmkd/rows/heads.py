@@ -1,0 +1,130 @@
+"""What two dense heads predict at the priors that both have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mmkd.families import assignments, is_two_stage, two_stage
+from mmkd.families.comparable import Misfit, both, check_same, kind_of, pair_priors
+from mmkd.families.dense import dense_head, outputs_tap
+from mmkd.families.two_stage import features_tap
+from mmkd.functional.padding import crop_padding
+from mmkd.rows import predictions
+from mmkd.tap import Tap, Trace, parse_taps
+
+
+@dataclass
+class Answer:
+    """Predictions of one head, (N, P, ...) for the P priors that are compared.
+
+    Attributes:
+        model (nn.Module): whose head it is.
+        outputs (list[Tensor]): the head's maps.
+        levels (list[int]): positions of the levels that are compared.
+    """
+
+    model: nn.Module
+    outputs: list[Tensor]
+    levels: list[int]
+
+    def __post_init__(self) -> None:
+        self.sizes = predictions.level_sizes(self.model, self.outputs)
+        self._logits, self._codes = predictions.split(self.model, self.outputs)
+        #: class logits (N, P, K)
+        self.logits = self.chosen(self._logits)
+
+    @property
+    def counts(self) -> list[int]:
+        """Priors of each level that is compared."""
+        counts = predictions.prior_counts(dense_head(self.model), self.sizes)
+        return [counts[i] for i in self.levels]
+
+    def chosen(self, x: Tensor) -> Tensor:
+        """Rows (N, P, ...) of the compared levels, from those of all."""
+        if len(self.levels) == len(self.sizes):
+            return x
+        counts = predictions.prior_counts(dense_head(self.model), self.sizes)
+        parts = x.split(counts, 1)
+        return torch.cat([parts[i] for i in self.levels], 1)
+
+    def boxes(self) -> Tensor:
+        """Decoded boxes (N, P, 4), xyxy in pixels of the padded input, not clipped."""
+        return self.chosen(predictions.decode(self.model, self._codes, self.sizes, None))
+
+    def bins(self) -> Tensor:
+        """Logits (N, P, 4, bins) of box distributions."""
+        return self.chosen(self._codes).unflatten(-1, (4, -1))
+
+
+def has_classes(model: nn.Module) -> bool:
+    """Whether a one-stage detector scores each class of each prior by a sigmoid, in a known way."""
+    return kind_of(model) is not None and not is_two_stage(model)
+
+
+def check_heads(
+    owner: str, student: nn.Module, teacher: nn.Module, common: bool | None = None
+) -> list[tuple[int, int]]:
+    """Two heads of known kinds, which may differ, with equal classes and priors, else Misfit.
+
+    Args:
+        common (bool | None): see :func:`~mmkd.families.comparable.pair_priors`.
+
+    Returns:
+        list[tuple[int, int]]: positions of levels of equal stride.
+    """
+    if not (has_classes(student) and has_classes(teacher)):
+        raise Misfit(
+            f'{owner} compares one-stage heads that score each class by a sigmoid, as those of '
+            f'RetinaNet, ATSS, PAA, GFL, FCOS, VFNet, TOOD, RTMDet and YOLOX do, but '
+            f'{both(student, teacher)}{_for_rois(owner, student, teacher)}.',
+            ('CWD', 'PKD'),
+        )
+    heads = [dense_head(model) for model in (student, teacher)]
+    check_same(owner, 'class counts', *(int(head.num_classes) for head in heads))
+    return pair_priors(owner, *heads, common)
+
+
+def _for_rois(owner: str, student: nn.Module, teacher: nn.Module) -> str:
+    """What compares the classes of two box heads on RoIs, where there are such."""
+    if not (is_two_stage(student) and is_two_stage(teacher)) or owner == 'KD':
+        return ''
+    try:
+        two_stage.check_box_heads(owner, student, teacher, softmax=True)
+    except ValueError:
+        return ''
+    return ', whose softmax classes of RoIs are for KD and DKD'
+
+
+def head_taps(
+    student: nn.Module, teacher: nn.Module, assigned: bool
+) -> tuple[tuple[Tap, ...], tuple[Tap, ...]]:
+    """Taps on student and teacher for :func:`answers`, and for the assignment if it is read."""
+    extra = assignments.assignment_taps(student) if assigned else []
+    return parse_taps([outputs_tap(student), *extra]), parse_taps(features_tap(teacher))
+
+
+def answers(trace: Trace, pairs: Sequence[tuple[int, int]]) -> tuple[Answer, Answer]:
+    """What both heads say; ``pairs`` as from :func:`check_heads`.
+
+    Raises:
+        ValueError: maps of one stride and unequal size.
+    """
+    model = trace.teacher.model
+    wanted = predictions.head_outputs(model, trace.teacher[features_tap(model)])
+    wanted = [crop_padding(t, trace.teacher.inputs, trace.inputs) for t in wanted]
+    own = trace.student[outputs_tap(trace.student.model)]
+    levels = [list(positions) for positions in zip(*pairs, strict=True)]
+    student = Answer(trace.student.model, own, levels[0])
+    teacher = Answer(model, wanted, levels[1])
+    for i, j in pairs:
+        if student.sizes[i] != teacher.sizes[j]:
+            raise ValueError(
+                f'The heads of student and teacher give maps of {student.sizes[i]} and '
+                f'{teacher.sizes[j]} cells for one stride; pad the input to a multiple of it '
+                '(data_preprocessor.pad_size_divisor).'
+            )
+    return student, teacher
