@@ -10,16 +10,13 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from mmkd.adapters import build_adapter
-from mmkd.functional.padding import crop_padding
-from mmkd.functional.resize import resize as resized
 from mmkd.levels import Level, pair_levels
+from mmkd.map_sizes import RESIZE, Map, equal_size
 from mmkd.options import check_choice, check_number, options_of, weight_or
 from mmkd.schedule import Progress, Schedule, accept_schedules
 from mmkd.tap import Tap, Trace, parse_taps
 from mmkd.view import Boxes, View
 
-#: options ``resize`` of objectives that compare maps, see :func:`equal_size`
-RESIZE = (None, 'student', 'teacher', 'label')
 Taps = str | Tap | Iterable[str | Tap] | None
 
 
@@ -312,11 +309,11 @@ class PairObjective(Objective):
 
     def maps(self, trace: Trace) -> list[tuple[Tensor, Tensor]]:
         """(student, teacher) of each pair, of equal height and width, before the adapters."""
-        student = [t for tap in self.student_taps for t in trace.student[tap]]
-        teacher = [t.detach() for tap in self.teacher_taps for t in trace.teacher[tap]]
+        student = [t for tap in self.student_taps for t in trace.student.maps(tap)]
+        teacher = [t.detach() for tap in self.teacher_taps for t in trace.teacher.maps(tap)]
         return [self._same_size(student[i], teacher[j], trace) for i, j in self.pairs]
 
-    def _same_size(self, student: Tensor, teacher: Tensor, trace: Trace) -> tuple[Tensor, Tensor]:
+    def _same_size(self, student: Map, teacher: Map, trace: Trace) -> tuple[Tensor, Tensor]:
         owner = type(self).__name__
         return equal_size(owner, student, teacher, trace, self.resize, self.align_corners)
 
@@ -350,49 +347,6 @@ def _what(adapter: nn.Module | None) -> str:
     return ', '.join(
         type(module).__name__ for module in adapter.modules() if not [*module.children()]
     )
-
-
-def equal_size(
-    owner: str,
-    student: Tensor,
-    teacher: Tensor,
-    trace: Trace,
-    resize: str | None = None,
-    align_corners: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """Maps (N, C, h, w) of both sides brought to one size; anything else as it is.
-
-    What covers padding of the teacher's alone is cut off. Maps that differ by one cell become as
-    large as the teacher's.
-
-    Args:
-        owner (str): name of the objective, for messages.
-        resize (str | None): ``'student'``, ``'teacher'`` or ``'label'`` (the input) names whose
-            size both take.
-
-    Raises:
-        ValueError: maps that differ by more, without ``resize``.
-    """
-    if student.dim() != 4 or teacher.dim() != 4:
-        return student, teacher
-    if len(teacher) == len(trace.inputs):
-        teacher = crop_padding(teacher, trace.teacher.inputs, trace.inputs)
-    if resize is None and _gap(student, teacher) > 1:
-        raise ValueError(
-            f'{owner}: maps differ in size, student {tuple(student.shape)} and '
-            f"teacher {tuple(teacher.shape)}. Set resize='student' or resize='teacher' if "
-            'comparing them after bilinear resizing is meant.'
-        )
-    sizes = {'student': student.shape[2:], 'label': trace.inputs.shape[2:]}
-    size = sizes.get(resize or '', teacher.shape[2:])
-    student, teacher = (
-        resized(x, size, align_corners) if x.shape[2:] != size else x for x in (student, teacher)
-    )
-    return student, teacher
-
-
-def _gap(student: Tensor, teacher: Tensor) -> int:
-    return max(abs(a - b) for a, b in zip(student.shape[2:], teacher.shape[2:], strict=True))
 
 
 def _names(taps: tuple[Tap, ...]) -> str:

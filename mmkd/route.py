@@ -14,10 +14,14 @@ from mmkd.tap import Tap
 
 #: the route that also runs the auxiliary heads of a segmentor
 AUXILIARY = 'tensor + auxiliary_head'
+#: the route that also runs SAN's text encoder
+WORDS = 'tensor + text_encoder'
 
 
 def shortest_route(model: nn.Module, taps: Iterable[Tap]) -> str:
-    """``'backbone'``, ``'extract_feat'``, ``'tensor'`` or :data:`AUXILIARY`, as the taps need."""
+    """``'backbone'``, ``'extract_feat'``, ``'tensor'``, :data:`AUXILIARY` or :data:`WORDS`, as the
+    taps need."""
+    taps = list(taps)
     roots = {tap.path.split('.')[0] for tap in taps}
     if roots <= {'backbone'} and hasattr(model, 'backbone'):
         return 'backbone'
@@ -25,6 +29,9 @@ def shortest_route(model: nn.Module, taps: Iterable[Tap]) -> str:
         return 'extract_feat'
     if 'auxiliary_head' in roots and hasattr(model, 'extract_feat'):
         return AUXILIARY
+    proposals = ('image_encoder', 'decode_head.side_adapter_network')
+    if _is_san(model) and not all(tap.path.startswith(proposals) for tap in taps):
+        return WORDS
     return 'tensor'
 
 
@@ -36,8 +43,8 @@ def run_route(model: nn.Module, route: str, inputs: Tensor, samples: list) -> No
         model.extract_feat(inputs)
     elif route == AUXILIARY:
         _run_auxiliary(model, inputs, samples)
-    elif hasattr(getattr(model, 'decode_head', None), 'side_adapter_network'):
-        _run_side_adapter(model, inputs)
+    elif _is_san(model):
+        _run_side_adapter(model, inputs, route == WORDS)
     elif isinstance(getattr(model, 'decode_head', None), nn.ModuleList):
         _run_cascade(model, inputs)
     elif _head_wants_samples(model):
@@ -59,13 +66,21 @@ def _run_auxiliary(model: nn.Module, inputs: Tensor, samples: list) -> None:
         head(feats)
 
 
-def _run_side_adapter(model: nn.Module, inputs: Tensor) -> None:
-    """SAN as far as its mask proposals: its own ``mode='tensor'`` fails, and what follows are the
-    scores of queries and a text encoder that takes minutes on a CPU."""
+def _is_san(model: nn.Module) -> bool:
+    return hasattr(getattr(model, 'decode_head', None), 'side_adapter_network')
+
+
+def _run_side_adapter(model: nn.Module, inputs: Tensor, words: bool) -> None:
+    """SAN, whose own ``mode='tensor'`` fails; without ``words`` as far as its mask proposals: what
+    follows are the scores of queries and a text encoder that takes minutes on a CPU, once."""
     seen = inputs
     if model.asymetric_input:
         seen = F.interpolate(inputs, scale_factor=model.encoder_resolution, mode='bilinear')
-    model.decode_head.side_adapter_network(inputs, model.image_encoder(seen), [])
+    feats = model.image_encoder(seen)
+    if words:
+        model.decode_head.forward([inputs, feats, model.text_encoder()], [])
+    else:
+        model.decode_head.side_adapter_network(inputs, feats, [])
 
 
 def _run_cascade(model: nn.Module, inputs: Tensor) -> None:

@@ -8,12 +8,12 @@ Grammar (``path`` is a dotted module path of the unmodified model)::
     bbox_head@in[x]                     an argument of the call, by name
     rpn_head.get_targets()              what a method of that instance returned
     bbox_head.loss_by_feat()@in[0]      an argument of a method call
+    decode_head.forward()@scores        class scores (N, K, h, w) made of the masks that it gives
 """
 
 from __future__ import annotations
 
 import contextlib
-import difflib
 import functools
 import inspect
 import re
@@ -25,10 +25,13 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from mmkd.errors.taps import never_called_message, silent_message, unknown_message
+from mmkd.functional.mask_scores import MaskScores
 from mmkd.schedule import Progress
 
 _GRAMMAR = re.compile(
     r'(?P<path>[A-Za-z_]\w*(\.\w+)*)(?P<call>\(\))?(@in\[(?P<arg>\w+)\])?(\[(?P<index>[-:\d]+)\])?'
+    r'(?P<scores>(?<=\(\))@scores(\(background=(?P<background>\d+)\))?)?'
 )
 
 
@@ -45,6 +48,10 @@ class Tap:
     call: bool = False
     arg: str | None = None
     index: int | slice | None = field(default=None, hash=False)
+    #: class scores of pixels are made of the classes and masks of queries there
+    scores: bool = False
+    #: place of a further class, of what no class claims
+    background: int | None = None
 
     @classmethod
     def parse(cls, text: str | Tap) -> Tap:
@@ -64,11 +71,15 @@ class Tap:
             call=bool(match['call']),
             arg=match['arg'],
             index=_parse_index(match['index']),
+            scores=match['scores'] is not None,
+            background=match['background'] and int(match['background']),
         )
 
     @property
     def source(self) -> str:
         """The recorded place without the index, shared by ``neck`` and ``neck[0]``."""
+        if self.scores:
+            return self.text
         return self.path + '()' * self.call + (f'@in[{self.arg}]' if self.arg is not None else '')
 
     @property
@@ -154,16 +165,38 @@ class Side:
         Raises:
             TapError: the tap saw nothing in this step, or its index selects nothing.
         """
+        found = self.maps(tap)
+        return [one.at() if isinstance(one, MaskScores) else one for one in found]
+
+    def maps(self, tap: str | Tap) -> list[Any]:
+        """As ``side[tap]``; class scores of masks wait to be asked for at a size.
+
+        Raises:
+            TapError: as ``side[tap]``.
+        """
         tap = Tap.parse(tap)
         calls = self.raw(tap)
         if not calls:
-            raise TapError(_silent_message(self.model, tap))
+            raise TapError(silent_message(self.model, tap))
+        if tap.scores:
+            return [_scores(calls[-1], tap)]
         tensors = _chosen(flatten(calls), tap)
         if not tensors:
             raise TapError(
                 f"Tap '{tap}' selects nothing: '{tap.source}' gave {len(flatten(calls))} tensors."
             )
         return [t.float() if t.is_floating_point() else t for t in tensors]
+
+
+def _scores(value: Any, tap: Tap) -> MaskScores | Tensor:
+    """Of the masks that a head gives; a mean of several heads is a map of scores already."""
+    tensors = flatten(value)
+    if len(tensors) == 1 and tensors[0].dim() == 4:
+        return tensors[0].float()
+    try:
+        return MaskScores.of(value, tap.background)
+    except ValueError as error:
+        raise TapError(f"Tap '{tap}': {error}") from None
 
 
 def _chosen(items: list, tap: Tap) -> list:
@@ -242,12 +275,12 @@ class Recorder:
         try:
             module = self.model.get_submodule(path)
         except AttributeError:
-            raise TapError(_unknown_message(self.model, tap, path)) from None
+            raise TapError(unknown_message(self.model, tap, path)) from None
         if tap.call and not callable(getattr(module, method, None)):
             where = path or type(self.model).__name__
             raise TapError(f"Tap '{tap}': {where} ({type(module).__name__}) has no '{method}()'.")
         if method in ('', 'forward') and only_holds(module):
-            raise TapError(_never_called_message(tap, path, module))
+            raise TapError(never_called_message(tap, path, module))
         return module, method
 
     @contextlib.contextmanager
@@ -264,6 +297,8 @@ class Recorder:
 
     def _store(self, tap: Tap, side: Side, watch: dict) -> Callable[[Any], None]:
         def store(value: Any) -> None:
+            if tap.scores and isinstance(value, (list, tuple)):
+                value = [part[-1:] for part in value]  # earlier layers need not be kept
             side.edges.setdefault(tap.source, []).extend(map(_edge, flatten(value)))
             if not tap.call:
                 # Until one forward has shown that nothing writes over it, keep a copy.
@@ -343,41 +378,9 @@ def _argument(function: Callable, tap: Tap, args: tuple, kwargs: dict) -> Any:
         ) from None
 
 
-def _unknown_message(model: nn.Module, tap: Tap, path: str) -> str:
-    names = [name for name, _ in model.named_modules() if name]
-    near = difflib.get_close_matches(path, names, n=5, cutoff=0.4)
-    parent = path
-    while parent and parent not in names:
-        parent = parent.rpartition('.')[0]
-    inside = [name for name in names if name.rpartition('.')[0] == parent][:12]
-    hint = f' Near-by names: {", ".join(near)}.' if near else ''
-    return (
-        f"Tap '{tap}': {type(model).__name__} has no module '{path}'.{hint} "
-        f"'{parent or type(model).__name__}' contains: {', '.join(inside) or 'nothing'}. "
-        'tools/plan.py lists every candidate.'
-    )
-
-
 def only_holds(module: nn.Module) -> bool:
     """Whether a module has no forward pass, as ModuleLists, and is never called."""
     return type(module).forward is nn.Module.forward and 'forward' not in vars(module)
-
-
-def _never_called_message(tap: Tap, path: str, module: nn.Module) -> str:
-    names = [f'{path}.{name}' for name, _ in module.named_children()]
-    inside = f'; tap what it holds: {", ".join(map(repr, names[:4]))}' if names else ''
-    return f"Tap '{tap}': {path} is a {type(module).__name__}, which is never called{inside}."
-
-
-def _silent_message(model: nn.Module, tap: Tap) -> str:
-    message = f"Tap '{tap}' of {type(model).__name__} saw nothing in this step."
-    if tap.path.split('.')[-1] in ('decode_head', 'roi_head') and tap.is_output:
-        message += (
-            f" '{tap.path}' is entered through its methods, so its output cannot be hooked:"
-            f" try '{tap.path}.forward()' or a layer inside it."
-        )
-    names = [n for n, _ in model.named_children() if n != tap.path]
-    return f'{message} Near-by names: {", ".join(names)}.'
 
 
 def require_gradient(side: Side, taps: Iterable[Tap]) -> None:

@@ -44,6 +44,52 @@ def test_grammar(text, path, call, arg, index):
     assert str(tap) == text and Tap.parse(tap) is tap
 
 
+def test_scores_of_masks():
+    tap = Tap.parse('decode_head.forward()@scores')
+    assert tap.scores and tap.background is None and tap.source == str(tap)
+    tap = Tap.parse('panoptic_head.forward()@scores(background=80)')
+    assert (tap.path, tap.call, tap.background) == ('panoptic_head.forward', True, 80)
+    for text in ('decode_head@scores', 'a.b()@scores(80)', 'a.b()@scores[0]', 'a.b()[0]@scores'):
+        with pytest.raises(TapError, match='not an address'):
+            Tap.parse(text)
+
+
+def test_scores_are_made_of_the_last_layer():
+    x, y = torch.randn(3, 2, 5, 4), torch.randn(3, 2, 5, 6, 7)
+    side = Side(nn.Module(), torch.zeros(2, 3, 24, 28))
+    tap = 'decode_head.forward()@scores'
+    side.calls[tap] = [(x, y)]
+    (map_,) = side[tap]
+    assert map_.shape == (2, 3, 6, 7) and torch.equal(map_, side.maps(tap)[0].at())
+    side.calls[tap] = [[map_]]  # a mean of several networks has made them
+    assert torch.equal(side[tap][0], map_) and torch.equal(side.maps(tap)[0], map_)
+    side.calls[tap] = [(x, x)]
+    with pytest.raises(TapError, match=r"'decode_head.forward\(\)@scores': class scores are made"):
+        side[tap]
+
+
+def test_earlier_layers_of_masks_are_not_kept():
+    class Head(nn.Module):
+        def forward(self, x):
+            return [x] * 3, [x[:, :, None]] * 3
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.decode_head = Head()
+
+        def forward(self, x, mode='tensor'):
+            return self.decode_head(x)
+
+    x = torch.randn(2, 5, 4, requires_grad=True)
+    recorder = Recorder(net := Net(), parse_taps('decode_head.forward()@scores'))
+    with recorder.record(torch.zeros(2, 3, 8, 8)) as side:
+        net(x)
+    (kept,) = side.raw('decode_head.forward()@scores')
+    assert [len(part) for part in kept] == [1, 1]
+    assert len(side.places('decode_head.forward()@scores')) == 2
+
+
 @pytest.mark.parametrize('text', ['', 'neck[', 'neck[x]', '.neck', 'neck[1:2:3:4]', 'a b', 3, None])
 def test_what_is_no_address_is_refused(text):
     with pytest.raises(TapError, match=r'not an address|neither a number'):

@@ -36,7 +36,15 @@ def random_batch(
         (sample,) = dummy_samples(size[0])
         shape = dict(img_shape=size, ori_shape=size, pad_shape=size, batch_input_shape=size)
         sample.set_metainfo(dict(shape, img_id=index))
-        if family == 'segmentor':
+        if hasattr(model, 'panoptic_head'):
+            sample.gt_instances = _random_boxes(size, boxes, generator, device)
+            _add_masks(model, sample, size, device)
+            if segmentor.classifies_pixels(model):
+                _label_pixels(sample, segmentor.classes(model), size, generator, device)
+                sample.gt_sem_seg = PixelData(sem_seg=sample.gt_sem_seg.data)
+            else:
+                del sample.gt_sem_seg  # of instances alone there is none
+        elif family == 'segmentor':
             _label_pixels(sample, max(segmentor.classes(model), 2), size, generator, device)
         elif family == 'classifier':
             half = max(batch // 2, 1)  # which the other half repeats, for methods on pairs

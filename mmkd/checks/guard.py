@@ -232,8 +232,8 @@ def has_ground_truth(samples: list, ignore_index: int = 255) -> bool:
     boxes = [sample.gt_instances for sample in samples if 'gt_instances' in sample]
     if boxes:
         return any(len(instances) for instances in boxes)
-    maps = [sample.gt_sem_seg.data for sample in samples if 'gt_sem_seg' in sample]
-    return not maps or any(bool((labels != ignore_index).any()) for labels in maps)
+    labelled = [sample for sample in samples if 'gt_sem_seg' in sample]
+    return not labelled or bool((segmentor.labels(labelled) != ignore_index).any())
 
 
 def ignored(student: nn.Module) -> int:

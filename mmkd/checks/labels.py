@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from logging import INFO, WARNING
 from typing import Any, NoReturn
 
@@ -192,6 +193,8 @@ def check_teacher(name: str, model: Any, labels: Labels) -> None:
     comparing = ', '.join(
         key for key, o in users.items() if compares_classes(o, model.plan.learner(o), teacher)
     )
+    spare = {tap.background for o in users.values() for tap in o.teacher_taps} - {None}
+    labels = _without(labels, spare)
     names, wrong = classifier.classes(teacher), wrong_heads(teacher, labels)
     if not names or wrong_heads(teacher, Labels(names)):  # its head was left out of the file
         if comparing and wrong:
@@ -221,6 +224,11 @@ def check_teacher(name: str, model: Any, labels: Labels) -> None:
             f'{", ".join(users)} does not compare them',
             INFO,
         )
+
+
+def _without(labels: Labels, places: Collection[int]) -> Labels:
+    """The classes that a teacher has where its taps add a background at these places."""
+    return replace(labels, names=tuple(n for i, n in enumerate(labels.names) if i not in places))
 
 
 def _check_data(labels: Labels, others: Labels | None, whose: str) -> None:

@@ -35,14 +35,15 @@ def family_of(model: nn.Module) -> str:
 
     Decided by the parts that a model has, so subclasses and forks need no entry anywhere.
     ``'instance'`` is a two-stage detector with masks, see :func:`is_two_stage`; ``'weak'`` one that
-    learns from image labels, see :func:`is_weak`.
+    learns from image labels, see :func:`is_weak`. mmdet's MaskFormer and Mask2Former are
+    segmentors.
     """
     if is_weak(model):
         return 'weak'
     if is_two_stage(model):
         has_masks = getattr(model.roi_head, 'mask_head', None) is not None
         return 'instance' if has_masks else 'two_stage'
-    if getattr(model, 'decode_head', None) is not None:
+    if any(getattr(model, name, None) is not None for name in ('decode_head', 'panoptic_head')):
         return 'segmentor'
     if getattr(model, 'bbox_head', None) is not None:
         return 'detr' if hasattr(model, 'decoder') else _dense_family(model.bbox_head)

@@ -153,6 +153,8 @@ def compares_classes(objective: Objective, student: nn.Module, teacher: nn.Modul
 
 def shows_classes(model: nn.Module, tap: Tap) -> bool:
     """Whether a tap is the output of a head with outputs per class, or of its class layer."""
+    if tap.scores:
+        return True
     path, _, method = tap.path.rpartition('.') if tap.call else (tap.path, '', 'forward')
     if tap.arg is not None or method != 'forward':
         return False

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from inspect import signature
 
 import torch
+from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from mmkd.families import family_of, segmentor, two_stage
 from mmkd.families.comparable import Misfit, definer, is_yolov3, named, uses_sigmoid
 from mmkd.families.dense import dense_head
+from mmkd.families.mask_classes import classifies_masks
+from mmkd.functional.mask_scores import MaskScores
 from mmkd.tap import Tap
 
 
@@ -84,6 +87,12 @@ def _of_yolov3(level: Tensor, numbers: int) -> Tensor:
 def _pixel_logits(model: nn.Module, maps: tuple[Tensor, ...]) -> Tensor:
     """Logits (N, K, h, w) of the last decode head that has such; of K-Net its last ones."""
     feats = model.neck(maps) if getattr(model, 'neck', None) is not None else maps
+    own = segmentor.decode_head(model)[0]
+    if classifies_masks(own):
+        size = maps[0].shape[2:]  # of images without padding, in whatever unit
+        meta = dict(img_shape=size, batch_input_shape=size)
+        samples = [BaseDataElement(metainfo=meta) for _ in maps[0]]
+        return MaskScores.of(own.forward(feats, samples)).at()
     heads = model.decode_head
     if not isinstance(heads, nn.ModuleList):
         logits = heads.forward(feats)

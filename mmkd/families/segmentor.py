@@ -1,4 +1,4 @@
-"""Semantic segmentors of mmseg: taps of logits and features, labels, valid pixels."""
+"""Segmentors of mmseg, and of mmdet those of masks: taps of logits and features, labels."""
 
 from __future__ import annotations
 
@@ -10,13 +10,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmkd.families import family_of
 from mmkd.families.comparable import Misfit, definer, named
+from mmkd.families.mask_classes import classifies_masks, knows_things_alone
 from mmkd.tap import Tap, Trace, parse_taps
 
 
 def decode_head(model: nn.Module) -> tuple[nn.Module, str]:
-    """The decode head and its path; of a cascade the last one that classifies every pixel."""
-    head = model.decode_head
+    """The decode head and its path; of a cascade the last one that classifies every pixel.
+
+    Of mmdet's MaskFormer and Mask2Former it is the panoptic head.
+    """
+    head = getattr(model, 'decode_head', None)
+    if head is None:
+        return model.panoptic_head, 'panoptic_head'
     if not isinstance(head, nn.ModuleList):
         return head, 'decode_head'
     whole = [i for i, stage in enumerate(head) if gives_logits(stage)]
@@ -26,14 +33,15 @@ def decode_head(model: nn.Module) -> tuple[nn.Module, str]:
 
 def _first_call(model: nn.Module) -> str:
     """Index of a tap on the decode head: training runs all but the last of a cascade twice."""
-    head = model.decode_head
+    head = getattr(model, 'decode_head', None)
     twice = isinstance(head, nn.ModuleList) and decode_head(model)[0] is not head[-1]
     return '[0]' if twice else ''
 
 
 def classifies_pixels(model: nn.Module) -> bool:
-    """Whether a segmentor has logits of pixels, see :func:`logits_tap`."""
-    return gives_logits(decode_head(model)[0])
+    """Whether a segmentor has class scores of pixels, see :func:`logits_tap`."""
+    head = decode_head(model)[0]
+    return gives_logits(head) or (classifies_masks(head) and not knows_things_alone(head))
 
 
 def gives_logits(head: nn.Module) -> bool:
@@ -51,26 +59,36 @@ def logits_tap(model: nn.Module) -> str:
     """Address of the logits (N, K, h, w) before they are resized.
 
     Of a head without ``conv_seg`` (Segmenter, K-Net) they are the last map that its ``forward()``
-    gives.
+    gives; of one that classifies masks (MaskFormer, Mask2Former, SAN) they are made of these, see
+    :func:`~mmkd.functional.mask_scores.pixel_scores`.
 
     Raises:
-        Misfit: a head that classifies masks or points.
+        Misfit: a head that segments instances alone, or of another kind.
     """
     head, path = decode_head(model)
     if isinstance(getattr(head, 'conv_seg', None), nn.Module):
         return f'{path}.conv_seg{_first_call(model)}'
     if gives_logits(head):
         return f'{path}.forward()[-1]'
-    raise Misfit(
-        f'{type(head).__name__} classifies masks and not pixels (it has no conv_seg), so there are '
-        'no per-pixel class logits to distil.'
-    )
+    if not classifies_masks(head):
+        raise Misfit(
+            f'{type(head).__name__} gives neither class logits of pixels nor classes and masks of '
+            'queries, of which they could be made.'
+        )
+    if knows_things_alone(head):
+        count = head.num_classes
+        raise Misfit(
+            f'{type(model).__name__} segments instances of {count} classes (num_stuff_classes=0), '
+            'so it has no class for pixels between them. With a further class for these, at place '
+            f"{count}, name the tap '{path}.forward()@scores(background={count})'."
+        )
+    return f'{path}.forward()@scores'
 
 
 def on_logits(model: nn.Module, taps: Iterable[Tap]) -> bool:
     """Whether one of the taps gives class logits."""
     own = logits_tap(model) if classifies_pixels(model) else None
-    return any(str(tap) == own or tap.path.endswith('conv_seg') for tap in taps)
+    return any(str(tap) == own or tap.scores or tap.path.endswith('conv_seg') for tap in taps)
 
 
 def feature_tap(model: nn.Module) -> str:
@@ -154,48 +172,71 @@ def bind_encoders(objective: nn.Module, student: nn.Module, teacher: nn.Module) 
     objective.teacher_taps = objective.teacher_taps or parse_taps(encoder_tap(teacher))
 
 
-def bind_logits(objective: nn.Module, student: nn.Module, teacher: nn.Module) -> None:
-    """Check the classes; give an objective without taps the logits before resizing."""
-    check_logits(type(objective).__name__, student, teacher)
+def bind_logits(objective: Any, student: nn.Module, teacher: nn.Module | None) -> None:
+    """Give an objective without taps the logits before resizing, and check the classes."""
+    choose_logits(objective, student, teacher)
+    check_logits(objective, student, teacher)
+
+
+def choose_logits(objective: Any, student: nn.Module, teacher: nn.Module | None) -> None:
+    """Give an objective without taps the logits before resizing.
+
+    Class scores made of masks have no size of their own: both sides take that of the student,
+    unless ``resize`` names another.
+
+    Raises:
+        Misfit: a side has no logits.
+    """
+    models = [student] if teacher is None else [student, teacher]
+    check_segmentors(type(objective).__name__, *models)
     objective.student_taps = objective.student_taps or parse_taps(logits_tap(student))
-    objective.teacher_taps = objective.teacher_taps or parse_taps(logits_tap(teacher))
+    if teacher is not None:
+        objective.teacher_taps = objective.teacher_taps or parse_taps(logits_tap(teacher))
+    taps = (*objective.student_taps, *objective.teacher_taps)
+    if any(tap.scores for tap in taps) and getattr(objective, 'resize', '') is None:
+        objective.resize = 'student'
 
 
 def check_segmentors(owner: str, *models: nn.Module) -> None:
     """Student and teacher must have decode heads, else ValueError."""
     for side, model in zip(('student', 'teacher'), models, strict=False):
-        if getattr(model, 'decode_head', None) is None:
+        if family_of(model) != 'segmentor':
             raise Misfit(
                 f'{owner} is for segmentors, but the {side} is {named(model)} without a '
                 'decode_head.'
             )
 
 
-def check_logits(owner: str, student: nn.Module, teacher: nn.Module) -> None:
+def check_logits(objective: Any, student: nn.Module, teacher: nn.Module | None) -> None:
     """Both must classify pixels into the same two or more classes, else Misfit."""
-    check_segmentors(owner, student, teacher)
-    check_same_classes(owner, student, teacher)
-    if classes(student) == 1:
+    check_same_classes(objective, student, teacher)
+    if classes(student, objective.student_taps) == 1:
         raise Misfit(
-            f'{owner}: both heads have one output channel, and a softmax over one class is always '
-            '1; use a two-channel head.'
+            f'{type(objective).__name__}: both heads have one output channel, and a softmax over '
+            'one class is always 1; use a two-channel head.'
         )
 
 
-def check_same_classes(owner: str, student: nn.Module, teacher: nn.Module) -> None:
+def check_same_classes(objective: Any, student: nn.Module, teacher: nn.Module | None) -> None:
     """Both must have equally many classes, else Misfit."""
-    k_s, k_t = classes(student), classes(teacher)
+    k_s = classes(student, objective.student_taps)
+    k_t = k_s if teacher is None else classes(teacher, objective.teacher_taps)
     if k_s != k_t:
         raise Misfit(
-            f'{owner} compares class logits, but the student has {k_s} classes and the teacher '
-            f'{k_t}.'
+            f'{type(objective).__name__} compares class logits, but the student has {k_s} classes '
+            f'and the teacher {k_t}.'
         )
 
 
-def classes(model: nn.Module) -> int:
-    """Channels K of the logits; 1 for a binary sigmoid head."""
+def classes(model: nn.Module, taps: Iterable[Tap] = ()) -> int:
+    """Channels K of the logits; 1 for a binary sigmoid head.
+
+    Args:
+        taps (Iterable[Tap]): at which they are read; one may add a background.
+    """
     head = decode_head(model)[0]
-    return int(getattr(head, 'out_channels', None) or head.num_classes)
+    count = int(getattr(head, 'out_channels', None) or head.num_classes)
+    return count + any(tap.background is not None for tap in taps)
 
 
 def labels(samples: list) -> Tensor:
@@ -209,7 +250,13 @@ def labels(samples: list) -> Tensor:
             'Segmentation labels are needed, but the batch has samples without gt_sem_seg; add '
             'LoadAnnotations and PackSegInputs to the training pipeline.'
         )
-    return torch.stack([sample.gt_sem_seg.data.squeeze(0) for sample in samples]).long()
+    return torch.stack([_label_map(sample).squeeze(0) for sample in samples]).long()
+
+
+def _label_map(sample: Any) -> Tensor:
+    """(1, H, W): mmseg calls it ``data``, mmdet ``sem_seg``."""
+    found = sample.gt_sem_seg
+    return found.data if 'data' in found else found.sem_seg
 
 
 def known_labels(
@@ -253,10 +300,13 @@ def check_labels(owner: str, found: Tensor, classes: int, ignore_index: int = 25
 
 
 def check_batch(model: nn.Module, samples: list) -> None:
-    """Labels must exist and be classes of the main head, else ValueError; not for depth."""
-    if any('gt_depth_map' in sample for sample in samples):
-        return
+    """Labels must exist and be classes of the main head, else ValueError.
+
+    Not for depth, and not for heads that segment instances, which have no label map.
+    """
     head = decode_head(model)[0]
+    if knows_things_alone(head) or any('gt_depth_map' in sample for sample in samples):
+        return
     classes = max(int(head.num_classes), 2)  # one sigmoid output tells two apart
     ignore_index = getattr(head, 'ignore_index', 255)
     check_labels(type(model).__name__, labels(samples), classes, ignore_index)

@@ -75,9 +75,9 @@ class BPKD(PairObjective):
             :class:`~mmkd.objective.PairObjective`.
 
     Raises:
-        ValueError: options out of range; unequal or single class count; a head without
-            ``conv_seg``; no labels; a label out of range in the first batch; maps of unequal stride
-            without ``resize``.
+        ValueError: options out of range; unequal or single class count; a head that classifies
+            neither pixels nor masks; no labels; a label out of range in the first batch; maps of
+            unequal stride without ``resize``.
     """
 
     term_factors = {'loss_edge': 'factors.edge', 'loss_body': 'factors.body'}

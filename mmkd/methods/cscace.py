@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from mmkd.families import segmentor
 from mmkd.functional.mixed_target import mixed_cross_entropy, teacher_share
 from mmkd.functional.pooling import pool_nodes
-from mmkd.functional.resize import resize
 from mmkd.levels import Level
-from mmkd.objective import RESIZE, Objective, Taps, equal_size
+from mmkd.map_sizes import RESIZE, Map, at_size, equal_size
+from mmkd.objective import Objective, Taps
 from mmkd.options import check_choice, check_factors, check_number, check_temperature
 from mmkd.registry import MODELS
 from mmkd.rows import logits
@@ -86,9 +86,9 @@ class CSCACE(Objective):
             features, then logits.
 
     Raises:
-        ValueError: options out of range; unequal or single class count; a head without
-            ``conv_seg``; other than two taps; no labels; a label out of range in the first batch;
-            maps of unequal size; too many places for the memory.
+        ValueError: options out of range; unequal or single class count; a head that classifies
+            neither pixels nor masks; other than two taps; no labels; a label out of range in the
+            first batch; maps of unequal size; too many places for the memory.
     """
 
     needs_ground_truth = True
@@ -127,7 +127,7 @@ class CSCACE(Objective):
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         assert teacher is not None
-        segmentor.check_logits('CSCACE', student, teacher)
+        segmentor.check_segmentors('CSCACE', student, teacher)
         self.align_corners = bool(getattr(student, 'align_corners', False))
         self.classes = segmentor.classes(student)
         weights = segmentor.class_weights(student)
@@ -140,14 +140,15 @@ class CSCACE(Objective):
                     f'CSCACE takes two taps of the {side}, features and logits, found '
                     f'{", ".join(map(str, taps))}.'
                 )
+        segmentor.check_logits(self, student, teacher)
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
         if self.factors['csc']:
             logits.check_strides(self, 'pixels', student, teacher)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
-        own, own_z = (trace.student[tap][0] for tap in self.student_taps)
-        wanted, wanted_z = (trace.teacher[tap][0] for tap in self.teacher_taps)
+        own, own_z = (trace.student.maps(tap)[0] for tap in self.student_taps)
+        wanted, wanted_z = (trace.teacher.maps(tap)[0] for tap in self.teacher_taps)
         result = {}
         if self.factors['csc']:
             align = self.align_corners
@@ -170,12 +171,12 @@ class CSCACE(Objective):
             )
         return correlation_distance(*pair, self.normalize)
 
-    def _adaptive(self, student: Tensor, teacher: Tensor, trace: Trace) -> Tensor:
+    def _adaptive(self, student: Map, teacher: Map, trace: Trace) -> Tensor:
         labels = segmentor.known_labels(self, trace.samples, self.classes, self.ignore_index)
         keep = (labels >= 0).flatten().nonzero()[:, 0]
         size = labels.shape[1:]
         student, teacher = (
-            resize(z, size, self.align_corners).permute(0, 2, 3, 1).flatten(0, 2)[keep]
+            at_size(z, size, self.align_corners).permute(0, 2, 3, 1).flatten(0, 2)[keep]
             for z in (student, teacher)
         )
         if not len(student):

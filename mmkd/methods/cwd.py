@@ -94,7 +94,7 @@ class CWD(PairObjective):
         segmentors = family_of(student) == family_of(teacher) == 'segmentor'
         if segmentors and segmentor.on_logits(student, self.student_taps):
             tau, weight = 4.0, 3.0
-            segmentor.check_same_classes('CWD', student, teacher)
+            segmentor.check_same_classes(self, student, teacher)
         self.tau = self.tau or tau
         self.set_default_weight(weight)
 
@@ -103,8 +103,7 @@ class CWD(PairObjective):
             if not all(map(segmentor.classifies_pixels, (student, teacher))):
                 segmentor.bind_features(self, student, teacher)
                 return 4.0, 50.0
-            self.student_taps = parse_taps(segmentor.logits_tap(student))
-            self.teacher_taps = self.teacher_taps or parse_taps(segmentor.logits_tap(teacher))
+            segmentor.choose_logits(self, student, teacher)
             return 4.0, 3.0
         part = pyramid_of(student, teacher)
         self.student_taps = parse_taps(part)

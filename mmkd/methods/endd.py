@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from mmkd.functional.dirichlet import concentrations, negative_log_likelihood, uncertainties
 from mmkd.levels import Level
-from mmkd.objective import RESIZE, Objective, Taps, equal_size
+from mmkd.map_sizes import RESIZE, equal_size
+from mmkd.objective import Objective, Taps
 from mmkd.options import check_choice, check_number, check_temperature
 from mmkd.registry import MODELS
 from mmkd.rows import logits
@@ -111,13 +112,13 @@ class EnDD(Objective):
 
     def _rows(self, trace: Trace) -> tuple[Tensor, list[Tensor]]:
         """Logits (..., K) of the student and of each member, of equal size."""
-        own = trace.student[self.student_taps[0]][0]
+        own = trace.student.maps(self.student_taps[0])[0]
         align = bool(getattr(trace.student.model, 'align_corners', False))
         pairs = [
             equal_size(
                 'EnDD',
                 own,
-                side[self.teacher_taps[0]][0].detach(),
+                side.maps(self.teacher_taps[0])[0].detach(),
                 replace(trace, teachers={name: side}),
                 self.resize,
                 align,

@@ -17,7 +17,8 @@ from mmkd.functional.logit_distances import (
     weighted_binary_cross_entropy,
 )
 from mmkd.levels import Level, pair_levels
-from mmkd.objective import RESIZE, Objective, Taps, equal_size
+from mmkd.map_sizes import RESIZE, equal_size
+from mmkd.objective import Objective, Taps
 from mmkd.options import check_choice, check_number, check_temperature
 from mmkd.registry import MODELS
 from mmkd.rows import heads, logits
@@ -149,9 +150,7 @@ class KD(Objective):
         self.asks_teacher = True
 
     def _bind_pixels(self, student: nn.Module, teacher: nn.Module) -> None:
-        self.student_taps = self.student_taps or parse_taps(segmentor.logits_tap(student))
-        self.teacher_taps = self.teacher_taps or parse_taps(segmentor.logits_tap(teacher))
-        _check_equal(segmentor.classes(student), segmentor.classes(teacher))
+        segmentor.bind_logits(self, student, teacher)
 
     def _bind_images(self, student: nn.Module, teacher: nn.Module) -> None:
         self.student_taps = self.student_taps or parse_taps('head.fc')
@@ -167,11 +166,11 @@ class KD(Objective):
             return {'loss': self._rois(trace)}
         if self.kind == logits.PRIORS:
             return {'loss': self._priors(trace)}
+        if self.kind == 'pixels':
+            return {'loss': self._pixels(trace)}
         student = trace.student[self.student_taps[0]][0]
         teacher = trace.teacher[self.teacher_taps[0]][0].detach()
-        if self.kind == 'images':
-            return {'loss': self._distance(student, teacher).mean()}
-        return {'loss': self._pixels(student, teacher, trace)}
+        return {'loss': self._distance(student, teacher).mean()}
 
     def _rois(self, trace: Trace) -> Tensor:
         scores, rois = (trace.student[tap][0] for tap in self.student_taps)
@@ -201,9 +200,7 @@ class KD(Objective):
         return self._roi_views(trace) if self.kind == 'rois' else []
 
     def _pixel_views(self, trace: Trace) -> Sequence[View | Boxes]:
-        maps = self._same_size(
-            trace.student[self.student_taps[0]][0], trace.teacher[self.teacher_taps[0]][0], trace
-        )
+        maps = self._maps(trace)
         sides = list(zip(('student', 'teacher'), maps, strict=True))
         views = [View('predicted class', z.argmax(1), kind='classes', side=s) for s, z in sides]
         for side, z in sides:
@@ -220,15 +217,18 @@ class KD(Objective):
         scores = [(z / self.tau).softmax(-1) for z in (own, wanted)]
         return two_stage.ranked_rois('classes of RoIs', rois, scores, 1 - wanted.softmax(-1)[:, -1])
 
-    def _pixels(self, student: Tensor, teacher: Tensor, trace: Trace) -> Tensor:
-        student, teacher = self._same_size(student, teacher, trace)
+    def _pixels(self, trace: Trace) -> Tensor:
+        student, teacher = self._maps(trace)
         valid = segmentor.counted_pixels(self, trace, student.shape[2:])
         if self.reduction == 'cross_entropy':
             each = self._distance(*(z.permute(0, 2, 3, 1) for z in (student, teacher)))
             return each.mean() if valid is None else (each * valid).sum() / valid.sum().clamp(min=1)
         return pixel_wise_kl(student, teacher, self.tau, self.reduction, valid)
 
-    def _same_size(self, student: Tensor, teacher: Tensor, trace: Trace) -> tuple[Tensor, Tensor]:
+    def _maps(self, trace: Trace) -> tuple[Tensor, Tensor]:
+        """(N, K, h, w) of student and teacher."""
+        student = trace.student.maps(self.student_taps[0])[0]
+        teacher = trace.teacher.maps(self.teacher_taps[0])[0].detach()
         return equal_size('KD', student, teacher, trace, self.resize, self.align_corners)
 
 

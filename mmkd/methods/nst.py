@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from mmkd.families import DETECTORS, classifier
 from mmkd.functional.pooling import pool_to_smaller
+from mmkd.map_sizes import Map, whole
 from mmkd.objective import PairObjective, Taps
 from mmkd.options import check_choice
 from mmkd.registry import MODELS
@@ -100,8 +101,8 @@ class NST(PairObjective):
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         return {'loss': sum(self.compare(s, t) for s, t in self.maps(trace))}
 
-    def _same_size(self, student: Tensor, teacher: Tensor, trace: Trace) -> tuple[Tensor, Tensor]:
-        return pool_to_smaller(student, teacher)
+    def _same_size(self, student: Map, teacher: Map, trace: Trace) -> tuple[Tensor, Tensor]:
+        return pool_to_smaller(whole(student), whole(teacher))
 
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
         return neuron_mmd(student, teacher, self.kernel)

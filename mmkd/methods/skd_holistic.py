@@ -96,8 +96,8 @@ class SKDHolistic(PairObjective):
         student, teacher, teacher_name, learner, resize: see :class:`~mmkd.objective.PairObjective`.
 
     Raises:
-        ValueError: options out of range; unequal or single class count; a head without
-            ``conv_seg``; more than one map; small maps with ``enlarge=False``.
+        ValueError: options out of range; unequal or single class count; a head that classifies
+            neither pixels nor masks; more than one map; small maps with ``enlarge=False``.
     """
 
     default_weight = 0.1

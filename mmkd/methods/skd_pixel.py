@@ -35,8 +35,8 @@ class SKDPixel(PairObjective):
         student, teacher, teacher_name, learner, resize: see :class:`~mmkd.objective.PairObjective`.
 
     Raises:
-        ValueError: temperature not above 0; unequal or single class count; a head without
-            ``conv_seg``; maps of unequal stride without ``resize``.
+        ValueError: temperature not above 0; unequal or single class count; a head that classifies
+            neither pixels nor masks; maps of unequal stride without ``resize``.
     """
 
     rank_invariant = True

@@ -88,8 +88,8 @@ class TSL(PairObjective):
         student, teacher, teacher_name, learner, resize: see PairObjective.
 
     Raises:
-        ValueError: options out of range; unequal or single class count; a head without
-            ``conv_seg``; a map without inner cells.
+        ValueError: options out of range; unequal or single class count; a head that classifies
+            neither pixels nor masks; a map without inner cells.
     """
 
     rank_invariant = True

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from mmkd.families import DETECTORS, classifier
 from mmkd.functional.pooling import pool_to_smaller
 from mmkd.levels import Level
+from mmkd.map_sizes import Map, whole
 from mmkd.objective import PairObjective, Taps
 from mmkd.options import check_number
 from mmkd.registry import MODELS
@@ -95,8 +96,8 @@ class VID(PairObjective):
         """sigma^2 of each teacher channel of a pair, (C,)."""
         return F.softplus(self.rho[pair]) + _EPS
 
-    def _same_size(self, student: Tensor, teacher: Tensor, trace: Trace) -> tuple[Tensor, Tensor]:
-        return pool_to_smaller(student, teacher)
+    def _same_size(self, student: Map, teacher: Map, trace: Trace) -> tuple[Tensor, Tensor]:
+        return pool_to_smaller(whole(student), whole(teacher))
 
 
 def regressor(narrow: int, wide: int) -> nn.Sequential:

@@ -44,8 +44,9 @@ def check_places(objective: Objective, *networks: Found | None) -> None:
 
 def _maps(model: nn.Module) -> str:
     """A tap at maps of a model."""
-    head = getattr(model, 'decode_head', None)
-    return features_tap(model) if head is None else segmentor.feature_tap(model)
+    if family_of(model) == 'segmentor':
+        return segmentor.feature_tap(model)
+    return features_tap(model)
 
 
 def own_rows(found: Found, taps: Iterable[Tap]) -> dict[Tap, str]:
@@ -55,7 +56,11 @@ def own_rows(found: Found, taps: Iterable[Tap]) -> dict[Tap, str]:
     doubtful tap is probed with a second, larger picture.
     """
     first = {tap: _tensors(found.evaluated or found.trained, tap) for tap in taps}
-    first = {tap: seen for tap, seen in first.items() if tap.path.split('.')[0] not in BODY}
+    first = {
+        tap: seen
+        for tap, seen in first.items()
+        if tap.path.split('.')[0] not in BODY and not tap.scores
+    }
     behind = {tap: _behind(found.model, tap) for tap in first}
     doubtful = [t for t, seen in first.items() if behind[t] or not all(map(_is_plain, seen))]
     if not doubtful:
@@ -110,9 +115,11 @@ def _grows(small: Tensor, large: Tensor, model: nn.Module) -> bool:
 
 def _is_segmentor_of(rows: int, model: nn.Module) -> bool:
     """Whether pixels are classified by one row per class, as in Segmenter and K-Net."""
-    if getattr(model, 'decode_head', None) is None:
+    if family_of(model) != 'segmentor' or not segmentor.gives_logits(
+        segmentor.decode_head(model)[0]
+    ):
         return False
-    return segmentor.classifies_pixels(model) and rows == segmentor.classes(model)
+    return rows == segmentor.classes(model)
 
 
 def candidates(model: nn.Module, depth: int = 2) -> list[tuple[str, list[Level]]]:

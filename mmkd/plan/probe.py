@@ -10,6 +10,7 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
+from mmkd.families.mask_classes import words_left_out
 from mmkd.levels import Level
 from mmkd.pixels import Pixels
 from mmkd.route import run_route, shortest_route
@@ -50,6 +51,7 @@ def probe(
         untouched_random_state(),
         torch.set_grad_enabled(gradients),
         mode(model),
+        words_left_out(model),
         recorder.record(image) as side,
     ):
         run_to_taps(model, taps, image.to(parameter.dtype), dummy_samples(size))

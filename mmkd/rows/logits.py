@@ -10,7 +10,8 @@ from mmkd.families import classifier, family_of, is_two_stage, segmentor, two_st
 from mmkd.families.comparable import Misfit, check_same, listed, named, uses_sigmoid
 from mmkd.families.dense import anchor_generator, dense_head
 from mmkd.levels import Level, pair_levels
-from mmkd.objective import Objective, equal_size
+from mmkd.map_sizes import equal_size, whole
+from mmkd.objective import Objective
 from mmkd.rows.heads import has_classes
 from mmkd.tap import Trace, parse_taps
 
@@ -47,14 +48,15 @@ def bind_rows(objective: Objective, student: nn.Module, teacher: nn.Module | Non
     if kind == 'rois':
         _bind_rois(objective, student, teacher)
     elif kind == 'pixels':
-        segmentor.check_logits(owner, student, teacher or student)
-        _choose(objective, segmentor.logits_tap(student), teacher and segmentor.logits_tap(teacher))
+        segmentor.bind_logits(objective, student, teacher)
     else:
         counts = [model.head.fc.out_features for model in (student, teacher or student)]
         check_same(owner, 'class counts', *counts)
         if counts[0] == 1:
             raise ValueError(f'{owner}: a softmax over one class is always 1; use two outputs.')
-        _choose(objective, classifier.LOGITS, teacher and classifier.LOGITS)
+        objective.student_taps = objective.student_taps or parse_taps(classifier.LOGITS)
+        if teacher:
+            objective.teacher_taps = objective.teacher_taps or parse_taps(classifier.LOGITS)
     return kind
 
 
@@ -130,12 +132,6 @@ def _bind_rois(objective: Objective, student: nn.Module, teacher: nn.Module | No
     objective.asks_teacher = True
 
 
-def _choose(objective: Objective, student: str, teacher: str | None) -> None:
-    objective.student_taps = objective.student_taps or parse_taps(student)
-    if teacher:
-        objective.teacher_taps = objective.teacher_taps or parse_taps(teacher)
-
-
 def check_more_than_two(owner: str, model: nn.Module, kind: str, beta: float) -> None:
     """Refuse a term on the other classes where there is only one class, by ValueError."""
     if beta and class_count(model, kind) == 2:
@@ -179,13 +175,15 @@ def rows(trace: Trace, objective: Objective, kind: str, ignore_index: int = 255)
             return Rows(own, own.detach(), target)
         (own, *_), (wanted, *_) = two_stage.answers(trace)
         return Rows(own, wanted, target)
-    own = trace.student[objective.student_taps[0]][0]
-    wanted = own.detach()
+    own = trace.student.maps(objective.student_taps[0])[0]
     if trace.teachers and objective.teacher_taps:
-        wanted = trace.teacher[objective.teacher_taps[0]][0].detach()
+        wanted = trace.teacher.maps(objective.teacher_taps[0])[0].detach()
         align = bool(getattr(trace.student.model, 'align_corners', False))
         resize = getattr(objective, 'resize', None)
         own, wanted = equal_size(type(objective).__name__, own, wanted, trace, resize, align)
+    else:
+        own = whole(own)
+        wanted = own.detach()
     if kind == 'images':
         return Rows(own, wanted, classifier.labels(trace.samples, own.device))
     classes, size = own.shape[1], own.shape[2:]

@@ -301,7 +301,9 @@ class Ensemble(Teacher):
 
     def _combine(self, source: str, sides: Mapping[str, Side]) -> list[Any]:
         """The calls of one tap, in the form that the first member gave, with means for tensors."""
-        members = {name: flatten(side.calls.get(source, [])) for name, side in sides.items()}
+        masks = Tap.parse(source).scores  # whose queries have no common order
+        calls = {n: x[source] if masks else x.calls.get(source, []) for n, x in sides.items()}
+        members = {name: flatten(value) for name, value in calls.items()}
         first, *others = members.values()
         for name, tensors in members.items():
             if [t.shape for t in tensors] != [t.shape for t in first]:
@@ -315,7 +317,7 @@ class Ensemble(Teacher):
                 return probability_mean(group, weights, float(self.tau or 1))
             return mean_of(group, weights)
 
-        return map_tensors(next(iter(sides.values())).calls[source], mean)
+        return map_tensors(next(iter(calls.values())), mean)
 
 
 def _build(members: Any) -> tuple[dict[str, Teacher], dict[str, tuple[str, ...] | None]]:

@@ -21,6 +21,9 @@ from mmkd.testing.samples import (
 from mmkd.testing.tiny_cascade import (
     tiny_cascade_rcnn,
 )
+from mmkd.testing.tiny_mask2former import (
+    tiny_mask2former,
+)
 from mmkd.testing.tiny_masks import (
     add_masks,
     mask_batch,
@@ -78,6 +81,7 @@ __all__ = [
     'tiny_faster_rcnn',
     'tiny_fcos',
     'tiny_gfl',
+    'tiny_mask2former',
     'tiny_mask_rcnn',
     'tiny_pspnet',
     'tiny_retinanet',

@@ -7,11 +7,19 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from mmkd.families import segmentor
+from mmkd.families import family_of, segmentor
+from mmkd.functional.mask_scores import MaskScores
 from mmkd.pixels import Pixels
 from mmkd.teacher import Teacher
 from mmkd.untouched import evaluation
 from mmkd.view import View
+
+
+def segments(model: nn.Module) -> bool:
+    """Whether a network says the class of every pixel."""
+    if getattr(model, 'decode_head', None) is not None:
+        return True
+    return family_of(model) == 'segmentor' and segmentor.classifies_pixels(model)
 
 
 @torch.no_grad()
@@ -21,12 +29,21 @@ def predicted_classes(model: nn.Module, inputs: Tensor, samples: list) -> Tensor
     A head with one sigmoid output says 1 above its threshold.
     """
     size = inputs.shape[2:]
+    if not hasattr(model, 'encode_decode'):
+        return _of_masks(model, inputs, samples)
     metas = [dict(sample.metainfo, img_shape=size, pad_shape=size) for sample in samples]
     with evaluation(model):
         scores = model.encode_decode(inputs, metas)
     if scores.shape[1] == 1:
         return (scores[:, 0].sigmoid() > segmentor.decode_head(model)[0].threshold).long()
     return scores.argmax(1)
+
+
+def _of_masks(model: nn.Module, inputs: Tensor, samples: list) -> Tensor:
+    """Of mmdet's MaskFormer and Mask2Former, which predict no classes of pixels themselves."""
+    with evaluation(model):
+        found = MaskScores.of(model(inputs, samples, mode='tensor'))
+    return found.at(inputs.shape[2:]).argmax(1)
 
 
 def prediction_views(
@@ -39,13 +56,12 @@ def prediction_views(
     found = {'student': predicted_classes(student, inputs, samples)}
     for name, teacher in teachers.items():
         for which, part in teacher.parts().items():
-            segments = getattr(part.model, 'decode_head', None) is not None
-            if segments and hasattr(part.model, 'predict'):
+            if segments(part.model) and hasattr(part.model, 'predict'):
                 found[f'{name}{which}'] = _seen_by(part, Pixels.of(student), inputs, samples)
     truth = None
     if all('gt_sem_seg' in sample for sample in samples):
         truth = segmentor.labels(samples).to(inputs.device)
-    ignored = segmentor.decode_head(student)[0].ignore_index
+    ignored = getattr(segmentor.decode_head(student)[0], 'ignore_index', 255)
     views = []
     for name, classes in found.items():
         views.append(View(f'{name}: predicted class', classes, kind='classes'))

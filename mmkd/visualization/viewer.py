@@ -17,14 +17,13 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from mmkd.config import type_name
-from mmkd.families import family_of
 from mmkd.pixels import Pixels
 from mmkd.plan.recording import load_student, record
 from mmkd.registry import DATASETS, MODELS
 from mmkd.teacher import Teacher
 from mmkd.visualization import canvas
 from mmkd.visualization.page import page
-from mmkd.visualization.predicted_classes import prediction_views
+from mmkd.visualization.predicted_classes import prediction_views, segments
 from mmkd.visualization.shown import Shown, restore
 
 SPLITS = ('train', 'val')
@@ -88,7 +87,7 @@ class Viewer:
 
     def _batches(self, indices: Sequence[int]) -> list[list[int]]:
         """One batch, so that padding shows; mmseg pads no batch in testing: one image each."""
-        alone = self.split == 'val' and family_of(self.student) == 'segmentor'
+        alone = self.split == 'val' and hasattr(self.student, 'decode_head')
         return [[i] for i in indices] if alone else [list(indices)]
 
     def load(self, indices: Sequence[int]) -> tuple[torch.Tensor, list]:
@@ -111,7 +110,7 @@ class Viewer:
             )
         objectives = getattr(self.model, 'objectives', {})
         teachers = getattr(self.model, 'teachers', {})
-        if family_of(self.student) == 'segmentor' and (teachers or self.checkpoint):
+        if segments(self.student) and (teachers or self.checkpoint):
             views = prediction_views(self.student, teachers, inputs, samples)
             about = self._networks(*teachers.values())
             yield 'predictions', [page(one, views, 'predictions', *about) for one in shown]

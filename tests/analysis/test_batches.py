@@ -74,3 +74,23 @@ def test_grey_images():
     model['backbone'].update(in_channels=1)
     model['data_preprocessor'].update(mean=None, std=None, bgr_to_rgb=False)
     assert random_batch(build_model(model), SIZE, 2, 0)[0].shape == (2, 1, *SIZE)
+
+
+class PanopticHead(nn.Module):
+    def __init__(self, things, stuff):
+        super().__init__()
+        self.num_things_classes, self.num_stuff_classes = things, stuff
+        self.num_classes = things + stuff
+        self.cls_embed, self.mask_embed = nn.Linear(4, self.num_classes + 1), nn.Identity()
+
+
+def test_heads_of_masks_have_objects_and_a_label_map_of_what_is_stuff():
+    model = nn.Module()
+    model.conv = nn.Conv2d(3, 4, 1)
+    model.panoptic_head = PanopticHead(2, 3)
+    _, (sample,) = random_batch(model, SIZE, 1, 2)
+    assert sample.gt_instances.masks.masks.shape == (2, *SIZE)
+    assert set(sample.gt_sem_seg.sem_seg.unique().tolist()) == {0, 1, 2, 3, 4}
+    model.panoptic_head = PanopticHead(2, 0)
+    _, (sample,) = random_batch(model, SIZE, 1, 2)
+    assert len(sample.gt_instances.masks) == 2 and 'gt_sem_seg' not in sample

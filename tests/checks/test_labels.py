@@ -16,6 +16,7 @@ from mmkd.teacher import Teacher, build_model
 from mmkd.testing import (
     tiny_classifier,
     tiny_faster_rcnn,
+    tiny_mask2former,
     tiny_pspnet,
     tiny_retinanet,
 )
@@ -83,6 +84,19 @@ def test_preflight_false_reports_it(log):
 def test_where_features_are_compared_another_order_is_reported(make, objective, log):
     check_labels(runner_of(NAMES), distiller_of(SWAPPED, objective(), make))
     assert "trained on other classes (label 1 is 'bee' and 'cow'); it does not comp" in log.text
+
+
+@pytest.mark.parametrize(('names', 'good'), [(NAMES[1:], True), (None, True), (SWAPPED[1:], False)])
+def test_a_background_that_the_teacher_s_tap_adds_is_a_class_of_the_data_alone(names, good):
+    kd = KD('decode_head.conv_seg', 'decode_head.forward()@scores(background=0)', resize='student')
+    teacher = Teacher(tiny_mask2former(4, num_classes=2), checkpoint='random')
+    teacher.model.dataset_meta = dict(classes=names)
+    model = Distiller(tiny_pspnet(4), dict(it=kd), teacher)
+    if good:
+        check_teacher('teacher', model, Labels(NAMES))
+    else:
+        with pytest.raises(ValueError, match="label 0 is 'bee' and 'cow'"):
+            check_teacher('teacher', model, Labels(NAMES))
 
 
 def test_a_teacher_whose_features_alone_are_seen_may_know_other_classes(log):

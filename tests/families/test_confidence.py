@@ -37,7 +37,7 @@ def test_dense_heads(name):
     assert any(x.grad.abs().sum() > 0 for x in feats)
 
 
-@pytest.mark.parametrize('name', ['KNet', 'Segmenter'])
+@pytest.mark.parametrize('name', ['KNet', 'Segmenter', 'Mask2Former', 'MaskFormer'])
 def test_pixel_heads(name):
     model = network(name).eval()
     confidence.check_scores('It', 'teacher', model)
@@ -62,7 +62,7 @@ def test_a_cascade_of_decode_heads():
     torch.testing.assert_close(confidence.best_scores(model, feats), wanted)
 
 
-@pytest.mark.parametrize('name', ['SAN', 'Mask2Former', 'detr', 'classifier', 'ssd', 'sparse'])
+@pytest.mark.parametrize('name', ['SAN', 'Instances', 'detr', 'classifier', 'ssd', 'sparse'])
 def test_heads_that_need_more(name):
     makers = dict(detr=tiny_detr, classifier=tiny_classifier)
     paths = dict(ssd='ssd/ssd300_coco.py', sparse='sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco.py')

@@ -133,7 +133,9 @@ def test_bad_input(build, message):
 def test_a_head_without_classifier_is_refused():
     student = ToySegmentor()
     del student.decode_head.conv_seg  # and its forward is not mmseg's
-    with pytest.raises(ValueError, match='no conv_seg'):
+    with pytest.raises(
+        ValueError, match='gives neither class logits of pixels nor classes and masks'
+    ):
         SKDPixel().bind(student, ToySegmentor())
 
 

@@ -88,7 +88,10 @@ CASES = {
         ['decode_head.pixel_decoder'],
         ['decode_head.transformer_decoder', 'decode_head.cls_embed', 'decode_head.forward()[-1]'],
     ),
-    'MaskFormer': (['decode_head.pixel_decoder'], ['decode_head.transformer_decoder']),
+    'MaskFormer': (
+        ['decode_head.pixel_decoder', 'decode_head.forward()@scores'],
+        ['decode_head.transformer_decoder'],
+    ),
     'SAN': (
         ['image_encoder', 'decode_head.side_adapter_network.mask_decoder.pix_mlp'],
         ['decode_head.side_adapter_network.mask_decoder', 'decode_head.rec_with_attnbias'],

@@ -19,6 +19,7 @@ from mmkd.testing import (
     segmentation_batch,
     tiny_classifier,
     tiny_faster_rcnn,
+    tiny_mask2former,
     tiny_pspnet,
     tiny_retinanet,
 )
@@ -72,6 +73,21 @@ def test_mean_of_probabilities():
     assert torch.equal(found, probability_mean(each, [0.5, 0.5], 4.0))
     mean = sum((z / 4).softmax(1) for z in each) / 2
     torch.testing.assert_close((found / 4).softmax(1), mean, rtol=0, atol=1e-6)
+
+
+def test_mean_of_scores_made_of_masks():
+    """Queries of two networks have no common order, but the scores of a pixel have."""
+    networks = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        networks.append(Teacher(build_model(tiny_mask2former(4)), 'random'))
+    ensemble = Ensemble(dict(zip('ab', networks, strict=True)))
+    model = distil(ensemble, build_model(tiny_pspnet(4)))
+    tap, data = 'decode_head.forward()@scores', segmentation_batch(2, (64, 96))
+    found, each = show(model, tap, data), members_show(ensemble, model, tap, data)
+    assert found.shape == each[0].shape == (2, 3, 16, 24)
+    assert torch.equal(found, mean_of(each, [0.5, 0.5]))
+    assert model.train().loss(*data)['kd.it.loss'] > 0
 
 
 def test_mean_of_features():

@@ -6,7 +6,7 @@ from torch import nn
 
 from mmkd.teacher import Teacher, build_model
 from mmkd.testing import MEAN, STD, segmentation_batch, tiny_pspnet
-from mmkd.visualization.predicted_classes import predicted_classes, prediction_views
+from mmkd.visualization.predicted_classes import predicted_classes, prediction_views, segments
 
 SIZE = (40, 72)
 
@@ -79,3 +79,28 @@ def test_without_labels_and_beside_other_teachers(data):
     teachers = dict(classifier=Teacher(nn.Sequential(nn.Conv2d(3, 3, 1)), 'random'))
     (view,) = prediction_views(segmentor(0), teachers, inputs, samples)
     assert view.title == 'student: predicted class'
+
+
+class Panoptic(nn.Module):
+    """As mmdet's: no ``encode_decode``; two queries claim the two halves of the picture."""
+
+    def __init__(self, things=1, stuff=2):
+        super().__init__()
+        self.panoptic_head = nn.Module()
+        self.panoptic_head.num_classes = things + stuff
+        self.panoptic_head.num_stuff_classes = stuff
+        self.panoptic_head.cls_embed = nn.Linear(2, things + stuff + 1)
+        self.panoptic_head.mask_embed = nn.Identity()
+
+    def forward(self, inputs, samples, mode):
+        masks = torch.full((len(inputs), 2, 4, 8), 5.0)
+        masks[:, 0, :, 4:] = masks[:, 1, :, :4] = -5
+        classes = torch.tensor([[0.0, 9, 0, 0], [0, 0, 9, 0]]).expand(len(inputs), -1, -1)
+        return [classes], [masks]
+
+
+def test_masks_of_mmdet_become_classes_of_pixels():
+    found = predicted_classes(Panoptic(), torch.zeros(2, 3, 32, 64), [])
+    assert found.shape == (2, 32, 64)
+    assert (found[..., :32] == 1).all() and (found[..., 32:] == 2).all()
+    assert segments(Panoptic()) and not segments(Panoptic(3, 0)) and not segments(nn.Module())

@@ -1,0 +1,76 @@
+"""Maps of student and teacher brought to one size."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from torch import Tensor
+
+from mmkd.functional.mask_scores import MaskScores
+from mmkd.functional.padding import crop_padding
+from mmkd.functional.resize import resize as resized
+from mmkd.tap import Trace
+
+#: options ``resize`` of objectives that compare maps, see :func:`equal_size`
+RESIZE = (None, 'student', 'teacher', 'label')
+#: (N, C, h, w), or class scores of masks, whose size is yet to be chosen
+Map: TypeAlias = Tensor | MaskScores
+
+
+def equal_size(
+    owner: str,
+    student: Map,
+    teacher: Map,
+    trace: Trace,
+    resize: str | None = None,
+    align_corners: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Maps (N, C, h, w) of both sides brought to one size; anything else as it is.
+
+    What covers padding of the teacher's alone is cut off. Maps that differ by one cell become as
+    large as the teacher's. Of class scores made of masks, the masks are resized.
+
+    Args:
+        owner (str): name of the objective, for messages.
+        resize (str | None): ``'student'``, ``'teacher'`` or ``'label'`` (the input) names whose
+            size both take.
+
+    Raises:
+        ValueError: maps that differ by more, without ``resize``.
+    """
+    if len(student.shape) != 4 or len(teacher.shape) != 4:
+        return whole(student), whole(teacher)
+    if teacher.shape[0] == len(trace.inputs):
+        teacher = _cropped(teacher, trace)
+    if resize is None and _gap(student, teacher) > 1:
+        raise ValueError(
+            f'{owner}: maps differ in size, student {tuple(student.shape)} and '
+            f"teacher {tuple(teacher.shape)}. Set resize='student' or resize='teacher' if "
+            'comparing them after bilinear resizing is meant.'
+        )
+    sizes = {'student': student.shape[2:], 'label': trace.inputs.shape[2:]}
+    size = sizes.get(resize or '', teacher.shape[2:])
+    return at_size(student, size, align_corners), at_size(teacher, size, align_corners)
+
+
+def whole(x: Map) -> Tensor:
+    """A map at its own size."""
+    return x.at() if isinstance(x, MaskScores) else x
+
+
+def at_size(x: Map, size: tuple[int, int], align_corners: bool = False) -> Tensor:
+    """A map, resized; of class scores of masks, the masks are resized."""
+    if isinstance(x, MaskScores):
+        return x.at(size)
+    return x if x.shape[2:] == size else resized(x, size, align_corners)
+
+
+def _cropped(teacher: Map, trace: Trace) -> Map:
+    seen = trace.teacher.inputs, trace.inputs
+    return (
+        teacher.cropped(*seen) if isinstance(teacher, MaskScores) else crop_padding(teacher, *seen)
+    )
+
+
+def _gap(student: Map, teacher: Map) -> int:
+    return max(abs(a - b) for a, b in zip(student.shape[2:], teacher.shape[2:], strict=True))
