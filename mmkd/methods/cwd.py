@@ -10,6 +10,8 @@ from torch.nn import functional as F
 
 from mmkd.families import DETECTORS, family_of, segmentor
 from mmkd.families.pyramid import pyramid_of
+from mmkd.functional.standardise import batch_standardise
+from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
 from mmkd.options import check_number, check_temperature
 from mmkd.registry import MODELS
@@ -57,10 +59,16 @@ class CWD(PairObjective):
     teacher's width there; winycg/CIRKD divides by the student's, so that its 50 are
     ``50 * C_t / C_s`` here.
 
+    For RTMDet, open-mmlab/mmyolo standardises both sides in front of the convolutions' BatchNorm,
+    ``student=['neck.out_convs.0.conv', …]``, ``standardise=True`` (tau 1, weight 1), and stops when
+    mosaic does.
+
     Args:
         tau (float | None): temperature; ``None`` takes the value above.
         mask_ignore (bool): leave out cells with the ignored label. No published code does.
         ignore_index (int): the ignored label.
+        standardise (bool): channels of both sides get mean 0 and variance 1 over the batch of a
+            process and all places, behind adapters, which then have no bias.
         student, teacher, weight, teacher_name, adapt, resize, level_map, in_channels,
         out_channels: see :class:`~mmkd.objective.PairObjective`.
 
@@ -78,12 +86,14 @@ class CWD(PairObjective):
         tau: float | None = None,
         mask_ignore: bool = False,
         ignore_index: int = 255,
+        standardise: bool = False,
         **pair: Any,
     ) -> None:
         super().__init__(*taps, **pair)
         self.tau = check_temperature('CWD', tau, optional=True)
         self.mask_ignore = mask_ignore
         self.ignore_index = check_number('CWD', 'ignore_index', ignore_index, whole=True)
+        self.standardise = standardise
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         super().bind(student, teacher)
@@ -95,6 +105,7 @@ class CWD(PairObjective):
         if segmentors and segmentor.on_logits(student, self.student_taps):
             tau, weight = 4.0, 3.0
             segmentor.check_same_classes(self, student, teacher)
+        tau, weight = (1.0, 1.0) if self.standardise else (tau, weight)
         self.tau = self.tau or tau
         self.set_default_weight(weight)
 
@@ -110,6 +121,13 @@ class CWD(PairObjective):
         self.teacher_taps = self.teacher_taps or parse_taps(part)
         return 1.0, 10.0
 
+    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
+        super().setup(student, teacher)
+        for adapter in self.adapters.values() if self.standardise else ():
+            conv = getattr(adapter, 'conv', None)
+            if conv is not None and isinstance(adapter.norm, nn.Identity):
+                conv.register_parameter('bias', None)  # which the mean takes away
+
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         losses = [
             self.compare(s, t, segmentor.counted_pixels(self, trace, s.shape[2:]))
@@ -118,12 +136,15 @@ class CWD(PairObjective):
         return {'loss': sum(losses)}
 
     def compare(self, student: Tensor, teacher: Tensor, valid: Tensor | None = None) -> Tensor:
+        if self.standardise:
+            student, teacher = batch_standardise(student), batch_standardise(teacher)
         return channel_wise_kl(student, teacher, self.tau, valid)
 
     def views(self, trace: Trace) -> list[View]:
         """Channel distributions: their mean, and that of the channel with the largest loss."""
         views = []
         for pair in self.tensor_pairs(trace):
+            pair = tuple(map(batch_standardise, pair)) if self.standardise else pair
             student, teacher = (channel_distribution(x, self.tau) for x in pair)
             kl = teacher * (teacher.clamp(min=1e-12) / student.clamp(min=1e-12)).log()
             worst = int(kl.sum((0, 2, 3)).argmax())

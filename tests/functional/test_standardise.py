@@ -1,8 +1,9 @@
 """Channels of a map without their mean and scale."""
 
 import torch
+from torch.nn import functional as F
 
-from mmkd.functional.standardise import standardise
+from mmkd.functional.standardise import batch_standardise, standardise
 
 
 def test_each_channel_over_batch_and_places():
@@ -26,3 +27,11 @@ def test_a_channel_that_hardly_varies():
     )
     assert mild < 0.1 < 1e3 < steep
     assert not standardise(torch.full((1, 2, 3, 3), 4.0)).any()
+
+
+def test_as_batchnorm_in_training():
+    x = 3 * torch.randn(2, 3, 4, 5, dtype=torch.float64) + 7
+    torch.testing.assert_close(batch_standardise(x), F.batch_norm(x, None, None, training=True))
+    one = torch.ones(1, 2, 1, 1, requires_grad=True)
+    assert not batch_standardise(one).any()
+    assert torch.autograd.grad(batch_standardise(one).sum(), one)[0].isfinite().all()

@@ -4,6 +4,7 @@ import pytest
 import torch
 from segmentation_toys import ToySegmentor, prepare, probe_tensors
 
+from mmkd.functional.standardise import batch_standardise
 from mmkd.methods.cwd import CWD, channel_distribution, channel_wise_kl
 from mmkd.testing import ToyNet, label_maps, make_trace, ready
 
@@ -158,3 +159,33 @@ def test_unequal_classes_are_refused_at_build_for_logits_only():
         ToySegmentor(num_classes=3),
         ToySegmentor(num_classes=5),
     )
+
+
+def test_standardised_maps():  # RT-1, RT-3
+    student, teacher = row(1, 2, 4, 3), row(1, 2, 3, 4)
+    objective = CWD(standardise=True, tau=1.0)
+    wanted = [-1.3416354, -0.4472118, 0.4472118, 1.3416354]
+    found = batch_standardise(teacher).flatten().tolist()
+    assert found == pytest.approx(wanted, abs=1e-7)
+    loss = float(objective.compare(student, teacher))
+    assert loss == pytest.approx(0.3215553, abs=1e-7)
+    scaled = float(objective.compare(10 * student + 3, teacher))
+    assert scaled == pytest.approx(0.3215565, abs=1e-7)
+    assert float(CWD(tau=1.0).compare(student, teacher)) == pytest.approx(0.407031, abs=1e-6)
+    assert float(objective.compare(torch.ones_like(student), teacher)) > 0
+
+
+@pytest.mark.parametrize('standardise', [False, True])
+def test_adapters_of_standardised_maps_have_no_bias(standardise):
+    objective = CWD('neck', tau=1.0, standardise=standardise)
+    maps = [torch.randn(2, c, 4, 4, requires_grad=c == 3) for c in (3, 5)]
+    trace = make_trace(student={'neck': [maps[0]]}, teacher={'neck': [maps[1]]})
+    ready(objective, trace)
+    assert (objective.adapters['0'].conv.bias is None) == standardise
+    assert objective(trace)['loss'].isfinite() and len(objective.views(trace)) == 4
+
+
+def test_weight_and_temperature_of_standardised_maps():
+    objective = CWD('neck', standardise=True)
+    objective.bind(ToyNet(), ToyNet())
+    assert objective.tau == 1 and float(objective.weight(0.0)) == 1
