@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from source import Method
+from source import Method, families
 from tables import cell, in_words, row
 
 NOTE = '<!-- written by docs/generate.py from the source: edit there -->'
@@ -32,6 +32,7 @@ def page(methods: list[Method]) -> str:
 def _facts(m: Method) -> str:
     rows = [
         ('works for', in_words(m, m.families)),
+        ('teacher', ', '.join(families()[name] for name in m.teacher_families)),
         ('works with named taps for', in_words(m, m.named_taps)),
         ('default taps', m.taps),
         ('needs a teacher', 'yes' if m.needs_teacher else 'no'),

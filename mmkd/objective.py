@@ -81,10 +81,15 @@ class Objective(nn.Module):
     rests: bool = False
     #: the student's pass over images that are held back moves its BatchNorm statistics
     moves_statistics: bool = True
+    #: the first step must show the shapes that were planned; not so where a tap shows layers or
+    #: queries, whose number differs in training and whose first dimension is not that of images
+    checks_shapes: ClassVar[bool] = True
     #: supports a teacher on larger images than the student's, see mmkd.scales
     over_scales: ClassVar[bool] = False
     #: supported model families, keys of mmkd.families.FAMILIES
     families: ClassVar[tuple[str, ...]] = ()
+    #: families of the teacher, if they are not the student's
+    teacher_families: ClassVar[tuple[str, ...]] = ()
     #: further families that are supported with named taps, such as student='neck'
     named_taps: ClassVar[tuple[str, ...]] = ()
     #: if only some detectors of a family are supported, their names: {'anchor': ('GFL',)}

@@ -159,6 +159,11 @@ class Side:
         """The recorded value of each call, empty if the tap never fired."""
         return self.calls.get(Tap.parse(tap).source, [])
 
+    def seen(self, tap: str | Tap) -> list[Tensor]:
+        """Tensors at the tap as they were recorded; none if it never fired or showed none, such as
+        the mask of images without padding."""
+        return _chosen(flatten(self.raw(tap)), Tap.parse(tap))
+
     def __getitem__(self, tap: str | Tap) -> list[Tensor]:
         """Tensors at the tap over all calls, in float32, (N, C, H, W) for feature maps.
 
@@ -180,7 +185,7 @@ class Side:
             raise TapError(silent_message(self.model, tap))
         if tap.scores:
             return [_scores(calls[-1], tap)]
-        tensors = _chosen(flatten(calls), tap)
+        tensors = self.seen(tap)
         if not tensors:
             raise TapError(
                 f"Tap '{tap}' selects nothing: '{tap.source}' gave {len(flatten(calls))} tensors."

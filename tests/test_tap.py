@@ -128,6 +128,16 @@ def test_values_are_float32_and_raw_is_untouched():
     assert Side(net, pixels(), {'n': [torch.ones(2, dtype=torch.long)]})['n'][0].dtype == torch.long
 
 
+def test_what_was_seen_may_be_nothing():
+    """An argument that is None, a place that never fired: no error, unlike indexing."""
+    x = torch.ones(2, dtype=torch.float16)
+    side = Side(nn.Module(), torch.zeros(1), {'f()@in[mask]': [None], 'neck': [[x, x]]})
+    assert side.seen('f()@in[mask]') == side.seen('head') == side.seen('neck[2]') == []
+    assert side.seen('neck[1]')[0] is x
+    with pytest.raises(TapError, match='selects nothing'):
+        side['f()@in[mask]']
+
+
 def test_no_hook_stays_whatever_happens():
     net = ToyNet()
     recorder = Recorder(net, parse_taps(['neck', 'head.fc@in[0]', 'extract_feat()']))

@@ -79,6 +79,7 @@ def _read_method(
         zero_at_equality=facts['zero_at_equality'],
         rank_invariant=facts['rank_invariant'],
         families=_families(facts['families'], file, node.name),
+        teacher_families=facts['teacher_families'],
         named_taps=tuple(name for name in families() if name in facts['named_taps']),
         only=facts['only'],
         taps='chosen to suit the model' if facts['taps'] is None else _taps(facts['taps']),

@@ -42,6 +42,7 @@ class Method:
     zero_at_equality: bool
     rank_invariant: bool
     families: tuple[str, ...]
+    teacher_families: tuple[str, ...]
     named_taps: tuple[str, ...]
     only: dict[str, tuple[str, ...]]
     taps: str

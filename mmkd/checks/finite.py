@@ -54,7 +54,7 @@ def check_teachers(distiller: Any, traces: Mapping[str, Trace]) -> None:
     for name, trace in traces.items():
         taps = distiller.objectives[name].teacher_taps
         for teacher, tap in product(trace.teachers, taps):
-            if all(_is_finite(tensor) for tensor in trace.teachers[teacher][tap]):
+            if all(_is_finite(tensor) for tensor in trace.teachers[teacher].seen(tap)):
                 continue
             if not _is_finite(trace.inputs):
                 files = [str(getattr(s, 'img_path', 'without a name')) for s in trace.samples]

@@ -125,6 +125,27 @@ def box_outputs(
     return scores.float(), deltas.float() if deltas is not None else None
 
 
+@torch.no_grad()
+def judge(model: nn.Module, feats: list[Tensor], rois: Tensor) -> tuple[Tensor, Tensor]:
+    """What a frozen model's (first) box head says of RoIs (R, 5).
+
+    Args:
+        feats (list[Tensor]): its neck's output, (N, C, H_l, W_l) each.
+
+    Returns:
+        tuple: probabilities of the classes without background (R, K), and the box (R, 4) that it
+        makes of each RoI for its best class, xyxy in pixels, not clipped.
+    """
+    head = box_head(model)
+    scores, deltas = roi_outputs(model, feats, rois)
+    classes = int(head.num_classes)
+    p = scores.sigmoid() if uses_sigmoid(head) else scores.softmax(-1)
+    p = p[:, :classes]
+    if deltas is None:
+        return p, rois[:, 1:]
+    return p, head.bbox_coder.decode(rois[:, 1:], of_class(deltas, p.argmax(-1)))
+
+
 def pool(extractor: nn.Module, feats: list[Tensor], rois: Tensor) -> Tensor:
     """Features of RoIs (R, 5) as mmdet's extractor gives them, (R, C, h, w).
 

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from inspect import signature
 from typing import Any
 
 from torch import Tensor, nn
 
-from mmkd.families import family_of
-from mmkd.families.comparable import Misfit, named, uses_sigmoid
+from mmkd.families import queries
+from mmkd.families.comparable import uses_sigmoid
+from mmkd.functional.box_distances import corners, giou
 from mmkd.functional.logit_distances import bernoulli_kl, soft_kl
 from mmkd.objective import Objective
 from mmkd.options import check_factors
 from mmkd.registry import MODELS
 from mmkd.tap import Trace, parse_taps
 
-#: of the two terms
-FACTORS = dict(classes=1.0, boxes=1.0)
-_CLASSES, _BOXES, _DENOISING = 'bbox_head[0]', 'bbox_head[1]', 'bbox_head.loss()@in[dn_meta]'
+#: of the terms; those of boxes are the weights of DETR's own losses
+FACTORS = dict(classes=1.0, boxes=5.0, giou=2.0)
 
 
 def class_distance(student: Tensor, teacher: Tensor, sigmoid: bool = True) -> tuple[Tensor, Tensor]:
@@ -51,13 +50,14 @@ class LayerSelf(Objective):
 
     The principle is that of Zhang et al., ICCV 2019 (see BYOT): the deepest exit teaches the
     others. Query q is the same object in all layers, so nothing is matched. ``loss_classes`` is
-    :func:`class_distance` and ``loss_boxes`` the L1 distance of boxes (cx, cy, w, h, as shares of
-    the image), each a mean over queries weighted by how sure the last layer is, summed over the
-    earlier layers. The last layer gets no gradient. Denoising queries, which know their object, and
-    DDQ's dense queries are left out. No teacher.
+    :func:`class_distance`, ``loss_boxes`` the mean absolute difference of (cx, cy, w, h), as shares
+    of the image, and ``loss_giou`` is 1 - GIoU; each a mean over queries weighted by how sure the
+    last layer is, summed over the earlier layers. The last layer gets no gradient. Denoising
+    queries, which know their object, and DDQ's dense queries are left out. No teacher.
 
     Args:
-        factors (dict[str, float] | None): of the terms ``'classes'`` and ``'boxes'``, where not 1.
+        factors (dict[str, float] | None): of the terms ``'classes'`` (1), ``'boxes'`` (5) and
+            ``'giou'`` (2), where not these.
         weight, learner: see :class:`~mmkd.objective.Objective`.
 
     Raises:
@@ -66,8 +66,10 @@ class LayerSelf(Objective):
             DINO).
     """
 
+    default_weight = 0.25
     needs_teacher = False
     zero_at_equality = False
+    checks_shapes = False
     term_factors = {f'loss_{term}': f'factors.{term}' for term in FACTORS}
     families = ('detr',)
 
@@ -82,46 +84,31 @@ class LayerSelf(Objective):
         self.sigmoid, self.layers = True, 0
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
-        if family_of(student) != 'detr':
-            raise Misfit(
-                'LayerSelf compares the decoder layers of DETR and its kind, but the student is '
-                f'{named(student)}.'
-            )
-        head = student.bbox_head
-        if 'memory_text' in signature(head.forward).parameters:
-            raise Misfit(
-                f"LayerSelf compares scores of classes, but {type(head).__name__}'s are those of "
-                'the words of a text.'
-            )
-        decoder = student.decoder
-        self.layers = len(decoder.layers) if getattr(decoder, 'return_intermediate', True) else 1
+        queries.check_decoders('LayerSelf', student, None)
+        self.layers = queries.layers(student)
         if self.layers < 2:
             raise ValueError(
                 'LayerSelf lets the last decoder layer teach the earlier ones, but the decoder of '
                 f'{type(student).__name__} gives one; set num_layers of at least 2 and '
                 'return_intermediate=True.'
             )
-        self.sigmoid = uses_sigmoid(head)
-        denoises = 'dn_meta' in signature(head.loss).parameters
-        self.student_taps = parse_taps([_CLASSES, _BOXES, *[_DENOISING] * denoises])
+        self.sigmoid = uses_sigmoid(student.bbox_head)
+        self.student_taps = parse_taps(queries.output_taps(student))
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
-        own = _matching(trace)
-        scores, boxes = (trace.student[tap][0][:, :, own] for tap in (_CLASSES, _BOXES))
+        scores, boxes = queries.outputs(trace.student)
+        last = boxes[-1].detach()
         apart, sure = class_distance(scores[:-1], scores[-1].detach(), self.sigmoid)
-        shift = (boxes[:-1] - boxes[-1].detach()).abs().sum(-1)
+        terms = dict(
+            classes=apart,
+            boxes=(boxes[:-1] - last).abs().mean(-1),
+            giou=1 - giou(corners(boxes[:-1]), corners(last)),
+        )
         return {
-            'loss_classes': self.factors['classes'] * weighted_mean(apart, sure),
-            'loss_boxes': self.factors['boxes'] * weighted_mean(shift, sure),
+            f'loss_{term}': self.factors[term] * weighted_mean(values, sure)
+            for term, values in terms.items()
         }
 
     def describe(self) -> list[str]:
         """Which layers learn."""
         return [f'the last of {self.layers} decoder layers teaches the others']
-
-
-def _matching(trace: Trace) -> slice:
-    """The queries that are matched with objects: behind denoising, in front of dense ones."""
-    meta = next(iter(trace.student.raw(_DENOISING)), None) or {}
-    dense = int(meta.get('num_dense_queries', 0))
-    return slice(int(meta.get('num_denoising_queries', 0)), -dense if dense else None)

@@ -17,25 +17,29 @@ from mmkd.registry import MODELS
 
 #: methods to try, those on what is predicted first; as many as :data:`_SHOWN` of each are named
 PREDICTIONS = (
-    'CrossKD',
-    'LD',
-    'DenseKD',
-    'GID',
-    'Chen2017',
-    'OD200F',
-    'MimicHead',
-    'KD',
-    'DKD',
-    'SKDPixel',
+    *(
+        'CrossKD',
+        'LD',
+        'DenseKD',
+        'GID',
+        'Chen2017',
+        'OD200F',
+        'MimicHead',
+        'KD',
+        'DKD',
+        'SKDPixel',
+    ),
+    *('KDDETR', 'DETRDistill', 'JudgedQueries', 'MatchedDetections'),
 )
 FEATURES = ('FGD', 'CWD', 'SKDPair', 'AT', 'Mimic', 'SP')
-ALONE = ('ConfidencePenalty', 'LSR', 'TSD')
+ALONE = ('ConfidencePenalty', 'LSR', 'TSD', 'LayerSelf')
 #: options under which a method may suit where it does not as it is
 OPTIONS: tuple[dict[str, Any], ...] = (
     {},
     dict(level_map='common'),
     dict(resize='student'),
     dict(factors={'vertex': 0}),
+    dict(factors={'prior': 0}),
 )
 #: taps for a method that has none of its own for these networks
 TAPS = (

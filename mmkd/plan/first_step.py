@@ -87,7 +87,7 @@ def is_one_place(objective: Objective, trace: Trace) -> bool:
     """Whether the two taps of a learner that listens to itself are two names of one value."""
     (heard,) = trace.teachers.values()
     own, judged = (
-        [tensor for tap in taps for tensor in side[tap]]
+        [tensor for tap in taps for tensor in side.seen(tap)]
         for side, taps in ((trace.student, objective.student_taps), (heard, objective.teacher_taps))
     )
     # Layers that begin at zero give equal constants at two places.

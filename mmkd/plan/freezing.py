@@ -82,7 +82,7 @@ def beyond_taps(
         return {}
     for name, objective in objectives.items():
         _check_reached(name, [tap for tap in objective.student_taps if not side.raw(tap)])
-    found = [t for tap in taps if side.raw(tap) for t in side[tap] if t.requires_grad]
+    found = [t for tap in taps for t in side.seen(tap) if t.requires_grad]
     if found:
         sum(tensor.float().sum() for tensor in found).backward()
     lost = {name: p for name, p in trained.items() if p.grad is None}

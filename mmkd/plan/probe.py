@@ -84,12 +84,14 @@ def dummy_samples(size: int) -> list[BaseDataElement]:
 def levels_at(side: Side, taps: Iterable[Tap]) -> list[Level] | None:
     """Shape and stride of every tensor at the taps, None if one of them was not reached.
 
-    A method that only training calls, such as ``get_targets()``, is not waited for.
+    A method that only training calls, such as ``get_targets()``, is not waited for, and an argument
+    that is None, such as the mask of an image without padding, has no shape.
 
     Raises:
         TapError: an index that selects nothing.
     """
     taps = [tap for tap in taps if side.raw(tap) or not tap.call]
+    taps = [tap for tap in taps if {type(value) for value in side.raw(tap)} != {type(None)}]
     if not all(side.raw(tap) for tap in taps):
         return None
     return [Level.of(tensor, side.inputs, tap) for tap in taps for tensor in side[tap]]
@@ -122,9 +124,18 @@ class Found:
         Raises:
             TapError: an index that selects nothing.
         """
-        if self.trained is not None and (found := levels_at(self.trained, taps)) is not None:
-            return found
+        if self.trained is not None and not self._silent(taps):
+            found = levels_at(self.trained, taps)
+            if found is not None:
+                return found
         return None if self.evaluated is None else levels_at(self.evaluated, taps)
+
+    def _silent(self, taps: Sequence[Tap]) -> bool:
+        """Whether one that evaluation shows is not reached in train mode, where heads of DETRs need
+        ground truth."""
+        assert self.trained is not None
+        shown = [tap for tap in taps if self.evaluated is not None and self.evaluated.raw(tap)]
+        return any(not self.trained.raw(tap) for tap in shown)
 
     def copies(self) -> float:
         """Maps that the backbone makes of each image, if it was probed; else 1."""

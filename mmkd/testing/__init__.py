@@ -18,6 +18,9 @@ from mmkd.testing.samples import (
     pixels,
     segmentation_batch,
 )
+from mmkd.testing.shrinking import (
+    shrink,
+)
 from mmkd.testing.tiny_cascade import (
     tiny_cascade_rcnn,
 )
@@ -34,7 +37,6 @@ from mmkd.testing.tiny_models import (
     MEAN,
     STD,
     merged,
-    shrink,
     tiny_classifier,
     tiny_detr,
     tiny_faster_rcnn,
@@ -43,6 +45,13 @@ from mmkd.testing.tiny_models import (
     tiny_pspnet,
     tiny_retinanet,
     tiny_yolov3,
+)
+from mmkd.testing.tiny_queries import (
+    tiny_conditional_detr,
+    tiny_dab_detr,
+    tiny_ddq,
+    tiny_deformable_detr,
+    tiny_dino,
 )
 from mmkd.testing.tiny_weak import (
     tiny_weak,
@@ -77,7 +86,12 @@ __all__ = [
     'tiny_cascade_mask_rcnn',
     'tiny_cascade_rcnn',
     'tiny_classifier',
+    'tiny_conditional_detr',
+    'tiny_dab_detr',
+    'tiny_ddq',
+    'tiny_deformable_detr',
     'tiny_detr',
+    'tiny_dino',
     'tiny_faster_rcnn',
     'tiny_fcos',
     'tiny_gfl',

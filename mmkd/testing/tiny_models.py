@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -332,67 +331,3 @@ def tiny_classifier(
     model = dict(type='mmkd.Classifier', backbone=backbones[kind], num_classes=num_classes)
     model['data_preprocessor'] = dict(mean=MEAN, std=STD, bgr_to_rgb=True)
     return merged(model, changes)
-
-
-_WIDTHS = [
-    'in_channels',
-    'out_channels',
-    'feat_channels',
-    'fc_out_channels',
-    'conv_out_channels',
-    'channels',
-    'stem_channels',
-    'base_channels',
-    'c1_in_channels',
-    'c1_channels',
-    'ham_channels',
-    'embed_dims',
-    'feedforward_channels',
-    'num_feats',
-    'pool_channels',
-    'point_feat_channels',
-]
-_OF_ONE_WIDTH = ('Darknet', 'MobileNetV2')
-
-
-def shrink(model: Any, factor: int = 8) -> Any:
-    """A stock model mapping with all its widths divided, without pretrained weights.
-
-    Widths are what the keys above name; ResNets are made explicit about theirs. Backbones that have
-    one width only keep it.
-    """
-    model = copy.deepcopy(model)
-
-    def narrow(value: Any) -> Any:
-        if isinstance(value, (list, tuple)):
-            return type(value)(narrow(v) for v in value)
-        small = not isinstance(value, int) or value < 2 * factor or value % factor
-        return value if small else value // factor
-
-    def walk(entry: Any) -> None:
-        if isinstance(entry, (list, tuple)):
-            for item in entry:
-                walk(item)
-        if not isinstance(entry, dict):
-            return
-        if str(entry.get('type')).rpartition('.')[2].startswith(('ResNet', 'ResNeXt')):
-            entry.setdefault('base_channels', 64)
-            entry['stem_channels'] = entry['base_channels']
-        for key, value in entry.items():
-            if key in ('init_cfg', 'pretrained'):
-                entry[key] = None
-            elif key in _WIDTHS:
-                entry[key] = narrow(value)
-            elif key == 'num_groups':
-                entry[key] = 2
-            elif key == 'widen_factor':
-                entry[key] = value / factor
-            else:
-                walk(value)
-
-    neck = model.get('neck') or {}
-    inputs = neck.get('in_channels')
-    walk(model)
-    if (model.get('backbone') or {}).get('type') in _OF_ONE_WIDTH and neck:
-        neck['in_channels'] = inputs
-    return model

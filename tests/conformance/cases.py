@@ -23,6 +23,7 @@ from mmkd.testing import (
     segmentation_batch,
     tiny_cascade_rcnn,
     tiny_classifier,
+    tiny_dab_detr,
     tiny_detr,
     tiny_faster_rcnn,
     tiny_gfl,
@@ -43,6 +44,9 @@ MODELS_OF = {
     'YOLOV3': tiny_yolov3,
     'detr': tiny_detr,
     'weak': functools.partial(tiny_weak, views=['flip']),
+    'DABDETR': tiny_dab_detr,  # decoders of one width, which share points
+    'DETR of RetinaNet': lambda width: (tiny_detr if width == 4 else tiny_retinanet)(width),
+    'DETR of FasterRCNN': lambda width: (tiny_detr if width == 4 else tiny_faster_rcnn)(width),
     'segmentor': functools.partial(tiny_pspnet, auxiliary=True),
     'classifier': tiny_classifier,
     'projected': lambda width: tiny_classifier(
@@ -51,7 +55,13 @@ MODELS_OF = {
 }
 CLASSIFIERS = ('classifier', 'projected')
 #: what a student must have besides its family
-BUILT_FOR = {'SimKD': 'projected'}
+BUILT_FOR = {
+    'SimKD': 'projected',
+    'KDDETR': 'DABDETR',
+    'DETRDistill': 'DABDETR',
+    'JudgedQueries': 'DETR of FasterRCNN',
+    'MatchedDetections': 'DETR of RetinaNet',
+}
 #: losses that are minus the logarithm of a density, which is above 1 here
 DENSITIES = {'EnDD'}
 #: families that differ from another in the head alone; test_detectors.py trains them all

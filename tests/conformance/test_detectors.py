@@ -76,7 +76,8 @@ def method(name: str) -> type:
 def works(name: str, detector: str) -> bool:
     """What the tables say."""
     family, only = STOCK[detector][0], method(name).only
-    return family in method(name).families and detector in only.get(family, [detector])
+    same = not method(name).teacher_families
+    return same and family in method(name).families and detector in only.get(family, [detector])
 
 
 ANY = tuple(name for name in names() if set(DETECTORS) <= set(method(name).families))
@@ -89,17 +90,16 @@ NO = [case for case in GRID if not works(*case[::-1])]
 def network(detector: str, factor: int) -> nn.Module:
     """A stock model whose widths are divided by ``factor``; students 8, teachers 4."""
     _, path, changes = {**STOCK, **MORE}[detector]
+    seed, factor = factor, 8 if detector == 'DeformableDETR' else factor  # decoders of one width
     config = merged(shrink(load_config(f'mmdet::{path}').model.to_dict(), factor), changes)
     if detector in SWIN:
         config['backbone']['convert_weights'] = False
-    if detector == 'DeformableDETR':
-        config['bbox_head']['embed_dims'] = 256 // factor
     if 'roi_head' in config:
         stages = config['train_cfg']['rcnn']
         for stage in stages if isinstance(stages, list) else [stages]:
             stage['sampler']['num'] = 16
         config['train_cfg']['rpn_proposal'].update(nms_pre=100, max_per_img=100)
-    torch.manual_seed(factor)
+    torch.manual_seed(seed)
     model = build_model(Config(dict(model=config, default_scope='mmdet')))
     model.init_weights()
     with torch.no_grad():  # heads begin with next to nothing

@@ -5,6 +5,7 @@ from unittest import mock
 
 import pytest
 import torch
+from mmdet.structures.bbox import bbox_overlaps, bbox_xyxy_to_cxcywh
 from torch import nn
 
 from mmkd.distiller import Distiller
@@ -78,7 +79,7 @@ def test_only_earlier_heads_and_what_they_read_learn():
         objective, 'judged', lambda *a: judged.append(original(*a)) or judged[-1]
     ):
         loss = sum(step(model)[f'loss_stage{i}'] for i in (0, 1))
-    assert not any(scores.requires_grad for scores in judged)
+    assert not any(x.requires_grad for pair in judged for x in pair)
     loss.backward()
     felt = {n for n, p in model.named_parameters() if p.grad is not None and p.grad.any()}
     assert {'roi_head.bbox_head.0.fc_cls.weight', 'roi_head.bbox_head.1.fc_cls.weight'} <= felt
@@ -123,10 +124,44 @@ def test_with_weight_zero_the_student_learns_as_alone():
 def test_a_stage_without_regions_adds_nothing():
     model = distiller()
     trace, trace.student = recorded(model)
-    trace.student.calls['roi_head.bbox_head.0'] = [[torch.zeros(0, 4, requires_grad=True)]]
+    empty = [torch.zeros(0, 4, requires_grad=True) for _ in range(2)]
+    trace.student.calls['roi_head.bbox_head.0'] = [empty]
     trace.student.calls['roi_head.bbox_roi_extractor.0@in[1]'] = [torch.zeros(0, 5)]
     found = model.objectives['it'](trace)['loss_stage0']
     assert float(found.detach()) == 0 and found.requires_grad
+
+
+def test_boxes_learn_too():
+    """What both heads make of the RoI for the last one's best class; the sheet's weights."""
+    factors = dict(classes=1, boxes=5, giou=2)
+    model = distiller(factors=factors)
+    trace, trace.student = recorded(model)
+    trace.samples = detection_batch(2, (64, 96), 2)[1]
+    found = model.objectives['it'](trace)
+    assert len(found) == 6
+    head = model.student.roi_head
+    size = torch.tensor([96.0, 64, 96, 64])
+    for stage in range(2):
+        rois = trace.student[f'roi_head.bbox_roi_extractor.{stage}@in[1]'][0]
+        own = trace.student[f'roi_head.bbox_head.{stage}[1]'][0].detach()
+        with torch.no_grad():
+            last = head._bbox_forward(2, trace.student['neck'], rois)
+            sure = last['cls_score'].softmax(1)[:, :3].amax(1)
+            boxes = [
+                head.bbox_head[i].bbox_coder.decode(rois[:, 1:], deltas) / size
+                for i, deltas in ((stage, own), (2, last['bbox_pred']))
+            ]
+        overlap = bbox_overlaps(*boxes, mode='giou', is_aligned=True, eps=1e-12)
+        shift = bbox_xyxy_to_cxcywh(boxes[0]) - bbox_xyxy_to_cxcywh(boxes[1])
+        wanted = dict(boxes=5 * shift.abs().mean(1), giou=2 * (1 - overlap))
+        for term, values in wanted.items():
+            mean = float((sure * values).sum() / sure.sum())
+            got = float(found[f'loss_stage{stage}_{term}'].detach())
+            assert got == pytest.approx(mean, rel=1e-3)
+    sum(v for k, v in found.items() if k.endswith(('boxes', 'giou'))).backward()
+    felt = {n for n, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+    assert 'roi_head.bbox_head.0.fc_reg.weight' in felt
+    assert not any(name.startswith('roi_head.bbox_head.2') for name in felt)
 
 
 def other_classes():

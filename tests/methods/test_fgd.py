@@ -8,7 +8,8 @@ from pyramid_toys import prepare, random_maps, toy, trace_of
 from torch import nn
 
 from mmkd.adapters.context import ContextBlock
-from mmkd.methods.fgd import FGD, PRESETS, TERMS, background_mask, foreground_mask
+from mmkd.functional.box_masks import background_mask, foreground_mask
+from mmkd.methods.fgd import FGD, PRESETS, TERMS
 
 T = torch.tensor([[[[1.0, 3.0]], [[1.0, 1.0]]]])
 S = torch.tensor([[[[1.0, 1.0]], [[1.0, 0.0]]]])

@@ -4,6 +4,7 @@ import functools
 
 import pytest
 import torch
+from mmdet.structures.bbox import bbox_cxcywh_to_xyxy, bbox_overlaps
 from mmengine.config import Config
 from torch import nn
 from torch.nn import functional as F
@@ -81,22 +82,41 @@ def test_background_does_not_count_as_sure():
 def hand_made(scores, boxes, **options):
     objective = LayerSelf(**options)
     objective.sigmoid = True
-    trace = make_trace({'bbox_head': [scores, boxes]}, inputs=torch.zeros(1, 3, 8, 8))
-    return objective(trace)
+    model = nn.Module()
+    model.num_queries = scores.shape[2]
+    seen = {'bbox_head.forward()': [scores, boxes]}
+    return objective(make_trace(seen, inputs=torch.zeros(1, 3, 8, 8), student_model=model))
+
+
+def test_the_sheets_number():  # ST-1
+    last = torch.tensor([[2.0, 0, -1], [-1, -2, 0]])
+    apart, sure = class_distance(torch.zeros(1, 2, 3), last)
+    assert apart[0].tolist() == pytest.approx([0.4387574, 0.4387574], rel=1e-6)
+    assert float(weighted_mean(apart, sure)) == pytest.approx(0.4387574, rel=1e-6)
+    assert LayerSelf().weight(0.5) == 0.25
+
+
+def test_terms_of_the_sheet():
+    """Classes, 5 times the mean difference of boxes and twice 1 - GIoU."""
+    scores = torch.stack((torch.zeros(1, 1, 3), torch.full((1, 1, 3), 2.0)))
+    boxes = torch.tensor([[0.5, 0.5, 0.2, 0.4], [0.5, 0.5, 0.4, 0.4]])[:, None, None]
+    found = {key: float(value) for key, value in hand_made(scores, boxes).items()}
+    assert found['loss_boxes'] == pytest.approx(5 * 0.05)
+    assert found['loss_giou'] == pytest.approx(2 * 0.5)
 
 
 def test_equal_layers_have_nothing_to_learn():
     scores, boxes = torch.randn(1, 2, 5, 3), torch.rand(1, 2, 5, 4)
     found = hand_made(scores.expand(4, -1, -1, -1), boxes.expand(4, -1, -1, -1))
-    assert [float(value) for value in found.values()] == pytest.approx([0, 0], abs=1e-6)
+    assert [float(value) for value in found.values()] == pytest.approx([0, 0, 0], abs=1e-6)
 
 
 def test_factors():
     scores, boxes = torch.randn(3, 2, 5, 3), torch.rand(3, 2, 5, 4)
     once = hand_made(scores, boxes)
-    other = hand_made(scores, boxes, factors=dict(classes=0, boxes=5))
+    other = hand_made(scores, boxes, factors=dict(classes=0, boxes=10))
     assert float(other['loss_classes']) == 0
-    assert float(other['loss_boxes']) == pytest.approx(5 * float(once['loss_boxes']))
+    assert float(other['loss_boxes']) == pytest.approx(2 * float(once['loss_boxes']))
     with pytest.raises(ValueError, match='LayerSelf: factors'):
         LayerSelf(factors=3)
 
@@ -126,7 +146,7 @@ def test_a_step_is_the_equation_written_out(kind):
     end = scores.shape[2] - dense
     assert end - first == 6 and bool(first) == (kind in ('dino', 'ddq'))
     assert bool(dense) == (kind == 'ddq')
-    classes = lengths = total = 0.0
+    classes = lengths = overlap = total = 0.0
     for n in range(2):
         for q in range(first, end):
             if kind == 'detr':
@@ -144,9 +164,13 @@ def test_a_step_is_the_equation_written_out(kind):
                     apart = F.binary_cross_entropy_with_logits(z, p, reduction='sum')
                     apart -= F.binary_cross_entropy(p, p, reduction='sum')
                 classes += weight * float(apart)
-                lengths += weight * float((boxes[layer, n, q] - boxes[-1, n, q]).abs().sum())
-    assert float(found['kd.it.loss_classes'].detach()) == pytest.approx(classes / total, rel=1e-3)
-    assert float(found['kd.it.loss_boxes'].detach()) == pytest.approx(lengths / total, rel=1e-3)
+                lengths += weight * float((boxes[layer, n, q] - boxes[-1, n, q]).abs().mean())
+                pair = (bbox_cxcywh_to_xyxy(boxes[i, n, q])[None] for i in (layer, -1))
+                overlap += weight * float(1 - bbox_overlaps(*pair, mode='giou', eps=1e-12))
+    wanted = dict(classes=classes, boxes=5 * lengths, giou=2 * overlap)
+    for term, value in wanted.items():
+        got = float(found[f'kd.it.loss_{term}'].detach())
+        assert got == pytest.approx(0.25 * value / total, rel=1e-3)
 
 
 @pytest.mark.parametrize('kind', ['detr', 'dino'])
@@ -195,7 +219,7 @@ def spoken():
         (lambda: build_model(tiny_retinanet(4)), 'the student is RetinaNet with RetinaHead'),
         (lambda: network(decoder=dict(num_layers=1)), 'the decoder of DETR gives one'),
         (lambda: network(decoder=dict(return_intermediate=False)), 'return_intermediate=True'),
-        (spoken, "but Spoken's are those of the words of a text"),
+        (spoken, 'Spoken scores words of a text'),
     ],
 )
 def test_refused(student, message):
