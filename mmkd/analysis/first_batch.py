@@ -100,7 +100,7 @@ def _lines(
     learnt: dict[str, list[Tensor]] = {}
     norms: dict[str, dict[str, list[float]]] = {}
     for who, recorder in recorders.items():
-        own = [(k, v) for k, v in task_losses(own_losses(task, who)) if 'loss' in k]
+        own = task_losses(own_losses(task, who))
         total = sum(value.sum() for _, value in own)  # its gradient is taken below
         sums: dict[str, float] = {}
         for key, value in own:

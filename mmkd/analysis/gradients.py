@@ -96,8 +96,7 @@ def compare(model: Distiller, data: dict) -> Iterator[tuple[str, float, float, f
     task = {k: v for k, v in losses.items() if not k.startswith('kd.')}
     known, wanted = {}, {}
     for who in {objective.learner for objective in model.objectives.values()}:
-        own_task = task_losses(own_losses(task, who))
-        total = sum(value.sum() for key, value in own_task if 'loss' in key)
+        total = sum(value.sum() for _, value in task_losses(own_losses(task, who)))
         known[who] = [p for p in model.plan.network(who).parameters() if p.requires_grad]
         wanted[who] = _gradient(total, known[who])
     for key, term in terms.items():

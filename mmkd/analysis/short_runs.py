@@ -139,7 +139,7 @@ def held_out_losses(
 
 def _total(losses: dict[str, Any]) -> float:
     """As mmengine adds them up."""
-    return sum(float(value.mean()) for key, value in task_losses(losses) if 'loss' in key)
+    return sum(float(value.mean()) for _, value in task_losses(losses))
 
 
 class Length(Hook):

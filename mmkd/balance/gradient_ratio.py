@@ -134,7 +134,7 @@ class GradientRatio(Balance):
         places = {name: self._places(name, trace) for name in names}
         unique = list(dict.fromkeys(edge for edges in places.values() for edge in edges))
         scale = scale_at(trace, [tap for name in names for tap in self._taps_of(name)])
-        own = [value.mean() for key, value in task_losses(task) if 'loss' in key]
+        own = [value.mean() for _, value in task_losses(task)]
         wanted: dict[GradientEdge, Tensor | None] = {}
         if own:
             found = gradients_at(torch.stack(own).sum(), unique, scale)

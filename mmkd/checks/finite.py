@@ -20,7 +20,12 @@ Named = list[tuple[str, Tensor]]
 
 
 def task_losses(task: Mapping[str, Any]) -> Named:
-    """(key, tensor) for every tensor of the student's own losses, lists flattened."""
+    """(key, tensor) of each of the student's own losses, lists flattened."""
+    return [(key, value) for key, value in _tensors(task) if 'loss' in key]
+
+
+def _tensors(task: Mapping[str, Any]) -> Named:
+    """Also of what is only logged."""
     pairs = []
     for key, value in task.items():
         values = value if isinstance(value, (list, tuple)) else [value]
@@ -30,7 +35,7 @@ def task_losses(task: Mapping[str, Any]) -> Named:
 
 def all_values(task: Mapping[str, Any], terms: Mapping[str, Mapping[str, Tensor]]) -> Named:
     """Everything that a step computed: the student's own losses, then those of objectives."""
-    return task_losses(task) + [pair for term in terms.values() for pair in term.items()]
+    return _tensors(task) + [pair for term in terms.values() for pair in term.items()]
 
 
 def check_losses(distiller: Any, named: Named, traces: Mapping[str, Trace]) -> None:

@@ -13,7 +13,7 @@ from mmkd.checks.finite import GradientWatch, all_values, check_losses, check_te
 from mmkd.families import family_of, segmentor
 from mmkd.functional.gradients import gradients_at
 from mmkd.options import check_number, match_options, options_of
-from mmkd.tap import Trace
+from mmkd.tap import Trace, flatten
 from mmkd.task_weight import check_known
 from mmkd.trains import player_of
 
@@ -30,8 +30,10 @@ class Guard:
     every step all losses must be finite. In the first ``steps`` steps in which an objective takes
     part, the teacher's taps must be finite and each of its losses must depend on the student, or,
     for its ``own_losses``, on what it learns itself and not on the student; after them, each must
-    have been non-zero with a non-zero gradient at least once. A batch without ground truth does not
-    count for a term that is zero in it, and a term whose factor is 0 in the config is not checked.
+    have been non-zero with a non-zero gradient at least once. Where the learner rests, something of
+    the objective's own must learn, in these steps and in the first of that kind. A batch without
+    ground truth does not count for a term that is zero in it, and a term whose factor is 0 in the
+    config is not checked.
 
     Args:
         steps (int): guarded steps of each objective, 0 for none.
@@ -50,6 +52,7 @@ class Guard:
         self.alive: set[str] = set()
         self.reported: set[str] = set()
         self.waited: dict[str, int] = {}
+        self.rested: set[str] = set()  # objectives that were seen while their learner rested
 
     @classmethod
     def of(cls, preflight: bool | Mapping[str, Any]) -> Guard:
@@ -101,12 +104,12 @@ class Guard:
             losses = {k: v for k, v in terms[name].items() if k.startswith(f'kd.{name}.loss')}
             own = {k: v for k, v in losses.items() if k.rpartition('.')[2] in objective.own_losses}
             students = {k: v for k, v in losses.items() if k not in own}
-            if not distiller.trains(player_of(objective.learner), trace.progress):
+            if distiller.trains(player_of(objective.learner), trace.progress):
+                self._check_ratio(name, students, task, terms, distiller)
+                own = own if distiller.trains('objectives', trace.progress) else {}
+            elif name in guarded or name not in self.rested:
                 own, students = _reaching(name, losses, objective, students), {}
-            elif not distiller.trains('objectives', trace.progress):
-                own = {}
-            others = {k: t for k, t in terms.items() if same_learner(distiller, name, k)}
-            self._check_ratio(students, own_losses(task, objective.learner), others)
+                self.rested.add(name)
             if name not in guarded:
                 continue
             self._check_gradient(name, students, trace, distiller)
@@ -126,15 +129,22 @@ class Guard:
 
     def _check_ratio(
         self,
+        name: str,
         losses: Mapping[str, Tensor],
         task: Mapping[str, Any],
         terms: Mapping[str, Mapping[str, Tensor]],
+        distiller: Any,
     ) -> None:
         new = [key for key in losses if key not in self.reported]
-        if not new or not self.steps or not task:
+        if not new or not self.steps:
             return
-        own = sum(float(v.detach().sum()) for k, v in task_losses(task) if 'loss' in k)
-        added = [v for term in terms.values() for k, v in term.items() if '.loss' in k]
+        objectives = distiller.objectives
+        task = own_losses(task, learner := objectives[name].learner)
+        if not task:
+            return
+        own = sum(float(value.detach().sum()) for _, value in task_losses(task))
+        others = [term for k, term in terms.items() if objectives[k].learner == learner]
+        added = [v for term in others for k, v in term.items() if '.loss' in k]
         total = abs(own) + sum(abs(float(v.detach())) for v in added)
         for key in new:
             value = float(losses[key].detach())
@@ -220,12 +230,6 @@ def own_losses(task: Mapping[str, Any], who: str) -> dict[str, Any]:
     return {k: v for k, v in task.items() if k.startswith(prefix) != (who == 'student')}
 
 
-def same_learner(distiller: Any, one: str, other: str) -> bool:
-    """Whether one network learns from two objectives."""
-    found = distiller.objectives
-    return found[one].learner == found[other].learner
-
-
 def has_ground_truth(samples: list, ignore_index: int = 255) -> bool:
     """Whether any image of the batch has a box or a labelled pixel; True where samples hold
     neither boxes nor label maps."""
@@ -284,7 +288,5 @@ def _reaching(
 
 def _leaves(trace: Trace, tap: Any) -> list[Tensor]:
     """Recorded student tensors themselves; reading through the Side may cast to a copy."""
-    from mmkd.tap import flatten
-
     tensors = flatten(trace.student.raw(tap))
     return [t for t in tensors if t.requires_grad]

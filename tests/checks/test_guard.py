@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from mmkd.checks import guard
 from mmkd.checks.guard import Guard, has_ground_truth
 from mmkd.distiller import Distiller
+from mmkd.functional.gradients import gradients_at
 from mmkd.objective import Objective, PairObjective
 from mmkd.tap import TapError
 from mmkd.teacher import Teacher
@@ -381,6 +383,24 @@ def test_where_the_student_rests_the_objective_must_learn(log):
     message = r"objective 'it' trains nothing: the student rests \(trains=…\).* own 1 parameters"
     with pytest.raises(RuntimeError, match=message):
         run(toy(Forgetful(), teacher=ToyNet(), trains='objectives'), 1)
+
+
+def test_a_resting_learner_costs_no_backward_pass_in_later_steps(monkeypatch):
+    passes = []
+
+    def counted(*given):
+        passes.append(1)
+        return gradients_at(*given)
+
+    monkeypatch.setattr(guard, 'gradients_at', counted)
+    distiller = toy(Critic(), teacher=ToyNet(), trains='objectives', preflight=dict(steps=2))
+    run(distiller, 2)
+    watched = len(passes)
+    run(distiller, 3)
+    assert len(passes) == watched > 0
+    passes.clear()
+    run(toy(Critic(), teacher=ToyNet(), trains='objectives', preflight=False), 3)
+    assert len(passes) == 1  # of the one loss that might be the student's, in the first step
 
 
 def test_where_objectives_rest_their_own_terms_are_not_judged(log):
