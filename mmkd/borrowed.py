@@ -8,8 +8,13 @@ from collections.abc import Callable, Iterator, MutableMapping
 from operator import attrgetter
 from typing import Any
 
-from mmengine.model import BaseModel
+from mmengine.model import BaseModel, is_model_wrapper
 from torch import nn
+
+
+def unwrapped(model: nn.Module) -> Any:
+    """The model itself, out of DDP and the like."""
+    return model.module if is_model_wrapper(model) else model
 
 
 class Children(MutableMapping):

@@ -11,17 +11,10 @@ from torch import nn
 from mmkd.errors.origin import is_ours
 from mmkd.names import check_part_name, did_you_mean
 from mmkd.objective import Objective
-from mmkd.options import check_flags, check_given, match_options, options_of
+from mmkd.options import build_with
 from mmkd.registry import MODELS
 from mmkd.teacher import Teacher
 from mmkd.teachers import build_teacher, is_teacher
-
-
-def with_preprocessor(student: Any, preprocessor: dict | None) -> Any:
-    """A student's config with the data preprocessor of the run, if it names none itself."""
-    if preprocessor and hasattr(student, 'setdefault'):
-        student.setdefault('data_preprocessor', preprocessor)
-    return student
 
 
 def build_teachers(teacher: Any) -> dict[str, Teacher]:
@@ -106,8 +99,4 @@ def build_objective(entry: Mapping[str, Any]) -> Objective:
             f'type={kind!r} is not registered. Methods of mmkd: {", ".join(names())}.'
             f'{did_you_mean(str(kind).rpartition(".")[2], names())}'
         )
-    given = {k: v for k, v in entry.items() if k not in ('type', '_scope_')}
-    options = match_options(method.__name__, given, options_of(method))
-    check_given(method, options)
-    check_flags(method, options)
-    return method(**options)
+    return build_with(method, entry)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import chain
 from logging import WARNING
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as trees
 
 from mmkd.functional.rounding import EXACT, LIMITS, largest_change
+from mmkd.route import features_given
 from mmkd.tap import Recorder, Side
 
 #: backend of torch.compile
@@ -140,7 +140,7 @@ class Compiled:
         if program.whole:
             return Side(self.recorder.model, pixels, calls)
         rest = self._rest(calls)
-        with rest.record(pixels) as side, _given(rest.model, feats) as asked:
+        with rest.record(pixels) as side, features_given(rest.model, feats) as asked:
             self.run(rest.model, inputs, samples)
         if not asked:
             raise NotCompiled(f'{type(rest.model).__name__} runs without extract_feat')
@@ -269,22 +269,6 @@ def shadow(model: nn.Module) -> nn.Module:
     """A copy that shares every parameter and buffer with the model."""
     shared = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
     return copy.deepcopy(model, shared)
-
-
-@contextlib.contextmanager
-def _given(model: nn.Module, feats: Any) -> Iterator[list]:
-    """Let ``extract_feat`` return what is there already; yields a list of its calls."""
-    asked: list[bool] = []
-
-    def extract_feat(_: Tensor) -> Any:
-        asked.append(True)
-        return feats
-
-    model.__dict__['extract_feat'] = extract_feat
-    try:
-        yield asked
-    finally:
-        del model.__dict__['extract_feat']
 
 
 def check_compiler(device: str) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib.util
 import os.path as osp
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from glob import glob
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
@@ -195,6 +196,44 @@ def model_of(config: Any) -> Any:
         "a model must be the path of a config, a mapping with the model's type, such as "
         f"dict(type='FasterRCNN', …), or a built model, found {found}."
     )
+
+
+def with_preprocessor(model: Any, preprocessor: Mapping | None) -> Any:
+    """A model's config with the data preprocessor of the run, if it names none itself."""
+    if preprocessor and hasattr(model, 'setdefault'):
+        model.setdefault('data_preprocessor', preprocessor)
+    return model
+
+
+def dataset_leaves(entry: Mapping) -> Iterator[Any]:
+    """Configs of the datasets inside wrappers, such as RepeatDataset; themselves, no copies."""
+    children = entry.get('datasets') or ([entry['dataset']] if entry.get('dataset') else [])
+    for child in children:
+        yield from dataset_leaves(child)
+    if not children:
+        yield entry
+
+
+def calm_dataset(config: Mapping[str, Any], **changes: Any) -> Any:
+    """Config of the training set with the pipeline of the validation: nothing changes at random.
+
+    Args:
+        **changes: further entries of the datasets inside wrappers.
+
+    Returns:
+        dict | None: None where one of both is missing, or is no config.
+    """
+    loaders = [config.get(f'{split}_dataloader') or {} for split in ('train', 'val')]
+    train, val = (loader.get('dataset') for loader in loaders)
+    if not isinstance(train, Mapping) or not isinstance(val, Mapping):
+        return None
+    pipeline = next(dataset_leaves(val)).get('pipeline')
+    if pipeline is None:
+        return None
+    found = copy.deepcopy(train)
+    for leaf in dataset_leaves(found):
+        leaf.update(pipeline=copy.deepcopy(pipeline), **changes)
+    return found
 
 
 def distils(model: Any) -> bool:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from mmkd.balance import Balance, build_balance, scale_terms
 from mmkd.balance.balance import Terms
 from mmkd.borrowed import Borrower
-from mmkd.building import build_objectives, build_teachers, with_preprocessor
+from mmkd.building import build_objectives, build_teachers
 from mmkd.checks.guard import Guard
+from mmkd.config import with_preprocessor
 from mmkd.heard import Heard, Twins
 from mmkd.inference import for_prediction
 from mmkd.peers import Peers

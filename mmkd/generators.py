@@ -76,12 +76,12 @@ class Stream:
 
     def __init__(self) -> None:
         seed = int(torch.randint(2**31, ()))
-        self._outer: list[tuple] = [snapshot()]
-        random.seed(seed)
-        np.random.seed(seed)
-        torch.manual_seed(seed)
+        self._outer: list[tuple] = []
         self.states = snapshot()
-        rewind(self._outer.pop())
+        with self:
+            random.seed(seed)
+            np.random.seed(seed)
+            torch.manual_seed(seed)
 
     def __enter__(self) -> Stream:
         self._outer.append(snapshot())

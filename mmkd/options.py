@@ -225,3 +225,20 @@ def check_flags(cls: type, options: Mapping[str, Any]) -> None:
         empty = value is None and 'None' in declared
         if declared[0] == 'bool' and not isinstance(value, bool) and not empty:
             raise ValueError(f'{cls.__name__}: {name} must be True or False, found {value!r}.')
+
+
+def build_with(cls: type, entry: Mapping[str, Any], owner: str | None = None) -> Any:
+    """An instance of a class with the options of its config entry; ``type`` is none of them.
+
+    Args:
+        owner (str | None): whose options they are, for messages; None: the class.
+
+    Raises:
+        TypeError: see :func:`match_options` and :func:`check_given`.
+        ValueError: see :func:`check_flags`; whatever the class refuses.
+    """
+    given = {key: value for key, value in entry.items() if key not in ('type', '_scope_')}
+    options = match_options(owner or cls.__name__, given, options_of(cls))
+    check_given(cls, options)
+    check_flags(cls, options)
+    return cls(**options)

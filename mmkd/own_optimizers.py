@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mmengine.registry import OPTIMIZERS
 from torch import nn
 from torch.optim import Optimizer
@@ -12,6 +14,15 @@ from mmkd.objective import Objective
 def key_of(name: str) -> str:
     """Name of the optimiser of the objective ``name``, formed like those of its losses."""
     return f'kd.{name}'
+
+
+def updated(optim_wrapper: Any) -> dict[str, set[int]]:
+    """Ids of the parameters that each optimiser of a run updates; a single one is called ''."""
+    several = hasattr(optim_wrapper, 'items')
+    return {
+        name: {id(p) for group in wrapper.param_groups for p in group['params']}
+        for name, wrapper in (optim_wrapper.items() if several else [('', optim_wrapper)])
+    }
 
 
 def own_optimizer(objective: Objective) -> Optimizer:

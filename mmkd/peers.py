@@ -10,7 +10,7 @@ from mmengine.dist import is_distributed
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmkd.config import model_of
+from mmkd.config import model_of, with_preprocessor
 from mmkd.generators import Stream
 from mmkd.names import check_part_name
 from mmkd.pixels import Pixels
@@ -56,10 +56,8 @@ class Peers(nn.ModuleDict):
                 continue
             check_peer(name, entry)
             self.streams[name] = Stream()
-            if preprocessor and isinstance(entry, Mapping) and 'model' not in entry:
-                entry = {'data_preprocessor': preprocessor, **entry}
             with self.streams[name]:
-                self[name] = build_model(entry)
+                self[name] = build_model(with_preprocessor(entry, preprocessor))
             self.pixels[name] = Pixels.of(self[name])
 
     def listen(self, name: str, taps: list[Tap]) -> None:

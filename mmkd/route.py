@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -56,14 +58,31 @@ def run_route(model: nn.Module, route: str, inputs: Tensor, samples: list) -> No
 def _run_auxiliary(model: nn.Module, inputs: Tensor, samples: list) -> None:
     """A segmentor with its auxiliary heads, which mmseg runs in training only."""
     feats = model.extract_feat(inputs)
-    model.__dict__['extract_feat'] = lambda _: feats  # each tap shall fire once
-    try:
+    with features_given(model, feats):  # each tap shall fire once
         run_route(model, 'tensor', inputs, samples)
-    finally:
-        del model.__dict__['extract_feat']
     heads = model.auxiliary_head
     for head in heads if isinstance(heads, nn.ModuleList) else [heads]:
         head(feats)
+
+
+@contextlib.contextmanager
+def features_given(model: nn.Module, feats: Any) -> Iterator[list[bool]]:
+    """Let ``extract_feat`` return what is there already; yields a list of its calls."""
+    asked: list[bool] = []
+
+    def extract_feat(_: Tensor) -> Any:
+        asked.append(True)
+        return feats
+
+    before = model.__dict__.get('extract_feat')
+    model.__dict__['extract_feat'] = extract_feat
+    try:
+        yield asked
+    finally:
+        if before is None:
+            del model.__dict__['extract_feat']
+        else:
+            model.__dict__['extract_feat'] = before
 
 
 def _is_san(model: nn.Module) -> bool:

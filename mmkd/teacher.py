@@ -298,6 +298,15 @@ class Teacher:
         return torch.autocast(device, enabled=False)
 
 
+def parts_of(teachers: Mapping[str, Teacher]) -> dict[str, Teacher]:
+    """The networks of several teachers, see :meth:`Teacher.parts`, by the whole name of each."""
+    return {
+        f'{name}{which}': part
+        for name, teacher in teachers.items()
+        for which, part in teacher.parts().items()
+    }
+
+
 def _title(config: Any) -> str:
     return repr(config) if isinstance(config, str) else '(given as a mapping)'
 

@@ -4,7 +4,14 @@ import mmengine.config.utils as mm_utils
 import pytest
 from mmengine.config import Config
 
-from mmkd.config import _remembered, load_config, model_of, resolve
+from mmkd.config import (
+    _remembered,
+    calm_dataset,
+    dataset_leaves,
+    load_config,
+    model_of,
+    resolve,
+)
 from mmkd.engine.wrapping import wrap_stock
 from mmkd.teacher import build_model
 from mmkd.testing import tiny_pspnet, tiny_retinanet
@@ -141,3 +148,28 @@ def test_the_model_of_a_config():
 def test_what_is_no_model(config, found):
     with pytest.raises(TypeError, match=f'a model must be the path of a config, .* found {found}'):
         build_model(config)
+
+
+IMAGES = dict(type='mmkd.ClassFolders', data_root='x', pipeline=[dict(type='mmkd.RandomCrop')])
+
+
+def test_datasets_inside_wrappers():
+    inner = dict(IMAGES, data_root='y')
+    repeated = dict(type='RepeatDataset', times=2, dataset=inner)
+    both = dict(type='ConcatDataset', datasets=[IMAGES, repeated])
+    found = list(dataset_leaves(both))
+    assert found[0] is IMAGES and found[1] is inner and len(found) == 2
+    assert list(dataset_leaves(IMAGES)) == [IMAGES]
+
+
+def test_training_images_with_the_pipeline_of_the_validation():
+    pack = [dict(type='mmkd.PackClassInputs')]
+    wrapped = dict(type='RepeatDataset', times=2, dataset=IMAGES)
+    val = dict(type='RepeatDataset', times=1, dataset=dict(IMAGES, pipeline=pack))
+    config = dict(train_dataloader=dict(dataset=wrapped), val_dataloader=dict(dataset=val))
+    found = calm_dataset(config, test_mode=True)
+    assert found == dict(wrapped, dataset=dict(IMAGES, pipeline=pack, test_mode=True))
+    assert IMAGES['pipeline'] == [dict(type='mmkd.RandomCrop')]
+    for missing in config:
+        assert calm_dataset({**config, missing: None}) is None
+    assert calm_dataset(dict(config, val_dataloader=dict(dataset=dict(type='x')))) is None

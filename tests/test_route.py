@@ -2,10 +2,10 @@
 
 import pytest
 
-from mmkd.route import shortest_route
+from mmkd.route import features_given, shortest_route
 from mmkd.tap import parse_taps
 from mmkd.teacher import build_model
-from mmkd.testing import tiny_faster_rcnn
+from mmkd.testing import ToyNet, tiny_faster_rcnn
 
 
 @pytest.mark.parametrize(
@@ -19,3 +19,13 @@ from mmkd.testing import tiny_faster_rcnn
 )
 def test_the_shortest_route(taps, route):
     assert shortest_route(build_model(tiny_faster_rcnn(4)), parse_taps(taps)) == route
+
+
+def test_features_that_are_given_may_be_given_again():
+    """As where a compiled segmentor also runs its auxiliary heads."""
+    model = ToyNet()
+    with features_given(model, 'outer') as outer:
+        with features_given(model, 'inner') as inner:
+            assert model.extract_feat(None) == 'inner'
+        assert model.extract_feat(None) == 'outer'
+    assert 'extract_feat' not in vars(model) and outer == inner == [True]

@@ -23,7 +23,7 @@ from mmkd.distiller import Distiller
 from mmkd.registry import MODELS
 from mmkd.route import run_route
 from mmkd.schedule import Schedule
-from mmkd.teacher import Teacher
+from mmkd.teacher import Teacher, parts_of
 from mmkd.teachers import frozen_networks
 
 #: kinds of teacher to compare, as options of its config
@@ -222,7 +222,7 @@ def _answers(
 
     def enter(objective: nn.Module, _: Any) -> None:
         running.append(objective)
-        for listening, teacher in zip(_parts(distiller).values(), bare, strict=True):
+        for listening, teacher in zip(parts_of(distiller.teachers).values(), bare, strict=True):
             others = dict(teacher.model.named_modules())
             for name, own in listening.model.named_modules():
                 hook = functools.partial(before, name=name, module=others[name])
@@ -346,20 +346,11 @@ def _teacher_entries(model: Any) -> list[Any]:
     return list(frozen_networks(model.get('teacher')).values())
 
 
-def _parts(distiller: Distiller) -> dict[str, Teacher]:
-    """The networks of all teachers."""
-    return {
-        f'{name}{which}': part
-        for name, teacher in distiller.teachers.items()
-        for which, part in teacher.parts().items()
-    }
-
-
 def _bare_teachers(config: Config, distiller: Distiller) -> list[Teacher]:
     """The same networks in float32, on the routes that the taps need."""
     device = next(distiller.parameters()).device
     teachers, entries = [], frozen_networks(config.model.get('teacher'))
-    for name, listening in _parts(distiller).items():
+    for name, listening in parts_of(distiller.teachers).items():
         bare, entry = listening, entries.get(name, {})
         if any(entry.get(option) for kind in TEACHERS.values() for option in kind):
             bare = Teacher(entry['config'], 'random', cfg_options=entry.get('cfg_options'))

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
 from mmkd.analysis.per_class import is_class, report_classes
 from mmkd.analysis.prediction_cost import PredictionCosts
 from mmkd.analysis.score_table import ScoreTable
+from mmkd.borrowed import unwrapped
 from mmkd.checkpoint import weights_of
 from mmkd.config import distils, load_config
 from mmkd.engine.console.screen import current_screen
@@ -80,7 +80,7 @@ def compare(
         scored[name] = _scores(runner)
         dataset = runner.test_dataloader.dataset
         if is_main_process():
-            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+            model = unwrapped(runner.model)
             costs.add(name, model, dataset)
             visit(name, model)
     measured = costs.measure()

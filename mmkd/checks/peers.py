@@ -10,6 +10,7 @@ import torch
 from mmengine.logging import print_log
 from torch import nn
 
+from mmkd.own_optimizers import updated
 from mmkd.peers import peer_key
 
 
@@ -33,12 +34,10 @@ def check_peers(model: Any, optim_wrapper: Any, starts: bool) -> None:
                 'nothing to learn from each other. Give them other random weights: leave out '
                 'init_cfg or load_from for one of them, or another checkpoint.'
             )
-    wrappers = dict(optim_wrapper.items()) if hasattr(optim_wrapper, 'items') else {}
+    known = updated(optim_wrapper)
     for name, network in model.peers.items():
-        own = wrappers.get(peer_key(name))
-        groups = own.param_groups if own is not None else []
-        known = {id(p) for group in groups for p in group['params']}
-        if any(p.requires_grad and id(p) not in known for p in network.parameters()):
+        own = known.get(peer_key(name), set())
+        if any(p.requires_grad and id(p) not in own for p in network.parameters()):
             raise RuntimeError(
                 f"peer '{name}' needs an optimiser of its own, which mmkd.Runner builds from the "
                 "student's optim_wrapper: name no other runner_type, and no optimiser that is "

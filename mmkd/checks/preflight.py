@@ -14,15 +14,15 @@ import torch
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from torch import nn
 
+from mmkd.borrowed import unwrapped
 from mmkd.checks.guard import has_ground_truth
 from mmkd.checks.labels import check_labels, check_tested, labels_of
 from mmkd.checks.peers import check_peers, same_weights
 from mmkd.checks.pipelines import check_pipelines
 from mmkd.checks.unmoved import Reached
-from mmkd.own_optimizers import key_of
+from mmkd.own_optimizers import key_of, updated
 from mmkd.registry import HOOKS
 from mmkd.schedule import Progress, Schedule
 from mmkd.untouched import untouched_random_state
@@ -50,7 +50,7 @@ class PreflightHook(Hook):
         self.scores: dict[str, dict[str, float]] = {}
 
     def before_train(self, runner: Any) -> None:
-        model = _unwrapped(runner.model)
+        model = unwrapped(runner.model)
         check_labels(runner, model)
         check_metrics(runner.val_loop)
         loaders = [runner.train_dataloader, *([runner.val_dataloader] if runner.val_loop else [])]
@@ -100,13 +100,9 @@ class PreflightHook(Hook):
             reached.finish(has_ground_truth(samples))
 
     def before_test(self, runner: Any) -> None:
-        check_tested(runner, _unwrapped(runner.model))
+        check_tested(runner, unwrapped(runner.model))
         check_metrics(runner.test_loop)
         check_pipelines(runner.test_dataloader.dataset)
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model
 
 
 def check_optimised(objectives: nn.ModuleDict, optim_wrapper: Any) -> None:
@@ -115,13 +111,7 @@ def check_optimised(objectives: nn.ModuleDict, optim_wrapper: Any) -> None:
     Raises:
         RuntimeError: it is in none, or in another one.
     """
-    wrappers = (
-        dict(optim_wrapper.items()) if hasattr(optim_wrapper, 'items') else {'': optim_wrapper}
-    )
-    known = {
-        key: {id(p) for g in wrapper.param_groups for p in g['params']}
-        for key, wrapper in wrappers.items()
-    }
+    known = updated(optim_wrapper)
     for name, objective in objectives.items():
         learnt = {id(p) for p in objective.parameters() if p.requires_grad}
         elsewhere = [key for key, ids in known.items() if ids & learnt and key != key_of(name)]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from torch import nn
 
+from mmkd.config import with_preprocessor
 from mmkd.registry import MODELS
 from mmkd.teacher import build_model
 from mmkd.untouched import untouched_random_state
@@ -32,9 +32,8 @@ def edited(
     Raises:
         ValueError: an edit that does not suit the model.
     """
-    if data_preprocessor and isinstance(model, Mapping):
-        inner: Any = model.get('student', model)
-        inner.setdefault('data_preprocessor', data_preprocessor)
+    own = model.get('student', model) if isinstance(model, Mapping) else model
+    with_preprocessor(own, data_preprocessor)
     built = build_model(model)
     with untouched_random_state():
         for entry in edits:

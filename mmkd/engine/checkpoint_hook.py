@@ -14,8 +14,8 @@ from typing import Any
 from mmengine.dist import is_main_process
 from mmengine.fileio.backends import LocalBackend
 from mmengine.hooks import CheckpointHook as MMCheckpointHook
-from mmengine.model import is_model_wrapper
 
+from mmkd.borrowed import unwrapped
 from mmkd.checkpoint import atomic_file
 from mmkd.registry import HOOKS
 
@@ -66,7 +66,7 @@ class CheckpointHook(MMCheckpointHook):
         """Leave state for resuming out of the best checkpoint, from which no run is resumed."""
         if 'optimizer' in checkpoint:
             return
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         for name, objective in dict(getattr(model, 'objectives', {})).items():
             for buffer in objective.resume_only:
                 checkpoint['state_dict'].pop(f'objectives.{name}.{buffer}', None)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.optim import AmpOptimWrapper, ApexOptimWrapper, OptimWrapper
 from torch.optim import Optimizer
 
+from mmkd.borrowed import unwrapped
 from mmkd.checkpoint import not_finite
 from mmkd.checkpoint.finite_weights import some
 from mmkd.checks.finite import GradientWatch
@@ -34,7 +34,7 @@ class FiniteHook(Hook):
         self.watch: GradientWatch | None = None
 
     def before_train(self, runner: Any) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         wrapper = runner.optim_wrapper
         student = wrapper.student if isinstance(wrapper, JointOptimWrapper) else wrapper
         if not hasattr(model, 'guard') or not _steps_at_once(student):
@@ -49,7 +49,7 @@ class FiniteHook(Hook):
             self.watch = None
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         bad = not_finite(dict(model.named_parameters()), strict=True)
         bad += not_finite(checkpoint['state_dict']) + not_finite(checkpoint.get('ema_state_dict'))
         if bad:

@@ -12,6 +12,7 @@ from torch import nn
 from mmkd.compiled import Compiled
 from mmkd.distiller import Distiller
 from mmkd.generators import Stream
+from mmkd.teacher import parts_of
 
 #: ends the address of random states
 STREAM = 'random_state'
@@ -65,10 +66,9 @@ def _kept(model: nn.Module) -> Iterator[tuple[str, Any, str]]:
 
 def _compiled(model: nn.Module) -> Iterator[tuple[str, Compiled]]:
     """What decides which batches a teacher runs compiled, and so how its numbers are rounded."""
-    for name, teacher in model.teachers.items() if isinstance(model, Distiller) else ():
-        for which, part in teacher.parts().items():
-            if part.compiled is not None:
-                yield f'teachers.{name}{which}.compiled', part.compiled
+    for name, part in parts_of(model.teachers).items() if isinstance(model, Distiller) else ():
+        if part.compiled is not None:
+            yield f'teachers.{name}.compiled', part.compiled
 
 
 def _streams(model: nn.Module) -> Iterator[tuple[str, Stream]]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from torch import nn
 
+from mmkd.borrowed import unwrapped
 from mmkd.options import check_number
 from mmkd.registry import HOOKS
+from mmkd.teacher import parts_of
 from mmkd.timing import StepTimer
 
 
@@ -77,13 +79,8 @@ class OverheadHook(Hook):
         balance = seconds['balance']
         plain = max(step - seconds['teacher'] - objectives - peers - balance, 1e-9)
         balanced = f', {balance * 1e3:.0f} ms balance' if model.timer.marks['balance'] else ''
-        weights = sum(
-            p.numel() * p.element_size()
-            for t in model.teachers.values()
-            for part in t.parts().values()
-            for p in part.model.parameters()
-        )
-        beside = sum(p.numel() * p.element_size() for p in model.peers.parameters())
+        weights = sum(_bytes(part.model) for part in parts_of(model.teachers).values())
+        beside = _bytes(model.peers)
         more = f'{peers * 1e3:.0f} ms peers, ' if model.peers else ''
         held = f'{beside / 2**20:.0f} weights of peers, ' if model.peers else ''
         alone = model.task_weight is None or 'student' not in model.trains
@@ -100,6 +97,10 @@ class OverheadHook(Hook):
         )
 
 
+def _bytes(model: nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in model.parameters())
+
+
 def _who(model: Any) -> str:
     """Who trains, where the student does not, or in turns."""
     trains = model.trains
@@ -107,5 +108,5 @@ def _who(model: Any) -> str:
 
 
 def _distiller(runner: Any) -> Any:
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = unwrapped(runner.model)
     return model if hasattr(model, 'timer') else None

@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
-from torch import nn
 
+from mmkd.borrowed import unwrapped
 from mmkd.checkpoint import CheckpointError
 from mmkd.engine.module_state import STREAM, get_module_state, set_module_state
 from mmkd.engine.settings import settings_of
@@ -82,7 +81,7 @@ class RandomStateHook(Hook):
         mine = ranks[rank] if rank < len(ranks) else _stranger(ranks[0])
         _check_sane(mine, checkpoint['meta']['iter'])
         self.pending = dict(state, **mine)
-        set_module_state(_bare(runner.model), mine.get('modules'))
+        set_module_state(unwrapped(runner.model), mine.get('modules'))
         # What this run is told it hands on: it has not seen it happen.
         self.validated, self.val_workers = state['validated'], state['val_workers']
         _alive(runner).update(state.get('alive', ()))
@@ -126,12 +125,8 @@ def restore(runner: Any, point: dict) -> None:
 
 def _alive(runner: Any) -> set[str]:
     """Terms that the guard has seen non-zero; one that becomes zero later is not an error."""
-    guard = getattr(_bare(runner.model), 'guard', None)
+    guard = getattr(unwrapped(runner.model), 'guard', None)
     return guard.alive if guard else set()
-
-
-def _bare(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model
 
 
 def _stranger(other: dict) -> dict:
@@ -144,7 +139,7 @@ def _rank_state(runner: Any) -> dict:
     return dict(
         main=get_state(cuda=True),
         data=cursor.state_dict() if cursor else None,
-        modules=get_module_state(_bare(runner.model)),
+        modules=get_module_state(unwrapped(runner.model)),
     )
 
 

@@ -24,6 +24,7 @@ from mmengine.runner import Runner as MMRunner
 from mmengine.runner.base_loop import BaseLoop
 from torch import nn
 
+from mmkd.borrowed import unwrapped
 from mmkd.checkpoint import (
     CheckpointError,
     atomic_file,
@@ -221,7 +222,7 @@ class Runner(MMRunner):
                 the optimisers of the checkpoint are others.
         """
         checkpoint = read_checkpoint(filename, map_location=map_location)
-        model = self.model.module if is_model_wrapper(self.model) else self.model
+        model = unwrapped(self.model)
         if self._resume:
             check_resumable(filename, checkpoint)
             check_optimiser_state(checkpoint, filename, self.param_schedulers)

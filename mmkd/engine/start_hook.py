@@ -6,8 +6,8 @@ from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 
+from mmkd.borrowed import unwrapped
 from mmkd.checkpoint import read_checkpoint
 from mmkd.checkpoint.weights import OBJECTIVES, below, weights_in
 from mmkd.registry import HOOKS
@@ -36,7 +36,7 @@ class StartHook(Hook):
     def before_train(self, runner: Any) -> None:
         if runner.iter or getattr(runner, '_resume_from', None):
             return
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         if self.student:
             count = load_strictly(getattr(model, 'student', model), self.student, who='student')
             print_log(f'student: all {count} weights from {self.student}', logger='current')

@@ -246,7 +246,7 @@ _PHASES: dict[str, Callable[[FrameType], str]] = {
     'building.build_objectives': _named("while building objective '{}'"),
     'distiller.__init__': _build('the student'),
     'distiller._terms': _named("in objective '{}'"),
-    'distiller._listen': lambda frame: 'in the teacher',
+    'distiller._run_teachers': lambda frame: 'in the teacher',
     'plan.prepare': lambda frame: 'while probing student and teacher',
     'runner.__init__': _build('the Runner'),
     'runner.build_model': _build('the model'),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmkd.names import did_you_mean, find_name
-from mmkd.options import check_flags, check_given, match_options, options_of
+from mmkd.options import build_with
 from mmkd.teacher import Teacher
 
 KINDS: dict[str, type[Teacher]] = {'Teacher': Teacher}
@@ -61,9 +61,4 @@ def frozen_networks(teacher: Any) -> dict[str, Any]:
 def build_teacher(entry: Mapping[str, Any]) -> Teacher:
     """One teacher; an unknown argument is answered with those there are."""
     cls = kind_of(entry)
-    given = {key: value for key, value in entry.items() if key not in ('type', '_scope_')}
-    owner = 'teacher' if cls is Teacher else cls.__name__
-    options = match_options(owner, given, options_of(cls))
-    check_given(cls, options)
-    check_flags(cls, options)
-    return cls(**options)
+    return build_with(cls, entry, 'teacher' if cls is Teacher else None)

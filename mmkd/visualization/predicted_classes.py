@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mmkd.families import family_of, segmentor
 from mmkd.functional.mask_scores import MaskScores
 from mmkd.pixels import Pixels
-from mmkd.teacher import Teacher
+from mmkd.teacher import Teacher, parts_of
 from mmkd.untouched import evaluation
 from mmkd.view import View
 
@@ -54,10 +54,9 @@ def prediction_views(
     What is labelled to be ignored is never wrong. Teachers that are no segmentors are left out.
     """
     found = {'student': predicted_classes(student, inputs, samples)}
-    for name, teacher in teachers.items():
-        for which, part in teacher.parts().items():
-            if segments(part.model) and hasattr(part.model, 'predict'):
-                found[f'{name}{which}'] = _seen_by(part, Pixels.of(student), inputs, samples)
+    for name, part in parts_of(teachers).items():
+        if segments(part.model) and hasattr(part.model, 'predict'):
+            found[name] = _seen_by(part, Pixels.of(student), inputs, samples)
     truth = None
     if all('gt_sem_seg' in sample for sample in samples):
         truth = segmentor.labels(samples).to(inputs.device)

@@ -1,7 +1,9 @@
 """Where an exception comes from, and during what."""
 
 import types
+from pathlib import Path
 
+import mmengine
 import pytest
 import torch
 from mmengine.config import Config
@@ -12,7 +14,7 @@ from mmkd.building import build_objective, build_objectives, build_teacher
 from mmkd.config import load_config
 from mmkd.engine.launch import check_data
 from mmkd.engine.loops import IterBasedTrainLoop
-from mmkd.errors.origin import is_ours, origin_of, short
+from mmkd.errors.origin import _PHASES, is_ours, origin_of, short
 from mmkd.options import check_number
 
 
@@ -97,6 +99,14 @@ def test_the_phase_of_teachers_and_data():
     assert origin_of(caught(check_data, broken, 'train')).phase == (
         'while looking for the data of train'
     )
+
+
+@pytest.mark.parametrize('name', _PHASES)
+def test_a_phase_is_that_of_a_function_that_there_is(name):
+    module, function = name.split('.')
+    roots = Path(mmkd.__file__).parent, Path(mmengine.__file__).parent
+    files = [file for root in roots for file in root.rglob(f'{module}.py')]
+    assert any(f'def {function}(' in file.read_text() for file in files)
 
 
 def test_the_iteration_of_a_training_step():

@@ -7,9 +7,9 @@ from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook, LoggerHook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop
 
+from mmkd.borrowed import unwrapped
 from mmkd.engine.console import lines
 from mmkd.engine.console.screen import Screen, adopt, current_screen
 from mmkd.engine.console.summary import bests, deciding, find_hook, summary, teachers
@@ -40,7 +40,7 @@ class ConsoleHook(Hook):
         self.began = time.time()
         files = [getattr(handler, 'baseFilename', '') for handler in runner.logger.handlers]
         log = [('log', short(file)) for file in files if file]
-        self._say([*lines.network_rows(_model(runner)), *log])
+        self._say([*lines.network_rows(unwrapped(runner.model)), *log])
 
     def before_train(self, runner: Any) -> None:
         if self.screen is None:
@@ -63,7 +63,7 @@ class ConsoleHook(Hook):
             rows.append(('resumed', f'{short(source)}, {done}' if source else done))
         for name, found in teachers(runner).items():
             text = lines.validation(found, lines.main_metric([], found), {}, False)
-            count = _model(runner).guard.score
+            count = unwrapped(runner.model).guard.score
             rows.append((name, f'{text} on {count} samples to validate'))
         self._say(rows)
 
@@ -132,7 +132,3 @@ class ConsoleHook(Hook):
 
 def _by_epoch(runner: Any) -> bool:
     return isinstance(runner.train_loop, EpochBasedTrainLoop)
-
-
-def _model(runner: Any) -> Any:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model

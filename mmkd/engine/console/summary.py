@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.hooks import CheckpointHook
-from mmengine.model import is_model_wrapper
 
+from mmkd.borrowed import unwrapped
 from mmkd.checks.preflight import PreflightHook
 from mmkd.engine.console import lines
 from mmkd.engine.overhead import OverheadHook
@@ -74,7 +74,7 @@ def summary(runner: Any, scores: Mapping[str, float], took: float) -> list[tuple
 
 def _beside(runner: Any) -> dict[str, tuple[Mapping[str, float], str]]:
     """What was trained in other groups of processes: scores and checkpoint."""
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = unwrapped(runner.model)
     named = (getattr(model, 'teachers', None) or {}).values()
     return {name: one for teacher in named for name, one in teacher.beside.items()}
 
