@@ -11,7 +11,7 @@ from torch import nn
 from mmkd.errors.origin import is_ours
 from mmkd.names import check_part_name, did_you_mean
 from mmkd.objective import Objective
-from mmkd.options import build_with
+from mmkd.options import read_options
 from mmkd.registry import MODELS
 from mmkd.teacher import Teacher
 from mmkd.teachers import build_teacher, is_teacher
@@ -99,4 +99,4 @@ def build_objective(entry: Mapping[str, Any]) -> Objective:
             f'type={kind!r} is not registered. Methods of mmkd: {", ".join(names())}.'
             f'{did_you_mean(str(kind).rpartition(".")[2], names())}'
         )
-    return build_with(method, entry)
+    return method(**read_options(method, entry))

@@ -227,18 +227,18 @@ def check_flags(cls: type, options: Mapping[str, Any]) -> None:
             raise ValueError(f'{cls.__name__}: {name} must be True or False, found {value!r}.')
 
 
-def build_with(cls: type, entry: Mapping[str, Any], owner: str | None = None) -> Any:
-    """An instance of a class with the options of its config entry; ``type`` is none of them.
+def read_options(cls: type, entry: Mapping[str, Any], owner: str | None = None) -> dict[str, Any]:
+    """The arguments of a class from its config entry; ``type`` is none of them.
 
     Args:
         owner (str | None): whose options they are, for messages; None: the class.
 
     Raises:
         TypeError: see :func:`match_options` and :func:`check_given`.
-        ValueError: see :func:`check_flags`; whatever the class refuses.
+        ValueError: see :func:`check_flags`.
     """
     given = {key: value for key, value in entry.items() if key not in ('type', '_scope_')}
     options = match_options(owner or cls.__name__, given, options_of(cls))
     check_given(cls, options)
     check_flags(cls, options)
-    return cls(**options)
+    return options

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmkd.names import did_you_mean
 from mmkd.objective import Objective
-from mmkd.options import build_with, check_number
+from mmkd.options import check_number, read_options
 from mmkd.registry import MODELS
 from mmkd.schedule import Progress
 from mmkd.tap import Tap, Trace, flatten
@@ -153,4 +153,4 @@ def build_balance(entry: Any) -> Balance | None:
         asked = entry['type']
         hint = did_you_mean(str(asked).rpartition('.')[2], known)
         raise ValueError(f'balance: type={asked!r} is none of {", ".join(known)}.{hint}')
-    return build_with(kind, entry)
+    return kind(**read_options(kind, entry))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,8 +13,9 @@ from torch import nn
 from mmkd.chain.resolving import build
 from mmkd.chain.stage import Reference, Stage
 from mmkd.checks.labels import check_splits, labels_of, relation
-from mmkd.config import distils
+from mmkd.config import dataset_leaves, distils
 from mmkd.families.class_heads import Labels, compares_classes, numbers_classes, wrong_heads
+from mmkd.plan.parts import millions
 from mmkd.untouched import untouched_random_state
 
 Shapes = dict[str, tuple[int, ...]]
@@ -61,8 +62,7 @@ def look_at(config: Config, awaits: Mapping[str, str] = {}) -> Facts:  # noqa: B
     if names and others and numbers_classes(student):
         check_splits(names, others)
     if not distils(config.model):
-        size = sum(p.numel() for p in model.parameters()) / 1e6
-        text = f'plan\n  student {type(model).__name__}, {size:.2f} M parameters, no distillation'
+        text = f'plan\n  student {type(model).__name__}, {millions(model)}, no distillation'
         return Facts(_shapes(model), classes=names, text=text)
     parts = {'objectives': _shapes(model.objectives)}
     for name, peer in getattr(model, 'peers', {}).items():
@@ -102,7 +102,7 @@ def class_names(config: Config, split: str = 'train') -> tuple[str, ...] | None:
     if not isinstance(entry, Mapping):
         found = labels_of(entry, f'the data of {split}') if entry is not None else None
         return found.names if found else None
-    for leaf in _leaves(entry):
+    for leaf in dataset_leaves(entry):
         for lazy in (dict(lazy_init=True), {}):
             try:
                 labels = labels_of(DATASETS.build({**leaf, 'pipeline': [], **lazy}), 'the data')
@@ -111,14 +111,6 @@ def class_names(config: Config, split: str = 'train') -> tuple[str, ...] | None:
             if labels:
                 return labels.names
     return None
-
-
-def _leaves(entry: Mapping) -> Iterator[Mapping]:
-    inner = entry.get('datasets') or ([entry['dataset']] if entry.get('dataset') else [])
-    for child in inner:
-        yield from _leaves(child)
-    if not inner:
-        yield entry
 
 
 # ------------------------------------------------------------------------------------ references

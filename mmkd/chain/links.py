@@ -20,7 +20,7 @@ from mmkd.chain.resolving import (
     teacher_entry,
     teacher_places,
 )
-from mmkd.chain.stage import Reference, Stage
+from mmkd.chain.stage import Reference, Stage, teacher_role
 from mmkd.config import load_config
 
 
@@ -64,10 +64,8 @@ class Links:
         """
         stage, config = self.stages[name], self._own(name)
         for key, reference in stage.teacher.items():
-            role = f'teacher.{key}' if key else 'teacher'
-            entry = teacher_entry(config, stage, key)
-            folder = self.folder(reference.stage)
-            set_teacher(entry, self._network(reference), files.get(role), folder)
+            entry, file = teacher_entry(config, stage, key), files.get(teacher_role(key))
+            set_teacher(entry, self._network(reference), file, self.folder(reference.stage))
         for key in stage.files:
             set_file(config, stage, key, files.get(f'files.{key}'))
         start = {k: files[k] for k in ('student', 'objectives') if k in files}

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmkd.chain.product import Product
 from mmkd.names import did_you_mean
-from mmkd.options import check_flags, check_given, match_options, options_of
+from mmkd.options import read_options
 from mmkd.registry import MAKERS
 
 
@@ -42,13 +42,10 @@ def build_maker(entry: Mapping[str, Any]) -> Maker:
         known = sorted(MAKERS.module_dict)
         hint = did_you_mean(kind.rpartition('.')[2], known)
         raise ValueError(f'There is no maker {kind!r}.{hint} Makers: {", ".join(known) or "none"}.')
-    given = {key: value for key, value in entry.items() if key != 'type'}
     try:
-        options = match_options(found.__name__, given, options_of(found))
-        check_given(found, options)
+        options = read_options(found, entry)
     except TypeError as error:
         raise ValueError(
             f'Maker {error} mmkd make takes them as KEY=VALUE, a stage in make=dict(type=…, …).'
         ) from None
-    check_flags(found, options)
     return found(**options)

@@ -14,6 +14,7 @@ from mmkd.chain.stage import Stage, is_chain
 from mmkd.config import distils, load_config, type_name
 from mmkd.engine.launch import apply_options, check_model
 from mmkd.engine.overrides import check_overrides
+from mmkd.engine.settings import plain
 from mmkd.options import match_options, options_of
 from mmkd.registry import DATASETS, HOOKS, MODELS
 from mmkd.teachers import groups_of, is_teacher, kind_of
@@ -206,22 +207,8 @@ def network_of(config: Config, path: str, part: str = '') -> Any:
 
 def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """Everything of a config that may decide the result, as it comes back from JSON."""
-    return json.loads(json.dumps(_plain(config)))
-
-
-def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, Config):
-        value = value._cfg_dict
-    if isinstance(value, Mapping):
-        named = {str(key): item for key, item in value.items()}
-        kept = {k: v for k, v in named.items() if k not in _INDIFFERENT and v is not None}
-        return {key: _plain(item) for key, item in sorted(kept.items()) if key[0] != '_'}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    kind = value if hasattr(value, '__qualname__') else type(value)
-    return f'{kind.__module__}.{kind.__qualname__}'
+    found = plain(config, lambda key, value: key in _INDIFFERENT or value is None)
+    return json.loads(json.dumps(found, sort_keys=True))
 
 
 def build(config: Config) -> Any:

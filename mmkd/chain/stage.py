@@ -83,7 +83,7 @@ class Stage:
 
     def references(self) -> dict[str, Reference]:
         """References by role: ``'teacher'``, ``'teacher.a'``, ``'student'``, ``'files.key'``."""
-        found = {'.'.join(filter(None, ('teacher', k))): v for k, v in self.teacher.items()}
+        found = {teacher_role(name): reference for name, reference in self.teacher.items()}
         for role in ('student', 'objectives'):
             if getattr(self, role):
                 found[role] = getattr(self, role)
@@ -136,6 +136,11 @@ class Stage:
             take=take,
             options=dict(entry.get('options') or {}),
         )
+
+
+def teacher_role(name: str) -> str:
+    """The role of the teacher of a name, ``''`` for the only one."""
+    return f'teacher.{name}' if name else 'teacher'
 
 
 def _one(text: Any, take: str, where: str) -> Reference | None:

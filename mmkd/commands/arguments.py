@@ -26,13 +26,18 @@ def command_parser(name: str, text: str, kind: type[Parser] = Parser) -> Parser:
 def add_common(parser: Parser) -> None:
     """Arguments of every command that reads a config; `apply_common` honours them."""
     parser.add_argument('--cfg-options', nargs='+', action=OverrideAction, metavar='KEY=VALUE')
+    add_trust(parser)
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+
+
+def add_trust(parser: Parser) -> None:
+    """The switch for checkpoints that contain code."""
     parser.add_argument(
         '--trust-checkpoint',
         action='store_true',
         help='also load files that contain code (only from a source you trust)',
     )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 
 
 def add_teacher(parser: Parser, method: str = 'FGFI', more: str = '') -> None:

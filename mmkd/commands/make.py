@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from mmkd.commands.arguments import (
     OverrideAction,
+    add_trust,
     add_verbose,
     command_parser,
     execute,
@@ -31,11 +32,7 @@ def parser() -> argparse.ArgumentParser:
         parser.add_argument(
             f'--{role}', nargs=2, metavar=('CONFIG', 'CHECKPOINT'), help=f'what is given as {role}'
         )
-    parser.add_argument(
-        '--trust-checkpoint',
-        action='store_true',
-        help='also load files that contain code (only from a source you trust)',
-    )
+    add_trust(parser)
     add_verbose(parser)
     parser.set_defaults(launcher='none')
     return parser

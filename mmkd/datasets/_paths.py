@@ -6,12 +6,13 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 
 from mmkd.checkpoint import CheckpointError, check_plain, trusted
+from mmkd.config import dataset_leaves
 from mmkd.datasets._class_names import Names, read_names
 from mmkd.datasets._files import fault, is_remote, shown
 from mmkd.datasets._kinds import is_coco, is_voc
@@ -37,7 +38,7 @@ def check_paths(dataset_cfg: Mapping, scope: str | None = None) -> None:
         ValueError: An annotation file is empty, cut off or malformed, lists no image, or names
             none of the dataset's classes.
     """
-    for cfg in _leaf_configs(dataset_cfg):
+    for cfg in dataset_leaves(dataset_cfg):
         _check_decoding(cfg)
         # A config that cannot be instantiated is for the real build to complain about.
         dataset = _build_lazily(cfg, scope)
@@ -200,15 +201,6 @@ def check_names(dataset, names: Names | None) -> None:
             f'  names in the file:      {_some(names.counts)}\n'
             f'  try: metainfo=dict(classes=(...)) with the names of the file'
         )
-
-
-def _leaf_configs(cfg: Mapping) -> Iterator[Mapping]:
-    """Configs of the datasets inside wrappers."""
-    children = cfg.get('datasets') or ([cfg['dataset']] if cfg.get('dataset') else [])
-    for child in children:
-        yield from _leaf_configs(child)
-    if not children:
-        yield cfg
 
 
 def _build_lazily(cfg: Mapping, scope: str | None):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
@@ -11,7 +9,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from mmkd.config import load_config
+from mmkd.config import calm_dataset, load_config
 from mmkd.families import classifier
 from mmkd.tap import Recorder, parse_taps
 from mmkd.teacher import Teacher
@@ -37,7 +35,10 @@ def teacher_embeddings(
     init_default_scope(config.get('default_scope') or 'mmengine')
     model = Teacher(config, checkpoint).model.to(device)
     taps = parse_taps(classifier.embedding_tap(model))
-    dataset = DATASETS.build(_plain(config))
+    entry = calm_dataset(config, test_mode=True)
+    if entry is None:
+        raise ValueError('teacher_embeddings needs a config with train_dataloader, val_dataloader.')
+    dataset = DATASETS.build(entry)
     found = []
     for batch in DataLoader(dataset, batch_size, collate_fn=pseudo_collate):
         inputs = model.data_preprocessor(batch, False)['inputs']
@@ -45,12 +46,3 @@ def teacher_embeddings(
             model(inputs, mode='tensor')
         found.append(side[taps[0]][0].flatten(1).cpu())
     return torch.cat(found)
-
-
-def _plain(config: Config) -> Any:
-    """The training set with the pipeline of validation, in its own order."""
-    splits = [config.get(f'{split}_dataloader') for split in ('train', 'val')]
-    if None in splits:
-        raise ValueError('teacher_embeddings needs a config with train_dataloader, val_dataloader.')
-    train, val = (split['dataset'] for split in splits)
-    return dict(train, pipeline=val['pipeline'], test_mode=True)

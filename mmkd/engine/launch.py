@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner as StockRunner
 
+from mmkd.borrowed import unwrapped
 from mmkd.checkpoint import trust_checkpoints
 from mmkd.checks.data_guard import DataGuardHook
 from mmkd.checks.in_vain import no_amp
@@ -24,7 +24,7 @@ from mmkd.engine.console.hook import ConsoleHook  # noqa: F401  (registers it)
 from mmkd.engine.overrides import check_overrides
 from mmkd.engine.runner import Runner
 from mmkd.engine.start_hook import StartHook  # noqa: F401  (registers it)
-from mmkd.engine.student_config import RUN_HOOKS, network_of
+from mmkd.engine.student_config import RUN_HOOKS, model_for
 from mmkd.engine.wrapping import wrap_stock
 from mmkd.engine.writable import make_folder
 from mmkd.errors.ending import Stopped, keep_tracebacks_in, last_saved, stop_behind, way_on
@@ -147,16 +147,13 @@ def tester(
         ValueError: the checkpoint does not fit the student.
     """
     check_model(config)
-    if distils(config.model):
-        config.model = network_of(config.model, who)
-    elif who != 'student':
-        raise ValueError(f'{config.filename} trains one model, so it has no network {who!r}.')
+    config.model = model_for(config, who)
     config.work_dir = work_dir or config.get('work_dir') or default_work_dir(config.filename)
     config.load_from, config.resume = None, False
     keep_tracebacks_in(config.work_dir)
     check_data(config, 'test')
     runner = build_runner(config)
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = unwrapped(runner.model)
     load_strictly(model, checkpoint, ignore_keys, who='test', network=who)
     runner._has_loaded = True
     for kind in (PreflightHook, DataGuardHook):

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict, build_optim_wrapper
 from torch import Tensor, nn
 
+from mmkd.borrowed import unwrapped
 from mmkd.objective import Objective
 from mmkd.own_optimizers import key_of, own_optimizer, trained_apart
 from mmkd.peers import peer_key
@@ -157,7 +157,7 @@ def build_optimizers(
     Raises:
         ValueError: ``build`` gives several optimisers where an objective brings one of its own.
     """
-    model = model.module if is_model_wrapper(model) else model
+    model = unwrapped(model)
     trains, peers = getattr(model, 'trains', None), getattr(model, 'peers', None)
     if not isinstance(trains, Trains):
         return build()
@@ -205,12 +205,17 @@ def drop_frozen(wrapper: OptimWrapper) -> None:
     wrapper.param_groups[:] = [group for group in wrapper.param_groups if group['params']]
 
 
+def leading(optim_wrapper: OptimWrapper) -> OptimWrapper:
+    """Who decides when all step: of several optimisers the student's, or the first."""
+    if not isinstance(optim_wrapper, OptimWrapperDict):
+        return optim_wrapper
+    wrappers = dict(optim_wrapper.items())
+    return wrappers.get(STUDENT) or next(iter(wrappers.values()))
+
+
 def accumulated(optim_wrapper: OptimWrapper) -> int:
-    """Iterations that make one step; of several optimisers, the student's or the first one's."""
-    if isinstance(optim_wrapper, OptimWrapperDict):
-        wrappers = dict(optim_wrapper.items())
-        optim_wrapper = wrappers.get(STUDENT) or next(iter(wrappers.values()))
-    return optim_wrapper._accumulative_counts
+    """Iterations that make one step."""
+    return leading(optim_wrapper)._accumulative_counts
 
 
 def check_same_optimizers(optim_wrapper: OptimWrapper, state: Mapping[str, Any]) -> None:

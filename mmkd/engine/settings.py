@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+
+from mmengine.config import Config
 
 #: of a config; the rest, such as folders, logs and hooks, does not decide what is learned
 SECTIONS = (
@@ -29,21 +31,30 @@ SHOWN = 6
 
 def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """The deciding part of a config, as plain values."""
-    return {key: _plain(config[key]) for key in SECTIONS if config.get(key) is not None}
+    found = {key: config[key] for key in SECTIONS if config.get(key) is not None}
+    return plain(found, lambda key, _: key in IGNORED)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any, left_out: Callable[[str, Any], bool]) -> Any:
+    """A part of a config as plain values; of objects and classes their import path.
+
+    Args:
+        left_out (Callable): whether the entry of a key and a value does not count; those whose
+            key begins with an underscore never do.
+    """
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
+    if isinstance(value, Config):
+        value = value._cfg_dict
     if isinstance(value, Mapping):
         named = {str(key): item for key, item in value.items()}
         return {
-            key: _plain(item)
+            key: plain(item, left_out)
             for key, item in named.items()
-            if key not in IGNORED and not key.startswith('_')
+            if not key.startswith('_') and not left_out(key, item)
         }
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item, left_out) for item in value]
     kind = value if hasattr(value, '__qualname__') else type(value)
     return f'{kind.__module__}.{kind.__qualname__}'
 

@@ -37,6 +37,20 @@ def network_of(model: Mapping[str, Any], who: str = 'student') -> Any:
     return load_config(found).model
 
 
+def model_for(config: Config, who: str = 'student') -> Any:
+    """The model of a config; in that of a distillation run the one of a network.
+
+    Raises:
+        ValueError: there is no such network.
+    """
+    model = config.get('model')
+    if distils(model):
+        return network_of(model, who)
+    if who != 'student':
+        raise ValueError(f'{config.filename} trains one model, so it has no network {who!r}.')
+    return model
+
+
 def student_config(config: Config, who: str = 'student') -> Config:
     """A copy for one network alone, without teacher, objectives and the hooks of mmkd's tools.
 
@@ -48,11 +62,10 @@ def student_config(config: Config, who: str = 'student') -> Config:
         ValueError: there is no such network.
     """
     plain = copy.deepcopy(config)
+    model = model_for(plain, who)
     if not distils(plain.get('model')):
-        if who != 'student':
-            raise ValueError(f'{config.filename} trains one model, so it has no network {who!r}.')
         return plain
-    plain.model = network_of(plain.model, who)
+    plain.model = model
     ours = {hook.__name__ for hook in RUN_HOOKS}
     hooks = plain.get('custom_hooks') or []
     hooks = [hook for hook in hooks if isinstance(hook, Hook) or type_name(hook) not in ours]

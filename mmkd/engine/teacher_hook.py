@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
-from mmengine.optim import OptimWrapperDict
 
 from mmkd.balance import Balance
-from mmkd.engine.optimizers import JointOptimWrapper
+from mmkd.borrowed import unwrapped
+from mmkd.engine.optimizers import leading
 from mmkd.registry import HOOKS
 from mmkd.schedule import Progress
 
@@ -32,9 +31,9 @@ class TeacherHook(Hook):
         self.resumed = self.stepped = False
 
     def before_train(self, runner: Any) -> None:
-        model = _bare(runner.model)
+        model = unwrapped(runner.model)
         if _teachers(runner):
-            _optimizer(runner.optim_wrapper).register_step_post_hook(self._note_step)
+            leading(runner.optim_wrapper).optimizer.register_step_post_hook(self._note_step)
         for name, teacher in _teachers(runner).items():
             try:
                 teacher.check(runner)
@@ -55,7 +54,7 @@ class TeacherHook(Hook):
         if stepped:
             progress = Progress(runner.iter, runner.max_iters)
             for teacher in teachers.values():
-                teacher.after_step(_bare(runner.model).student, progress)
+                teacher.after_step(unwrapped(runner.model).student, progress)
         for name, teacher in teachers.items():
             for key, value in teacher.logged().items():
                 runner.message_hub.update_scalar(f'train/{name}.{key}', value)
@@ -109,23 +108,11 @@ class TeacherHook(Hook):
             parts[name].load_state_dict(states[name])
 
 
-def _bare(model: Any) -> Any:
-    return model.module if is_model_wrapper(model) else model
-
-
 def _teachers(runner: Any) -> dict[str, Any]:
-    return getattr(_bare(runner.model), 'teachers', None) or {}
+    return getattr(unwrapped(runner.model), 'teachers', None) or {}
 
 
 def _parts(runner: Any) -> dict[str, Any]:
     """Everything of a Distiller whose state is in no module: its teachers, and its balance."""
-    balance = vars(_bare(runner.model)).get('balance')
+    balance = vars(unwrapped(runner.model)).get('balance')
     return _teachers(runner) | ({'balance': balance} if isinstance(balance, Balance) else {})
-
-
-def _optimizer(optim_wrapper: Any) -> Any:
-    """The optimiser of the student: of several the student's, or the first one's."""
-    if isinstance(optim_wrapper, OptimWrapperDict):
-        joint = isinstance(optim_wrapper, JointOptimWrapper)
-        optim_wrapper = optim_wrapper.student if joint else next(iter(optim_wrapper.values()))
-    return optim_wrapper.optimizer

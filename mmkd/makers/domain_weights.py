@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mmkd.chain import Maker, Product
 from mmkd.chain.product import write_json
-from mmkd.makers.pictures import features_of, files_of
+from mmkd.makers.pictures import check_size, features_of, files_of
 from mmkd.options import check_choice, check_number
 from mmkd.registry import MAKERS
 from mmkd.teacher import Teacher
@@ -107,7 +107,7 @@ class DomainWeights(Maker):
         self.domains, self.target = dict(domains), target
         self.source, self.tap = (config, checkpoint), tap
         self.images = check_number('DomainWeights', 'images', images, 2, whole=True)
-        self.size = _size(size)
+        self.size = check_size('DomainWeights', size)
         self.rule = check_choice('DomainWeights', 'rule', rule, RULES)
 
     def __call__(self, given: Mapping[str, Product], work_dir: str) -> Product:
@@ -182,11 +182,3 @@ class DomainWeights(Maker):
                     f'counts, at least 0 and not all 0, like the target, found {counts!r}.'
                 )
         return {n: jensen_shannon(self.target, counts) for n, counts in self.domains.items()}
-
-
-def _size(size: Any) -> tuple[int, int]:
-    sides = [size] * 2 if isinstance(size, int) else list(size)
-    if len(sides) != 2:
-        raise ValueError(f'DomainWeights: size must be a height and a width, found {size!r}.')
-    height, width = (check_number('DomainWeights', 'size', s, 1, whole=True) for s in sides)
-    return height, width

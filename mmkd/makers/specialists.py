@@ -15,7 +15,7 @@ from torch import Tensor
 from mmkd.chain import Maker, Product
 from mmkd.chain.product import write_json
 from mmkd.checkpoint import atomic_file
-from mmkd.config import load_config
+from mmkd.config import calm_dataset, load_config
 from mmkd.engine.runner import Runner
 from mmkd.families import family_of
 from mmkd.functional.clustering import kmeans, nearest
@@ -127,9 +127,7 @@ def predictions(config: Config, teacher: Teacher) -> tuple[Tensor, Tensor, list[
     """Class probabilities (N, C) of the training images, their labels (N,), and class names."""
     model = teacher.model.cuda() if torch.cuda.is_available() else teacher.model
     entry = dict(config.val_dataloader)
-    train = config.train_dataloader.dataset
-    pipeline = config.val_dataloader.dataset.pipeline
-    entry['dataset'] = {**train, 'pipeline': pipeline, 'test_mode': True}
+    entry['dataset'] = calm_dataset(config, test_mode=True)
     scope = config.get('default_scope') or 'mmengine'
     with DefaultScope.overwrite_default_scope(scope):
         loader = Runner.build_dataloader(entry, seed=0)
@@ -143,7 +141,7 @@ def predictions(config: Config, teacher: Teacher) -> tuple[Tensor, Tensor, list[
 
 def _write(path: str, config: Config, source: Product, classes: list[str]) -> None:
     loaders: dict[str, Any] = {
-        split: _plain(config[f'{split}_dataloader'].dataset) for split in ('train', 'val')
+        split: config[f'{split}_dataloader'].dataset.to_dict() for split in ('train', 'val')
     }
     base = source.config if '::' in source.config else osp.abspath(source.config)
     text = CONFIG.format(
@@ -158,12 +156,3 @@ def _write(path: str, config: Config, source: Product, classes: list[str]) -> No
         text += 'test_dataloader = val_dataloader\n'
     with atomic_file(path) as part:
         Path(part).write_text(text)
-
-
-def _plain(entry: Any) -> Any:
-    """Builtin containers only, which a config can be written with."""
-    if isinstance(entry, Mapping):
-        return {key: _plain(value) for key, value in entry.items()}
-    if isinstance(entry, (list, tuple)):
-        return type(entry)(_plain(value) for value in entry)
-    return entry

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from mmkd.chain import Maker, Product
 from mmkd.chain.product import write_json
 from mmkd.families import classifier, family_of
-from mmkd.makers.pictures import features_of, files_of
+from mmkd.makers.pictures import check_size, features_of, files_of
 from mmkd.options import check_number
 from mmkd.registry import MAKERS
 from mmkd.teacher import Teacher
@@ -68,9 +68,7 @@ class TrustedImages(Maker):
     def __init__(self, target: str, share: float = 0.1, size: Sequence[int] = (224, 224)) -> None:
         self.target = target
         self.share = check_number('TrustedImages', 'share', share, most=1, above=0)
-        sides = [size] * 2 if isinstance(size, int) else list(size)
-        height, width = (check_number('TrustedImages', 'size', s, 1, whole=True) for s in sides)
-        self.size = height, width
+        self.size = check_size('TrustedImages', size)
 
     def __call__(self, given: Mapping[str, Product], work_dir: str) -> Product:
         if 'teacher' not in given:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 
-from torch import nn
+from torch import Tensor, nn
 
 from mmkd.plan.probe import Found, Request
 from mmkd.plan.teacher_options import apply_options
 from mmkd.tap import Tap, flatten
 from mmkd.teacher import Teacher
 from mmkd.teachers import Ensemble
+from mmkd.teachers.means import check_shapes
 
 
 def prepare_parts(who: str, teacher: Teacher, size: int) -> None:
@@ -28,20 +29,13 @@ def prepare_parts(who: str, teacher: Teacher, size: int) -> None:
         apply_options(f'{who}{name}', part, partial(_show, f'{who}{name}', _taps(part), size))
     if not isinstance(teacher, Ensemble) or not teacher.averages or len(parts) < 2:
         return
-    shapes: dict[str, dict[str, list[tuple[int, ...]]]] = {}
+    shown: dict[str, dict[str, list[Tensor]]] = {}
     for name, part in parts.items():
         side = _show(f'{who}{name}', _taps(part), size, part.model).evaluated
-        calls = side.calls if side else {}
-        shapes[name] = {k: [tuple(t.shape) for t in flatten(v)] for k, v in calls.items()}
-    first, *others = shapes
-    for name in others:
-        for tap, found in shapes[name].items():
-            if tap in shapes[first] and found != shapes[first][tap]:
-                raise ValueError(
-                    f"teacher '{who}': at '{tap}' member {first[1:]!r} shows "
-                    f'{shapes[first][tap]} and member {name[1:]!r} {found}. A mean is of equal '
-                    'shapes: take members of one width there, or an objective for each.'
-                )
+        for tap, calls in side.calls.items() if side else ():
+            shown.setdefault(tap, {})[name[1:]] = flatten(calls)
+    for tap, members in shown.items():
+        check_shapes(f"teacher '{who}'", tap, members)
 
 
 def describe_teacher(name: str, teacher: Teacher) -> list[str]:

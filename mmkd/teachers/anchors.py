@@ -151,7 +151,7 @@ class Anchors(Teacher):
                 )
             states = [self._weights(j) for j in range(self.index, len(self.files))]
             distances = self.hardness(states, progress)
-            self.model.load_state_dict(self._weights(self.shown))
+            self._show(self.shown)
             found = [self.index + next_anchor(distances, self.eps, self.rule)]
             numbers = ', '.join(f'{h:.4g}' for h in distances)
             name = os.path.basename(self.files[found[0]])
@@ -160,12 +160,10 @@ class Anchors(Teacher):
         return int(found[0])
 
     def _weights(self, index: int) -> dict[str, Any]:
-        """A whole state of the model, from a file that was loaded at build."""
-        kept = {key: value.clone() for key, value in self.model.state_dict().items()}
+        """A whole state from a file that was loaded at build; the model has it until it shows
+        another."""
         load_strictly(self.model, self.files[index])
-        found = {key: value.clone() for key, value in self.model.state_dict().items()}
-        self.model.load_state_dict(kept)
-        return found
+        return {key: value.clone() for key, value in self.model.state_dict().items()}
 
     @torch.no_grad()
     def _show(self, index: int) -> None:

@@ -25,10 +25,10 @@ from mmkd.options import (
 from mmkd.pixels import Pixels
 from mmkd.schedule import Progress
 from mmkd.tap import Recorder, Side, Tap, flatten, map_tensors
-from mmkd.teacher import Teacher
+from mmkd.teacher import Teacher, parts_of
 from mmkd.teachers.kinds import build_teacher, kind, kind_of
 from mmkd.teachers.label_spaces import LabelSpace, Specialists
-from mmkd.teachers.means import mean_of, probability_mean
+from mmkd.teachers.means import check_shapes, mean_of, probability_mean
 from mmkd.teachers.stand_in import StandIn, count_classes, scores_tap
 
 MEANS = ('logit', 'probability', 'feature', 'specialists')
@@ -128,11 +128,7 @@ class Ensemble(Teacher):
         return new
 
     def parts(self) -> dict[str, Teacher]:
-        return {
-            f'.{name}{rest}': part
-            for name, member in self.members.items()
-            for rest, part in member.parts().items()
-        }
+        return {f'.{name}': part for name, part in parts_of(self.members).items()}
 
     def to(self, *args: Any, **kwargs: Any) -> Ensemble:
         for member in self.members.values():
@@ -304,12 +300,9 @@ class Ensemble(Teacher):
         masks = Tap.parse(source).scores  # whose queries have no common order
         calls = {n: x[source] if masks else x.calls.get(source, []) for n, x in sides.items()}
         members = {name: flatten(value) for name, value in calls.items()}
-        first, *others = members.values()
-        for name, tensors in members.items():
-            if [t.shape for t in tensors] != [t.shape for t in first]:
-                raise ValueError(_unequal(source, members, name))
+        check_shapes('Ensemble', source, members)
         weights = [self.weights[name] for name in members]
-        groups = iter(zip(first, *others, strict=True))
+        groups = iter(zip(*members.values(), strict=True))
 
         def mean(_: Tensor) -> Tensor:
             group = [tensor.float() for tensor in next(groups)]
@@ -387,13 +380,3 @@ def _check_order(names: Mapping[str, tuple[str, ...] | None]) -> None:
                 f'them ({", ".join(known[first][:4])}, … and {", ".join(own[:4])}, …). Merge them '
                 "by name with mean='probability', classes='union'."
             )
-
-
-def _unequal(source: str, members: Mapping[str, list[Tensor]], name: str) -> str:
-    first = next(iter(members))
-    shapes = [[tuple(t.shape) for t in members[who]] for who in (first, name)]
-    return (
-        f"Ensemble: at '{source}' member {first!r} shows {shapes[0]} and member {name!r} "
-        f'{shapes[1]}. A mean is of equal shapes: take members of one width there, or an objective '
-        'for each, with teacher_name.'
-    )

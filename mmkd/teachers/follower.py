@@ -126,8 +126,7 @@ class Follower(Teacher):
         return found[0]
 
     def _newest(self) -> str | None:
-        path = newest_checkpoint(self.folder)[0] if os.path.isdir(self.folder) else None
-        now = time.monotonic()
+        path, now = _newest_in(self.folder), time.monotonic()
         self.since = self.since or now
         if path is None and not self.told and now - self.since >= self.wait:
             self.told = True
@@ -155,10 +154,8 @@ class Follower(Teacher):
         return None
 
     def _take(self, path: str) -> None:
-        checkpoint = read_checkpoint(path, mmap=True)
-        meta = checkpoint.get('meta') or {}
         if self.path is None:
-            self._compare(meta)
+            self._compare(read_checkpoint(path, mmap=True).get('meta') or {})
         self.loaded_keys = load_strictly(self.model, path)
         self.path = path
 
@@ -193,7 +190,7 @@ class Follower(Teacher):
         if os.path.isfile(path):
             self._take(path)
             return
-        newest = newest_checkpoint(self.folder)[0] if os.path.isdir(self.folder) else None
+        newest = _newest_in(self.folder)
         print_log(
             f'Follower: {path}, which this run had read, is gone, so it does not repeat the '
             f'numbers of the interrupted run. It goes on with {newest}.',
@@ -202,6 +199,10 @@ class Follower(Teacher):
         )
         if newest is not None:
             self._take(newest)
+
+
+def _newest_in(folder: str) -> str | None:
+    return newest_checkpoint(folder)[0] if os.path.isdir(folder) else None
 
 
 def _files(folder: str, step: int) -> Iterator[str]:

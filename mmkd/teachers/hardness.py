@@ -8,10 +8,11 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
-from mmengine.model import is_model_wrapper
 from mmengine.registry import DATASETS
 from torch import Tensor, nn
 
+from mmkd.borrowed import unwrapped
+from mmkd.config import calm_dataset
 from mmkd.functional.logit_distances import soft_kl
 from mmkd.objective import PairObjective
 from mmkd.pixels import Pixels
@@ -51,7 +52,7 @@ class Hardness:
     """
 
     def __init__(self, teacher: Teacher, runner: Any, measure: str, count: int) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         names = [name for name, one in model.teachers.items() if one is teacher]
         if not names:
             raise ValueError(
@@ -68,7 +69,7 @@ class Hardness:
             self._compare_scores()
         else:
             self._compare_maps()
-        self.dataset = calm_dataset(runner)
+        self.dataset = calm_images(runner)
         self.collate = runner.train_dataloader.collate_fn
         self.count = min(count, len(self.dataset))
 
@@ -154,8 +155,8 @@ class Hardness:
             yield data['inputs'], data['data_samples']
 
 
-def calm_dataset(runner: Any) -> Any:
-    """The training set, if it is given by a config with the pipeline of the validation.
+def calm_images(runner: Any) -> Any:
+    """The training set; one that is given by a config with the pipeline of the validation.
 
     Raises:
         ValueError: the run has no validation.
@@ -163,27 +164,11 @@ def calm_dataset(runner: Any) -> Any:
     config = (runner.cfg.get('train_dataloader') or {}).get('dataset')
     if not isinstance(config, Mapping):
         return runner.train_dataloader.dataset
-    pipeline = _pipeline((runner.cfg.get('val_dataloader') or {}).get('dataset'))
-    if pipeline is None:
+    calm = calm_dataset(runner.cfg)
+    if calm is None:
         raise ValueError(
             'Anchors: the next anchor is chosen on training images with the pipeline of the '
             "validation, but this run has no val_dataloader. Add one, or take rule='even'."
         )
-    config = copy.deepcopy(config)
-    for leaf in _leaves(config):
-        leaf['pipeline'] = copy.deepcopy(pipeline)
     with untouched_random_state():
-        return DATASETS.build(config)
-
-
-def _leaves(config: Any) -> Iterator[Any]:
-    inner = config.get('datasets') or ([config['dataset']] if 'dataset' in config else [])
-    if not inner:
-        yield config
-    for one in inner:
-        yield from _leaves(one)
-
-
-def _pipeline(config: Any) -> Any:
-    leaf = next(_leaves(config), None) if isinstance(config, Mapping) else None
-    return None if leaf is None else leaf.get('pipeline')
+        return DATASETS.build(calm)

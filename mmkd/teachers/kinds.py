@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmkd.names import did_you_mean, find_name
-from mmkd.options import build_with
+from mmkd.options import read_options
 from mmkd.teacher import Teacher
 
 KINDS: dict[str, type[Teacher]] = {'Teacher': Teacher}
@@ -61,4 +61,4 @@ def frozen_networks(teacher: Any) -> dict[str, Any]:
 def build_teacher(entry: Mapping[str, Any]) -> Teacher:
     """One teacher; an unknown argument is answered with those there are."""
     cls = kind_of(entry)
-    return build_with(cls, entry, 'teacher' if cls is Teacher else None)
+    return cls(**read_options(cls, entry, 'teacher' if cls is Teacher else None))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +20,23 @@ def mean_of(values: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
         weights (Sequence[float]): w, of sum 1.
     """
     return torch.stack([w * z for w, z in zip(weights, values, strict=True)]).sum(0)
+
+
+def check_shapes(owner: str, tap: Any, members: Mapping[str, Sequence[Tensor]]) -> None:
+    """All members must show tensors of equal shapes at a tap.
+
+    Raises:
+        ValueError: which member differs from the first.
+    """
+    shapes = {name: [tuple(t.shape) for t in tensors] for name, tensors in members.items()}
+    first = next(iter(shapes), '')
+    for name, found in shapes.items():
+        if found != shapes[first]:
+            raise ValueError(
+                f"{owner}: at '{tap}' member {first!r} shows {shapes[first]} and member {name!r} "
+                f'{found}. A mean is of equal shapes: take members of one width there, or an '
+                'objective for each, with teacher_name.'
+            )
 
 
 def probability_mean(logits: Sequence[Tensor], weights: Sequence[float], tau: float) -> Tensor:

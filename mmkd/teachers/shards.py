@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mmkd.config import type_name
+
 Part = tuple[int | str, int | None]
 
 
 def shard_in(config: Any) -> Part | None:
     """``(index, of)`` of the ``mmkd.Shard`` somewhere in a config, None without one."""
     if isinstance(config, Mapping):
-        if str(config.get('type')).rpartition('.')[2] == 'Shard':
+        if type_name(config) == 'Shard':
             index, of = config.get('index', 0), config.get('of')
             index = index if isinstance(index, str) else int(index)
             return index, None if of is None else int(of)

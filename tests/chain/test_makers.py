@@ -88,7 +88,7 @@ class Needy(Maker):
         (dict(type='Needy'), 'Maker Needy needs target, share; given: none.'),
         (dict(type='Halves'), "There is no maker 'Halves'. Did you mean 'Halve'"),
         (dict(width=3), "There is no maker ''"),
-        (dict(type='Halve', widths=3), 'Maker Halve has no option widths; it has'),
+        (dict(type='Halve', widths=3), "Maker Halve has no option widths; it has .*'width'"),
     ],
 )
 def test_bad_makers(entry, message, tmp_path):

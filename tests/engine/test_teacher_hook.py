@@ -7,8 +7,7 @@ import torch
 from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
 from teacher_toys import make, train
 
-from mmkd.engine.optimizers import JointOptimWrapper
-from mmkd.engine.teacher_hook import _optimizer
+from mmkd.engine.optimizers import JointOptimWrapper, leading
 
 MOMENTUM = dict(type='mmkd.Momentum')
 FIXED = dict(
@@ -92,9 +91,9 @@ def test_the_optimiser_of_several_is_the_student_s_or_the_first():
         return OptimWrapper(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0))
 
     one, critic = wrapper(), SimpleNamespace(optimizer=dict(type='SGD', lr=1.0), parameters=weight)
-    assert _optimizer(one) is one.optimizer
-    assert _optimizer(OptimWrapperDict(one=one, other=wrapper())) is one.optimizer
-    assert _optimizer(JointOptimWrapper(one, dict(critic=critic))) is one.optimizer
+    assert leading(one) is one
+    assert leading(OptimWrapperDict(one=one, other=wrapper())) is one
+    assert leading(JointOptimWrapper(one, dict(critic=critic))) is one
 
 
 def weight():

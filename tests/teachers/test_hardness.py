@@ -10,7 +10,7 @@ from teacher_toys import make
 from mmkd.functional.logit_distances import soft_kl
 from mmkd.schedule import Progress
 from mmkd.teacher import build_model
-from mmkd.teachers.hardness import Hardness, calm_dataset, feature_distance
+from mmkd.teachers.hardness import Hardness, calm_images, feature_distance
 from mmkd.testing import tiny_classifier
 
 
@@ -97,7 +97,7 @@ def test_training_images_without_chance(tmp_path, monkeypatch):
     wrapped = dict(type='RepeatDataset', times=2, dataset=CONFIGS)
     val = dict(CONFIGS, pipeline=[dict(type='mmkd.PackClassInputs')])
     cfg = Config(dict(train_dataloader=dict(dataset=wrapped), val_dataloader=dict(dataset=val)))
-    calm_dataset(SimpleNamespace(cfg=cfg))
+    calm_images(SimpleNamespace(cfg=cfg))
     assert built[0]['dataset']['pipeline'] == [dict(type='mmkd.PackClassInputs')]
     assert cfg.train_dataloader.dataset.dataset.pipeline == [dict(type='mmkd.RandomCrop')]
 
@@ -105,7 +105,7 @@ def test_training_images_without_chance(tmp_path, monkeypatch):
 def test_without_a_validation():
     cfg = Config(dict(train_dataloader=dict(dataset=CONFIGS)))
     with pytest.raises(ValueError, match="no val_dataloader. Add one, or take rule='even'"):
-        calm_dataset(SimpleNamespace(cfg=cfg))
+        calm_images(SimpleNamespace(cfg=cfg))
 
 
 def test_the_student_is_left_as_it_was(tmp_path):
