@@ -103,3 +103,13 @@ def _first_channels(model: nn.Module) -> int | None:
         if isinstance(module, nn.Conv2d):
             return module.in_channels
     return None
+
+
+def picture(model: nn.Module, size: int) -> Tensor:
+    """An image (1, C, size, size) in float32 with which parts of a network can be compared.
+
+    It is not constant: normalisation layers and proposal heads meet ordinary numbers.
+    """
+    line = torch.linspace(-2, 2, size, device=next(model.parameters()).device)
+    image = line[:, None] * line.flip(0)[None]
+    return image.expand(1, Pixels.of(model).channels, size, size).contiguous()

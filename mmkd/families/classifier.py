@@ -8,14 +8,16 @@ without.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mmkd.families.comparable import Misfit, named
-from mmkd.tap import parse_taps
+from mmkd.pixels import picture
+from mmkd.tap import Recorder, Side, Tap, parse_taps
+from mmkd.untouched import at_rest
 
 LOGITS = 'head.fc'
 
@@ -58,11 +60,12 @@ def stem_tap(model: nn.Module) -> str:
     raise _unknown(model, 'stem')
 
 
-def picture(model: nn.Module) -> Tensor:
-    """An image (1, 3, 64, 64) that is not constant, on which parts of a network can be compared."""
-    parameter = next(model.parameters())
-    line = torch.linspace(-2, 2, 64, device=parameter.device, dtype=parameter.dtype)
-    return (line[:, None] * line.flip(0)[None]).expand(1, 3, -1, -1).contiguous()
+def shown(model: nn.Module, taps: Iterable[Tap]) -> Side:
+    """What a network at rest shows at taps for :func:`~mmkd.pixels.picture` of 64 pixels."""
+    image = picture(model, 64).to(next(model.parameters()).dtype)
+    with at_rest(model), Recorder(model, taps).record(image) as side:
+        model(image, mode='tensor')
+    return side
 
 
 def stage_taps(model: nn.Module) -> list[str]:

@@ -71,12 +71,16 @@ def bernoulli_kl(student: Tensor, target: Tensor) -> Tensor:
 
 
 def weighted_cross_entropy(
-    student: Tensor, teacher: Tensor, weight: Tensor, tau: float = 1.0, entropy: bool = True
+    student: Tensor,
+    teacher: Tensor,
+    weight: Tensor | float = 1.0,
+    tau: float = 1.0,
+    entropy: bool = True,
 ) -> Tensor:
     """``- sum_c w_c P_t,c log P_s,c`` with P = softmax(z / tau); (..., C) -> (...).
 
     Args:
-        weight (Tensor): w of each class, (..., C) or something that broadcasts to it.
+        weight (Tensor | float): w of each class, (..., C) or something that broadcasts to it.
         entropy (bool): False subtracts the same with P_t for P_s, a constant.
     """
     log_s, log_t = ((z / tau).log_softmax(-1) for z in (student, teacher))

@@ -25,8 +25,7 @@ def soft_label(student: Tensor, teacher: Tensor, tau: float, variant: str = 'pap
         student, teacher (Tensor): logits (N, K); the teacher is the target.
     """
     if variant == 'code':
-        one = student.new_ones(())
-        return weighted_cross_entropy(student, teacher, one, tau).mean()
+        return weighted_cross_entropy(student, teacher, tau=tau).mean()
     return soft_kl(student, teacher, tau).mean()
 
 

@@ -234,7 +234,7 @@ class Chen2017(PairObjective):
         if is_two_stage(model):
             logits = [answer[0] for answer in two_stage.answers(trace)]
             scores = [(z / self.tau).softmax(-1) for z in logits]
-            soft = weighted_cross_entropy(*logits, logits[0].new_ones(()), self.tau)
+            soft = weighted_cross_entropy(*logits, tau=self.tau)
             rois = trace.student[two_stage.rois_tap(model)][0]
             views += two_stage.ranked_rois('RoIs of largest soft loss', rois, scores, soft)
         for s, t in self.tensor_pairs(trace):

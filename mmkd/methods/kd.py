@@ -15,6 +15,7 @@ from mmkd.functional.logit_distances import (
     pixel_wise_kl,
     soft_kl,
     weighted_binary_cross_entropy,
+    weighted_cross_entropy,
 )
 from mmkd.levels import Level, pair_levels
 from mmkd.map_sizes import RESIZE, equal_size
@@ -37,8 +38,7 @@ def cross_entropy(student: Tensor, teacher: Tensor, tau: float, student_tau: flo
     Returns:
         Tensor: (...), not reduced.
     """
-    target = (teacher / tau).softmax(-1)
-    return -(target * (student / student_tau).log_softmax(-1)).sum(-1)
+    return weighted_cross_entropy(student / student_tau, teacher / tau)
 
 
 @MODELS.register_module()

@@ -28,8 +28,7 @@ def soft_targets(exits: Sequence[Tensor], last: Tensor, tau: Tensor | float) -> 
         last (Tensor): z_M (N, K), the target.
         tau (Tensor | float): temperature.
     """
-    one = last.new_ones(())
-    losses = (weighted_cross_entropy(z / tau, last / tau, one) for z in exits)
+    losses = (weighted_cross_entropy(z / tau, last / tau) for z in exits)
     return tau**2 * sum(loss.mean() for loss in losses)
 
 

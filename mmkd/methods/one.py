@@ -22,8 +22,8 @@ from mmkd.options import check_choice, check_number, check_temperature
 from mmkd.registry import MODELS
 from mmkd.rows.exits import cross_entropies
 from mmkd.rows.logits import bind_images
-from mmkd.tap import Recorder, Tap, Trace, parse_taps
-from mmkd.untouched import evaluation, untouched_random_state
+from mmkd.tap import Tap, Trace, parse_taps
+from mmkd.untouched import at_rest, untouched_random_state
 
 
 def ensemble(logits: Sequence[Tensor], gates: Tensor) -> Tensor:
@@ -162,9 +162,7 @@ def _tail(student: nn.Module, stage: str, taps: Sequence[Tap]) -> list[nn.Module
     Raises:
         Misfit: it does something else behind the stage.
     """
-    image = classifier.picture(student)
-    with evaluation(student), torch.no_grad(), Recorder(student, taps).record(image) as side:
-        student(image, mode='tensor')
+    side = classifier.shown(student, taps)
     children = [f'backbone.{name}' for name, _ in student.backbone.named_children()]
     later = children[children.index(stage) + 1 :] if stage in children else []
     head = [getattr(student, 'projector', None), classifier_pool(student), student.head.fc]
@@ -187,16 +185,12 @@ def classifier_pool(student: nn.Module) -> nn.Module:
 
 
 def _same(tail: Sequence[nn.Module], x: Tensor, wanted: Tensor) -> bool:
-    flags = [[(m, m.training) for m in part.modules()] for part in tail]
+    chain = nn.Sequential(*tail)
     try:
-        with torch.no_grad():
-            for part in tail:
-                x = part.eval()(x)
+        with at_rest(chain):
+            x = chain(x)
     except (RuntimeError, TypeError):
         return False
-    finally:
-        for module, flag in (pair for pairs in flags for pair in pairs):
-            module.training = flag
     return x.shape == wanted.shape and torch.allclose(x.float(), wanted, rtol=1e-4, atol=1e-5)
 
 

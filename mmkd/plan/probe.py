@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mmkd.families.mask_classes import words_left_out
 from mmkd.levels import Level
-from mmkd.pixels import Pixels
+from mmkd.pixels import picture
 from mmkd.route import run_route, shortest_route
 from mmkd.tap import Recorder, Side, Tap, TapError, flatten
 from mmkd.untouched import evaluation, untouched_random_state
@@ -41,11 +41,7 @@ def probe(
         Exception: any error of the network.
     """
     taps = list(taps)
-    parameter = next(model.parameters())
-    # Not constant: normalisation layers and proposal heads meet ordinary numbers.
-    line = torch.linspace(-2, 2, size, device=parameter.device)
-    channels = Pixels.of(model).channels
-    image = (line[:, None] * line.flip(0)[None]).expand(1, channels, size, size).contiguous()
+    image, dtype = picture(model, size), next(model.parameters()).dtype
     recorder, mode = Recorder(model, taps), training_mode if training else evaluation
     with (
         untouched_random_state(),
@@ -54,7 +50,7 @@ def probe(
         words_left_out(model),
         recorder.record(image) as side,
     ):
-        run_to_taps(model, taps, image.to(parameter.dtype), dummy_samples(size))
+        run_to_taps(model, taps, image.to(dtype), dummy_samples(size))
     return side
 
 

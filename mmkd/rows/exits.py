@@ -14,8 +14,7 @@ from mmkd.families import classifier
 from mmkd.levels import Level
 from mmkd.objective import Objective
 from mmkd.rows import logits
-from mmkd.tap import Recorder, Side, Tap, Trace, parse_taps
-from mmkd.untouched import at_rest
+from mmkd.tap import Side, Tap, Trace, parse_taps
 
 LAST = ('backbone[-1]', classifier.LOGITS)
 
@@ -47,9 +46,7 @@ def bind_exits(objective: Objective, student: nn.Module) -> None:
     stages = parse_taps(classifier.stage_taps(student))
     cuts = cuts or stages[:-1]
     if not {*cuts} <= {*stages}:
-        image = classifier.picture(student)
-        with at_rest(student), Recorder(student, [*cuts, *stages]).record(image) as side:
-            student(image, mode='tensor')
+        side = classifier.shown(student, [*cuts, *stages])
         check_cuts(type(objective).__name__, side, cuts, stages)
     objective.cuts = cuts
     objective.student_taps = (*cuts, *stages, *parse_taps(LAST))

@@ -33,6 +33,18 @@ def terms(model, data=None):
     return {key.removeprefix('kd.it.'): value for key, value in found.items()}
 
 
+def at_weight_zero(objective):
+    """The student learns as alone; returns the Distiller."""
+    alone, data = network(), batch()
+    wanted = alone(*data, mode='loss')['loss_cls']
+    model = distiller(objective)
+    found = terms(model, data)
+    assert list(found) == ['loss_cls'] and torch.equal(found['loss_cls'], wanted)
+    buffers = zip(alone.buffers(), model.student.buffers(), strict=True)
+    assert all(torch.equal(a, b) for a, b in buffers)
+    return model
+
+
 def gradients(model, loss):
     """By parameter, where there is one that is not zero."""
     named = {n: p for n, p in model.named_parameters() if p.requires_grad}
