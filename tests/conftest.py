@@ -8,15 +8,18 @@ import torch
 from mmengine.logging import MessageHub
 from mmengine.registry import DefaultScope
 from mmengine.runner import loops
+from mmengine.runner import runner as mm_runner
 from yapf.yapflib import yapf_api
 
 import mmkd  # noqa: F401  (before mmdet and mmseg: provides operators that mmcv may lack)
 
 os.environ['MMKD_CACHE'] = 'off'
 torch.set_num_threads(1)
-# mmengine lays out the config anew for each checkpoint, a second each, and sleeps between epochs.
+# mmengine lays out the config anew for each checkpoint, a second each, sleeps between epochs, and
+# asks compilers for their version in every run.
 yapf_api.FormatCode = lambda text, **options: (text, False)
 loops.time = SimpleNamespace(sleep=lambda seconds: None)
+mm_runner.collect_env = dict
 
 
 @pytest.fixture(autouse=True)

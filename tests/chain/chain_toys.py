@@ -7,9 +7,9 @@ import traceback
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from mmengine.config import Config
-from mmengine.runner import runner as mm_runner
 from PIL import Image
 
 from mmkd.chain import Chain
@@ -87,6 +87,26 @@ def write(folder, data, **configs):
     return paths
 
 
+@pytest.fixture(scope='session')
+def images(tmp_path_factory):
+    root = tmp_path_factory.mktemp('images')
+    write_images(root)
+    return root
+
+
+@pytest.fixture(scope='session')
+def paths(images, tmp_path_factory):
+    """Configs by name: a teacher of width 8, an assistant of 6, students of 4."""
+    return write(
+        tmp_path_factory.mktemp('configs'),
+        images,
+        teacher=dict(width=8),
+        plain=dict(width=4),
+        assistant=dict(width=6, teacher=anyone(8)),
+        student=dict(width=4, teacher=anyone(6)),
+    )
+
+
 def three(paths):
     """Teacher, assistant and student."""
     return dict(
@@ -123,7 +143,6 @@ def in_child(function):
     if child == 0:
         code = 1
         try:
-            mm_runner.collect_env = dict
             function()
             code = 0
         except BaseException:

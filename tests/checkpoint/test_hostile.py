@@ -12,7 +12,6 @@ from mmengine.config import ConfigDict
 from mmengine.model import BaseModule, Sequential
 from mmengine.runner import CheckpointLoader, load_checkpoint
 from mmengine.runner import Runner as MMRunner
-from mmengine.runner import runner as mm_runner
 from runner_toys import Net, make
 from torch import nn
 
@@ -91,11 +90,6 @@ ENTRIES = {
 
 #: entries that want another file than a checkpoint of the toy run
 OTHER = ('embeddings', 'pretrained segmentor')
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(mm_runner, 'collect_env', dict)
 
 
 @pytest.fixture(scope='module')

@@ -4,19 +4,13 @@ import os
 import shutil
 
 import pytest
-import torch
-from mmengine.runner import loops as mm_loops
-from mmengine.runner import runner as mm_runner
 from resume_toys import train
 
 
 @pytest.fixture
 def quick(monkeypatch):
-    """mmengine sleeps whenever data are started again, and asks compilers for their version."""
-    monkeypatch.setattr(mm_loops.time, 'sleep', lambda seconds: None)
-    monkeypatch.setattr(mm_runner, 'collect_env', dict)
+    """Nothing is waited for until it is on the disk."""
     monkeypatch.setattr(os, 'fsync', lambda file: None)
-    torch.set_num_threads(1)
 
 
 @pytest.fixture

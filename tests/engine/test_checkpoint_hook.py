@@ -7,7 +7,6 @@ import pytest
 import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MessageHub
-from mmengine.runner import runner as mm_runner
 from resume_toys import train
 from runner_toys import log_of, make
 from torch import nn
@@ -16,11 +15,6 @@ from mmkd.engine.checkpoint_hook import CheckpointHook
 from mmkd.methods.crd import CRD
 
 BEST = 'best_score_epoch_1.pth'
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(mm_runner, 'collect_env', dict)
 
 
 def run(folder, epochs, score=None, **changes):
@@ -40,10 +34,8 @@ def tree(folder):
 
 @pytest.fixture(scope='module')
 def original(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mm_runner, 'collect_env', dict)
-        folder = tmp_path_factory.mktemp('first') / 'a'
-        run(folder, 1, 0.5)
+    folder = tmp_path_factory.mktemp('first') / 'a'
+    run(folder, 1, 0.5)
     return folder
 
 

@@ -5,7 +5,6 @@ from collections import OrderedDict
 import pytest
 import torch
 from mmengine.hooks import Hook
-from mmengine.runner import runner as mm_runner
 from runner_toys import Net, log_of, make
 
 from mmkd.checkpoint import CheckpointError
@@ -20,18 +19,11 @@ from mmkd.teacher import Teacher
 from mmkd.testing import ToyNet
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(mm_runner, 'collect_env', dict)
-
-
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
     """A checkpoint of a run of one epoch, with a schedule."""
     folder = tmp_path_factory.mktemp('finished')
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mm_runner, 'collect_env', dict)
-        make(folder, **SHORT).train()
+    make(folder, **SHORT).train()
     return torch.load(folder / 'epoch_1.pth', weights_only=False)
 
 

@@ -29,12 +29,6 @@ from mmkd.engine.runner import Runner
 from mmkd.registry import DATA_SAMPLERS, RUNNERS
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(mm_runner, 'collect_env', dict)
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
     """Folder of a finished run of three epochs."""
