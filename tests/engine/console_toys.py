@@ -19,4 +19,5 @@ def finished(*hooks, **info):
         max_iters=8,
         cfg=SimpleNamespace(filename='c.py', get=lambda key: 'a loader'),
         work_dir='work',
+        model=None,
     )
