@@ -6,7 +6,7 @@ from method_page import NOTE
 from source import Recipe
 
 TASKS = {
-    'Detectors (COCO, VOC)': lambda r: 'mmdet::' in r.student,
+    'Detectors (COCO, VOC)': lambda r: 'mmdet::' in r.student or 'voc0712' in r.file,
     'Segmentors (Cityscapes, VOC, ADE20K)': lambda r: 'mmseg::' in r.student,
     'BCCD, a small detection set': lambda r: 'bccd' in r.file,
     'CamVid, a small segmentation set': lambda r: 'camvid' in r.file,

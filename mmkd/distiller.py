@@ -23,12 +23,14 @@ from mmkd.pixels import Pixels
 from mmkd.plan import Plan
 from mmkd.plan.probe import run_to_taps
 from mmkd.registry import MODELS
+from mmkd.scales import build_augments
 from mmkd.schedule import Progress
 from mmkd.tap import Recorder, Side, Trace, require_gradient
 from mmkd.task_weight import check_number_or_mapping, scale_task
 from mmkd.teacher import build_model
 from mmkd.timing import StepTimer
 from mmkd.trains import PLAYERS, Trains, keep_alive, player_of
+from mmkd.unlabelled import add_unlabelled, split_batch
 from mmkd.untouched import at_rest, buffers_kept, untouched_random_state
 
 
@@ -87,6 +89,7 @@ class Distiller(Borrower):
     ) -> None:
         who_trains, task_weight = Trains.of(trains), check_number_or_mapping(task_weight)
         built = build_model(with_preprocessor(student, data_preprocessor))
+        build_augments(built)
         super().__init__()
         self._borrow(built)
         # Nothing below may move the student's random stream: weight 0 equals stock training.
@@ -168,6 +171,9 @@ class Distiller(Borrower):
         self._wake_teachers(weights, progress)
         active = [n for n, weight in weights.items() if weight > 0 and self._teaches(n, progress)]
         inputs, samples, held = self._hold_back(active, inputs, samples)
+        free = None
+        if self.task_weight is not None and self.trains('student', progress):
+            (inputs, samples), free = split_batch(inputs, samples)
         sides = self._run_teachers(active, inputs, samples or [])
         if any(self.objectives[name].needs_input_gradient for name in active):
             inputs = inputs.detach().requires_grad_()
@@ -185,6 +191,8 @@ class Distiller(Borrower):
             self.plan.check_step(name, trace)
         with self.timer('objectives'):
             terms = {name: self._terms(name, weights[name], traces.get(name)) for name in weights}
+        if free is not None:
+            add_unlabelled(self, terms, weights, active, free, len(samples), progress)
         if self.balance is not None and active and self.trains('student', progress):
             heard = Trace(inputs, samples or [], student, {}, progress)
             terms, traces = self._balanced(self.balance, terms, losses, heard, traces)
@@ -282,7 +290,14 @@ class Distiller(Borrower):
                 teachers[judge] = frozen[judge]
             elif judge in living:
                 teachers[judge] = Heard(living[judge][0], self.twins)
-        return Trace(seen.inputs, samples, seen, teachers, progress)
+        scale = objective.image_scale
+        if scale != 1 and samples and 'full_scale' not in samples[0]:
+            raise ValueError(
+                f"objective '{name}': the student is to see images of {scale} of the side of its "
+                "teacher's, but this batch is unscaled: batches must come out of the student's "
+                'data_preprocessor, in training.'
+            )
+        return Trace(seen.inputs, samples, seen, teachers, progress, scale=scale)
 
     def _wake_teachers(self, weights: dict[str, float], progress: Progress) -> None:
         """Tell listened teachers of the step; whoever listens to one that is not ready rests."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from mmkd.options import check_number
+
 if TYPE_CHECKING:
     from mmkd.tap import Tap
-
-from mmkd.options import check_number
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,12 @@ def pair_levels(
     any_stride: bool = False,
     owner: str = 'the objective',
     options: Collection[str] = ('level_map', 'resize'),
+    scale: Fraction = Fraction(1),
 ) -> list[tuple[int, int]]:
     """Pairs (i, j) of list positions: by stride for maps, by position for anything else.
+
+    Where the student sees images of another size, cells that cover the same part of the picture
+    belong together: at half the size a student's P2 to P6 and a teacher's P3 to P7.
 
     Args:
         student, teacher (list[Level]): the levels at the taps.
@@ -80,11 +85,14 @@ def pair_levels(
         any_stride (bool): pair equally many maps by position, regardless of strides.
         owner (str): name for error messages.
         options (Collection[str]): options of the owner, for advice.
+        scale (Fraction): side of the student's images over that of the teacher's.
 
     Raises:
         ValueError: levels without a partner; the message lists both sides' strides and what the
             config may say instead.
     """
+    if scale != 1:
+        return _over_scales(student, teacher, level_map, any_stride, owner, options, scale)
     if level_map is not None and level_map != 'common':
         return _explicit(student, teacher, level_map, any_stride, owner)
     strides = [level.stride for level in student], [level.stride for level in teacher]
@@ -98,6 +106,37 @@ def pair_levels(
     if not pairs or (not complete and level_map != 'common'):
         raise ValueError(_mismatch(student, teacher, owner, options))
     return pairs
+
+
+def seen_by_teacher(levels: list[Level], scale: Fraction) -> list[Level]:
+    """The student's levels with strides in pixels of its teacher's images, fractions where those
+    are no whole numbers."""
+    strides = [None if level.stride is None else level.stride / scale for level in levels]
+    whole = [int(x) if x is not None and x.denominator == 1 else x for x in strides]
+    return [replace(level, stride=x) for level, x in zip(levels, whole, strict=True)]  # type: ignore[arg-type]
+
+
+def _over_scales(
+    student: list[Level],
+    teacher: list[Level],
+    level_map: Any,
+    any_stride: bool,
+    owner: str,
+    options: Collection[str],
+    scale: Fraction,
+) -> list[tuple[int, int]]:
+    """:func:`pair_levels` in the teacher's pixels; messages say so."""
+    same = [level.stride for level in student] == [level.stride for level in teacher]
+    if any_stride and same and level_map is None:
+        return [(i, i) for i in range(len(student))]
+    try:
+        seen = seen_by_teacher(student, scale)
+        return pair_levels(seen, teacher, level_map, any_stride, owner, options)
+    except ValueError as error:
+        raise ValueError(
+            f"{error} The student sees images of {scale} of the side of its teacher's, and its "
+            "strides are counted in the teacher's pixels."
+        ) from None
 
 
 def _by_stride(student: list, teacher: list) -> list[tuple[int, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -52,8 +53,12 @@ class Objective(nn.Module):
     many_teachers: ClassVar[bool] = False
     #: the loss may be zero for a batch without ground truth
     needs_ground_truth: bool = False
+    #: reads no ground truth, as it is bound: it also learns from images without labels
+    label_free: bool = False
     #: differentiates with respect to the pixels, which then require gradients in the student's pass
     needs_input_gradient: ClassVar[bool] = False
+    #: runs the student once more, so that its terms depend on weights and not on the taps alone
+    runs_student: ClassVar[bool] = False
     #: compares classes, so that label i must be the same class in student and teacher; None: if a
     #: tap gives class scores, see families.class_heads
     compares_classes: ClassVar[bool | None] = None
@@ -84,8 +89,10 @@ class Objective(nn.Module):
     #: the first step must show the shapes that were planned; not so where a tap shows layers or
     #: queries, whose number differs in training and whose first dimension is not that of images
     checks_shapes: ClassVar[bool] = True
-    #: supports a teacher on larger images than the student's, see mmkd.scales
+    #: supports a teacher on images of another size than the student's, see mmkd.scales
     over_scales: ClassVar[bool] = False
+    #: side of the learner's images over that of its teachers'; known before ``bind``
+    image_scale: Fraction = Fraction(1)
     #: supported model families, keys of mmkd.families.FAMILIES
     families: ClassVar[tuple[str, ...]] = ()
     #: families of the teacher, if they are not the student's
@@ -126,6 +133,8 @@ class Objective(nn.Module):
                 f'{learner!r}.'
             )
         self.learner = learner
+        #: of those that listen to several teachers, the levels of each; known before ``setup``
+        self.teacher_levels: dict[str, list[Level] | None] = {}
 
     def _names_of(self, teacher_name: Any) -> tuple[str, ...]:
         if teacher_name is None:
@@ -221,6 +230,8 @@ class PairObjective(Objective):
             cannot be probed.
     """
 
+    over_scales = True
+    label_free = True
     #: adapters bring the student's maps to the teacher's width; False: maps of any widths
     adapts_width: ClassVar[bool] = True
 
@@ -260,9 +271,8 @@ class PairObjective(Objective):
             student, teacher = self._typed_levels()
         name = type(self).__name__
         options = options_of(type(self))
-        pairs = pair_levels(
-            student, teacher, self.level_map, self.resize is not None, name, options
-        )
+        any_stride, scale = self.resize is not None, self.image_scale
+        pairs = pair_levels(student, teacher, self.level_map, any_stride, name, options, scale)
         self.pairs = pairs
         for k, (i, j) in enumerate(pairs):
             adapter = build_adapter(self.adapt, student[i], teacher[j], name)

@@ -8,6 +8,9 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
+#: of a data sample's meta information: False of an image without ground truth
+LABELLED = 'labelled'
+
 
 class ClassSample(BaseDataElement):
     """One image's labels and predictions, and in ``metainfo`` its number in the dataset.

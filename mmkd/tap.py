@@ -19,6 +19,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -227,6 +228,8 @@ class Trace:
             single Side is called ``'teacher'``.
         progress (Progress): fraction of training done.
         second (Trace | None): images that the objective held back, without gradients.
+        scale (Fraction): side of the learner's images over that of its teachers', see
+            :mod:`mmkd.scales`.
     """
 
     inputs: Tensor
@@ -235,6 +238,7 @@ class Trace:
     teachers: dict[str, Side] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
     second: Trace | None = None
+    scale: Fraction = Fraction(1)
 
     def __post_init__(self) -> None:
         if isinstance(self.teachers, Side):

@@ -45,19 +45,13 @@ def training(model: nn.Module) -> Iterator[None]:
 
     BatchNorms stay in eval mode, which gives the same shapes, also for one image.
     """
-    buffers = [(m, n, b) for m in model.modules() for n, b in m._buffers.items() if b is not None]
     with flags_kept(model):
         model.train()
         for module in model.modules():
             if isinstance(module, _BatchNorm):
                 module.eval()
-        for module, name, buffer in buffers:
-            module._buffers[name] = buffer.clone()
-        try:
+        with buffers_aside(model):
             yield
-        finally:
-            for module, name, buffer in buffers:
-                module._buffers[name] = buffer
 
 
 @contextlib.contextmanager
@@ -69,6 +63,20 @@ def buffers_kept(model: nn.Module) -> Iterator[None]:
     finally:
         for buffer, value in before:
             buffer.copy_(value)
+
+
+@contextlib.contextmanager
+def buffers_aside(model: nn.Module) -> Iterator[None]:
+    """Run a network on copies of its buffers: unlike :func:`buffers_kept` nothing is written back
+    to those that a graph may hold."""
+    buffers = [(m, n, b) for m in model.modules() for n, b in m._buffers.items() if b is not None]
+    for module, name, buffer in buffers:
+        module._buffers[name] = buffer.clone()
+    try:
+        yield
+    finally:
+        for module, name, buffer in buffers:
+            module._buffers[name] = buffer
 
 
 @contextlib.contextmanager

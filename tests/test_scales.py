@@ -1,6 +1,7 @@
-"""A student on images of half the size, a teacher on the full ones."""
+"""A student on images of another size, a teacher on the full ones."""
 
 import copy
+from fractions import Fraction
 
 import pytest
 import torch
@@ -10,10 +11,27 @@ from torch.nn import functional as F
 from mmkd.distiller import Distiller
 from mmkd.families import two_stage
 from mmkd.functional.crops import crop_weights
-from mmkd.methods.mimic import Mimic
-from mmkd.scales import HalfScale, seen_by_teachers, teacher_scale
+from mmkd.scales import (
+    HalfScale,
+    Rescale,
+    divisor_for,
+    full_size,
+    in_own_pixels,
+    in_teachers_pixels,
+    scale_of,
+    seen_by_teachers,
+)
 from mmkd.teacher import build_model
-from mmkd.testing import detection_batch, label_maps, tiny_faster_rcnn, tiny_retinanet
+from mmkd.testing import (
+    detection_batch,
+    label_maps,
+    make_trace,
+    segmentation_batch,
+    tiny_classifier,
+    tiny_faster_rcnn,
+    tiny_pspnet,
+    tiny_retinanet,
+)
 
 HALVES = dict(data_preprocessor=dict(batch_augments=[dict(type='mmkd.HalfScale')]))
 SIZE = (120, 152)  # not a multiple of 32 before padding, 128 x 160 after
@@ -78,19 +96,125 @@ def test_only_training_is_halved():
     data = raw_batch()
     assert model.data_preprocessor(copy.deepcopy(data), False)['inputs'].shape[2:] == (128, 160)
     assert all(len(result.pred_instances) for result in model.test_step(data))
-    assert teacher_scale(model) == 2 and teacher_scale(build_model(tiny_faster_rcnn(4))) == 1
+    assert scale_of(model) == Fraction(1, 2)
+    assert scale_of(build_model(tiny_faster_rcnn(4))) == 1
 
 
 def test_what_cannot_be_halved():
     inputs, samples = detection_batch(1, (64, 63))
-    with pytest.raises(ValueError, match=r'cannot halve a batch of \(64, 63\) pixels'):
+    with pytest.raises(ValueError, match=r'cannot bring a batch of \(64, 63\) pixels to 1/2'):
         HalfScale()(inputs, samples)
+    with pytest.raises(ValueError, match=r'\(64, 63\) pixels to 2/3 .* pad_size_divisor=96'):
+        Rescale(2 / 3)(inputs, samples)
+    inputs, samples = detection_batch(1, (60, 96))
+    samples[0].gt_instances.masks = bitmaps(60, 96)
+    with pytest.raises(ValueError, match='instance masks, which are scaled to 1/2 only, found 2/3'):
+        Rescale(2 / 3)(inputs, samples)
+
+
+@pytest.mark.parametrize(
+    ('scale', 'message'),
+    [
+        (0.123, 'a denominator of at most 16'),
+        (0, 'scale must be a finite number above 0'),
+        (True, 'scale must be'),
+        ('half', 'scale must be'),
+    ],
+)
+def test_scales_that_are_no_fractions(scale, message):
+    with pytest.raises(ValueError, match=message):
+        Rescale(scale)
+
+
+def test_one_rescale_at_most():
+    both = dict(batch_augments=[dict(type='mmkd.HalfScale'), dict(type='mmkd.Rescale', scale=0.5)])
+    with pytest.raises(ValueError, match='2 entries of Rescale or HalfScale'):
+        scale_of(build_model(tiny_faster_rcnn(4, data_preprocessor=both)))
+
+
+def bitmaps(h, w):
+    from mmdet.structures.mask import BitmapMasks
+
+    masks = torch.zeros(2, h, w, dtype=torch.uint8)
+    masks[0, :, : w // 2], masks[1, h // 2 :] = 1, 1
+    return BitmapMasks(masks.numpy(), h, w)
+
+
+def test_masks_and_label_maps_keep_their_places():
+    inputs, samples = detection_batch(1, (64, 96))
+    samples[0].gt_instances.masks = bitmaps(64, 96)
+    small = HalfScale()(inputs, samples)[1][0].gt_instances.masks
+    assert small.masks.shape == (2, 32, 48)
+    assert small.masks[0, :, :24].all() and not small.masks[0, :, 24:].any()
+    assert small.masks[1, 16:].all() and not small.masks[1, :16].any()
+    labels = torch.arange(6)[None, None].expand(1, 6, 6).clone()
+    found = Rescale(1 / 3)(torch.zeros(1, 3, 6, 6), label_maps(labels))[1][0].gt_sem_seg.data
+    assert found.tolist() == [[[1, 4], [1, 4]]]  # the pixel in the middle of each block
+    found = Rescale(2 / 3)(torch.zeros(1, 3, 6, 6), label_maps(labels))[1][0].gt_sem_seg.data
+    assert found.shape == (1, 4, 4) and found.dtype == labels.dtype
+
+
+def test_boxes_at_two_thirds():
+    """OS-2: x_s = r x_t, and back."""
+    inputs, samples = detection_batch(1, (90, 96))
+    samples[0].gt_instances.bboxes = torch.tensor([[15.0, 30, 75, 90]] * 2)
+    small, scaled = Rescale(2 / 3)(inputs, samples)
+    assert small.shape == (1, 3, 60, 64) and scaled[0].img_shape == (60, 64)
+    assert scaled[0].gt_instances.bboxes[0].tolist() == [10, 20, 50, 60]
+    trace = make_trace({'neck': torch.zeros(1, 1, 15, 16)}, inputs=small)
+    trace.scale = Fraction(2, 3)
+    own = torch.tensor([[0.0, 10, 20, 50, 60]])
+    assert in_teachers_pixels(own, trace).tolist() == [[0, 15, 30, 75, 90]]
+    assert torch.equal(in_own_pixels(in_teachers_pixels(own, trace), trace), own)
+    assert full_size(trace) == (90, 96)
+    flat = Rescale(2 / 3)(torch.full((1, 3, 90, 96), 5.0), samples)[0]
+    torch.testing.assert_close(flat, torch.full((1, 3, 60, 64), 5.0))
+
+
+def test_scale_one_changes_nothing():
     inputs, samples = detection_batch(1)
-    samples[0].gt_instances.masks = torch.zeros(2, 64, 96)
-    with pytest.raises(ValueError, match='has masks or segmentation maps'):
-        HalfScale()(inputs, samples)
-    with pytest.raises(ValueError, match='has masks or segmentation maps'):
-        HalfScale()(inputs, label_maps(torch.zeros(1, 64, 96).long()))
+    found = Rescale(1)(inputs, samples)
+    assert found[0] is inputs and found[1] is samples
+    assert scale_of(build_model(tiny_faster_rcnn(4))) == 1
+
+
+def test_larger_images_for_the_student_are_warned_of(log):
+    inputs, samples = detection_batch(1)
+    assert Rescale(2)(inputs, samples)[0].shape == (1, 3, 128, 192)
+    assert 'the student sees larger images than its teachers' in log.text
+
+
+def test_padding_for_two_grids():
+    assert divisor_for(8, 8, Fraction(1, 2)) == 16
+    assert divisor_for(32, 32, Fraction(2, 3)) == 96
+    assert divisor_for(8, 16, Fraction(2, 3)) == 48
+    assert divisor_for(4, 8, Fraction(1, 2)) == 8
+
+
+def test_segmentors_and_classifiers():
+    """mmseg leaves batch_augments unbuilt; a Distiller builds them."""
+    augments = dict(batch_augments=[dict(type='mmkd.Rescale', scale=0.5)])
+    seg = dict(student=tiny_pspnet(4, data_preprocessor=augments), task_weight=1.0)
+    teacher = dict(config=tiny_pspnet(8), checkpoint='random')
+    objective = dict(type='mmkd.CWD', resize='student')
+    distiller = Distiller(**seg, teacher=teacher, objectives=dict(cwd=objective)).train()
+    inputs, samples = segmentation_batch()
+    raw = dict(inputs=list(inputs), data_samples=samples)
+    data = distiller.data_preprocessor(raw, True)
+    assert data['inputs'].shape == (2, 3, 32, 48)
+    assert data['data_samples'][0].gt_sem_seg.data.shape == (1, 32, 48)
+    assert distiller(**data, mode='loss')['kd.cwd.loss'] > 0
+    model = build_model(tiny_classifier(data_preprocessor=augments))
+    raw = dict(inputs=[torch.zeros(3, 32, 32)] * 2, data_samples=class_samples())
+    assert model.data_preprocessor(raw, True)['inputs'].shape == (2, 3, 16, 16)
+    assert model.data_preprocessor(raw, False)['inputs'].shape == (2, 3, 32, 32)
+    assert not list(build_model(tiny_classifier()).data_preprocessor.batch_augments)
+
+
+def class_samples():
+    from mmkd.testing import class_labels
+
+    return class_labels(torch.tensor([0, 1]))
 
 
 # ------------------------------------------------------------------------------ the objective
@@ -171,16 +295,63 @@ def test_a_teacher_that_pads_further_sees_the_same_place():
 
 
 def test_refused():
-    with pytest.raises(ValueError, match="found proposal_source='teacher'"):
-        distiller_of(proposal_source='teacher')
-    with pytest.raises(ValueError, match="'cwd': CWD compares networks that see the same images"):
-        Distiller(
-            tiny_faster_rcnn(**HALVES),
-            dict(cwd=dict(type='mmkd.CWD')),
-            dict(config=tiny_faster_rcnn(), checkpoint='random'),
-        )
     distiller = distiller_of()
-    with pytest.raises(ValueError, match='the teacher saw 128 rows of pixels and the student 128'):
+    with pytest.raises(ValueError, match='this batch is unscaled: batches must come out of'):
         distiller(**distiller.data_preprocessor(raw_batch(), False), mode='loss')
     assert 'twice the size' in str(distiller.plan)
-    assert Mimic().scale == 1
+    with pytest.raises(ValueError, match='upsample=True enlarges .* found 2/3. Set upsample=False'):
+        scaled(2 / 3, upsample=True)
+
+
+def scaled(scale, make=tiny_faster_rcnn, **options):
+    augments = [dict(type='mmkd.Rescale', scale=scale)]
+    return Distiller(
+        make(data_preprocessor=dict(batch_augments=augments, pad_size_divisor=96)),
+        dict(mimic=dict(type='mmkd.Mimic', **options)),
+        dict(config=make(width=16), checkpoint='random'),
+    ).train()
+
+
+def test_four_times_the_size():
+    distiller = scaled(0.25)
+    data = distiller.data_preprocessor(raw_batch(), True)
+    assert data['inputs'].shape[2:] == (48, 48)
+    losses, trace = recorded(distiller, data)
+    assert losses['kd.mimic.loss'] > 0
+    objective = distiller.objectives['mimic']
+    assert objective.tensor_pairs(trace)[0][0].shape[2:] == (48, 48)  # of 192 at stride 4
+    assert '8x8 transposed conv' in str(distiller.plan) and '4 times the size' in str(
+        distiller.plan
+    )
+
+
+def test_on_the_students_grid():
+    """Level shift: the regions are the student's, and the adapter an ordinary one."""
+    distiller = scaled(0.5, upsample=False, level_map='common')
+    objective = distiller.objectives['mimic']
+    assert objective.pairs == [(0, 1), (1, 2), (2, 3)]
+    losses, trace = recorded(distiller, distiller.data_preprocessor(raw_batch(), True))
+    assert losses['kd.mimic.loss'] > 0 and trace.inputs.shape[2:] == (96, 96)
+    own = trace.student[two_stage.rois_tap(distiller.student)][0]
+    assert torch.equal(objective.rois(trace), own)
+    assert [s.shape[2] for s, _ in objective.tensor_pairs(trace)] == [24, 12, 6]
+
+
+@pytest.mark.parametrize('scale', [2 / 3, 0.75])
+def test_other_scales_are_resized(scale):
+    distiller = scaled(scale, tiny_retinanet, resize='student', student='neck[0:2]')
+    data = distiller.data_preprocessor(raw_batch(), True)
+    losses, trace = recorded(distiller, data)
+    assert losses['kd.mimic.loss'] > 0
+    (first, _), _ = distiller.objectives['mimic'].tensor_pairs(trace)
+    assert (
+        first.shape[2:] == trace.student['neck'][0].shape[2:] != trace.teacher['neck'][0].shape[2:]
+    )
+
+
+def test_proposals_of_the_teacher_lie_in_the_students_image():
+    distiller = distiller_of(proposal_source='teacher')
+    losses, trace = recorded(distiller, distiller.data_preprocessor(raw_batch(), True))
+    assert losses['kd.mimic.loss'] > 0
+    rois = distiller.objectives['mimic'].regions.of(trace)
+    assert 40 < float(rois[:, 1:].max()) <= 76  # half of 152

@@ -10,6 +10,7 @@ from torch import nn
 
 from mmkd.untouched import (
     at_rest,
+    buffers_aside,
     buffers_kept,
     evaluation,
     flags_kept,
@@ -91,3 +92,15 @@ def test_statistics_are_taken_back(model):
         model(torch.rand(2, 2, 8, 8))
         assert not torch.equal(model[0].running_mean, before['0.running_mean'])
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_a_second_run_does_not_disturb_the_graph_of_the_first(model):
+    """Statistics of BatchNorms are part of it, so that they are not written to in place."""
+    x = torch.randn(4, 2, 3, 3)
+    before = [b.clone() for b in model.buffers()]
+    with buffers_aside(model):
+        loss = model(x).square().sum()
+    assert all(map(torch.equal, model.buffers(), before))
+    model(x)
+    loss.backward()
+    assert model[0].weight.grad.isfinite().all()

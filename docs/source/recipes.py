@@ -34,7 +34,9 @@ def _read_recipe(path: Path, folder: Path) -> Recipe:
     }
     parents = ast.literal_eval(values['_base_']) if '_base_' in values else []
     model = _entries_of(values.get('model'))
-    teacher = _entries_of(model.get('teacher'))
+    named = model.get('teacher')
+    named = values.get(named.id, named) if isinstance(named, ast.Name) else named
+    teacher = _entries_of(named)
     one = bool({'config', 'type', 'members'} & set(teacher))
     teachers = [teacher] if one else [_entries_of(t) for t in teacher.values()]
     if isinstance(several := model.get('teacher'), ast.DictComp):

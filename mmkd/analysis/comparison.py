@@ -147,6 +147,28 @@ def _check(name: str, entry: Entry, config: Config) -> None:
     load_strictly(build_model(Config(own)), entry.checkpoint, entry.ignore_keys, who=name)
 
 
+def score_entry(
+    name: str, entry: Entry, config: Config, work_dir: str, indices: Sequence[int]
+) -> dict[str, float]:
+    """Every number of a test of some images of the validation set, without its metric's prefix.
+
+    Args:
+        indices (Sequence[int]): positions of the images.
+    """
+    one = copy.deepcopy(config)
+    for part in ('dataloader', 'evaluator', 'cfg'):
+        if one.get(f'val_{part}'):
+            one[f'test_{part}'] = copy.deepcopy(one[f'val_{part}'])
+    one.test_cfg = dict(type='TestLoop')
+    one.test_dataloader.dataset.indices = list(indices)
+    runner = _tester(name, entry, one, work_dir)
+    dataset: Any = runner.test_dataloader.dataset
+    for metric in runner.test_loop.evaluator.metrics:
+        if getattr(metric, '_coco_api', None) is not None:  # else it would miss all other images
+            metric.img_ids = [dataset.get_data_info(i)['img_id'] for i in range(len(dataset))]
+    return _scores(runner)
+
+
 def _tester(name: str, entry: Entry, config: Config, work_dir: str) -> Runner:
     """A Runner of the config that tests another model, with names and logs of its own."""
     one = copy.deepcopy(config)

@@ -13,6 +13,7 @@ from mmkd.checks.finite import GradientWatch, all_values, check_losses, check_te
 from mmkd.families import family_of, segmentor
 from mmkd.functional.gradients import gradients_at
 from mmkd.options import check_number, match_options, options_of
+from mmkd.structures import LABELLED
 from mmkd.tap import Trace, flatten
 from mmkd.task_weight import check_known
 from mmkd.trains import player_of
@@ -73,7 +74,9 @@ class Guard:
             ValueError: a segmentor's batch without labels, or with some beyond its classes.
         """
         if self.batches < self.steps and family_of(student) == 'segmentor':
-            segmentor.check_batch(student, samples)
+            labelled = [s for s in samples if s.metainfo.get(LABELLED, True)]
+            if labelled or not samples:
+                segmentor.check_batch(student, labelled)
         self.batches += 1
 
     def __call__(
@@ -171,7 +174,8 @@ class Guard:
         objective = distiller.objectives[name]
         taps = objective.student_taps
         leaves = [t for tap in taps for t in _leaves(trace, tap)]
-        if objective.needs_input_gradient:  # of a ReLU network it does not depend on the output
+        # Of a ReLU network the gradient in the pixels does not depend on the output.
+        if objective.needs_input_gradient or objective.runs_student:
             learner = distiller.plan.learner(objective)
             leaves += [p for p in learner.parameters() if p.requires_grad]
         who = f'the {objective.learner}'

@@ -25,6 +25,7 @@ from mmkd.checks.unmoved import Reached
 from mmkd.own_optimizers import key_of, updated
 from mmkd.registry import HOOKS
 from mmkd.schedule import Progress, Schedule
+from mmkd.unlabelled import check_listeners, check_mixture
 from mmkd.untouched import untouched_random_state
 
 
@@ -62,6 +63,9 @@ class PreflightHook(Hook):
         check_baseline(model)
         check_peers(model, runner.optim_wrapper, starts=runner.iter == 0)
         check_validated(model, runner)
+        tasks = model.task_weight is not None and 'student' in model.trains
+        check_mixture(runner.train_dataloader)
+        check_listeners(model.objectives, runner.train_dataloader.dataset, tasks)
         for name, objective in model.objectives.items():
             check_schedule(name, objective.weight, runner.max_iters)
             check_numbers(name, objective, runner.max_iters)

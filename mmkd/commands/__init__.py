@@ -21,6 +21,7 @@ COMMANDS = (
     'train',
     'test',
     'compare',
+    'sweep',
     'visualize',
     'benchmark',
     'search_routes',

@@ -28,6 +28,7 @@ from mmkd.datasets.transforms import (
     RandomCrop,
     RandomResizedCrop,
 )
+from mmkd.datasets.unlabelled import DropLabels, ImageFolder, MixedSampler, Unlabelled
 from mmkd.registry import DATASETS, TRANSFORMS
 
 __all__ = [
@@ -35,10 +36,13 @@ __all__ = [
     'Cifar100',
     'ClassFolders',
     'ColorJitter',
+    'DropLabels',
     'GridProposals',
+    'ImageFolder',
     'ImageLabels',
     'LoadImageOnce',
     'LoadProposals',
+    'MixedSampler',
     'PackClassInputs',
     'ProposalsToImage',
     'RandomCrop',
@@ -46,6 +50,7 @@ __all__ = [
     'Scene',
     'Shard',
     'Superpixels',
+    'Unlabelled',
     'generate_scene',
     'hold_out',
     'loads_masks',

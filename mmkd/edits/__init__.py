@@ -6,5 +6,6 @@ config is enough to build the edited network anywhere: ``mmkd.Edited`` is the fu
 
 from mmkd.edits.edited import edited
 from mmkd.edits.exits import AnytimeClassifier, Exits
+from mmkd.edits.quantise_map import QuantiseMap
 
-__all__ = ['AnytimeClassifier', 'Exits', 'edited']
+__all__ = ['AnytimeClassifier', 'Exits', 'QuantiseMap', 'edited']

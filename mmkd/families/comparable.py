@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -97,10 +98,27 @@ def _coder(head: nn.Module) -> str:
     return f'{type(coder).__name__}(means={means}, stds={stds})'
 
 
-def check_priors(owner: str, student: nn.Module, teacher: nn.Module) -> None:
-    """Equal anchors or points: strides, number per cell, sizes and places."""
+def check_priors(
+    owner: str, student: nn.Module, teacher: nn.Module, scale: Fraction = Fraction(1)
+) -> None:
+    """Equal anchors or points: strides, number per cell, sizes and places.
+
+    Args:
+        scale (Fraction): side of the student's images over that of the teacher's; at another than
+            1 one level of each that covers the same boxes is enough.
+    """
     generators = [getattr(head, 'prior_generator', None) for head in (student, teacher)]
     check_same(owner, 'kinds of priors', *(type(g).__name__ for g in generators))
+    if scale != 1:
+        if not shared_levels(student, teacher, scale):
+            raise Misfit(
+                f'{owner} over scales needs priors that are the same boxes for both, but the '
+                f"strides are {[s[0] for s in generators[0].strides]} in the student's head and "
+                f"{[s[0] for s in generators[1].strides]} in the teacher's, which sees images "
+                f'{1 / scale} times as large; with anchors of equal multiples of the stride, '
+                'scales of 1/2, 1/4, … have levels in common.'
+            )
+        return
     check_same(owner, 'strides', *([s[0] for s in g.strides] for g in generators))
     check_same(owner, 'priors a cell', *(list(g.num_base_priors) for g in generators))
     grids = [g.grid_priors([(1, 2)] * g.num_levels, device='cpu') for g in generators]
@@ -109,6 +127,29 @@ def check_priors(owner: str, student: nn.Module, teacher: nn.Module) -> None:
             f"{owner} needs equal priors: those of the student's {type(student).__name__} and of "
             f"the teacher's {type(teacher).__name__} differ in size or place."
         )
+
+
+def shared_levels(
+    student: nn.Module, teacher: nn.Module, scale: Fraction = Fraction(1)
+) -> list[tuple[int, int]]:
+    """Levels (i, j) of two dense heads with equal priors, in pixels of the teacher.
+
+    At a scale of 1 they are all, which :func:`check_priors` makes sure of.
+    """
+    own, other = (head.prior_generator for head in (student, teacher))
+    if scale == 1:
+        return [(i, i) for i in range(own.num_levels)]
+    places = [
+        [generator.single_level_grid_priors((1, 2), i, device='cpu') for i in range(len(strides))]
+        for generator, strides in ((own, own.strides), (other, other.strides))
+    ]
+    return [
+        (i, j)
+        for i, s in enumerate(places[0])
+        for j, t in enumerate(places[1])
+        if s.shape == t.shape
+        and torch.allclose(s * scale.denominator / scale.numerator, t, rtol=1e-4, atol=0.01)
+    ]
 
 
 def pair_priors(
@@ -264,16 +305,20 @@ def check_stages(owner: str, student: nn.Module, teacher: nn.Module) -> None:
         )
 
 
-def check_anchor_heads(owner: str, student: nn.Module, teacher: nn.Module) -> None:
+def check_anchor_heads(
+    owner: str, student: nn.Module, teacher: nn.Module, scale: Fraction = Fraction(1)
+) -> None:
     """Both must have RPN or RetinaNet heads of equal classes and anchors, else Misfit."""
     if not (has_anchor_targets(student) and has_anchor_targets(teacher)):
         raise Misfit(f'{owner} works with RPN and RetinaNet heads, but {both(student, teacher)}.')
     check_stages(owner, student, teacher)
     check_classes(owner, dense_head(student), dense_head(teacher))
-    check_priors(owner, dense_head(student), dense_head(teacher))
+    check_priors(owner, dense_head(student), dense_head(teacher), scale)
 
 
-def check_comparable(owner: str, student: nn.Module, teacher: nn.Module) -> None:
+def check_comparable(
+    owner: str, student: nn.Module, teacher: nn.Module, scale: Fraction = Fraction(1)
+) -> None:
     """Both heads must code boxes alike, for equal classes and priors, else Misfit."""
     check_decodable(owner, student, teacher)
     check_stages(owner, student, teacher)
@@ -281,5 +326,5 @@ def check_comparable(owner: str, student: nn.Module, teacher: nn.Module) -> None
     check_same(owner, 'kinds of box codes', *kinds)
     heads = [dense_head(model) for model in (student, teacher)]
     check_classes(owner, *heads)
-    check_priors(owner, *heads)
+    check_priors(owner, *heads, scale)
     check_coders(owner, *heads, per_class=False)

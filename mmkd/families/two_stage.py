@@ -13,6 +13,7 @@ from mmkd.families import is_weak
 from mmkd.families.comparable import Misfit, both, check_classes, uses_sigmoid
 from mmkd.functional.boxes import rank_in_group
 from mmkd.functional.device import sizes_of_groups
+from mmkd.scales import in_teachers_pixels
 from mmkd.tap import Tap, Trace, parse_taps
 from mmkd.view import Boxes
 
@@ -171,8 +172,8 @@ def answers_to(trace: Trace, rois: Tensor) -> tuple[tuple[Any, Any], tuple[Any, 
     The one part of a student that may run twice: such RoIs are known only after its step. Both
     have to be tapped at :func:`features_tap`.
     """
-    sides = trace.student, trace.teacher
-    student, teacher = (box_outputs(s.model, s[features_tap(s.model)], rois) for s in sides)
+    sides = (trace.student, rois), (trace.teacher, in_teachers_pixels(rois, trace))
+    student, teacher = (box_outputs(s.model, s[features_tap(s.model)], seen) for s, seen in sides)
     return student, teacher
 
 
@@ -189,7 +190,8 @@ def answers(trace: Trace) -> tuple[list[Tensor], list[Tensor]]:
     if not len(rois):
         return own, [x.detach() for x in own]
     feats = trace.teacher[features_tap(trace.teacher.model)]
-    return own, [x for x in roi_outputs(trace.teacher.model, feats, rois) if x is not None]
+    seen = in_teachers_pixels(rois, trace)
+    return own, [x for x in roi_outputs(trace.teacher.model, feats, seen) if x is not None]
 
 
 def targets(trace: Trace) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -98,6 +98,6 @@ class MaskScores:
         """Constants of the same values."""
         return replace(self, classes=self.classes.detach(), masks=self.masks.detach())
 
-    def cropped(self, seen: Tensor, student_seen: Tensor) -> MaskScores:
+    def cropped(self, seen: Tensor, student_seen: Tensor | tuple[int, int]) -> MaskScores:
         """Without padding that ``seen``, pixels (N, 3, H, W), has alone; see ``crop_padding``."""
         return replace(self, masks=crop_padding(self.masks, seen, student_seen))

@@ -2,8 +2,20 @@
 
 from mmkd.makers.domain_weights import DomainWeights
 from mmkd.makers.guidance_routes import GuidanceRoutes
+from mmkd.makers.layer_pairs import LayerPairs
+from mmkd.makers.loss_scale import LossScale
 from mmkd.makers.merge_detections import MergeDetections
+from mmkd.makers.quantised_map import QuantisedMap
 from mmkd.makers.specialists import Specialists
 from mmkd.makers.trusted_images import TrustedImages
 
-__all__ = ['DomainWeights', 'GuidanceRoutes', 'MergeDetections', 'Specialists', 'TrustedImages']
+__all__ = [
+    'DomainWeights',
+    'GuidanceRoutes',
+    'LayerPairs',
+    'LossScale',
+    'MergeDetections',
+    'QuantisedMap',
+    'Specialists',
+    'TrustedImages',
+]

@@ -41,6 +41,7 @@ def attention_distance(
     variant: str = 'code',
     valid: Tensor | None = None,
     channels: str = 'sum',
+    norm: float = 2,
 ) -> Tensor:
     """Distance between the attention maps of (N, C_s, H, W) and (N, C_t, H, W).
 
@@ -51,11 +52,12 @@ def attention_distance(
             length (``'sum'``) or the length (``'paper'``), mean over N.
         valid (Tensor | None): (N, H, W) bool; other places are left out.
         channels (str): ``'sum'`` or ``'max'``, see :func:`attention_map`.
+        norm (float): of the length, for ``'paper'``.
     """
     s, t = (attention_map(x, p, valid, channels) for x in (student, teacher))
     difference = s - t
     if variant == 'paper':
-        return difference.norm(dim=1).mean()
+        return difference.norm(p=norm, dim=1).mean()
     squared = difference.square()
     if variant == 'sum':
         return squared.sum(1).mean()
@@ -82,6 +84,8 @@ class AT(PairObjective):
         p (float): exponent of the activations, at least 1.
         channels (str): the map is the ``'sum'`` over channels (the paper's ``F_sum^p``, used in all
             its experiments) or the ``'max'`` (``F_max^p``).
+        norm (float): for ``'paper'``, p of the length ``||q_s - q_t||_p``; 2 in the paper, while
+            summaries of it print the p of the activations there, too.
         mask_ignore (bool): leave out cells of a segmentor with the ignored label. No published code
             does.
         ignore_index (int): the ignored label.
@@ -104,6 +108,7 @@ class AT(PairObjective):
         variant: str | None = None,
         p: float = 2,
         channels: str = 'sum',
+        norm: float = 2,
         mask_ignore: bool = False,
         ignore_index: int = 255,
         resize: str | None = None,
@@ -116,6 +121,12 @@ class AT(PairObjective):
         self.variant = check_choice('AT', 'variant', variant, (None, *VARIANTS))
         self.p = check_number('AT', 'the exponent p', p, 1)
         self.channels = check_choice('AT', 'channels', channels, ('sum', 'max'))
+        self.norm = check_number('AT', 'norm', norm, 1)
+        if norm != 2 and self.variant != 'paper':
+            raise ValueError(
+                f"AT: norm={norm} is that of a length, which variant='paper' takes; 'code' and "
+                "'sum' square each difference."
+            )
         self.mask_ignore = mask_ignore
         self.ignore_index = check_number('AT', 'ignore_index', ignore_index, whole=True)
 
@@ -145,7 +156,8 @@ class AT(PairObjective):
         losses = []
         for s, t in self.maps(trace):
             valid = segmentor.counted_pixels(self, trace, s.shape[2:])
-            losses.append(attention_distance(s, t, self.p, self.variant, valid, self.channels))
+            options = self.p, self.variant, valid, self.channels, self.norm
+            losses.append(attention_distance(s, t, *options))
         return {'loss': sum(losses)}
 
     def views(self, trace: Trace) -> list[View]:

@@ -85,6 +85,7 @@ class BPKD(PairObjective):
     rank_invariant = True
     adapts_width = False
     scheduled = ('tau', 'alpha')
+    label_free = False
     families = ('segmentor',)
 
     def __init__(

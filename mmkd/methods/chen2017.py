@@ -76,6 +76,7 @@ class Chen2017(PairObjective):
     }
     scheduled = ('tau',)
     asks_teacher = True
+    label_free = False
     families = ('two_stage', 'instance', 'anchor')
     only = {'anchor': ('RetinaNet',)}
 
@@ -121,7 +122,7 @@ class Chen2017(PairObjective):
             two_stage.check_box_heads('Chen2017', student, teacher, softmax=True)
             self._check_codes(*(two_stage.box_head(model) for model in (student, teacher)))
             own += two_stage.answer_taps(student, teacher)[0]
-        check_anchor_heads('Chen2017', student, teacher)
+        check_anchor_heads('Chen2017', student, teacher, self.image_scale)
         self._check_codes(*(dense.dense_head(model) for model in (student, teacher)))
         self.maps_at = tap_beside(self, (own, others))
 
@@ -148,7 +149,7 @@ class Chen2017(PairObjective):
     def _dense_terms(self, trace: Trace) -> dict[str, Tensor]:
         """RPN: sampled anchors of the step. RetinaNet: positive and negative ones."""
         (logits_s, codes_s), (logits_t, codes_t) = predictions.answers(trace)
-        labels, used, boxes = (torch.cat(x, 1) for x in dense.targets(trace)[:3])
+        labels, used, boxes = predictions.targets(trace, 3)
         sampled, k = (used > 0).flatten().nonzero()[:, 0], logits_s.shape[-1]
         every = logits_s, logits_t, codes_s, codes_t, boxes, labels
         z_s, z_t, *codes, labels = (x.flatten(0, 1).index_select(0, sampled) for x in every)

@@ -14,7 +14,7 @@ from mmkd.functional.gather import all_gather_rows
 from mmkd.functional.relations import smooth_unit
 from mmkd.functional.similarity_kl import similarity_kl
 from mmkd.generators import step_generator
-from mmkd.levels import Level
+from mmkd.levels import Level, seen_by_teacher
 from mmkd.objective import Objective, Taps
 from mmkd.options import check_choice, check_number, check_temperature
 from mmkd.registry import MODELS
@@ -81,6 +81,7 @@ class CIRKDMemory(Objective):
     needs_ground_truth = True
     zero_at_equality = False
     scheduled = ('tau',)
+    over_scales = True
     families = ('segmentor',)
 
     def __init__(
@@ -126,7 +127,8 @@ class CIRKDMemory(Objective):
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
         if not student or not teacher or len(student) != 1 or len(teacher) != 1:
             raise ValueError('CIRKDMemory compares one map of each network; name one tap of each.')
-        strides = [levels[0].stride for levels in (student, teacher)]
+        seen = seen_by_teacher(student, self.image_scale)
+        strides = [levels[0].stride for levels in (seen, teacher)]
         if None not in strides and strides[0] != strides[1]:
             raise ValueError(
                 f'CIRKDMemory compares maps cell by cell, but the stride of the student is '

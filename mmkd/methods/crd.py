@@ -85,6 +85,7 @@ class CRD(Objective):
     transient = ('newest',)
     resume_only = ('memory', 'classes', 'log_z')
     scheduled = ('tau',)
+    over_scales = True
     families = ('classifier',)
 
     def __init__(

@@ -165,7 +165,7 @@ class CrossKD(Objective):
         return losses
 
     def _box_distance(
-        self, model: nn.Module, student: Tensor, teacher: Tensor, sizes: list[tuple[int, int]]
+        self, model: nn.Module, student: Tensor, teacher: Tensor, sizes: predictions.Sizes
     ) -> Tensor:
         """(N, P) for box codes (N, P, D); 0 where the teacher's box has no area."""
         if self.kind == 'GFLHead':

@@ -94,6 +94,7 @@ class CSCACE(Objective):
     needs_ground_truth = True
     zero_at_equality = False
     scheduled = ('tau',)
+    over_scales = True
     families = ('segmentor',)
 
     def __init__(

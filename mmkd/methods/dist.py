@@ -128,6 +128,7 @@ class DIST(PairObjective):
         if kinds == ['segmentor'] * 2 and self.auxiliary and not self.student_taps:
             self._bind_auxiliary(student, teacher)
         self.kind = logits.bind_rows(self, student, teacher)
+        self.label_free = self.kind != 'rois'
         count = logits.class_count(student, self.kind)
         tau, weight = (4.0, 2.0) if self.kind == 'images' else (1.0, 1.0)
         self.tau = self.tau or tau

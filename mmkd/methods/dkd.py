@@ -43,6 +43,7 @@ class DKD(Objective):
     rank_invariant = True
     term_factors = {'loss_target': 'alpha', 'loss_others': 'beta'}
     scheduled = ('alpha', 'beta', 'tau')
+    over_scales = True
     families = ('two_stage', 'instance', 'classifier')
 
     def __init__(

@@ -70,6 +70,7 @@ class EnDD(Objective):
     zero_at_equality = False
     rank_invariant = True
     scheduled = ('tau',)
+    over_scales = True
     families = ('segmentor', 'classifier')
 
     def __init__(

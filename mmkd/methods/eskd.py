@@ -40,6 +40,7 @@ class ESKD(Objective):
     """
 
     scheduled = ('tau',)
+    over_scales = True
     families = logits.KINDS
 
     def __init__(

@@ -76,6 +76,7 @@ class FGD(PairObjective):
 
     term_factors = {f'loss_{term}': f'factors.{term}' for term in TERMS}
     scheduled = ('tau',)
+    label_free = False
     families = DETECTORS
     rank_invariant = True
 

@@ -96,6 +96,7 @@ class FGFI(PairObjective):
 
     default_weight = 0.01
     needs_ground_truth = True
+    label_free = False
     families = DETECTORS
 
     def __init__(

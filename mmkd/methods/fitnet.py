@@ -14,7 +14,9 @@ from mmkd.registry import MODELS
 
 def hint_error(student: Tensor, teacher: Tensor, variant: str = 'code') -> Tensor:
     """Squared error of (N, C, H, W): the mean over all elements, or ``'paper'``: half the sum of
-    an image, mean over N."""
+    an image, mean over N; ``'l1'``: the mean absolute error."""
+    if variant == 'l1':
+        return (student - teacher).abs().mean()
     error = (student - teacher).square()
     return error.mean() if variant == 'code' else error.flatten(1).sum(1).mean() / 2
 
@@ -36,7 +38,8 @@ class FitNet(PairObjective):
 
     Args:
         variant (str): ``'code'`` is the mean squared error of RepDistiller, to which the default
-            weight of 100 belongs; ``'paper'`` is C * H * W / 2 times that.
+            weight of 100 belongs; ``'paper'`` is C * H * W / 2 times that; ``'l1'`` the mean
+            absolute error, as MSAD compares pyramids.
         student, teacher, weight, teacher_name, adapt, resize, level_map, in_channels,
         out_channels: see :class:`~mmkd.objective.PairObjective`; maps of unequal size are resized
             to the teacher's.
@@ -58,7 +61,7 @@ class FitNet(PairObjective):
         **pair: Any,
     ) -> None:
         super().__init__(*taps, adapt=adapt, resize=resize, **pair)
-        self.variant = check_choice('FitNet', 'variant', variant, ('code', 'paper'))
+        self.variant = check_choice('FitNet', 'variant', variant, ('code', 'paper', 'l1'))
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         super().bind(student, teacher)

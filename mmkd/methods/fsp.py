@@ -67,6 +67,7 @@ class FSP(Objective):
     """
 
     default_weight = 50.0
+    over_scales = True
     families = ('classifier',)
     named_taps = (*DETECTORS, 'segmentor')
 

@@ -85,6 +85,7 @@ class FT(Objective):
     default_weight = 500.0
     own_losses = ('loss_reconstruction',)
     zero_at_equality = False
+    over_scales = True
     families = ('classifier',)
     named_taps = (*DETECTORS, 'segmentor')
 

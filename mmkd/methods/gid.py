@@ -115,6 +115,7 @@ class GID(PairObjective):
         f'loss_{stage}{name}': f'factors.{name}' for stage in ('', 'second_') for name in FACTORS
     }
     asks_teacher = True
+    label_free = False
     families = ('two_stage', 'instance', 'anchor', 'anchor_free')
     only = {'anchor_free': ('FCOS',)}
 
@@ -153,7 +154,7 @@ class GID(PairObjective):
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         super().bind(student, teacher)
         bind_pyramid(self, student, teacher)
-        check_comparable('GID', student, teacher)
+        check_comparable('GID', student, teacher, self.image_scale)
         check_assigner('GID', student)
         own, others = predictions.answer_taps(student, teacher)
         if self.second_stage:

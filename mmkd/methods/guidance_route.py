@@ -63,6 +63,7 @@ class GuidanceRoute(PairObjective):
 
     default_weight = 0.6
     rank_invariant = True
+    over_scales = False  # cuts are compared cell by cell
     families = ('classifier',)
     named_taps = (*DETECTORS, 'segmentor')
 

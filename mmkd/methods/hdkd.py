@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from mmkd.families.pyramid import bind_pyramid, check_maps
 from mmkd.functional.cells import rows
 from mmkd.functional.clustering import Partition
 from mmkd.functional.device import sizes_of_groups
+from mmkd.functional.fusion import fused
 from mmkd.functional.logit_distances import soft_kl
 from mmkd.functional.masked import masked_mean
 from mmkd.levels import Level
@@ -56,6 +58,10 @@ class HDKD(PairObjective):
     ``'combined'``, squared differences of the sum of sub-spaces, weighted by a network that looks
     at the student's means. None of this is used at inference.
 
+    With several teachers (``teacher_name=['a', 'b']``) the student learns from the mean of their
+    standardised maps, which have to be of equal widths; :class:`FeatureFusion` compares with each.
+    ``mmkd sweep`` compares runs of several ratios of task and distillation.
+
     Args:
         subspaces (int): K.
         groups (int): M, of channels.
@@ -70,10 +76,11 @@ class HDKD(PairObjective):
 
     Raises:
         ValueError: options out of range; more groups than channels; maps of unequal width or
-            unknown stride; a model that is no detector.
+            unknown stride; several teachers of other levels or widths; a model that is no detector.
     """
 
     scheduled = ('tau',)
+    many_teachers = True
     families = DETECTORS
 
     def __init__(
@@ -103,6 +110,7 @@ class HDKD(PairObjective):
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
         check_maps('HDKD', student, teacher)
+        self._check_alike()
         if self.level_map is None and student and teacher:  # before levels without a partner
             self._check_pyramid([level.stride for level in student], teacher)
         super().setup(student, teacher)
@@ -116,6 +124,36 @@ class HDKD(PairObjective):
         hidden = max(c // 4, 1)
         self.fusion = _network(c, hidden, c, bias=False)
         self.gate = _network(k * c, hidden, k, bias=True)
+
+    def _check_alike(self) -> None:
+        """Several teachers must have levels of equal strides and widths."""
+        shapes = {
+            name: [(level.stride, level.channels) for level in levels or []]
+            for name, levels in self.teacher_levels.items()
+        }
+        first = next(iter(shapes), '')
+        for name, found in shapes.items():
+            if found != shapes[first]:
+                raise ValueError(
+                    f"HDKD takes the mean of several teachers' maps, but strides and widths are "
+                    f"{shapes[first]} of '{first}' and {found} of '{name}'. Take FeatureFusion, or "
+                    'an objective for each.'
+                )
+
+    def tensor_pairs(self, trace: Trace) -> list[tuple[Tensor, Tensor]]:
+        """Of several teachers the mean of their standardised maps."""
+        if len(trace.teachers) < 2:
+            return super().tensor_pairs(trace)
+        count = len(trace.teachers)
+        weights = torch.full((count,), 1 / count, device=trace.inputs.device)
+        every = [
+            super(HDKD, self).tensor_pairs(replace(trace, teachers={name: side}))
+            for name, side in trace.teachers.items()
+        ]
+        return [
+            (levels[0][0], fused([t for _, t in levels], weights))
+            for levels in zip(*every, strict=True)
+        ]
 
     def _check_pyramid(self, strides: list[int | None], teacher: list[Level]) -> list[int]:
         """The one width of the teacher's levels; ValueError where there are several."""

@@ -116,6 +116,7 @@ class IntRAKD(PairObjective):
     needs_ground_truth = True
     rank_invariant = True
     adapts_width = False
+    label_free = False
     families = ('segmentor',)
 
     def __init__(

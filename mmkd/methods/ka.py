@@ -13,7 +13,7 @@ from mmkd.adapters.autoencoder import AutoEncoder
 from mmkd.families import segmentor
 from mmkd.functional.affinity import row_gaps
 from mmkd.functional.resize import resize
-from mmkd.levels import Level
+from mmkd.levels import Level, seen_by_teacher
 from mmkd.objective import Objective, Taps
 from mmkd.options import check_choice, check_factors, check_number
 from mmkd.registry import MODELS
@@ -88,6 +88,7 @@ class KA(Objective):
 
     own_losses = ('loss_reconstruction', 'loss_sparsity')
     zero_at_equality = False
+    over_scales = True
     families = ('segmentor',)
 
     def __init__(
@@ -127,7 +128,8 @@ class KA(Objective):
             raise ValueError('KA compares one map of each network; name one tap of each.')
         wide = teacher[0].channels
         latent = int(self.latent or max(wide // 8, 32))
-        self.autoencoder = AutoEncoder(wide, latent, _shrink(student[0], teacher[0]))
+        (own,) = seen_by_teacher(student, self.image_scale)
+        self.autoencoder = AutoEncoder(wide, latent, _shrink(own, teacher[0]))
         if self.phase == 'autoencoder':
             self.student_taps = ()  # only its stride was needed
             return

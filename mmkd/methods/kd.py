@@ -23,6 +23,7 @@ from mmkd.objective import Objective, Taps
 from mmkd.options import check_choice, check_number, check_temperature
 from mmkd.registry import MODELS
 from mmkd.rows import heads, logits
+from mmkd.scales import in_teachers_pixels
 from mmkd.tap import Trace, parse_taps
 from mmkd.view import Boxes, View
 
@@ -75,6 +76,7 @@ class KD(Objective):
 
     rank_invariant = True
     scheduled = ('tau',)
+    over_scales = True
     families = (
         'two_stage',
         'instance',
@@ -121,6 +123,7 @@ class KD(Objective):
         self.align_corners = bool(getattr(student, 'align_corners', False))
         self.kind = logits.check_kinds('KD', student, teacher, priors=True)
         self.tau = self.tau or (4.0 if self.kind == 'images' else 1.0)
+        self.label_free = self.kind not in ('rois', 'priors')
         getattr(self, f'_bind_{self.kind}')(student, teacher)
 
     def _bind_rois(self, student: nn.Module, teacher: nn.Module) -> None:
@@ -144,6 +147,12 @@ class KD(Objective):
                 "KD: reduction='cross_entropy' is of a softmax, and these heads score each class "
                 "by a sigmoid; DenseKD(classes='bckd') is a cross entropy of those."
             )
+        if self.image_scale != 1:
+            raise Misfit(
+                'KD over scales compares RoIs, pixels or images; heads that score each prior by a '
+                'sigmoid need images of one size.',
+                ('CWD', 'PKD'),
+            )
         self.pairs = heads.check_heads('KD', student, teacher)
         assignments.check_assignment('KD', student)
         self.student_taps, self.teacher_taps = heads.head_taps(student, teacher, assigned=True)
@@ -159,7 +168,8 @@ class KD(Objective):
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
         if self.kind == 'pixels' and student and teacher:
-            pair_levels(student, teacher, None, self.resize is not None, 'KD', ('resize',))
+            any_stride, scale = self.resize is not None, self.image_scale
+            pair_levels(student, teacher, None, any_stride, 'KD', ('resize',), scale)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         if self.kind == 'rois':
@@ -177,7 +187,8 @@ class KD(Objective):
         if not len(scores):
             return scores.sum() * 0.0
         feats = trace.teacher[self.teacher_taps[0]]
-        wanted = two_stage.roi_outputs(trace.teacher.model, feats, rois.detach())[0]
+        seen = in_teachers_pixels(rois.detach(), trace)
+        wanted = two_stage.roi_outputs(trace.teacher.model, feats, seen)[0]
         return self._distance(scores, wanted).mean()
 
     def _priors(self, trace: Trace) -> Tensor:
@@ -213,7 +224,8 @@ class KD(Objective):
     def _roi_views(self, trace: Trace) -> Sequence[View | Boxes]:
         own, rois = (trace.student[tap][0] for tap in self.student_taps)
         feats = trace.teacher[self.teacher_taps[0]]
-        wanted = two_stage.roi_outputs(trace.teacher.model, feats, rois)[0]
+        seen = in_teachers_pixels(rois, trace)
+        wanted = two_stage.roi_outputs(trace.teacher.model, feats, seen)[0]
         scores = [(z / self.tau).softmax(-1) for z in (own, wanted)]
         return two_stage.ranked_rois('classes of RoIs', rois, scores, 1 - wanted.softmax(-1)[:, -1])
 

@@ -61,6 +61,7 @@ class KDSVD(Objective):
         ValueError: options out of range; fewer than two maps, or unequally many; unequal widths.
     """
 
+    over_scales = True
     families = ('classifier',)
     named_taps = (*DETECTORS, 'segmentor')
 

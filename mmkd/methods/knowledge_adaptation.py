@@ -57,6 +57,7 @@ class KnowledgeAdaptation(Objective):
         FileNotFoundError: the file does not exist.
     """
 
+    over_scales = True
     families = ('classifier',)
     rank_invariant = True
 

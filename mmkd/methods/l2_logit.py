@@ -44,6 +44,7 @@ class L2Logit(Objective):
     """
 
     default_weight = 0.1
+    over_scales = True
     families = logits.KINDS
 
     def __init__(

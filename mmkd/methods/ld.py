@@ -123,6 +123,7 @@ class LD(Objective):
     term_factors = {f'loss_{term}': f'factors.{term}' for term in FACTORS}
     scheduled = ('tau', 'tau_class')
     asks_teacher = True
+    over_scales = True
     families = ('anchor',)
     only = {'anchor': ('GFL',)}
 
@@ -155,7 +156,7 @@ class LD(Objective):
                 'LD: the heads have one class, and a softmax over one is always 1; set '
                 "factors={'classes': 0}, which leaves the boxes."
             )
-        check_priors('LD', *heads)
+        check_priors('LD', *heads, self.image_scale)
         bins = [head.reg_max for head in heads]
         check_same('LD', 'reg_max', *bins)
         self.student_taps, self.teacher_taps = predictions.answer_taps(student, teacher)
@@ -183,14 +184,17 @@ class LD(Objective):
     def regions(self, trace: Trace) -> tuple[Tensor, Tensor, Tensor]:
         """Positives (N, P) bool, weights of the valuable region (N, P) and level of each anchor."""
         head = dense.dense_head(trace.student.model)
-        _, labels, used, *_ = dense.targets(trace)
-        labels, used = torch.cat(labels, 1), torch.cat(used, 1) > 0  # weight 0: off the image
+        _, labels, used = predictions.targets(trace, 3)
+        used = used > 0  # weight 0: off the image
         # The targets' own anchors are 0 off each image, so they are no grid for all of them.
-        sizes = enumerate(predictions.sizes_of(trace))
-        anchors = [dense.level_priors(head.prior_generator, s, i, used.device) for i, s in sizes]
+        sizes = predictions.sizes_of(trace)
+        anchors = [
+            dense.level_priors(head.prior_generator, s, i, used.device) for i, s in sizes.items()
+        ]
         boxes, _, images = dense.ground_truth(trace.samples, used.device)
         valuable = valuable_region(anchors, boxes, images, used, self.gamma, self.variant)
-        level = torch.cat([labels.new_full((len(a),), i) for i, a in enumerate(anchors)])
+        numbered = zip(sizes, anchors, strict=True)
+        level = torch.cat([labels.new_full((len(a),), i) for i, a in numbered])
         return used & (labels >= 0) & (labels < head.num_classes), valuable, level
 
     def views(self, trace: Trace) -> list[View]:
@@ -198,7 +202,7 @@ class LD(Objective):
         positive, valuable, level = self.regions(trace)
         generator = dense.dense_head(trace.student.model).prior_generator
         views = []
-        for i, size in enumerate(predictions.sizes_of(trace)):
+        for i, size in predictions.sizes_of(trace).items():
             at, own = (len(positive), *size), level == i
             place = dict(stride=generator.strides[i][0], centre=generator.center_offset)
             views.append(View('positives', positive[:, own].view(at), kind='mask', **place))

@@ -55,6 +55,7 @@ class LogitStandardization(Objective):
     default_weight = 9.0
     term_factors = {'loss_target': 'alpha', 'loss_others': 'beta'}
     scheduled = ('alpha', 'beta', 'tau')
+    over_scales = True
     families = logits.KINDS
 
     def __init__(

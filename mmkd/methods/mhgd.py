@@ -105,6 +105,7 @@ class MHGD(Objective):
 
     own_losses = ('loss_attention',)
     rank_invariant = True
+    over_scales = True
     families = ('classifier',)
     named_taps = (*DETECTORS, 'segmentor')
 

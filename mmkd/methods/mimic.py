@@ -4,30 +4,34 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from mmkd.families import DETECTORS
 from mmkd.functional.boxes import aligned, thin_out
 from mmkd.functional.crops import NORMS, crop_distance, level_weights
-from mmkd.levels import Level
+from mmkd.levels import Level, pair_levels
 from mmkd.objective import PairObjective, Taps
-from mmkd.options import check_choice, check_number
+from mmkd.options import check_choice, check_number, options_of
 from mmkd.registry import MODELS
 from mmkd.rows.regions import Regions
-from mmkd.scales import teacher_scale
+from mmkd.scales import in_teachers_pixels
 from mmkd.tap import Trace
 from mmkd.view import Boxes, View
 
 
 class Upsample(nn.ConvTranspose2d):
-    """(N, C_s, H, W) -> (N, C_t, 2 H, 2 W), learned."""
+    """(N, C_s, H, W) -> (N, C_t, k H, k W), learned."""
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(in_channels, out_channels, 4, stride=2, padding=1)
+    def __init__(self, in_channels: int, out_channels: int, times: int = 2) -> None:
+        margin = times // 2
+        super().__init__(in_channels, out_channels, times + 2 * margin, times, margin)
 
     def describe(self) -> str:
-        return f'4x4 transposed conv {self.in_channels} -> {self.out_channels}, twice the size'
+        size, times = self.kernel_size[0], self.stride[0]
+        return (
+            f'{size}x{size} transposed conv {self.in_channels} -> {self.out_channels}, '
+            f'{"twice" if times == 2 else f"{times} times"} the size'
+        )
 
 
 @MODELS.register_module()
@@ -39,9 +43,10 @@ class Mimic(PairObjective):
     convolution, also at equal widths. There is no public code. On a pyramid a region belongs to one
     level, by the size rule of FPN. Small background regions have the same weight as large objects.
 
-    Over scales (the paper's second use): where :class:`~mmkd.scales.HalfScale` halves the student's
-    images, r is a transposed convolution (4x4, stride 2) to the size of the teacher's maps, in
-    training only, and regions are those of the full image.
+    Over scales (the paper's second use): where :class:`~mmkd.scales.Rescale` shrinks the student's
+    images to 1/k, r is a transposed convolution of stride k to the size of the teacher's maps, in
+    training only, and regions are those of the full image. With ``upsample=False``, and at other
+    scales, maps are compared on the student's grid, as other methods do.
 
     Args:
         proposal_source (str | None): ``'student'`` takes the RoIs that a two-stage student samples
@@ -56,17 +61,17 @@ class Mimic(PairObjective):
         pooled (int): that size.
         norm (str): m_i is C * h_i * w_i (``'all'``), h_i * w_i (``'spatial'``) or 1 (``'none'``,
             the paper's first version).
+        upsample (bool | None): over scales, see above; ``None``: where the scale is 1/k.
         student, teacher, weight, teacher_name, adapt, level_map, resize, in_channels,
         out_channels: see :class:`~mmkd.objective.PairObjective`.
 
     Raises:
-        ValueError: options out of range; proposals from a head whose boxes cannot be decoded, or
-            over scales from the teacher; taps that are no pyramid.
+        ValueError: options out of range; proposals from a head whose boxes cannot be decoded;
+            taps that are no pyramid; ``upsample=True`` at another scale than 1/k.
     """
 
     compares_classes = False  # class scores only select regions
     families = DETECTORS
-    over_scales = True
 
     def __init__(
         self,
@@ -77,6 +82,7 @@ class Mimic(PairObjective):
         mode: str = 'crop',
         pooled: int = 7,
         norm: str = 'all',
+        upsample: bool | None = None,
         adapt: str | None = 'conv1x1',
         **pair: Any,
     ) -> None:
@@ -84,26 +90,39 @@ class Mimic(PairObjective):
         self.regions = Regions('Mimic', proposal_source, proposals, fg_fraction)
         self.mode = check_choice('Mimic', 'mode', mode, ('crop', 'roialign'))
         self.norm = check_choice('Mimic', 'norm', norm, NORMS)
-        self.pooled, self.scale = check_number('Mimic', 'pooled', pooled, 1, whole=True), 1
+        self.pooled = check_number('Mimic', 'pooled', pooled, 1, whole=True)
+        self.upsample = upsample
+        #: teacher's pixels per student's, if the student's maps are enlarged
+        self.times = 1
         self.strides: list[int] = []
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         super().bind(student, teacher)
         self.regions.bind(self, student, teacher)
-        self.scale = teacher_scale(student)
-        if self.scale > 1 and self.regions.source == 'teacher':
+        times = 1 / self.image_scale
+        if self.upsample and times.denominator > 1:
             raise ValueError(
-                'Mimic over scales takes regions from the student or the ground truth, found '
-                "proposal_source='teacher'."
+                'Mimic: upsample=True enlarges the maps of a student whose images are 1/2, 1/3, … '
+                f"of the side of its teacher's, found {self.image_scale}. Set upsample=False and "
+                "resize='student'."
             )
+        whole = times.denominator == 1 and self.resize is None
+        if whole if self.upsample is None else self.upsample:
+            self.times = times.numerator
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
         student, teacher = self.regions.pyramids(student, teacher)
-        super().setup(student, teacher)
+        if self.times == 1:
+            super().setup(student, teacher)
+            self.strides = self.regions.strides(student, self.pairs)
+            return
+        self.pairs = pair_levels(
+            student or [], teacher or [], self.level_map, False, 'Mimic', options_of(Mimic)
+        )
         self.strides = self.regions.strides(student, self.pairs)
-        if self.scale > 1:
-            for k, (i, j) in enumerate(self.pairs):
-                self.adapters[f'{k}'] = Upsample(student[i].channels, teacher[j].channels)
+        for k, (i, j) in enumerate(self.pairs):
+            widths = (level.channels for level in (student[i], teacher[j]))
+            self.adapters[f'{k}'] = Upsample(*widths, self.times)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         rois = self.rois(trace)
@@ -120,19 +139,13 @@ class Mimic(PairObjective):
         return {'loss': total / channels / (2 * count.clamp(min=1)), 'regions': count}
 
     def rois(self, trace: Trace) -> Tensor:
-        """Regions of the step, (R, 5), in pixels of the images that the teacher sees."""
+        """Regions of the step, (R, 5), in pixels of the images whose maps are compared."""
         rois = self.regions.of(trace)
-        return torch.cat((rois[:, :1], self.scale * rois[:, 1:]), 1)
+        return rois if self.times == 1 else in_teachers_pixels(rois, trace)
 
     def tensor_pairs(self, trace: Trace) -> list[tuple[Tensor, Tensor]]:
-        if self.scale == 1:
+        if self.times == 1:
             return super().tensor_pairs(trace)
-        own, full = (side.inputs.shape[2] for side in (trace.student, trace.teacher))
-        if full < self.scale * own:
-            raise ValueError(
-                f'Mimic over scales: the teacher saw {full} rows of pixels and the student {own}; '
-                "batches must come out of the student's data_preprocessor, in training."
-            )
         student = [t for tap in self.student_taps for t in trace.student[tap]]
         teacher = [t.detach() for tap in self.teacher_taps for t in trace.teacher[tap]]
         pairs = []
@@ -147,7 +160,7 @@ class Mimic(PairObjective):
         rois, maps = self.rois(trace), [s for s, _ in self.tensor_pairs(trace)]
         weights = level_weights(maps, self.strides, rois, self.norm != 'none')
         views: list[View | Boxes] = [
-            View(f'weight, stride {stride}', w, stride=stride // self.scale)
+            View(f'weight, stride {stride}', w, stride=stride // self.times)
             for w, stride in zip(weights, self.strides, strict=True)
         ]
         own = self.regions.of(trace)

@@ -39,6 +39,7 @@ class MimicHead(Objective):
 
     term_factors = {f'loss_{term}': f'factors.{term}' for term in TERMS}
     asks_teacher = True
+    over_scales = True
     families = ('two_stage', 'instance')
     rank_invariant = True
 

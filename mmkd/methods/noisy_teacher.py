@@ -47,6 +47,7 @@ class NoisyTeacher(Objective):
 
     default_weight = 0.1
     zero_at_equality = False
+    over_scales = True
     families = logits.KINDS
 
     def __init__(

@@ -14,7 +14,6 @@ from mmkd.families.comparable import (
     both,
     check_classes,
     check_coders,
-    check_priors,
     is_yolov3,
 )
 from mmkd.families.dense import dense_head
@@ -40,8 +39,10 @@ def fm_nms(objectness: Tensor, classes: Tensor, window: int = 3) -> Tensor:
         objectness (Tensor): (N, A, H, W).
         classes (Tensor): (N, A, K, H, W); a candidate's class is the largest.
         window (int): odd number of cells, sideways and upwards; other anchors of the same cell
-            are always close by.
+            are always close by; 0 keeps all.
     """
+    if not window:
+        return torch.ones_like(objectness, dtype=torch.bool)
     n, a, h, w = objectness.shape
     order = objectness.permute(0, 2, 3, 1).flatten(1).argsort(dim=1, descending=True, stable=True)
     # Ranks, since objectness has ties; exact in float32 up to 16 million candidates an image.
@@ -77,6 +78,32 @@ def distances(student: Tensor, wanted: Tensor, f: str = 'l2') -> dict[str, Tenso
     return found | {'wh': (student[:, :, WH] - wanted[:, :, WH]).square().sum(2)}
 
 
+def equal_levels(student: nn.Module, teacher: nn.Module) -> list[tuple[int, int]]:
+    """Levels (i, j) of two YOLOv3 heads of equal stride, for all of the student's.
+
+    Raises:
+        Misfit: a stride that the teacher does not have, or has with other anchors.
+    """
+    own, other = (head.prior_generator for head in (student, teacher))
+    strides = [[s[0] for s in generator.strides] for generator in (own, other)]
+    if not set(strides[0]) <= set(strides[1]):
+        raise Misfit(
+            f"OD200F compares levels of equal stride, but the student's head has "
+            f"{strides[0]} and the teacher's {strides[1]}. Build the teacher with the student's "
+            'strides, or the student with some of its.'
+        )
+    pairs = [(i, strides[1].index(stride)) for i, stride in enumerate(strides[0])]
+    for i, j in pairs:
+        anchors = [generator.base_sizes[k] for generator, k in ((own, i), (other, j))]
+        if list(map(tuple, anchors[0])) != list(map(tuple, anchors[1])):
+            raise Misfit(
+                f'OD200F needs equal anchors: at stride {strides[0][i]} those of the student are '
+                f'{anchors[0]} and those of the teacher {anchors[1]}. Write base_sizes of equal '
+                'strides alike into both configs.'
+            )
+    return pairs
+
+
 @MODELS.register_module()
 class OD200F(Objective):
     """Object detection at 200 frames per second, for YOLOv3 heads.
@@ -93,9 +120,13 @@ class OD200F(Objective):
     mmdet's YOLOv3 sums its own losses over the images of a batch; beside them the paper's balance
     of 1 : 1 is a ``weight`` of as many images as one process sees at once.
 
+    Levels are paired by stride, each with its own FM-NMS, so that a student of two scales
+    (``mmkd.TinyDarknet``) listens to two of its teacher's three. No term reads the ground truth:
+    images without labels teach as well, see ``mmkd.MixedSampler``.
+
     Args:
         window (int): side of the neighbourhood in cells, odd; with 1 the anchors of one cell are
-            neighbours.
+            neighbours; 0 is no FM-NMS.
         obj_thr (float): teacher's candidates of less objectness are treated as suppressed.
         f (str): ``'l2'``, squares, as the paper; ``'head'``, mmdet's cross entropy (less that
             of the teacher with itself) with squares of width and height, and the weights that the
@@ -106,12 +137,13 @@ class OD200F(Objective):
             the head's whatever is given.
 
     Raises:
-        ValueError: options out of range; other heads than YOLOv3's; unequal classes, anchors or
-            box coders.
+        ValueError: options out of range; other heads than YOLOv3's; unequal classes, box coders, or
+            anchors of a stride that the teacher has, or a stride that it does not have.
     """
 
     zero_at_equality = False
     rank_invariant = True
+    label_free = True
     families = ('yolo',)
     only = {'yolo': ('YOLOV3',)}
 
@@ -125,12 +157,14 @@ class OD200F(Objective):
         **common: Any,
     ) -> None:
         super().__init__(*taps, **common)
-        self.window = check_number('OD200F', 'window', window, 1, whole=True)
-        if self.window % 2 == 0:
+        self.window = check_number('OD200F', 'window', window, 0, whole=True)
+        if self.window and self.window % 2 == 0:
             raise ValueError(f'OD200F: window must be an odd number of cells, found {window}.')
         self.obj_thr = check_number('OD200F', 'obj_thr', obj_thr, 0, 1)
         self.suppress_obj = suppress_obj
         self.f = check_choice('OD200F', 'f', f, ('l2', 'head'))
+        #: levels of student and teacher of equal stride
+        self.pairs: list[tuple[int, int]] = []
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         if not (is_yolov3(student) and is_yolov3(teacher)):
@@ -139,7 +173,7 @@ class OD200F(Objective):
             )
         heads = [dense_head(model) for model in (student, teacher)]
         check_classes('OD200F', *heads)
-        check_priors('OD200F', *heads)
+        self.pairs = equal_levels(*heads)
         check_coders('OD200F', *heads, per_class=False)
         taps = [parse_taps(dense.outputs_tap(model)) for model in (student, teacher)]
         self.student_taps, self.teacher_taps = taps
@@ -149,10 +183,11 @@ class OD200F(Objective):
         which of the teacher's stay, (N, A, H, W) bool."""
         anchors = dense_head(trace.student.model).num_base_priors
         own = [x for tap in self.student_taps for x in trace.student[tap]]
+        others = trace.teacher[self.teacher_taps[0]]
         levels = []
-        for student, x in zip(own, trace.teacher[self.teacher_taps[0]], strict=True):
-            teacher = crop_padding(x.detach(), trace.teacher.inputs, trace.inputs)
-            student, teacher = (x.unflatten(1, (anchors, -1)) for x in (student, teacher))
+        for i, j in self.pairs:
+            teacher = crop_padding(others[j].detach(), trace.teacher.inputs, trace.inputs)
+            student, teacher = (x.unflatten(1, (anchors, -1)) for x in (own[i], teacher))
             wanted = activate(teacher)
             objectness = wanted[:, :, 4]
             stay = fm_nms(objectness, wanted[:, :, CLASSES], self.window)
@@ -178,7 +213,8 @@ class OD200F(Objective):
         """The teacher's objectness, of the best anchor of each cell, before and after FM-NMS."""
         strides = dense_head(trace.student.model).featmap_strides
         views = []
-        for (_, wanted, stay), stride in zip(self.candidates(trace), strides, strict=True):
+        own = [strides[i] for i, _ in self.pairs]
+        for (_, wanted, stay), stride in zip(self.candidates(trace), own, strict=True):
             maps = {
                 'objectness': wanted[:, :, 4],
                 'objectness after FM-NMS': wanted[:, :, 4] * stay,

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmkd.functional.logit_distances import decoupled_kl
+from mmkd.functional.logit_distances import decoupled_kl, soft_kl
 from mmkd.levels import Level
 from mmkd.objective import RESIZE, Objective, Taps
 from mmkd.options import check_choice, check_number, check_temperature
@@ -42,10 +42,13 @@ class PRDKD(Objective):
     gives alpha 1 and beta 8; temperature, variance, warm-up and the factor tau^2 are not given
     there and are our choice: start with ``weight=dict(value=1, warmup=20 / 240)``. Statistics are
     those of the process's own batch. On images, a two-stage detector's sampled RoIs (foreground and
-    background alike), or a segmentor's labelled pixels.
+    background alike), or a segmentor's labelled pixels. The paper's eleven pairs of networks on
+    CIFAR-100 are ``configs/prdkd_cls_*_cifar100.py``.
 
     Args:
-        alpha, beta (float): weights of target and non-target term.
+        loss (str): ``'dkd'``, or ``'kd'``: plain KD of the standardised logits, the paper's KD with
+            perception reconstruction.
+        alpha, beta (float): weights of target and non-target term; of ``'kd'`` alpha alone.
         tau (float): temperature.
         tau_square (bool): multiply by tau^2.
         unbiased, detach_stats (bool): see :func:`reconstruct`.
@@ -59,13 +62,15 @@ class PRDKD(Objective):
             than four rows gives 0: there is nothing to standardise with.
     """
 
-    term_factors = {'loss_target': 'alpha', 'loss_others': 'beta'}
+    term_factors = {'loss_target': 'alpha', 'loss_others': 'beta', 'loss_kd': 'alpha'}
     scheduled = ('alpha', 'beta', 'tau')
+    over_scales = True
     families = logits.KINDS
 
     def __init__(
         self,
         *taps: Taps,
+        loss: str = 'dkd',
         alpha: float = 1.0,
         beta: float = 8.0,
         tau: float = 4.0,
@@ -78,6 +83,7 @@ class PRDKD(Objective):
     ) -> None:
         super().__init__(*taps, **common)
         self.resize = check_choice('PRDKD', 'resize', resize, RESIZE)
+        self.loss = check_choice('PRDKD', 'loss', loss, ('dkd', 'kd'))
         self.alpha = check_number('PRDKD', 'alpha', alpha, 0)
         self.beta = check_number('PRDKD', 'beta', beta, 0)
         self.tau = check_temperature('PRDKD', tau)
@@ -87,7 +93,8 @@ class PRDKD(Objective):
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         self.kind = logits.bind_rows(self, student, teacher)
-        logits.check_more_than_two('PRDKD', student, self.kind, self.beta)
+        if self.loss == 'dkd':
+            logits.check_more_than_two('PRDKD', student, self.kind, self.beta)
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
         logits.check_strides(self, self.kind, student, teacher)
@@ -96,13 +103,18 @@ class PRDKD(Objective):
         rows = logits.rows(trace, self, self.kind)
         if len(rows.student) < FEWEST:
             zero = rows.student.sum() * 0.0
+            if self.loss == 'kd':
+                return {'loss_kd': zero}
             return {'loss_target': zero, 'loss_others': zero}
         student, teacher = (
             reconstruct(z, self.eps, self.unbiased, self.detach_stats)
             for z in (rows.student, rows.teacher)
         )
-        target, others = decoupled_kl(student, teacher, rows.target, self.tau)
         scale = 1.0 if self.tau_square else 1 / self.tau**2
+        if self.loss == 'kd':
+            kl = soft_kl(student, teacher, self.tau).mean()
+            return {'loss_kd': scale * self.alpha * kl}
+        target, others = decoupled_kl(student, teacher, rows.target, self.tau)
         return {
             'loss_target': scale * self.alpha * target.mean(),
             'loss_others': scale * self.beta * others.mean(),

@@ -92,6 +92,7 @@ class ReviewKD(Objective):
     """
 
     zero_at_equality = False
+    over_scales = True
     families = ('classifier',)
     named_taps = (*DETECTORS, 'segmentor')
 
@@ -108,7 +109,8 @@ class ReviewKD(Objective):
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
         if student is None or teacher is None:
             raise ValueError('ReviewKD: the maps at its taps could not be probed at build.')
-        self.pairs = pair_levels(student, teacher, owner='ReviewKD', options=options_of(ReviewKD))
+        options, scale = options_of(ReviewKD), self.image_scale
+        self.pairs = pair_levels(student, teacher, owner='ReviewKD', options=options, scale=scale)
         mid = min(self.max_mid, student[self.pairs[-1][0]].channels)
         for k, (i, j) in enumerate(self.pairs):
             deepest = k == len(self.pairs) - 1

@@ -40,6 +40,7 @@ class SimKD(Objective):
 
     compares_classes = True  # the student takes over the teacher's classifier
     asks_teacher = True
+    over_scales = True
     families = ('classifier',)
     #: the student has a projector, which would have to average first
     projected = False

@@ -104,6 +104,7 @@ class SKDHolistic(PairObjective):
     zero_at_equality = False
     own_losses = ('loss_critic',)
     term_factors = {'loss_fool': 'student_factor'}
+    label_free = False
     families = ('segmentor',)
 
     def __init__(

@@ -71,6 +71,7 @@ class TripletDistillation(Objective):
     needs_ground_truth = True
     zero_at_equality = False
     rank_invariant = True
+    over_scales = True
     families = ('classifier',)
 
     def __init__(

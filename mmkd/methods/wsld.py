@@ -51,6 +51,7 @@ class WSLD(Objective):
     default_weight = 2.5
     zero_at_equality = False
     scheduled = ('tau',)
+    over_scales = True
     families = logits.KINDS
 
     def __init__(

@@ -1,4 +1,5 @@
-"""The classifier under which backbones are pretrained, and small backbones for 32 x 32 pixels.
+"""The classifier under which backbones are pretrained, small backbones for 32 x 32 pixels, and one
+of small detectors.
 
 Backbones of mmdet, mmseg and mmengine's registries work as well. A backbone may say where its
 parts are, in names relative to itself: ``stem``, ``stages``, ``preacts`` and ``preact_norms``; see
@@ -9,20 +10,29 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+from mmkd.models.bottleneck_resnet import CifarBottleneckResNet
 from mmkd.models.cifar_resnet import CifarResNet
 from mmkd.models.image_classifier import Classifier
+from mmkd.models.mobile_net import CifarMobileNetV2
 from mmkd.models.preprocessor import ClassificationDataPreprocessor
 from mmkd.models.projector import BottleneckProjector
+from mmkd.models.shuffle_net import CifarShuffleNet, CifarShuffleNetV2
+from mmkd.models.tiny_darknet import TinyDarknet
 from mmkd.models.vgg import CifarVGG
 from mmkd.models.wide_resnet import WideResNet
 from mmkd.registry import MODELS
 
 __all__ = [
     'BottleneckProjector',
+    'CifarBottleneckResNet',
+    'CifarMobileNetV2',
     'CifarResNet',
+    'CifarShuffleNet',
+    'CifarShuffleNetV2',
     'CifarVGG',
     'Classifier',
     'ClassificationDataPreprocessor',
+    'TinyDarknet',
     'WideResNet',
 ]
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from mmkd.options import check_number
 from mmkd.registry import MODELS
+from mmkd.scales import BatchAugments
 
 
 @MODELS.register_module()
@@ -30,6 +31,8 @@ class ClassificationDataPreprocessor(ImgDataPreprocessor):
             is off. ImageNet 0.2, CIFAR 1.
         cutmix (float): the same for CutMix (Yun et al., ICCV 2019); usually 1.
         mix_prob (float): share of batches that are mixed at all.
+        batch_augments (list[dict] | None): what else is done to a batch in training, such as
+            ``dict(type='mmkd.Rescale', scale=0.5)``.
         **kwargs: of :class:`mmengine.model.ImgDataPreprocessor`: mean, std, bgr_to_rgb, ….
 
     Raises:
@@ -43,6 +46,7 @@ class ClassificationDataPreprocessor(ImgDataPreprocessor):
         mixup: float = 0.0,
         cutmix: float = 0.0,
         mix_prob: float = 1.0,
+        batch_augments: list[dict] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -56,6 +60,7 @@ class ClassificationDataPreprocessor(ImgDataPreprocessor):
         mixers = [(mix_images, mixup), (cut_images, cutmix)]
         self.mixers = [(mixer, alpha) for mixer, alpha in mixers if alpha]
         self.num_classes, self.mix_prob = num_classes, mix_prob
+        self.batch_augments = BatchAugments(MODELS.build(one) for one in batch_augments or [])
 
     def forward(self, data: dict, training: bool = False) -> dict | list:
         """Stack, normalise and mix; ``inputs`` become (N, 3, H, W)."""
@@ -70,7 +75,16 @@ class ClassificationDataPreprocessor(ImgDataPreprocessor):
                 )
             data = dict(data, inputs=torch.stack(list(images)))
         batch = super().forward(data, training)
-        if not training or not self.mixers or torch.rand(()) >= self.mix_prob:
+        if not training:
+            return batch
+        batch = self._mixed(batch)
+        if not len(self.batch_augments):
+            return batch
+        inputs, samples = self.batch_augments(batch['inputs'], batch['data_samples'])
+        return dict(batch, inputs=inputs, data_samples=samples)
+
+    def _mixed(self, batch: dict) -> dict:
+        if not self.mixers or torch.rand(()) >= self.mix_prob:
             return batch
         mixer, alpha = self.mixers[int(torch.randint(len(self.mixers), ()))]
         share = float(torch.distributions.Beta(alpha, alpha).sample())

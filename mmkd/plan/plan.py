@@ -21,10 +21,10 @@ from mmkd.pixels import Pixels
 from mmkd.plan.alternatives import offered
 from mmkd.plan.first_step import equals_itself, first_step_differs, is_one_place
 from mmkd.plan.freezing import describe_trains, freeze
+from mmkd.plan.image_scale import tell_scale
 from mmkd.plan.parts import describe_teacher, millions, prepare_parts
 from mmkd.plan.places import check_places
 from mmkd.plan.probe import BODY, Found, Probes, Request
-from mmkd.scales import teacher_scale
 from mmkd.tap import Tap, Trace
 from mmkd.teacher import Teacher
 from mmkd.trains import PLAYERS, Trains
@@ -97,11 +97,13 @@ class Plan:
         for name, objective in self.objectives.items():
             with _naming(name, self._roles(objective)):
                 learner = self.learner(objective)
-                self._check_scale(objective, self.teacher_of(objective))
                 with self._advising(objective):
+                    judges = self.teacher_names(objective)
+                    frozen = [judge in self.teachers for judge in judges]
+                    tell_scale(objective, self.student, frozen)
                     for teacher in self.judges(objective) or [None]:
                         objective.bind(learner, teacher)
-                    for judge in self.teacher_names(objective):
+                    for judge in judges:
                         if judge in self.teachers:
                             self.teachers[judge].admit(objective)
                 self._check_self(objective)
@@ -165,6 +167,7 @@ class Plan:
             self.seen |= dict(zip(self._sides(name), shown, strict=True))
             levels = shown[0], shown[1] if judges else None
             self.seen.setdefault(f'{name}.teacher', None)
+            objective.teacher_levels = dict(zip(names, shown[1:], strict=True))
             with self._advising(objective):
                 check_places(objective, own, *judges)
                 if isinstance(objective, PairObjective):
@@ -223,14 +226,6 @@ class Plan:
             raise ValueError(
                 f"objective '{name}': {text} A teacher runs in evaluation mode, so name the "
                 f'map that is meant: {advice}.'
-            )
-
-    def _check_scale(self, objective: Objective, teacher: Teacher | None) -> None:
-        if teacher and teacher_scale(self.student) > 1 and not objective.over_scales:
-            raise ValueError(
-                f'{type(objective).__name__} compares networks that see the same images, but '
-                "HalfScale in the student's data_preprocessor halves the student's. Mimic compares "
-                'over scales.'
             )
 
     # ------------------------------------------------------------------------------ who is who

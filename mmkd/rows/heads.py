@@ -48,7 +48,7 @@ class Answer:
         if len(self.levels) == len(self.sizes):
             return x
         counts = predictions.prior_counts(dense_head(self.model), self.sizes)
-        parts = x.split(counts, 1)
+        parts = x.split(list(counts.values()), 1)
         return torch.cat([parts[i] for i in self.levels], 1)
 
     def boxes(self) -> Tensor:

@@ -32,6 +32,7 @@ class InstanceObjective(Objective):
     """
 
     rank_invariant = True
+    over_scales = True
     families: ClassVar[tuple[str, ...]] = WITH_INSTANCES
     named_taps: ClassVar[tuple[str, ...]] = ('yolo',)
     #: maps are averaged over places; False flattens them

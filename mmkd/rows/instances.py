@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from mmkd.levels import Level, tap_of
 from mmkd.objective import Objective
 from mmkd.options import check_choice
 from mmkd.rows.vectors import check_partners, row_pairs, vectors
+from mmkd.scales import full_size, in_teachers_pixels
 from mmkd.tap import Trace
 
 ROWS = ('images', 'boxes', 'regions')
@@ -75,6 +77,7 @@ class Instances:
         usual = {'segmentor': 'regions', **dict.fromkeys(DETECTORS, 'boxes')}.get(family, 'images')
         self.rows = self.rows or usual
         objective.needs_ground_truth = self.rows != 'images'
+        objective.label_free = self.rows == 'images'
         if self.rows == 'images':
             classifier.choose_taps(objective, find, student, teacher)
         elif self.rows != usual and family != 'other':
@@ -166,27 +169,29 @@ class Instances:
 
     def _boxes(self, trace: Trace, objective: Objective) -> list[list[Tensor]]:
         rois = ground_truth_rois(trace.samples, trace.inputs.device)
-        pyramids = {tuple(sorted(of_tap)) for taps in self.strides for of_tap in taps}
-        placed = {strides: by_level(rois, strides) for strides in pyramids}
+        seen = rois, in_teachers_pixels(rois, trace)
+        placed: dict[tuple, Any] = {}
+
+        def features(maps: list[Tensor], strides: list[int], who: int) -> Tensor:
+            key = (tuple(sorted(strides)), who if trace.scale != 1 else 0)
+            if key not in placed:
+                placed[key] = by_level(seen[who], key[0])
+            return roi_features(maps, strides, seen[who], _SIZE, 2, placed=placed[key])
+
         sides = (trace.student, objective.student_taps), (trace.teacher, objective.teacher_taps)
         return [
             [
-                vectors(
-                    roi_features(
-                        side[tap], of_tap, rois, _SIZE, 2, placed=placed[tuple(sorted(of_tap))]
-                    ),
-                    self.pooled,
-                )
-                for tap, of_tap in zip(taps, strides, strict=True)
+                vectors(features(side[tap], of_tap, who), self.pooled)
+                for tap, of_tap in zip(taps, self.strides[who], strict=True)
             ]
-            for (side, taps), strides in zip(sides, self.strides, strict=True)
+            for who, (side, taps) in enumerate(sides)
         ]
 
     def _regions(self, trace: Trace, objective: Objective) -> list[list[Tensor]]:
         labels = segmentor.known_labels(objective, trace.samples, self.classes, self.ignore_index)
         present = presence(labels, self.classes).tolist()
         student = [x for tap in objective.student_taps for x in trace.student[tap]]
-        seen = trace.teacher.inputs, trace.inputs
+        seen = trace.teacher.inputs, full_size(trace)
         teacher = [
             crop_padding(x, *seen) for tap in objective.teacher_taps for x in trace.teacher[tap]
         ]

@@ -158,7 +158,8 @@ def check_strides(
     """
     if kind == 'pixels' and student and teacher:
         any_stride, owner = objective.resize is not None, type(objective).__name__
-        pair_levels(student[:1], teacher[:1], None, any_stride, owner, ('resize',))
+        scale = objective.image_scale
+        pair_levels(student[:1], teacher[:1], None, any_stride, owner, ('resize',), scale)
 
 
 def rows(trace: Trace, objective: Objective, kind: str, ignore_index: int = 255) -> Rows:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
-from mmkd.families.comparable import definer, kind_of
+from mmkd.families.comparable import definer, kind_of, shared_levels
 from mmkd.families.dense import assigned, dense_head, level_priors, outputs_tap, targets_tap
+from mmkd.families.dense import targets as step_targets
 from mmkd.families.two_stage import features_tap
 from mmkd.functional.boxes import select_boxes
 from mmkd.functional.cells import rows
 from mmkd.functional.device import upload
 from mmkd.functional.padding import crop_padding
 from mmkd.functional.sigmoid_distances import joint_logit
+from mmkd.scales import full_size
 from mmkd.tap import Tap, Trace, parse_taps
+
+#: (H, W) of levels, by their number
+Sizes = dict[int, tuple[int, int]]
 
 #: YOLOX's logarithms of sides, in strides, beyond which a box is larger than any picture
 _MOST_LOG_SIDE = 10.0
@@ -27,43 +34,48 @@ def head_outputs(model: nn.Module, feats: list[Tensor]) -> list[Tensor]:
     return [m.float() for part in head(tuple(f.to(dtype) for f in feats)) for m in part]
 
 
-def split(model: nn.Module, outputs: list[Tensor]) -> tuple[Tensor, Tensor]:
+def split(
+    model: nn.Module, outputs: list[Tensor], chosen: Iterable[int] | None = None
+) -> tuple[Tensor, Tensor]:
     """Class logits (N, P, K) and box codes (N, P, D) of all levels.
 
     Logits of YOLOX are those of class and object together, of TOOD those of its probabilities.
     Codes in pixels are divided by the stride, which FCOS's own are in training only, if at all.
+
+    Args:
+        chosen (Iterable[int] | None): only these levels.
     """
     head, kind = dense_head(model), kind_of(model)
-    levels = head.prior_generator.num_levels
-    classes, boxes = outputs[:levels], outputs[levels : 2 * levels]
-    if definer(head, 'forward') == 'VFNetHead':  # in training the first boxes come, too
-        boxes = outputs[-levels:]
-    logits = rows(classes, head.cls_out_channels)
+    levels, strides = head.prior_generator.num_levels, head.prior_generator.strides
+    among = list(range(levels) if chosen is None else chosen)
+    logits = rows([outputs[i] for i in among], head.cls_out_channels)
     if kind == 'yolox':
-        logits = joint_logit(logits, rows(outputs[2 * levels : 3 * levels], 1))
+        objects = rows([outputs[2 * levels + i] for i in among], 1)
+        logits = joint_logit(logits, objects)
     elif kind == 'decoded':
         logits = torch.logit(logits, 1e-6)
+    # In training VFNet gives its first boxes, too.
+    found = outputs[-levels:] if definer(head, 'forward') == 'VFNetHead' else outputs[levels:]
+    boxes = [found[i] for i in among]
     in_pixels = kind == 'distance' and not (head.norm_on_bbox and head.training)
     if in_pixels or kind == 'pixels':
-        boxes = [m / s[0] for m, s in zip(boxes, head.prior_generator.strides, strict=True)]
+        boxes = [m / strides[i][0] for m, i in zip(boxes, among, strict=True)]
     width = 4 * (head.reg_max + 1) if kind == 'distribution' else 4
     return logits, rows(boxes, width)
 
 
-def priors(model: nn.Module, sizes: list[tuple[int, int]], device: torch.device) -> Tensor:
-    """Anchors (P, 4) or points (P, 2) of all levels, as mmdet makes them."""
+def priors(model: nn.Module, sizes: Sizes, device: torch.device) -> Tensor:
+    """Anchors (P, 4) or points (P, 2) of these levels, as mmdet makes them."""
     generator = dense_head(model).prior_generator
-    return torch.cat([level_priors(generator, s, i, device) for i, s in enumerate(sizes)])
+    return torch.cat([level_priors(generator, s, i, device) for i, s in sizes.items()])
 
 
-def decode(
-    model: nn.Module, codes: Tensor, sizes: list[tuple[int, int]], samples: list | None
-) -> Tensor:
+def decode(model: nn.Module, codes: Tensor, sizes: Sizes, samples: list | None) -> Tensor:
     """Boxes (N, P, 4) as xyxy, clipped to each image.
 
     Args:
         codes (Tensor): (N, P, D) from :func:`split`.
-        sizes (list[tuple[int, int]]): (H, W) of each level.
+        sizes (dict[int, tuple[int, int]]): (H, W) of each level.
         samples (list | None): for the images' sizes without padding; without them nothing is
             clipped, which losses want.
     """
@@ -90,21 +102,22 @@ def decode(
     return torch.minimum(boxes.clamp(min=0), limit)
 
 
-def _strides(head: nn.Module, sizes: list[tuple[int, int]], like: Tensor) -> Tensor:
+def _strides(head: nn.Module, sizes: Sizes, like: Tensor) -> Tensor:
     """Stride of each prior, (P, 1)."""
-    pairs = zip(prior_counts(head, sizes), head.prior_generator.strides, strict=True)
-    return torch.cat([like.new_full((count, 1), s[0]) for count, s in pairs])
+    strides, counts = head.prior_generator.strides, prior_counts(head, sizes)
+    return torch.cat([like.new_full((n, 1), strides[i][0]) for i, n in counts.items()])
 
 
-def prior_counts(head: nn.Module, sizes: list[tuple[int, int]]) -> list[int]:
-    """Priors of each level."""
-    each = head.prior_generator.num_base_priors
-    return [h * w * a for (h, w), a in zip(sizes, each, strict=True)]
+def prior_counts(head: nn.Module, sizes: Sizes) -> dict[int, int]:
+    """Priors of each level, by its number."""
+    a_cell = head.prior_generator.num_base_priors
+    return {i: h * w * a_cell[i] for i, (h, w) in sizes.items()}
 
 
-def level_sizes(model: nn.Module, outputs: list[Tensor]) -> list[tuple[int, int]]:
-    """(H, W) of each level."""
-    return [tuple(m.shape[2:]) for m in outputs[: dense_head(model).prior_generator.num_levels]]
+def level_sizes(model: nn.Module, outputs: list[Tensor]) -> Sizes:
+    """(H, W) of each level, by its number."""
+    levels = dense_head(model).prior_generator.num_levels
+    return {i: tuple(m.shape[2:]) for i, m in enumerate(outputs[:levels])}
 
 
 def expected(model: nn.Module, codes: Tensor) -> Tensor:
@@ -116,15 +129,13 @@ def expected(model: nn.Module, codes: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def positives(
-    model: nn.Module, sizes: list[tuple[int, int]], rois: Tensor, each: list[int]
-) -> Tensor:
+def positives(model: nn.Module, sizes: Sizes, rois: Tensor, each: list[int]) -> Tensor:
     """Priors (N, P) bool that the head's assigner would make positive for these boxes.
 
     Points, which FCOS has in place of anchors, are so inside a box.
 
     Args:
-        sizes (list[tuple[int, int]]): (H, W) of each level.
+        sizes (dict[int, tuple[int, int]]): (H, W) of each level.
         rois (Tensor): (Q, 5), image index and xyxy.
         each (list[int]): how many of them each image has.
     """
@@ -134,7 +145,7 @@ def positives(
         low, high = (x[:, None] for x in (rois[:, 1:3], rois[:, 3:]))
         inside = ((grid > low) & (grid < high)).all(-1).int()
         return inside.new_zeros(n, len(grid)).index_add_(0, images, inside) > 0
-    counts = prior_counts(dense_head(model), sizes)
+    counts = list(prior_counts(dense_head(model), sizes).values())
     found = torch.zeros(n, len(grid), dtype=torch.bool, device=rois.device)
     boxes = rois[images.argsort(stable=True), 1:].split(each)
     for image, own in enumerate(boxes):  # assigners see one image at a time
@@ -158,16 +169,31 @@ def answer_taps(student: nn.Module, teacher: nn.Module) -> tuple[tuple[Tap, ...]
     )
 
 
+def shared(trace: Trace) -> list[tuple[int, int]]:
+    """Levels of student and teacher whose priors are the same boxes; all, unless over scales."""
+    heads = [dense_head(side.model) for side in (trace.student, trace.teacher)]
+    return shared_levels(*heads, trace.scale)
+
+
 def answers(trace: Trace) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Class logits (N, P, K) and box codes (N, P, D) of both dense heads."""
+    """Class logits (N, P, K) and box codes (N, P, D) of both dense heads, on shared levels."""
     model = trace.teacher.model
     wanted = head_outputs(model, trace.teacher[features_tap(model)])
-    wanted = [crop_padding(t, trace.teacher.inputs, trace.inputs) for t in wanted]
+    wanted = [crop_padding(t, trace.teacher.inputs, full_size(trace)) for t in wanted]
     own = trace.student[outputs_tap(trace.student.model)]
-    return split(trace.student.model, own), split(model, wanted)
+    first, second = zip(*shared(trace), strict=True)
+    return split(trace.student.model, own, first), split(model, wanted, second)
 
 
-def sizes_of(trace: Trace) -> list[tuple[int, int]]:
-    """(H, W) of each level of the student's dense head."""
+def sizes_of(trace: Trace) -> Sizes:
+    """(H, W) of each shared level of the student's dense head."""
     model = trace.student.model
-    return level_sizes(model, trace.student[outputs_tap(model)])
+    sizes = level_sizes(model, trace.student[outputs_tap(model)])
+    return {i: sizes[i] for i, _ in shared(trace)}
+
+
+def targets(trace: Trace, count: int) -> list[Tensor]:
+    """The first ``count`` of the dense head's targets in this step, (N, P, …) each, on shared
+    levels."""
+    found, levels = step_targets(trace)[:count], [i for i, _ in shared(trace)]
+    return [torch.cat([x[i] for i in levels], 1) for x in found]

@@ -15,6 +15,7 @@ from mmkd.levels import Level
 from mmkd.objective import Objective
 from mmkd.options import check_choice, check_number
 from mmkd.rows import predictions
+from mmkd.scales import in_own_pixels, seen_by_teachers
 from mmkd.tap import Tap, Trace, parse_taps
 
 SOURCES = ('student', 'teacher', 'gt')
@@ -54,6 +55,8 @@ class Regions:
             )
         taps = region_taps(self.owner, self.source, student, teacher)
         objective.asks_teacher = self.source == 'teacher'
+        # RoIs of a two-stage student are there in training alone, with ground truth.
+        objective.label_free = self.source != 'gt' and not (on_rois and self.source == 'student')
         self.maps_at = tap_beside(objective, taps)
 
     def pyramids(
@@ -119,7 +122,8 @@ def regions(trace: Trace, source: str, count: int, fg_fraction: float | None = N
         model = trace.teacher.model
         feats = trace.teacher[two_stage.features_tap(model)]
         outputs = predictions.head_outputs(model, feats)
-        return predictions.proposals(model, outputs, trace.samples, count)
+        _, samples = seen_by_teachers(trace.inputs, trace.samples)
+        return in_own_pixels(predictions.proposals(model, outputs, samples, count), trace)
     model = trace.student.model
     if is_two_stage(model):
         return _sampled(trace, count, fg_fraction)

@@ -5,6 +5,7 @@ from mmkd.teachers.cached import Cached
 from mmkd.teachers.ensemble import Ensemble
 from mmkd.teachers.follower import Follower
 from mmkd.teachers.function import Function
+from mmkd.teachers.fused_teacher import FusedTeacher
 from mmkd.teachers.kinds import build_teacher, frozen_networks, is_teacher, kind_of
 from mmkd.teachers.momentum import Momentum
 from mmkd.teachers.neighbours import Neighbours, groups_of
@@ -16,6 +17,7 @@ __all__ = [
     'Ensemble',
     'Follower',
     'Function',
+    'FusedTeacher',
     'Momentum',
     'Neighbours',
     'Snapshot',

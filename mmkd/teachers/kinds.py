@@ -9,6 +9,8 @@ from mmkd.names import did_you_mean, find_name
 from mmkd.options import read_options
 from mmkd.teacher import Teacher
 
+#: those that are one frozen network of a config
+NETWORKS = ('Teacher', 'FusedTeacher')
 KINDS: dict[str, type[Teacher]] = {'Teacher': Teacher}
 
 
@@ -53,7 +55,7 @@ def frozen_networks(teacher: Any) -> dict[str, Any]:
             continue
         members = frozen_networks(entry.get('members'))
         found |= {f'{name}.{member}': one for member, one in members.items()}
-        if kind_of(entry) is Teacher:
+        if kind_of(entry).__name__ in NETWORKS:
             found[name] = entry
     return found
 

@@ -23,7 +23,7 @@ _WIDTHS = [
     'pool_channels',
     'point_feat_channels',
 ]
-_OF_ONE_WIDTH = ('Darknet', 'MobileNetV2')
+_OF_ONE_WIDTH = ('Darknet', 'MobileNetV2', 'mmkd.TinyDarknet')
 _BEHIND_NECK = ('encoder', 'decoder', 'positional_encoding', 'bbox_head')
 
 

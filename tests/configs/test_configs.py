@@ -68,6 +68,10 @@ def test_builds_and_its_name_is_true(path, tmp_path):
         assert distiller.plan.seen[f'{name}.student'] or trained_only or not listens
 
 
+def is_small(config):
+    return config.startswith('mmkd::') and '_r101' not in config
+
+
 def prepare(model, folder):
     """Random weights, and small networks, in place of the teacher's checkpoint."""
     teacher = model.teacher
@@ -76,7 +80,12 @@ def prepare(model, folder):
         for entry in teacher.members.values():
             count = load_config(entry.config).model.num_classes
             entry.classes = [f'class {i}' for i in range(count - (count < 10))]
-    for entry in [m for e in entries for m in e.get('members', {'': e}).values()]:
+    networks = [m for e in entries for m in e.get('members', {'': e}).values()]
+    # Ours are small as they are, but for teachers that nobody published.
+    large = [e for e in networks if 'checkpoint' in e and not is_small(e.config)]
+    if large:
+        model.student = shrink(model.student)
+    for entry in networks:
         if kind_of(entry) is Anchors:
             state = build_model(load_config(entry.config)).state_dict()
             for epoch in range(1, entry.anchors + 1):
@@ -89,7 +98,5 @@ def prepare(model, folder):
             checkpoint = released_weights(entry.config)
         assert re.match(r'https://.*\.pth$|last$|released://|work_dirs/\w+(/teacher)?$', checkpoint)
         entry.checkpoint = 'random'
-        # Ours are small as they are, but for teachers that nobody published.
-        if not entry.config.startswith('mmkd::') or '_r101' in entry.config:
-            model.student = shrink(model.student)
+        if any(entry is e for e in large):
             entry.update(config=shrink(load_config(entry.config).model))

@@ -59,6 +59,11 @@ def world(tmp_path_factory):
         path = root / f'{name}.py'
         path.write_text(text + f'\nmodel = {tiny_faster_rcnn(8)!r}\n')
         torch.save(dict(state_dict=model.state_dict()), path.with_suffix('.pth'))
+    fused = dict(type='mmkd.Distiller', student=tiny_faster_rcnn(8))
+    fused['objectives'] = dict(fusion=dict(type='mmkd.ScaleFusion'))
+    model = build_model(Config(dict(model=fused, default_scope='mmdet')))
+    (root / 'my_scale_fusion.py').write_text(f'{text}\nmodel = {fused!r}\n')
+    torch.save(dict(state_dict=model.state_dict()), root / 'my_scale_fusion.pth')
     (root / 'configs').symlink_to(ROOT / 'configs')
     write_folders(root / 'data/cifar10', 5, 5, size=(32, 32))
     classifier = build_model(load_config(str(ROOT / 'configs/small/cls_r14w16_cifar10.py')))

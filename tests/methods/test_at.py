@@ -33,6 +33,18 @@ def test_worked_numbers(pair, variant, wanted):
     assert float(found) == pytest.approx(wanted, rel=1e-4)
 
 
+def test_the_length_has_a_norm():
+    """Summaries of the paper print ||.||_p, with the p of the activations."""
+    difference = attention_map(S) - attention_map(T)
+    for norm in (1, 2, 3):
+        wanted = (difference.abs() ** norm).sum(1) ** (1 / norm)
+        found = attention_distance(S, T, variant='paper', norm=norm)
+        torch.testing.assert_close(found, wanted.mean())
+    with pytest.raises(ValueError, match="norm=1 is that of a length, which variant='paper' takes"):
+        AT(norm=1)
+    assert AT(variant='paper', norm=1).norm == 1
+
+
 def test_two_places():
     s, t = (torch.tensor(e).sqrt().view(1, 1, 1, 2) for e in ([1.0, 1.0], [3.0, 4.0]))
     assert float(attention_distance(s, t)) == pytest.approx(0.0100505, rel=1e-4)

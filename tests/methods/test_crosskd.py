@@ -274,7 +274,7 @@ def test_views(kind):
         views = objective.views(trace)
     reused, wanted = objective.answers(trace)
     sizes = predictions.level_sizes(trace.teacher.model, wanted)
-    assert [tuple(view.maps.shape[1:]) for view in views] == sizes
+    assert [tuple(view.maps.shape[1:]) for view in views] == list(sizes.values())
     y, x = (int(i) for i in divmod(int(views[0].maps[1].argmax()), views[0].maps.shape[2]))
     s, t = (maps[0][1, :, y, x].detach().view(-1, 3) for maps in (reused, wanted))
     assert float(views[0].maps[1].max()) == pytest.approx(

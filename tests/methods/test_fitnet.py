@@ -13,6 +13,7 @@ def test_worked_numbers():
     found = on_maps(FitNet('a', adapt='auto'), [FS], [FT])
     assert float(found['loss']) == pytest.approx(1.5625)
     assert float(on_maps(FitNet('a', adapt='auto', variant='paper'), [FS], [FT])['loss']) == 6.25
+    assert float(hint_error(FS, FT, 'l1')) == pytest.approx(float((FS - FT).abs().mean()))
 
 
 def test_unequal_maps_is_taken_at_the_size_of_the_teacher():

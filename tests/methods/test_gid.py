@@ -188,7 +188,7 @@ def test_second_stage_at_equality():
 @pytest.mark.parametrize('name', ['retinanet', 'fcos', 'frcnn'])
 def test_positives(name):  # GID-9
     model = detector(name)
-    sizes = [(12, 16), (6, 8), (3, 4), (2, 2), (1, 1)]
+    sizes = dict(enumerate([(12, 16), (6, 8), (3, 4), (2, 2), (1, 1)]))
     grid = predictions.priors(model, sizes, torch.device('cpu'))
     if name == 'fcos':
         rois = torch.tensor([[1.0, 0, 0, 20, 9]])

@@ -8,8 +8,11 @@ import torch
 from pyramid_toys import prepare, random_maps, toy, trace_of
 from torch.nn import functional as F
 
+from mmkd.distiller import Distiller
+from mmkd.functional.fusion import standard
 from mmkd.levels import Level
 from mmkd.methods.hdkd import HDKD, TERMS, standardised
+from mmkd.testing import detection_batch, tiny_faster_rcnn, tiny_retinanet
 
 FAMILY = 'dense'
 T = torch.tensor([[[2.0, 2], [0, 0]], [[0, 0], [1, 1]]])[None]
@@ -249,3 +252,36 @@ def test_partition_is_saved_and_learns_in_training_only():
 def test_bad_input(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+# ------------------------------------------------------------------------- several teachers
+
+
+def of_several(widths=(8, 8), makes=(tiny_retinanet, tiny_retinanet)):
+    torch.manual_seed(0)
+    teachers = {
+        name: dict(config=make(width), checkpoint='random')
+        for name, make, width in zip('ab', makes, widths, strict=True)
+    }
+    entry = dict(type='mmkd.HDKD', teacher_name=['a', 'b'])
+    return Distiller(tiny_retinanet(4), dict(it=entry), teachers, preflight=False).train()
+
+
+def test_the_mean_of_several_teachers():
+    distiller, seen = of_several(), []
+    objective = distiller.objectives['it']
+    objective.register_forward_pre_hook(lambda _m, a: seen.append(a[0]))
+    losses = distiller.loss(*detection_batch())
+    assert all(losses[f'kd.it.loss_{term}'].isfinite() for term in TERMS)
+    (trace,) = seen
+    for (_, target), *maps in zip(
+        objective.tensor_pairs(trace), *(s['neck'] for s in trace.teachers.values()), strict=True
+    ):
+        torch.testing.assert_close(target, sum(standard(t) for t in maps) / 2)
+
+
+def test_teachers_of_other_levels_are_refused():
+    with pytest.raises(ValueError, match="several teachers' maps, but strides and widths"):
+        of_several(widths=(8, 16))
+    with pytest.raises(ValueError, match="several teachers' maps, but strides"):
+        of_several(makes=(tiny_retinanet, tiny_faster_rcnn))

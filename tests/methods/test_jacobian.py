@@ -42,6 +42,19 @@ def test_worked_rows():
     assert float(row_distance(torch.zeros(1, 2), torch.zeros(1, 2))) == 0
 
 
+def test_means_of_public_codes():
+    s, t = torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 1.0]])
+    assert float(row_distance(s, t, variant='code')) == pytest.approx(0.585786 / 2, abs=1e-6)
+    assert float(row_distance(s, t, False, 'length')) == 1
+    assert float(row_distance(s, t, variant='length')) == pytest.approx(0.585786**0.5, abs=1e-6)
+    same = s.clone().requires_grad_()
+    row_distance(same, s, variant='length').backward()
+    assert same.grad.isfinite().all()
+    assert Jacobian().weight.value == 1 and Jacobian(variant='code').weight.value == 20
+
+
 def test_options_out_of_range():
+    with pytest.raises(ValueError, match='variant must be one of'):
+        Jacobian(variant='zoo')
     with pytest.raises(ValueError, match='outputs must be one of'):
         Jacobian(outputs='all')

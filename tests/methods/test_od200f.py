@@ -261,7 +261,7 @@ def bound(student, teacher):
     ('build', 'message'),
     [
         (lambda: OD200F(window=2), 'window must be an odd number of cells, found 2'),
-        (lambda: OD200F(window=0), 'window must be a whole number of at least 1, found 0'),
+        (lambda: OD200F(window=-1), 'window must be a whole number of at least 0, found -1'),
         (lambda: OD200F(obj_thr=1.5), r'obj_thr must be a finite number from 0 to 1, found 1.5'),
         (lambda: OD200F(obj_thr=-1), 'obj_thr must be a finite number from 0 to 1, found -1'),
         (lambda: OD200F(f='l1'), 'f must be one of'),
@@ -273,10 +273,85 @@ def bound(student, teacher):
         (lambda: bound(yolo(), yolo(num_classes=4)), 'class counts: .* 3 and .* 4'),
         (
             lambda: bound(yolo(), yolo(bbox_head=dict(anchor_generator=ANCHORS))),
-            'OD200F needs equal priors: ',
+            'OD200F needs equal anchors: at stride 8 those of the student are',
         ),
     ],
 )
 def test_bad_input(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_an_unlabelled_image():  # OD-8, OD-9
+    """Three candidates after FM-NMS; places and sizes both by squares of activated values."""
+    o_t = torch.tensor([0.9, 0.8, 0.0], dtype=torch.float64)
+    o = torch.full((3,), 0.5, dtype=torch.float64)
+    p_t, p = torch.tensor([[0.8, 0.2], [0.3, 0.7], [0, 0]]).double(), torch.full((3, 2), 0.5)
+    b_t = torch.tensor([[0.5, 0.5, 0.2, 0.1], [0.4, 0.6, 0, 0], [0, 0, 0, 0]]).double()
+    b = torch.tensor([[0.4, 0.5, 0.1, 0], [0.5, 0.5, 0, 0.1], [0.5, 0.5, 1, 1]]).double()
+    z = torch.cat((b[:, :2].logit(), b[:, 2:], o[:, None].logit(), p.double().logit()), 1)
+    z = z.T[None, None, :, :, None].clone().requires_grad_()  # three cells, one anchor
+    wanted = torch.cat((b_t, o_t[:, None], p_t), 1).T[None, None, :, :, None]
+    apart = distances(z, wanted)
+    scale = wanted[:, :, 4]
+    objectness = apart['objectness'].sum()
+    classes = (scale * apart['classes']).sum()
+    boxes = (scale * (apart['xy'] + apart['wh'])).sum()
+    assert float(objectness) == pytest.approx(0.5)
+    assert float(classes) == pytest.approx(0.226)
+    assert float(boxes) == pytest.approx(0.051)
+    assert float(objectness + classes + boxes) == pytest.approx(0.777)
+    (objectness + classes + boxes).backward()
+    last = z.grad[0, 0, :, 2, 0]
+    assert float(last[:4].abs().max()) == float(last[5:].abs().max()) == 0
+    assert float(last[4]) == pytest.approx(2 * (0.5 - 0) * 0.25)  # times the slope of the sigmoid
+
+
+def test_no_suppression():
+    o, classes = random_maps()
+    assert fm_nms(o, classes, window=0).all()
+    student, teacher = yolo(), yolo(8, 1)
+    plain, _ = step(OD200F(window=0), student, teacher)
+    found, _ = step(OD200F(), student, teacher)
+    assert total(plain) > total(found)
+
+
+def two_scales(**anchors):
+    """A student of the strides 32 and 16, whose teacher has 8 as well."""
+    config = tiny_yolov3(4)
+    config['backbone']['out_indices'] = (2, 3)
+    config['neck'].update(num_scales=2, in_channels=[32, 16], out_channels=[8, 8])
+    head = config['bbox_head']
+    head.update(in_channels=[8, 8], out_channels=[8, 8], featmap_strides=[32, 16])
+    sizes = head['anchor_generator']['base_sizes'][:2]
+    head['anchor_generator'].update(dict(strides=[32, 16], base_sizes=sizes) | anchors)
+    return build_model(config)
+
+
+def test_a_student_of_two_of_three_scales():
+    objective = OD200F()
+    losses, trace = step(objective, two_scales(), yolo(8, 1))
+    assert objective.pairs == [(0, 0), (1, 1)] and total(losses) > 0
+    assert [s.shape[3:] for s, _, _ in objective.candidates(trace)] == [
+        t.shape[3:] for _, t, _ in objective.candidates(trace)
+    ]
+    assert len(objective.views(trace)) == 4
+
+
+@pytest.mark.parametrize(
+    ('anchors', 'message'),
+    [
+        (dict(strides=[64, 32]), r"has \[64, 32\] and the teacher's \[32, 16, 8\]"),
+        (
+            dict(base_sizes=[[(48, 40), (80, 56)], [(1, 1), (2, 2)]]),
+            r'at stride 16 those of the student are \[\(1, 1\), \(2, 2\)\]',
+        ),
+    ],
+)
+def test_other_strides_and_anchors(anchors, message):
+    with pytest.raises(ValueError, match=message):
+        step(OD200F(), two_scales(**anchors), yolo(8, 1))
+
+
+def test_images_without_labels_teach_too():
+    assert OD200F().label_free

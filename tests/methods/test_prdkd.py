@@ -4,8 +4,10 @@ import pytest
 import torch
 from logit_toys import ZS, ZT, Y, images
 
-from mmkd.functional.logit_distances import decoupled_kl
+from mmkd.distiller import Distiller
+from mmkd.functional.logit_distances import decoupled_kl, soft_kl
 from mmkd.methods.prdkd import PRDKD, reconstruct
+from mmkd.testing import tiny_classifier
 
 
 @pytest.mark.parametrize(('unbiased', 'wanted'), [(False, 0.0563367), (True, 0.0376849)])
@@ -53,6 +55,40 @@ def test_has_nothing_to_say_about_three_rows():
     assert all(float(v.detach()) == 0 and v.requires_grad for v in found.values())
 
 
+def test_kd_of_the_standardised_logits():
+    """KD + perception reconstruction: the sum that DKD decouples, with equal weights."""
+    torch.manual_seed(0)
+    student, teacher = torch.randn(2, 8, 5, dtype=torch.float64)
+    labels = torch.arange(8) % 5
+    found = images(PRDKD(loss='kd'), student, teacher, labels)
+    wanted = soft_kl(reconstruct(student), reconstruct(teacher), 4.0).mean()
+    assert list(found) == ['loss_kd'] and float(found['loss_kd']) == pytest.approx(float(wanted))
+    # KL = KL of the target + (1 - p_t) KL of the others, eq. 12
+    s, t = reconstruct(student), reconstruct(teacher)
+    target, others = decoupled_kl(s, t, labels, 4.0)
+    p = (t / 4).softmax(1)[torch.arange(8), labels]
+    assert float((target + (1 - p) * others).mean()) == pytest.approx(float(wanted))
+    same = images(PRDKD(loss='kd'), student, student, labels)
+    assert abs(float(same['loss_kd'])) < 1e-9
+    three = images(PRDKD(loss='kd', alpha=3), student, teacher, labels)
+    assert float(three['loss_kd']) == pytest.approx(3 * float(wanted))
+    plain = images(PRDKD(loss='kd', tau_square=False), student, teacher, labels)
+    assert float(plain['loss_kd']) == pytest.approx(float(wanted) / 16)
+    few = images(PRDKD(loss='kd'), ZS.clone().requires_grad_())
+    assert float(few['loss_kd'].detach()) == 0 and few['loss_kd'].requires_grad
+
+
+def test_two_classes():
+    """One class is left besides the target, which has nothing to say; plain KD has."""
+    pair = dict(config=tiny_classifier(8, num_classes=2), checkpoint='random')
+    student = tiny_classifier(4, num_classes=2)
+    with pytest.raises(ValueError, match='set beta=0'):
+        Distiller(student, dict(it=dict(type='mmkd.PRDKD')), pair)
+    Distiller(student, dict(it=dict(type='mmkd.PRDKD', loss='kd')), pair)
+
+
 def test_options_out_of_range():
+    with pytest.raises(ValueError, match="loss must be one of 'dkd', 'kd'|loss"):
+        PRDKD(loss='ls')
     with pytest.raises(ValueError, match='alpha must be a finite'):
         PRDKD(alpha=float('nan'))

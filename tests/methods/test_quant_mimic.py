@@ -7,8 +7,10 @@ import torch
 from detection_toys import detector, samples, step, total
 from pyramid_toys import toy
 
+from mmkd.edits import QuantiseMap
+from mmkd.functional.quantise import percentile, quantise, straight_through
 from mmkd.methods.mimic import Mimic
-from mmkd.methods.quant_mimic import QuantMimic, percentile, quantise, straight_through
+from mmkd.methods.quant_mimic import QuantMimic
 from mmkd.testing import boxes, make_trace, ready
 
 WHOLE = boxes([[0, 0, 8, 8]])
@@ -157,6 +159,51 @@ def test_same_network():
     assert float(losses['kd.o.loss'].detach()) == 0
 
 
+def test_whose_maps_are_rounded():
+    """Teacher .2, .6, 1.1 and student .3, .4, 1.3 at a step of .5."""
+    teacher, student = row(0.2, 0.6, 1.1), row(0.3, 0.4, 1.3)
+    q_t, q_s = row(0.0, 0.5, 1.0), row(0.5, 0.5, 1.5)
+    pairs = dict(both=(q_t, q_s), teacher=(q_t, student), student=(teacher, q_s))
+    for rounds, (t, s) in (pairs | dict(none=(teacher, student))).items():
+        options = dict(norm='none', signed=False, step=0.5, rounds=rounds)
+        objective, trace = objective_on(student, teacher, WHOLE, **options)
+        wanted = float((t - s).square().sum()) / 2
+        assert float(objective(trace)['loss']) == pytest.approx(wanted)
+
+
+def rounded(model, at='neck', **options):
+    return QuantiseMap(at, **(dict(step=0.125, signed=True) | options))(model)
+
+
+def test_the_teacher_brings_its_step():  # QM-10
+    student, teacher = detector('frcnn'), rounded(detector('frcnn', 1), levels=64)
+    objective = QuantMimic()
+    step(objective, student, teacher)
+    assert float(objective.step) == 0.125 and objective.signed and objective.levels == 64
+    again = QuantMimic()
+    step(again, rounded(detector('frcnn'), step=0.5), teacher)  # deployed by a step of its own
+    assert float(again.step) == 0.125
+
+
+@pytest.mark.parametrize(
+    ('at', 'own', 'options', 'message'),
+    [
+        (
+            'backbone.layer4',
+            None,
+            {},
+            "teacher's maps are rounded at backbone.layer4, but compared",
+        ),
+        ('neck', 'backbone.layer4', {}, "rounded at neck, the student's at backbone.layer4"),
+        ('neck', None, dict(step=0.5), 'step=0.5, but .* multiples of 0.125'),
+    ],
+)
+def test_other_places_and_steps_are_refused(at, own, options, message):
+    student = rounded(detector('frcnn'), own) if own else detector('frcnn')
+    with pytest.raises(ValueError, match=message):
+        step(QuantMimic(**options), student, rounded(detector('frcnn', 1), at))
+
+
 @pytest.mark.parametrize(
     ('build', 'message'),
     [
@@ -165,6 +212,7 @@ def test_same_network():
             'step must be a finite number above 0, or None, found 0',
         ),  # QM-6
         (lambda: QuantMimic(step=-1.0), 'found -1.0'),
+        (lambda: QuantMimic(rounds='all'), 'rounds must be one of'),
         (lambda: QuantMimic(step=float('nan')), 'found nan'),
         (lambda: QuantMimic(norm='c'), 'QuantMimic: norm must be one of'),
         (

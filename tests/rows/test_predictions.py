@@ -82,7 +82,7 @@ def test_points_of_rtmdet_have_no_offset():  # RT-2
     model = detector('rtmdet')
     codes = torch.zeros(1, 8 * 8 + 4 * 4 + 2 * 2, 4)
     codes[0, 3 * 8 + 2] = torch.tensor([4.0, 6, 10, 2]) / 8  # of the point (16, 24)
-    found = predictions.decode(model, codes, [(8, 8), (4, 4), (2, 2)], None)
+    found = predictions.decode(model, codes, dict(enumerate([(8, 8), (4, 4), (2, 2)])), None)
     assert found[0, 3 * 8 + 2].tolist() == [12, 18, 26, 26]
 
 
@@ -90,11 +90,15 @@ def test_boxes_of_yolox_are_about_the_corner_of_a_cell():  # YX-2
     model = detector('yolox')
     codes = torch.zeros(1, 84, 4)
     codes[0, 26] = torch.tensor([0.5, -0.25, 1, 0])
-    found = predictions.decode(model, codes, [(8, 8), (4, 4), (2, 2)], None)
+    found = predictions.decode(model, codes, dict(enumerate([(8, 8), (4, 4), (2, 2)])), None)
     wanted = [9.1268727, 18, 30.8731273, 26]
     assert found[0, 26].tolist() == pytest.approx(wanted, abs=1e-5)
     codes[0, 26, 2] = 1e4
-    assert predictions.decode(model, codes, [(8, 8), (4, 4), (2, 2)], None).isfinite().all()
+    assert (
+        predictions.decode(model, codes, dict(enumerate([(8, 8), (4, 4), (2, 2)])), None)
+        .isfinite()
+        .all()
+    )
 
 
 def test_classes_of_yolox_and_tood():

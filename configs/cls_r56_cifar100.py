@@ -1,0 +1,3 @@
+_base_ = ['_base_/cifar100.py']
+
+model = dict(backbone=dict(type='mmkd.CifarResNet', depth=56))

@@ -1,0 +1,9 @@
+_base_ = ['frcnn_r18w8_bccd.py']
+
+model = dict(
+    _delete_=True,
+    type='mmkd.Distiller',
+    student=_base_.model,
+    teacher=dict(config='mmkd::small/frcnn_r18w32_bccd.py', checkpoint='last'),
+    objectives=dict(hdkd=dict(type='mmkd.HDKD')),
+)

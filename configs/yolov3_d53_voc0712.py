@@ -1,0 +1,1 @@
+_base_ = ['_base_/yolov3_voc0712.py']

@@ -1,0 +1,143 @@
+"""QuantisedMap: the step of a map, found on images, and the network with it."""
+
+from __future__ import annotations
+
+import os.path as osp
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from mmengine.dataset import pseudo_collate
+from mmengine.logging import print_log
+from mmengine.registry import DATASETS, DefaultScope
+from torch import Tensor
+
+from mmkd.chain import Maker, Product
+from mmkd.checkpoint import atomic_file, read_checkpoint
+from mmkd.checkpoint.weights import weights_in
+from mmkd.config import distils, load_config
+from mmkd.engine.console.screen import current_screen
+from mmkd.functional.quantise import percentile, quantise, zeros_in
+from mmkd.options import check_number
+from mmkd.registry import MAKERS
+from mmkd.tap import Tap
+from mmkd.teacher import Teacher
+
+#: share of zeros above which nothing is left of a map
+MOST_ZEROS = 0.99
+
+
+@MAKERS.register_module()
+class QuantisedMap(Maker):
+    """A trained network with a map rounded to multiples of a step, before it is fine-tuned so.
+
+    Second stage of Quantization Mimic (Wei et al., ECCV 2018): the step is the 99.9th percentile of
+    the map's absolute values on training images, the largest over the maps of a pyramid, over 16.
+    The paper does not give its step. ``quantised.py`` is the config of the network with the edit
+    ``mmkd.QuantiseMap``, ``quantised.pth`` its weights, those of the stage's ``teacher=`` or
+    ``student=``. Stages that start from it, and what listens to those, have the same step.
+
+    Args:
+        at (str): name of the module, such as ``'neck'`` or ``'backbone.layer4'``.
+        images (int): how many are looked at.
+        parts (float): the percentile is so many steps.
+        step (float | None): instead of looking for one.
+        signed (bool | None): also negative multiples; ``None``: if the map has negative values.
+        levels (int | None): see :class:`~mmkd.edits.quantise_map.QuantiseMap`.
+
+    Raises:
+        ValueError: options out of range; not one network; a step that leaves 99 % zeros.
+    """
+
+    def __init__(
+        self,
+        at: str,
+        images: int = 64,
+        parts: float = 16,
+        step: float | None = None,
+        signed: bool | None = None,
+        levels: int | None = None,
+    ) -> None:
+        self.at, self.signed, self.levels = at, signed, levels
+        self.images = check_number('QuantisedMap', 'images', images, 1, whole=True)
+        self.parts = check_number('QuantisedMap', 'parts', parts, above=0)
+        self.step = check_number('QuantisedMap', 'step', step, above=0, optional=True)
+        check_number('QuantisedMap', 'levels', levels, 2, whole=True, optional=True)
+
+    def __call__(self, given: Mapping[str, Product], work_dir: str) -> Product:
+        if len(given) != 1:
+            raise ValueError(
+                'QuantisedMap needs one network: teacher= or student= of the stage, or --teacher '
+                f'CONFIG CHECKPOINT of mmkd make; found {", ".join(given) or "none"}.'
+            )
+        (source,) = given.values()
+        config = load_config(source.config)
+        maps = self._maps(Teacher(source.config, source.checkpoint), config)
+        step, signed = self._choose(maps)
+        path = osp.join(work_dir, 'quantised')
+        edit = dict(type='mmkd.QuantiseMap', at=self.at, step=step, signed=signed)
+        if self.levels:
+            edit['levels'] = self.levels
+        own = config.model.student if distils(config.model) else config.model
+        config.model = dict(type='mmkd.Edited', model=own, edits=[edit])
+        config.dump(f'{path}.py')
+        state = weights_in(read_checkpoint(source.checkpoint))
+        with atomic_file(f'{path}.pth') as part:
+            torch.save(dict(state_dict=state, meta={}), part)
+        return Product(f'{path}.py', f'{path}.pth', work_dir)
+
+    def _choose(self, maps: list[list[Tensor]]) -> tuple[float, bool]:
+        """Step and sign, reported, for the maps of some batches."""
+        every = [x for batch in maps for x in batch]
+        step = self.step
+        if step is None:
+            # Of each map over all images, as the largest of a pyramid counts.
+            levels = zip(*maps, strict=True)
+            tops = [percentile(torch.cat([x.flatten() for x in level])) for level in levels]
+            step = float(torch.stack(tops).max()) / self.parts
+        negative = sum(float((x < 0).sum()) for x in every) / sum(x.numel() for x in every)
+        signed = negative > 0 if self.signed is None else self.signed
+        if not step > 0:
+            raise ValueError(
+                f"QuantisedMap: 99.9 % of the values at '{self.at}' are 0, which gives no step. "
+                'Take another place, or set step.'
+            )
+        zeros = zeros_in([quantise(x, step, signed, self.levels) for x in every])
+        line = f"step {step:.4g} at '{self.at}', {zeros:.1%} of the values become 0"
+        if zeros > MOST_ZEROS:
+            raise ValueError(
+                f'QuantisedMap: {line}, so there is hardly anything left. Choose a smaller step.'
+            )
+        current_screen().say(line)
+        if negative > 0 and not signed:
+            print_log(
+                f"QuantisedMap: {negative:.1%} of the values at '{self.at}' are negative and are "
+                'lost with signed=False.',
+                logger='current',
+                level=30,
+            )
+        return step, signed
+
+    @torch.no_grad()
+    def _maps(self, network: Teacher, config: Any) -> list[list[Tensor]]:
+        """The maps at the place, of each batch."""
+        tap = Tap.parse(self.at)
+        network.set_taps([tap])
+        if torch.cuda.is_available():
+            network.to('cuda')
+        found = []
+        for inputs, samples in self._batches(network, config):
+            found.append([x.cpu() for x in network(inputs, samples, network.pixels)[tap]])
+        return found
+
+    def _batches(self, network: Teacher, config: Any) -> Iterator[tuple[Tensor, list]]:
+        loader = config.train_dataloader
+        scope = config.get('default_scope') or 'mmengine'
+        with DefaultScope.overwrite_default_scope(scope):
+            dataset: Any = DATASETS.build(loader.dataset)
+        count, size = min(self.images, len(dataset)), int(loader.get('batch_size') or 1)
+        chosen = [i * len(dataset) // count for i in range(count)]
+        for start in range(0, count, size):
+            part = pseudo_collate([dataset[i] for i in chosen[start : start + size]])
+            data = network.model.data_preprocessor(part, True)  # type: ignore[operator]
+            yield data['inputs'], data['data_samples']

@@ -1,0 +1,160 @@
+"""Batches in which some images have no labels: who learns from those, and how it is added up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmkd.datasets.unlabelled import MixedSampler
+from mmkd.plan.probe import run_to_taps
+from mmkd.schedule import Progress
+from mmkd.structures import LABELLED
+
+Batch = tuple[Tensor, list]
+
+
+def split_batch(inputs: Tensor, samples: Any) -> tuple[Batch, Batch | None]:
+    """The labelled images of a batch, and those without labels; None where all have some.
+
+    Raises:
+        ValueError: no image has labels.
+    """
+    known = [sample.metainfo.get(LABELLED, True) for sample in samples or ()]
+    if all(known):
+        return (inputs, samples), None
+    if not any(known):
+        raise ValueError(
+            'A batch has no labelled image, for which the student has its own losses. Mix them '
+            'with mmkd.MixedSampler, or train without those losses: task_weight=None.'
+        )
+    parts = []
+    for wanted in (True, False):
+        chosen = [i for i, own in enumerate(known) if own is wanted]
+        where = torch.tensor(chosen, device=inputs.device)
+        parts.append((inputs.index_select(0, where), [samples[i] for i in chosen]))
+    return parts[0], parts[1]
+
+
+def listens_without_labels(objective: Any) -> bool:
+    """Whether an objective reads no ground truth, as it is bound and set."""
+    reads_some = objective.needs_ground_truth or getattr(objective, 'mask_ignore', False)
+    return bool(objective.label_free) and not reads_some
+
+
+def add_unlabelled(
+    distiller: Any,
+    terms: dict[str, dict[str, Tensor]],
+    weights: Mapping[str, float],
+    active: Sequence[str],
+    batch: Batch,
+    labelled: int,
+    progress: Progress,
+) -> None:
+    """Let what reads no ground truth learn from images without labels, too.
+
+    The student runs once more, as far as the taps and without its own losses.
+
+    Args:
+        distiller (Distiller): of the step.
+        terms (dict[str, dict[str, Tensor]]): of the ``labelled`` images, by objective; changed.
+        weights (Mapping[str, float]): of each objective in this step.
+        active (Sequence[str]): objectives of weight above 0.
+        batch (tuple[Tensor, list]): pixels and samples of the others.
+    """
+    named = {name: distiller.objectives[name] for name in active}
+    listen = [
+        name
+        for name, objective in named.items()
+        if objective.learner == 'student' and listens_without_labels(objective)
+    ]
+    if not listen:
+        return
+    inputs, samples = batch
+    sides = distiller._run_teachers(listen, inputs, samples)
+    with distiller.timer('student'), distiller.recorder.record(inputs) as student:
+        taps = distiller.plan.taps_of('student', listen)
+        run_to_taps(distiller.student, taps, inputs, samples)
+    for name, side in sides.items():
+        distiller.teachers[name].join(side)
+    for name in listen:
+        trace = distiller.trace(name, {'student': (student, samples)}, sides, progress)
+        found = distiller._terms(name, weights[name], trace)
+        terms[name] = joined(terms[name], found, (labelled, len(samples)))
+
+
+def joined(
+    labelled: Mapping[str, Tensor], free: Mapping[str, Tensor], counts: Sequence[int]
+) -> dict[str, Tensor]:
+    """Terms of one objective over a whole batch, whose losses are means over images.
+
+    Args:
+        labelled, free (Mapping[str, Tensor]): of the images with and without labels.
+        counts (Sequence[int]): how many of both there are.
+    """
+    n, m = counts
+    whole = dict(labelled)
+    for key in set(labelled) | set(free):
+        if '.loss' in key:
+            parts = labelled.get(key, 0.0), free.get(key, 0.0)
+            whole[key] = (n * parts[0] + m * parts[1]) / (n + m)
+    return whole
+
+
+def check_listeners(objectives: Mapping[str, Any], dataset: Any, tasks: bool) -> None:
+    """Refuse a run on images without any labels for what needs some.
+
+    Args:
+        dataset (Any): the training set.
+        tasks (bool): the student has its own losses.
+
+    Raises:
+        ValueError: nobody could compute a loss; the message names what can.
+    """
+    if not _all_unlabelled(dataset):
+        return
+    if tasks:
+        raise ValueError(
+            'No image of the training set has labels, for which the student has its own losses. '
+            'Join it with a labelled set (ConcatDataset and mmkd.MixedSampler), or train without '
+            'those losses: task_weight=None.'
+        )
+    needy = [name for name, one in objectives.items() if not listens_without_labels(one)]
+    if needy:
+        fine = [name for name in objectives if name not in needy]
+        kinds = ', '.join(type(objectives[name]).__name__ for name in needy)
+        beside = f' {", ".join(fine)} can.' if fine else ' CWD, PKD and AT can, for instance.'
+        raise ValueError(
+            f'No image of the training set has labels, and {", ".join(needy)} ({kinds}) cannot do '
+            f'without.{beside}'
+        )
+
+
+def check_mixture(loader: Any) -> None:
+    """A MixedSampler decides what a batch is, so that nothing may deal its images out anew.
+
+    Raises:
+        ValueError: batches of another size, or a batch sampler that sorts images.
+    """
+    sampler, batches = getattr(loader, 'sampler', None), getattr(loader, 'batch_sampler', None)
+    if not isinstance(sampler, MixedSampler) or batches is None:
+        return
+    kind, size = type(batches).__name__, getattr(batches, 'batch_size', None)
+    if kind != 'BatchSampler' or size != sampler.batch_size:
+        raise ValueError(
+            f'MixedSampler makes batches of {sampler.batch_size}, but the dataloader has '
+            f'batch_size={size} and batch_sampler={kind}. Set both sizes alike, and '
+            'batch_sampler=None.'
+        )
+
+
+def _all_unlabelled(dataset: Any) -> bool:
+    parts = getattr(dataset, 'datasets', None)
+    if parts is not None:
+        return all(map(_all_unlabelled, parts))
+    inner = getattr(dataset, 'dataset', None)
+    if inner is not None:
+        return _all_unlabelled(inner)
+    return bool(getattr(dataset, 'no_labels', False))

@@ -1,0 +1,224 @@
+"""Batches with unlabelled images: losses of the labelled ones, and means over all."""
+
+import copy
+
+import pytest
+import torch
+from mmengine.dataset import ConcatDataset
+from torch.utils.data import BatchSampler
+
+from mmkd.datasets.unlabelled import DropLabels, ImageFolder, MixedSampler, Unlabelled
+from mmkd.distiller import Distiller
+from mmkd.methods.cwd import CWD
+from mmkd.methods.fgfi import FGFI
+from mmkd.testing import (
+    detection_batch,
+    segmentation_batch,
+    tiny_pspnet,
+    tiny_retinanet,
+    tiny_yolov3,
+)
+from mmkd.unlabelled import (
+    check_listeners,
+    check_mixture,
+    joined,
+    listens_without_labels,
+    split_batch,
+)
+
+
+def without_labels(samples):
+    return [DropLabels().transform(dict(data_samples=s))['data_samples'] for s in samples]
+
+
+def distiller_of(make=tiny_yolov3, weight=1.0, **options):
+    torch.manual_seed(0)
+    objective = dict(dict(type='mmkd.OD200F', weight=weight), **options)
+    teacher = dict(config=make(8, norm='GN'), checkpoint='random')
+    return Distiller(make(4, norm='GN'), dict(it=objective), teacher).train()
+
+
+def losses_of(distiller, inputs, samples):
+    torch.manual_seed(1)
+    found = distiller.loss(inputs, copy.deepcopy(samples))
+    return {k: sum(v) if isinstance(v, list) else v for k, v in found.items()}
+
+
+def test_own_losses_are_those_of_the_labelled_and_the_rest_is_a_mean():
+    """LF-4, and the mean over images: norms of a single image, so each part can run alone."""
+    distiller, (inputs, samples) = distiller_of(), detection_batch(3)
+    free = without_labels(copy.deepcopy(samples[1:]))
+    whole = losses_of(distiller, inputs, [samples[0], *free])
+    alone = losses_of(distiller, inputs[:1], samples[:1])
+    others = losses_of(distiller, inputs[1:], samples[1:])  # whose labels no term reads
+    for key, value in whole.items():
+        wanted = alone[key]
+        if key.startswith('kd.it.loss'):
+            wanted = (alone[key] + 2 * others[key]) / 3
+        torch.testing.assert_close(value, wanted, rtol=1e-4, atol=1e-5)
+    total = sum(v for k, v in whole.items() if k.startswith('kd.it.loss'))
+    total.backward()
+    assert distiller.student.backbone.conv1.weight.grad.any()
+
+
+def test_a_batch_with_labels_is_as_it_was():  # LF-2
+    inputs, samples = detection_batch(2)
+    found = split_batch(inputs, samples)
+    assert found[0][0] is inputs and found[0][1] is samples and found[1] is None
+    assert split_batch(inputs, None) == ((inputs, None), None)
+
+
+def test_order_does_not_matter():
+    inputs, samples = detection_batch(3)
+    without_labels(samples[:1])
+    (own, known), free = split_batch(inputs, samples)
+    assert torch.equal(own, inputs[1:]) and known == samples[1:]
+    assert torch.equal(free[0], inputs[:1]) and free[1] == samples[:1]
+
+
+def test_what_needs_labels_learns_from_the_labelled_alone():
+    distiller = distiller_of(tiny_retinanet, type='mmkd.FGFI')
+    inputs, samples = detection_batch(2)
+    alone = losses_of(distiller, inputs[:1], samples[:1])
+    whole = losses_of(distiller, inputs, [samples[0], *without_labels([samples[1]])])
+    torch.testing.assert_close(whole['kd.it.loss'], alone['kd.it.loss'])
+
+
+def test_a_segmentor():
+    distiller = distiller_of(tiny_pspnet, type='mmkd.CWD')
+    inputs, samples = segmentation_batch(3)
+    without_labels(samples[1:])
+    losses = losses_of(distiller, inputs, samples)
+    assert losses['kd.it.loss'] > 0 and losses['decode.loss_ce'] > 0
+
+
+def test_at_weight_zero_the_student_does_not_run_twice():
+    distiller, (inputs, samples) = distiller_of(weight=0.0), detection_batch(2)
+    calls = []
+    distiller.student.backbone.register_forward_hook(lambda *_: calls.append(1))
+    losses_of(distiller, inputs, [samples[0], *without_labels([samples[1]])])
+    assert len(calls) == 1
+
+
+def test_a_batch_without_any_label():
+    inputs, samples = detection_batch(2)
+    without_labels(samples)
+    with pytest.raises(ValueError, match='A batch has no labelled image'):
+        split_batch(inputs, samples)
+    torch.manual_seed(0)
+    pure = Distiller(
+        tiny_yolov3(4),
+        dict(it=dict(type='mmkd.OD200F')),
+        dict(config=tiny_yolov3(8), checkpoint='random'),
+        task_weight=None,
+    ).train()
+    assert sum(v for k, v in pure.loss(inputs, samples).items() if '.loss' in k) > 0
+
+
+def test_terms_are_joined():
+    found = joined({'kd.it.loss_a': 3.0, 'kd.it.share': 1.0}, {'kd.it.loss_a': 6.0}, (1, 2))
+    assert found == {'kd.it.loss_a': 5.0, 'kd.it.share': 1.0}
+
+
+# ------------------------------------------------------------------------------------ the data
+
+
+class Numbers(ImageFolder):
+    """Samples that are their own number."""
+
+    def __init__(self, count, **kwargs):
+        self.count = count
+        super().__init__(**kwargs)
+
+    def load_data_list(self):
+        return [dict(number=i) for i in range(self.count)]
+
+
+def mixture(n=10, m=7):
+    return ConcatDataset([Numbers(n), Numbers(m)])
+
+
+@pytest.mark.parametrize(('size', 'counts'), [(16, (10, 6)), (8, (5, 3)), (4, (2, 2)), (2, (1, 1))])
+def test_shares_of_a_batch(size, counts):  # LF-5
+    sampler = MixedSampler(mixture(), size, labelled=6, unlabelled=4, seed=0)
+    assert sampler.counts == counts
+
+
+def test_batches_of_both_kinds():
+    sampler = MixedSampler(mixture(), 4, labelled=2, unlabelled=2, seed=0)
+    numbers = list(sampler)
+    assert len(sampler) == len(numbers) == 20 and numbers == list(sampler)
+    batches = torch.tensor(numbers).view(5, 4)
+    assert (batches[:, :2] < 10).all() and (batches[:, 2:] >= 10).all()
+    assert sorted(batches[:, :2].flatten().tolist()) == list(range(10))
+    free = batches[:, 2:].flatten().tolist()
+    sampler.set_epoch(1)
+    later = list(sampler)
+    free += torch.tensor(later).view(5, 4)[:, 2:].flatten().tolist()
+    assert sorted(free[:14]) == sorted([*range(10, 17)] * 2)  # each once before any comes again
+    assert later != numbers
+
+
+def test_ranks_share_the_images(monkeypatch):
+    found = []
+    for rank in (0, 1):
+        monkeypatch.setattr('mmkd.datasets.unlabelled.get_dist_info', lambda r=rank: (r, 2))
+        found.append(list(MixedSampler(mixture(), 2, seed=0)))
+    assert len(found[0]) == len(found[1]) == 10
+    assert sorted(x for part in found for x in part[::2]) == list(range(10))
+
+
+def test_labels_are_dropped(tmp_path):
+    (tmp_path / 'a').mkdir()
+    for name in ('b.jpg', 'a/c.png', 'd.txt'):
+        (tmp_path / name).touch()
+    dataset = Unlabelled(dict(type='mmkd.ImageFolder', data_root=str(tmp_path), lazy_init=False))
+    paths = [dataset.get_data_info(i)['img_path'] for i in range(len(dataset))]
+    assert [p.rpartition('/')[2] for p in paths] == ['c.png', 'b.jpg']
+    _, samples = detection_batch(1)
+    sample = without_labels(samples)[0]
+    assert not sample.labelled and len(sample.gt_instances.bboxes) == 0
+    _, samples = segmentation_batch(1)
+    assert 'gt_sem_seg' not in without_labels(samples)[0]
+
+
+# --------------------------------------------------------------------------------- bad input
+
+
+def test_other_datasets_and_sizes(tmp_path):
+    with pytest.raises(TypeError, match='takes a ConcatDataset of two'):
+        MixedSampler(Numbers(3), 4)
+    with pytest.raises(ValueError, match='batch_size must be a whole number of at least 2'):
+        MixedSampler(mixture(), 1)
+    with pytest.raises(TypeError, match='without wrappers, found a ConcatDataset'):
+        Unlabelled(mixture())
+    with pytest.raises(FileNotFoundError, match='there are no images in'):
+        ImageFolder(data_root=str(tmp_path))
+
+
+def test_a_run_without_any_label():
+    objectives = dict(fgfi=FGFI(), cwd=CWD('neck'))
+    nothing = Unlabelled(Numbers(3))
+    with pytest.raises(ValueError, match='No image of the training set has labels, for which the'):
+        check_listeners(objectives, nothing, tasks=True)
+    with pytest.raises(ValueError, match=r'fgfi \(FGFI\) cannot do without. cwd can.'):
+        check_listeners(objectives, nothing, tasks=False)
+    with pytest.raises(ValueError, match='CWD, PKD and AT can, for instance'):
+        check_listeners(dict(fgfi=FGFI()), nothing, tasks=False)
+    check_listeners(dict(cwd=CWD('neck')), nothing, tasks=False)
+    check_listeners(objectives, ConcatDataset([Numbers(3), nothing]), tasks=True)
+    masked = CWD('neck')
+    masked.mask_ignore = True
+    assert listens_without_labels(CWD('neck')) and not listens_without_labels(masked)
+
+
+def test_batches_that_are_dealt_out_anew():
+    sampler = MixedSampler(mixture(), 4, seed=0)
+
+    def loader(size):
+        batches = BatchSampler(sampler, size, False)
+        return type('Loader', (), dict(sampler=sampler, batch_sampler=batches))
+
+    check_mixture(loader(4))
+    with pytest.raises(ValueError, match='batches of 4, but the dataloader has batch_size=8'):
+        check_mixture(loader(8))
