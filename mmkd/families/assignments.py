@@ -104,11 +104,11 @@ def _levels_first(levels: list[Tensor] | tuple[Tensor, ...], n: int) -> Tensor:
 
 
 @torch.no_grad()
-def target_boxes(trace: Trace, sizes: list[tuple[int, int]]) -> Tensor:
+def target_boxes(trace: Trace, sizes: dict[int, tuple[int, int]]) -> Tensor:
     """Ground truth of each positive prior, (N, P, 4) as xyxy in pixels; other rows mean nothing.
 
     Args:
-        sizes (list[tuple[int, int]]): (H, W) of each level.
+        sizes (dict[int, tuple[int, int]]): (H, W) of each level.
     """
     model, n = trace.student.model, len(trace.inputs)
     head, kind, calls = dense_head(model), assigner_kind(model), _raw(trace)
@@ -118,7 +118,7 @@ def target_boxes(trace: Trace, sizes: list[tuple[int, int]]) -> Tensor:
         return torch.cat(found).new_zeros(mask.shape).masked_scatter(mask, torch.cat(found))
     generator = head.prior_generator
     device = trace.inputs.device
-    levels = [level_priors(generator, size, i, device) for i, size in enumerate(sizes)]
+    levels = [level_priors(generator, size, i, device) for i, size in sizes.items()]
     if kind in ('FCOSHead', 'VFNetHead'):
         strides = zip(calls[0][2 if kind == 'VFNetHead' else 1], generator.strides, strict=True)
         by_stride = getattr(head, 'norm_on_bbox', False)

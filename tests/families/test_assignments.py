@@ -64,8 +64,9 @@ def test_positives_and_their_boxes(name):
     found = assignment(trace)
     sizes = [(-(-96 // s), -(-128 // s)) for s in (8, 16, 32, 64, 128)]
     levels = model.bbox_head.prior_generator.num_levels
-    boxes = target_boxes(trace, sizes[:levels])
-    count = len(predictions.priors(model, dict(enumerate(sizes[:levels])), torch.device('cpu')))
+    sizes = dict(enumerate(sizes[:levels]))
+    boxes = target_boxes(trace, sizes)
+    count = len(predictions.priors(model, sizes, torch.device('cpu')))
     assert found.positive.shape == found.weights.shape == (2, count)
     assert boxes.shape == (2, count, 4)
     assert not found.positive[found.weights == 0].any(), 'what is ignored is no object'
