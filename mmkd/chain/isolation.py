@@ -7,23 +7,21 @@ import gc
 import logging
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import cv2
 import torch
-from mmengine.logging import MessageHub, MMLogger
-from mmengine.registry import DefaultScope
-from mmengine.visualization import Visualizer
+from mmengine.utils import ManagerMixin
 
 from mmkd.untouched import untouched_random_state
 
-_NAMED = (DefaultScope, MessageHub, MMLogger, Visualizer)
 _VARIABLES = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS')
 
 
 @contextlib.contextmanager
 def isolated() -> Iterator[None]:
     """Take back random states, cudnn's flags, thread counts, and mmengine's global objects."""
-    named = [dict(kind._instance_dict) for kind in _NAMED]
+    named = {kind: dict(kind._instance_dict) for kind in _named_kinds()}
     cudnn = torch.backends.cudnn
     flags = cudnn.benchmark, cudnn.deterministic
     strict = torch.are_deterministic_algorithms_enabled()
@@ -39,18 +37,26 @@ def isolated() -> Iterator[None]:
             cv2.setNumThreads(threads[1])
             for key, value in variables.items():
                 os.environ.pop(key, None) if value is None else os.environ.update({key: value})
-            for kind, before in zip(_NAMED, named, strict=True):
-                _forget(kind, before)
+            for kind in _named_kinds():
+                _forget(kind, named.get(kind, {}))
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 
 
-def _forget(kind: type, before: dict) -> None:
+def _named_kinds(base: Any = ManagerMixin) -> Iterator[Any]:
+    """Kinds of global objects: loggers, hubs, scopes, and the visualizer of each package."""
+    for kind in base.__subclasses__():
+        if '_instance_dict' in vars(kind):
+            yield kind
+        yield from _named_kinds(kind)
+
+
+def _forget(kind: Any, before: dict) -> None:
     """Drop the objects that came meanwhile; loggers close their files."""
-    for name, new in list(kind._instance_dict.items()):  # type: ignore[attr-defined]
+    for name, new in list(kind._instance_dict.items()):
         if name not in before and isinstance(new, logging.Logger):
             for handler in new.handlers:
                 handler.close() if isinstance(handler, logging.FileHandler) else None
-    kind._instance_dict.clear()  # type: ignore[attr-defined]
-    kind._instance_dict.update(before)  # type: ignore[attr-defined]
+    kind._instance_dict.clear()
+    kind._instance_dict.update(before)

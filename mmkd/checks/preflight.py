@@ -25,6 +25,7 @@ from mmkd.checks.unmoved import Reached
 from mmkd.own_optimizers import key_of, updated
 from mmkd.registry import HOOKS
 from mmkd.schedule import Progress, Schedule
+from mmkd.trains import player_of
 from mmkd.unlabelled import check_listeners, check_mixture
 from mmkd.untouched import untouched_random_state
 
@@ -75,6 +76,7 @@ class PreflightHook(Hook):
             if not objective.weight.is_zero:
                 factor = 0.0 if model.task_weight is None else model.task_weight
                 objective.check_task_weight(factor)
+            check_learner(name, objective, model.trains)
         for name, teacher in model.teachers.items():
             used = [o for o in model.objectives.values() if name in model.plan.teacher_names(o)]
             unused = all(objective.weight.is_zero for objective in used)
@@ -101,7 +103,7 @@ class PreflightHook(Hook):
         if self.reached is not None:
             samples = data_batch.get('data_samples', []) if isinstance(data_batch, dict) else []
             reached, self.reached = self.reached, None
-            reached.finish(has_ground_truth(samples))
+            reached.finish(has_ground_truth(samples), unwrapped(runner.model).resting())
 
     def before_test(self, runner: Any) -> None:
         check_tested(runner, unwrapped(runner.model))
@@ -172,6 +174,17 @@ def check_metrics(loop: Any) -> None:
     labels = labels_of(loop.dataloader.dataset, 'the validation data') if asking else None
     for metric in asking if labels else []:
         metric.check_classes(len(labels.names))
+
+
+def check_learner(name: str, objective: Any, trains: Any) -> None:
+    """Warn if nobody who trains learns from an objective."""
+    own = 'objectives' in trains and any(p.requires_grad for p in objective.parameters())
+    if objective.weight.is_zero or own or player_of(objective.learner) in trains:
+        return
+    _warn(
+        f"objective '{name}' has no effect: it teaches '{objective.learner}', which does not train "
+        f'in this run (trains: {trains})'
+    )
 
 
 def check_start(name: str, student: nn.Module, teacher: nn.Module) -> None:

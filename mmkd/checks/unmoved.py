@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from logging import WARNING
 from typing import Any
 
@@ -30,17 +30,20 @@ class Reached:
 
         return note
 
-    def finish(self, told: bool) -> None:
+    def finish(self, told: bool, resting: Iterable[nn.Parameter] = ()) -> None:
         """Stop recording, and report parameters without a gradient.
 
         Args:
             told (bool): the batch had ground truth, so that every head had something to learn.
+            resting (Iterable[nn.Parameter]): whose turn it was not.
 
         Raises:
             RuntimeError: nothing of a whole part of the model was reached, such as the backbone.
         """
         for handle in self.handles:
             handle.remove()
+        rests = {id(parameter) for parameter in resting}
+        self.trained = {n: p for n, p in self.trained.items() if id(p) not in rests}
         for part, names in self._parts():
             lost = [name for name in names if name not in self.names]
             if lost and len(lost) == len(names) and told:

@@ -14,7 +14,7 @@ from mmkd.chain import Maker, Product
 from mmkd.chain.product import write_json
 from mmkd.options import check_number
 from mmkd.registry import MAKERS
-from mmkd.teachers.ensemble import read_weights
+from mmkd.teachers.means import read_weights
 
 Found = tuple[np.ndarray, np.ndarray]
 

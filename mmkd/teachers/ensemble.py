@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from math import isfinite
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +11,7 @@ from torch import Tensor, nn
 
 from mmkd.families import classifier, family_of
 from mmkd.families.class_heads import shows_classes
+from mmkd.functional.padding import crop_padding
 from mmkd.generators import step_generator
 from mmkd.options import (
     check_choice,
@@ -28,7 +26,7 @@ from mmkd.tap import Recorder, Side, Tap, flatten, map_tensors
 from mmkd.teacher import Teacher, parts_of
 from mmkd.teachers.kinds import build_teacher, kind, kind_of
 from mmkd.teachers.label_spaces import LabelSpace, Specialists
-from mmkd.teachers.means import check_shapes, mean_of, probability_mean
+from mmkd.teachers.means import check_shapes, mean_of, probability_mean, read_weights
 from mmkd.teachers.stand_in import StandIn, count_classes, scores_tap
 
 MEANS = ('logit', 'probability', 'feature', 'specialists')
@@ -139,7 +137,8 @@ class Ensemble(Teacher):
 
     @property
     def loaded(self) -> str:
-        how = 'one a step, drawn,' if self.pick else f'mean of {self.mean}s'
+        what = 'probabilities' if self.mean == 'probability' else f'{self.mean}s'
+        how = 'one a step, drawn,' if self.pick else f'mean of {what}'
         how = 'specialists' if self.experts else how
         shares = [f'{name} ({self.weights[name]:.3g})' for name in self.members]
         return f'{how} of {", ".join(self.members if self.experts else shares)}'
@@ -271,7 +270,10 @@ class Ensemble(Teacher):
         first = sides[names[0]]
         if len(names) == 1 and not isinstance(self.model, StandIn):
             return first  # as it is: a mean of one would differ in the last bits
-        return Side(self.model, first.inputs)
+        # A member whose images are padded further shows more of the padding: that is cut off.
+        sizes = [side.inputs.shape[2:] for side in sides.values()]
+        h, w = (min(size) for size in zip(*sizes, strict=True))
+        return Side(self.model, first.inputs[..., :h, :w])
 
     @torch.no_grad()
     def join(self, side: Side) -> None:
@@ -283,23 +285,29 @@ class Ensemble(Teacher):
             return
         with torch.autocast(side.inputs.device.type, enabled=False):
             if self.experts or self.space:
-                side.calls[self._tap] = [[self._merged(sides)]]
+                side.calls[self._tap] = [[self._merged(sides, side.inputs)]]
                 return
             for source in next(iter(sides.values())).calls:
-                side.calls[source] = self._combine(source, sides)
+                side.calls[source] = self._combine(source, sides, side.inputs)
 
-    def _merged(self, sides: Mapping[str, Side]) -> Tensor:
-        logits = {n: side[scores_tap(self.members[n].model)][0] for n, side in sides.items()}
+    def _merged(self, sides: Mapping[str, Side], seen: Tensor) -> Tensor:
+        logits = {
+            n: _cropped(side[scores_tap(self.members[n].model)][0], side, seen)
+            for n, side in sides.items()
+        }
         if self.experts:
             return self.experts(logits, float(self.tau or 1))
         assert self.space is not None
         return self.space(logits, float(self.tau or 1))
 
-    def _combine(self, source: str, sides: Mapping[str, Side]) -> list[Any]:
+    def _combine(self, source: str, sides: Mapping[str, Side], seen: Tensor) -> list[Any]:
         """The calls of one tap, in the form that the first member gave, with means for tensors."""
         masks = Tap.parse(source).scores  # whose queries have no common order
         calls = {n: x[source] if masks else x.calls.get(source, []) for n, x in sides.items()}
-        members = {name: flatten(value) for name, value in calls.items()}
+        members = {
+            name: [_cropped(tensor, sides[name], seen) for tensor in flatten(value)]
+            for name, value in calls.items()
+        }
         check_shapes('Ensemble', source, members)
         weights = [self.weights[name] for name in members]
         groups = iter(zip(*members.values(), strict=True))
@@ -311,6 +319,11 @@ class Ensemble(Teacher):
             return mean_of(group, weights)
 
         return map_tensors(next(iter(calls.values())), mean)
+
+
+def _cropped(shown: Tensor, side: Side, seen: Tensor) -> Tensor:
+    """A map without what covers padding beyond the images ``seen`` by all members."""
+    return crop_padding(shown, side.inputs, seen) if shown.dim() == 4 else shown
 
 
 def _build(members: Any) -> tuple[dict[str, Teacher], dict[str, tuple[str, ...] | None]]:
@@ -333,40 +346,6 @@ def _build(members: Any) -> tuple[dict[str, Teacher], dict[str, tuple[str, ...] 
                 classes[name] = None if own is None else tuple(check_list(name, 'classes', own))
         built[name] = entry if isinstance(entry, Teacher) else build_teacher(entry)
     return built, classes
-
-
-def read_weights(weights: Any, members: list[str]) -> dict[str, float]:
-    """Weights of sum 1 by member; see :class:`Ensemble`.
-
-    Raises:
-        ValueError: other names; a weight below 0 or not finite; all of them 0.
-        FileNotFoundError: no such file.
-    """
-    if weights is None:
-        return dict.fromkeys(members, 1 / len(members))
-    if isinstance(weights, str):
-        if not Path(weights).is_file():
-            raise FileNotFoundError(f'Ensemble: there is no file weights={weights!r}.')
-        try:
-            weights = json.loads(Path(weights).read_text())
-        except ValueError as error:
-            raise ValueError(f'Ensemble: weights={weights!r} is no JSON file ({error}).') from None
-    if not isinstance(weights, Mapping) or set(weights) != set(members):
-        raise ValueError(
-            f'Ensemble: weights must be a number for each of {", ".join(members)}, found '
-            f'{weights!r}.'
-        )
-    numbers = {name: weights[name] for name in members}
-    good = all(
-        isinstance(w, (int, float)) and not isinstance(w, bool) and isfinite(w) and w >= 0
-        for w in numbers.values()
-    )
-    if not good or not any(numbers.values()):
-        raise ValueError(
-            f'Ensemble: weights must be finite, at least 0 and not all 0, found {numbers!r}.'
-        )
-    total = sum(numbers.values())
-    return {name: w / total for name, w in numbers.items()}
 
 
 def _check_order(names: Mapping[str, tuple[str, ...] | None]) -> None:

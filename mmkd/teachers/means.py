@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from math import isfinite
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -130,3 +133,37 @@ def with_oversampling(logits: Tensor, factor: float) -> Tensor:
     shift = torch.zeros_like(logits)
     shift[:, -1] = torch.tensor(float(factor)).log()
     return logits + shift
+
+
+def read_weights(weights: Any, members: list[str]) -> dict[str, float]:
+    """Weights of sum 1 by member; see :class:`~mmkd.teachers.ensemble.Ensemble`.
+
+    Raises:
+        ValueError: other names; a weight below 0 or not finite; all of them 0.
+        FileNotFoundError: no such file.
+    """
+    if weights is None:
+        return dict.fromkeys(members, 1 / len(members))
+    if isinstance(weights, str):
+        if not Path(weights).is_file():
+            raise FileNotFoundError(f'Ensemble: there is no file weights={weights!r}.')
+        try:
+            weights = json.loads(Path(weights).read_text())
+        except ValueError as error:
+            raise ValueError(f'Ensemble: weights={weights!r} is no JSON file ({error}).') from None
+    if not isinstance(weights, Mapping) or set(weights) != set(members):
+        raise ValueError(
+            f'Ensemble: weights must be a number for each of {", ".join(members)}, found '
+            f'{weights!r}.'
+        )
+    numbers = {name: weights[name] for name in members}
+    good = all(
+        isinstance(w, (int, float)) and not isinstance(w, bool) and isfinite(w) and w >= 0
+        for w in numbers.values()
+    )
+    if not good or not any(numbers.values()):
+        raise ValueError(
+            f'Ensemble: weights must be finite, at least 0 and not all 0, found {numbers!r}.'
+        )
+    total = sum(numbers.values())
+    return {name: w / total for name, w in numbers.items()}

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
+from mmengine.visualization import Visualizer
 
 from mmkd.chain.isolation import isolated
 
@@ -51,3 +52,18 @@ def test_everything_is_as_before(tmp_path):
     assert state() == before
     assert file.stream is None, 'closed'
     assert MessageHub.get_current_instance().instance_name == 'kept'
+
+
+def test_a_visualizer_of_another_package_is_a_new_one_in_each_run(tmp_path):
+    """Its class has instances of its own; the second stage's scalars went to the first's folder."""
+
+    class Local(Visualizer):
+        pass
+
+    for name in 'ab':
+        with isolated():
+            backend = dict(type='LocalVisBackend')
+            found = Local.get_instance('vis', vis_backends=[backend], save_dir=str(tmp_path / name))
+            assert found is Local.get_current_instance()
+            found.add_scalar('x', 1.0)
+    assert (tmp_path / 'a' / 'vis_data').is_dir() and (tmp_path / 'b' / 'vis_data').is_dir()

@@ -13,6 +13,7 @@ from torch import nn
 from mmkd.building import build_objective
 from mmkd.checks.preflight import (
     PreflightHook,
+    check_learner,
     check_numbers,
     check_optimised,
     full_precision,
@@ -24,6 +25,7 @@ from mmkd.methods.cwd import CWD
 from mmkd.schedule import Schedule
 from mmkd.teacher import Teacher
 from mmkd.testing import ToyNet, class_labels, pixels
+from mmkd.trains import Trains
 
 
 class Shown(BaseMetric):
@@ -237,3 +239,17 @@ def test_metrics_that_ask_for_more_classes_than_the_data_has(model):
         PreflightHook().before_train(runner)
     runner.val_loop.evaluator = Evaluator(Accuracy(topk=(1, 3)))
     PreflightHook().before_train(runner)
+
+
+def test_an_objective_whose_learner_does_not_train_is_reported(log):
+    def check(trains, **options):
+        objective = CWD(student='neck', adapt=None, **options)
+        check_learner('cwd', objective, Trains.of(trains))
+
+    check('student')
+    check(('objectives', 'peers'), learner='other')
+    check('peers', weight=0)
+    assert not log.text
+    check(('objectives', 'peers'))
+    assert "objective 'cwd' has no effect: it teaches 'student', which does not train" in log.text
+    assert 'trains: objectives, peers' in log.text

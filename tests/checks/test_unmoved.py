@@ -55,3 +55,12 @@ def test_single_layers_are_named(log):
     reached.finish(True)
     assert "2 of 6 trained parameters of 'head' got no gradient" in log.text
     assert 'head.unused.weight, head.unused.bias' in log.text and 'neck' not in log.text
+
+
+def test_who_rests_in_the_first_step_is_not_named(log):
+    model = ToyNet()
+    model.other = nn.Linear(2, 2)
+    reached = Reached(model)
+    backward(model)
+    reached.finish(True, model.other.parameters())
+    assert not log.text

@@ -15,7 +15,7 @@ from mmkd.makers.domain_weights import (
     moments,
     similarities,
 )
-from mmkd.teachers.ensemble import read_weights
+from mmkd.teachers.means import read_weights
 from mmkd.testing import tiny_classifier
 
 TARGET = (np.zeros(2), np.ones(2))

@@ -123,6 +123,28 @@ def test_maps_of_a_detector():
         assert torch.equal(level, mean_of(pair, [0.5, 0.5]))
 
 
+def padded(seed, divisor):
+    torch.manual_seed(seed)
+    teacher = Teacher(build_model(tiny_pspnet()), 'random')
+    teacher.pixels.divisor = divisor
+    return teacher
+
+
+@pytest.mark.parametrize('options', [dict(mean='feature'), dict(mean='probability', tau=1.0)])
+def test_padding_of_one_member_alone_is_cut_off(options):
+    """Images of 64 pixels are 96 for b, whose maps are larger by a half."""
+    ensemble = Ensemble(dict(a=padded(1, 32), b=padded(2, 96)), **options)
+    model = distil(ensemble, build_model(tiny_pspnet()))
+    data, tap = segmentation_batch(), 'decode_head.conv_seg'
+    a, b = members_show(ensemble, model, tap, data)
+    assert b.shape[2] == a.shape[2] * 3 // 2
+    b = b[:, :, : a.shape[2], : a.shape[3]]
+    wanted = mean_of((a, b), [0.5, 0.5])
+    if options['mean'] == 'probability':
+        wanted = probability_mean((a, b), [0.5, 0.5], 1.0)
+    assert torch.equal(show(model, tap, data), wanted)
+
+
 def test_weights_from_a_file(tmp_path):
     (tmp_path / 'w.json').write_text(json.dumps(dict(a=3, b=1)))
     assert two(weights=str(tmp_path / 'w.json')).weights == dict(a=0.75, b=0.25)

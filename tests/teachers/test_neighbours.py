@@ -74,6 +74,7 @@ def two(rank, root):
             root / 'burn', objectives=dict(kd=dict(type='mmkd.KD', weight=dict(start=4))), **quiet
         ),
         gathered=run(root / 'gathered', optim_wrapper=accumulating()),
+        turns=run(root / 'turns', teacher=neighbours(), model=in_turns(), steps=5),
     )
     for number in range(2):
         own = root / 'again' / f'group_{number}'
@@ -104,6 +105,22 @@ def two(rank, root):
 
 def accumulating():
     return dict(optimizer=dict(type='SGD', lr=0.05), accumulative_counts=2)
+
+
+def in_turns():
+    """Student and peer rest in turns, and DDP waits for the gradients of both."""
+    return dict(
+        type='mmkd.Distiller',
+        student=tiny_classifier(width=4),
+        peers=dict(other=tiny_classifier(width=4)),
+        teacher=neighbours(),
+        objectives=dict(
+            down=dict(type='mmkd.KD', teacher_name='teacher'),
+            up=dict(type='mmkd.KD', learner='other', teacher_name='student'),
+        ),
+        trains=dict(student=dict(every=2), peers=dict(every=2, first=1)),
+        preflight=False,
+    )
 
 
 def four(rank, root):
@@ -172,6 +189,13 @@ def test_before_burn_in_it_is_plain_training(pair):
 def test_steps_are_those_of_the_optimiser(pair):
     ready = [seen[0] for seen in pair[0]['gathered']['seen'].values()]
     assert ready == 4 * [False] + 4 * [True]
+
+
+def test_beside_peers_and_in_turns(pair):
+    for rank in pair:
+        losses = rank['turns']['losses']
+        assert [float('loss_cls' in losses[i]) for i in range(5)] == [1, 0, 1, 0, 1]
+        assert [float('peer.other.loss_cls' in losses[i]) for i in range(5)] == [0, 1, 0, 1, 0]
 
 
 def test_a_killed_launch_goes_on_from_the_step_that_all_groups_have(pair):

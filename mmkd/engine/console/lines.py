@@ -29,23 +29,25 @@ class Losses:
     def read(cls, hub: Any, window: int) -> Losses:
         """From the scalars that mmengine has collected, without a look at the device."""
         scalars = hub.log_scalars
-        terms = {
-            found[1]: float(scalars[key].mean(window))
-            for key in scalars
-            if (found := _TERM.fullmatch(key))
-        }
+        total = scalars.get('train/loss')
+        steps = min(window, _length(total)) if total is not None else 1
+
+        def mean(key: str) -> float:
+            # A term that began within the window is 0 before.
+            return float(scalars[key].mean(window)) * min(1.0, _length(scalars[key]) / steps)
+
+        terms = {found[1]: mean(key) for key in scalars if (found := _TERM.fullmatch(key))}
         for key in scalars:
             if found := _PEER.fullmatch(key):
-                mean = float(scalars[key].mean(window))
-                terms[found[1]] = terms.get(found[1], 0.0) + mean
-        total = scalars.get('train/loss')
+                terms[found[1]] = terms.get(found[1], 0.0) + mean(key)
         return cls(float('nan') if total is None else float(total.mean(window)), terms)
 
     def text(self) -> str:
         """``loss 0.87  task 0.81  kd.fgfi.loss 0.054 (6.2 %)``, the largest terms first."""
         words = [f'loss {self.total:.4g}']
         if self.terms:
-            words.append(f'task {self.total - sum(self.terms.values()):.4g}')
+            task = self.total - sum(self.terms.values())
+            words.append(f'task {0.0 if abs(task) < 1e-6 * abs(self.total) else task:.4g}')
         largest = sorted(self.terms, key=lambda key: -abs(self.terms[key]))
         words += [f'{k} {self.terms[k]:.4g}{self._share(self.terms[k])}' for k in largest[:SHOWN]]
         more = len(largest) - SHOWN
@@ -54,7 +56,12 @@ class Losses:
     def _share(self, term: float) -> str:
         if not self.total > 0 or not np.isfinite(term / self.total):
             return ''
-        return f' ({100 * term / self.total:.2g} %)'
+        share = 100 * term / self.total
+        return f' ({share:.2g} %)' if share < 99.5 else f' ({share:.0f} %)'
+
+
+def _length(history: Any) -> int:
+    return len(history.data[0])
 
 
 def progress(place: str, hub: Any, window: int) -> str:
@@ -121,7 +128,7 @@ def plan_rows(model: Any) -> list[tuple[str, str]]:
     found = [('student', _network(plan.student))]
     found += [(name, f'{_network(peer)}, learns too') for name, peer in plan.peers.items()]
     for name, teacher in plan.teachers.items():
-        found.append((name, f'{_network(teacher.model)}, {teacher.loaded}'))
+        found.append((name, f'{_teacher(teacher)}, {teacher.loaded}'))
     objectives = list(plan.objectives.items())
     for name, objective in objectives[:OBJECTIVES]:
         who = plan.called(objective)
@@ -145,6 +152,16 @@ def plan_rows(model: Any) -> list[tuple[str, str]]:
 def _network(model: Any) -> str:
     count = sum(p.numel() for p in model.parameters())
     return f'{type(model).__name__}, {count / 1e6:.2f} M parameters'
+
+
+def _teacher(teacher: Any) -> str:
+    """A teacher of several networks, or of none, by its kind."""
+    models = {id(part.model): part.model for part in teacher.parts().values()}
+    count = sum(p.numel() for model in models.values() for p in model.parameters())
+    if count and [*models] == [id(teacher.model)]:
+        return _network(teacher.model)
+    size = f', {count / 1e6:.2f} M parameters' if count else ''
+    return f'{type(teacher).__name__}{size}'
 
 
 def network_rows(model: Any) -> list[tuple[str, str]]:

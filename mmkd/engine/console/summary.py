@@ -74,7 +74,7 @@ def summary(runner: Any, scores: Mapping[str, float], took: float) -> list[tuple
 
 def _beside(runner: Any) -> dict[str, tuple[Mapping[str, float], str]]:
     """What was trained in other groups of processes: scores and checkpoint."""
-    model = unwrapped(runner.model)
+    model = unwrapped(getattr(runner, 'model', None))
     named = (getattr(model, 'teachers', None) or {}).values()
     return {name: one for teacher in named for name, one in teacher.beside.items()}
 

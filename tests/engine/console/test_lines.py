@@ -7,6 +7,8 @@ from mmengine.logging import HistoryBuffer
 
 from mmkd.distiller import Distiller
 from mmkd.engine.console import lines
+from mmkd.teacher import Teacher, build_model
+from mmkd.teachers import Ensemble
 from mmkd.testing import tiny_classifier
 
 
@@ -30,6 +32,18 @@ def test_a_step():
     assert lines.progress('step 3/9', found, 2) == (
         'step 3/9  eta 1:02:03  loss 1.5  task 1.125  kd.fgfi.loss 0.375 (25 %)'
     )
+
+
+def test_a_term_that_began_in_the_window_is_zero_before():
+    found = hub(loss=[1.0, 1.0, 3.0, 3.0], kd__kd__loss=[2.0, 2.0])
+    assert lines.progress('', found, 10) == '  loss 2  task 1  kd.kd.loss 1 (50 %)'
+    assert lines.progress('', found, 2) == '  loss 3  task 1  kd.kd.loss 2 (67 %)'
+
+
+def test_terms_that_are_everything():
+    found = hub(loss=[0.3], kd__a__loss=[0.1], kd__b__loss=[0.2])
+    assert lines.Losses.read(found, 1).text().startswith('loss 0.3  task 0  kd.b.loss')
+    assert lines.Losses(2.0, {'kd.a.loss': 2.0}).text() == 'loss 2  task 0  kd.a.loss 2 (100 %)'
 
 
 def test_plain_training_has_no_terms():
@@ -85,3 +99,18 @@ def test_an_objective_that_does_not_look_at_the_student():
     model = Distiller(tiny_classifier(4), objectives, teacher, trains='objectives')
     (text,) = (text for name, text in lines.plan_rows(model) if name == 'ft')
     assert text.startswith('FT, weight 500, backbone.layer3, trains '), text
+
+
+def test_a_teacher_of_several_networks_is_named_by_its_kind():
+    def network(width):
+        return Teacher(build_model(tiny_classifier(width)), 'random')
+
+    one, several = network(4), Ensemble(dict(a=network(4), b=network(4)), 'probability', 4.0)
+    student, kd = build_model(tiny_classifier(4)), dict(type='mmkd.KD')
+    for teacher, wanted in (
+        (one, 'Classifier, 0.01 M parameters, RANDOM'),
+        (several, 'Ensemble, 0'),
+    ):
+        model = Distiller(student, dict(kd=kd), teacher, preflight=False)
+        assert lines.plan_rows(model)[1][1].startswith(wanted)
+    assert 'mean of probabilities of a (0.5), b (0.5)' in lines.plan_rows(model)[1][1]

@@ -1,5 +1,7 @@
 """The end of a run: checkpoints, scores, cost, and what to type next."""
 
+from types import SimpleNamespace
+
 from console_toys import Checkpoints, finished
 
 from mmkd.checks.preflight import PreflightHook
@@ -47,3 +49,12 @@ def test_several_metrics_choose_a_checkpoint_each():
     rows = [text for name, text in summary(runner, {}, 1) if name == 'best']
     assert [row.split()[:2] for row in rows] == [['mIoU', '1'], ['mAcc', '2']]
     assert bests(finished(Checkpoints('auto'))) == {}
+
+
+def test_what_was_trained_in_other_groups_has_a_line():
+    runner = finished(last_ckpt='group_0/epoch_2.pth')
+    teacher = SimpleNamespace(beside={'group 1': ({'top1': 62.0}, 'group_1/epoch_2.pth')})
+    runner.model = SimpleNamespace(teachers=dict(teacher=teacher))
+    rows = summary(runner, dict(top1=61.0), 1)
+    assert ('last', 'top1 61  group_0/epoch_2.pth') in rows
+    assert ('group 1', 'top1 62  group_1/epoch_2.pth') in rows
