@@ -274,7 +274,7 @@ def test_two_processes_on_cpus(tmp_path):
 
 
 def test_other_launchers_need_gpus(tmp_path, monkeypatch):
-    monkeypatch.setattr('mmkd.engine.runner._on_cpu', lambda: True)
+    monkeypatch.setattr('mmkd.engine.connecting.on_cpu', lambda: True)
     with pytest.raises(ValueError, match='torchrun'):
         make(tmp_path, launcher='slurm')
 
