@@ -20,7 +20,7 @@ def check_weak(owner: str, student: nn.Module) -> None:
     if not is_weak(student) or not student.roi_head.refinements:
         raise Misfit(
             f'{owner} is for detectors that learn from image labels, but the student is '
-            f'{named(student)}{" with refinements=0" * is_weak(student)}. Take mmkd.WeakDetector '
+            f'{named(student)}{" with refinements=0" * is_weak(student)}; take mmkd.WeakDetector '
             "with roi_head=dict(type='mmkd.MILRoIHead', refinements=3, …)."
         )
 

@@ -19,7 +19,7 @@ def test_every_file_registers_a_method_that_can_be_imported_by_name():
 
 
 def test_names_are_in_alphabetical_order():
-    assert methods.names()[:4] == ['AB', 'AT', 'ATGradient', 'BYOT']
+    assert methods.names()[:4] == ['AB', 'AT', 'ATGradient', 'BPKD']
 
 
 def test_no_other_name_is_there():
