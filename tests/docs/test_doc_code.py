@@ -25,6 +25,7 @@ from mmkd.checks.guard import Guard
 from mmkd.commands import COMMANDS
 from mmkd.config import load_config, resolve
 from mmkd.datasets.synthetic import write_coco, write_folders
+from mmkd.distiller import Distiller
 from mmkd.objective import Objective
 from mmkd.options import options_of
 from mmkd.teacher import build_model
@@ -61,7 +62,7 @@ def world(tmp_path_factory):
         torch.save(dict(state_dict=model.state_dict()), path.with_suffix('.pth'))
     fused = dict(type='mmkd.Distiller', student=tiny_faster_rcnn(8))
     fused['objectives'] = dict(fusion=dict(type='mmkd.ScaleFusion'))
-    model = build_model(Config(dict(model=fused, default_scope='mmdet')))
+    model = Distiller(fused['student'], fused['objectives'])
     (root / 'my_scale_fusion.py').write_text(f'{text}\nmodel = {fused!r}\n')
     torch.save(dict(state_dict=model.state_dict()), root / 'my_scale_fusion.pth')
     (root / 'configs').symlink_to(ROOT / 'configs')
