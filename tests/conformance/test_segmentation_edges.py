@@ -12,7 +12,8 @@ from mmkd.tap import Side, Trace
 
 EVERY = [n for n in names() if 'segmentor' in method(n).families and method(n).needs_teacher]
 #: look at all pixels, whatever their label
-UNMASKED = {'BPKD', 'CIRKD', 'CSCACE', 'EnDD', 'GradientRegions', 'KA', 'SKDHolistic', 'SKDPair'}
+UNMASKED = {'BPKD', 'CIRKD', 'CSCACE', 'EnDD', 'FeatureFusion', 'GradientRegions', 'KA'}
+UNMASKED |= {'SKDHolistic', 'SKDPair'}
 #: have noise, choose pixels at random, or have weights that know up from down
 ORIENTED = {'CIRKDMemory', 'KA', 'MGD', 'NoisyTeacher', 'SKDHolistic'}
 #: what two classes need, as the refusal without it says

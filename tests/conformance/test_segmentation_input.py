@@ -17,7 +17,7 @@ from mmkd.testing import shrink, tiny_pspnet
 #: without a teacher
 REGULARISERS = {'ConfidencePenalty', 'CSKD', 'LSR'}
 #: listen to several teachers, which their own tests give them
-SEVERAL = {'EnDD'}
+SEVERAL = {'EnDD', 'FeatureFusion'}
 #: compare class logits by a softmax over classes
 LOGITS = {
     'BPKD', 'CSCACE', 'DIST', 'ESKD', 'KD', 'L2Logit', 'LogitStandardization', 'NoisyTeacher', 'PRDKD',
