@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
 from mmkd.families import queries
 from mmkd.functional.box_distances import corners, giou, iou
+from mmkd.functional.gather import mean_over_ranks
 
 #: of a pair of a query and an object that cannot be, since the image has fewer objects
 _NO_PAIR = 1e3
@@ -85,8 +85,8 @@ def _one_layer(
     count = positive.sum().float()
     weight = count + (weights.sum() - count) * head.bg_cls_weight
     if head.sync_cls_avg_factor:
-        weight = _over_ranks(weight)
-    count, weight = _over_ranks(count).clamp(min=1), weight.clamp(min=1)
+        weight = mean_over_ranks(weight)
+    count, weight = mean_over_ranks(count).clamp(min=1), weight.clamp(min=1)
     scores, boxes, labels, targets, sizes = (
         x.flatten(0, 1) for x in (scores, boxes, labels, targets, sizes)
     )
@@ -104,9 +104,3 @@ def _one_layer(
             avg_factor=count,
         ),
     )
-
-
-def _over_ranks(x: Tensor) -> Tensor:
-    x = x.clone()
-    all_reduce(x, 'mean')
-    return x

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,6 +13,7 @@ from mmkd.adapters import build_adapter
 from mmkd.families import queries
 from mmkd.families.set_losses import object_costs, objects_of, set_losses
 from mmkd.functional.box_distances import centred, corners, iou
+from mmkd.functional.gather import mean_over_ranks
 from mmkd.functional.set_matching import assign, pair_costs, pair_terms
 from mmkd.levels import Level, pair_levels
 from mmkd.objective import Objective, equal_size
@@ -234,7 +234,7 @@ class DETRDistill(Objective):
             counted |= dict.fromkeys(terms, paired & about)
         losses = {}
         for term, value in pair_terms(*pairs, partners).items():
-            count = over_ranks(counted[term].float().sum((1, 2))).clamp(min=1)
+            count = mean_over_ranks(counted[term].float().sum((1, 2))).clamp(min=1)
             total = (value * counted[term]).sum((1, 2))
             losses[f'loss_{term}'] = self.factors[term] * (total / count).sum()
         return losses
@@ -255,10 +255,3 @@ class DETRDistill(Objective):
         lines = ["the student's queries are matched with the teacher's in each decoder layer"]
         lines += ["the student also decodes the teacher's queries"] * bool(self.factors['prior'])
         return lines + [f'neck level {i} <- neck level {j}' for i, j in self.pairs]
-
-
-def over_ranks(x: Tensor) -> Tensor:
-    """Mean of a normaliser over all ranks."""
-    x = x.clone()
-    all_reduce(x, 'mean')
-    return x

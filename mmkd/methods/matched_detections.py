@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
 from mmkd.families import dense, is_two_stage, queries
 from mmkd.families.comparable import Misfit, both, check_same, kind_of
 from mmkd.functional.box_distances import centred
 from mmkd.functional.boxes import rank_in_group, select_boxes
+from mmkd.functional.gather import mean_over_ranks
 from mmkd.functional.set_matching import assign, pair_costs, pair_terms
 from mmkd.objective import Objective
 from mmkd.options import check_factors, check_number
@@ -124,8 +124,7 @@ class MatchedDetections(Objective):
         partners = assign(detections=costs)['detections']
         known = real.expand(len(boxes), -1, -1).gather(-1, partners.clamp(min=0))
         partners = torch.where((partners >= 0) & known, partners, -1)
-        count = (partners >= 0).sum((1, 2)).float()
-        all_reduce(count, 'mean')
+        count = mean_over_ranks((partners >= 0).sum((1, 2)).float())
         terms = pair_terms(logits, boxes, wanted, targets, partners)
         return {
             f'loss_{term}': self.factors[term] * (x.sum((1, 2)) / count.clamp(min=1)).sum()
