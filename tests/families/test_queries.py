@@ -188,7 +188,7 @@ class Spoken(nn.Module):
     """A head that scores the words of a text, as Grounding DINO's."""
 
     def forward(self, hidden_states, references, memory_text, text_token_mask):
-        raise NotImplementedError
+        return hidden_states
 
 
 def test_no_decoders_or_other_classes():
