@@ -7,7 +7,8 @@ from itertools import chain
 
 from torch import Tensor, nn
 
-from mmkd.tap import Side, map_tensors
+from mmkd.functional.nested import map_tensors
+from mmkd.tap import Side
 
 
 class Heard(Side):

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from mmkd.config import model_of, with_preprocessor
 from mmkd.generators import Stream
 from mmkd.names import check_part_name
-from mmkd.pixels import Pixels
+from mmkd.pixels import Pixels, fitted
 from mmkd.plan.probe import run_to_taps
 from mmkd.tap import Recorder, Side, Tap
-from mmkd.teacher import build_model, fitted
+from mmkd.teacher import build_model
 from mmkd.trains import keep_alive
 from mmkd.untouched import at_rest
 

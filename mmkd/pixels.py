@@ -113,3 +113,21 @@ def picture(model: nn.Module, size: int) -> Tensor:
     line = torch.linspace(-2, 2, size, device=next(model.parameters()).device)
     image = line[:, None] * line.flip(0)[None]
     return image.expand(1, Pixels.of(model).channels, size, size).contiguous()
+
+
+def fitted(pixels: Pixels, inputs: Tensor, samples: list, source: Pixels) -> tuple[Tensor, list]:
+    """A batch of ``source`` in another network's normalisation and padding, and its samples."""
+    inputs = pixels.translate(inputs, samples, source)
+    return inputs, _with_batch_shape(samples, inputs)
+
+
+def _with_batch_shape(samples: list, inputs: Tensor) -> list:
+    """Samples that agree with inputs padded further for the teacher; the originals stay."""
+    shape = tuple(inputs.shape[2:])
+    old = samples[0].metainfo.get('batch_input_shape') if samples else None
+    if old is None or tuple(old) == shape:
+        return samples
+    copies = [sample.new() for sample in samples]
+    for sample in copies:
+        sample.set_metainfo(dict(batch_input_shape=shape))
+    return copies

@@ -28,6 +28,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from mmkd.errors.taps import never_called_message, silent_message, unknown_message
 from mmkd.functional.mask_scores import MaskScores
+from mmkd.functional.nested import flatten, map_tensors
 from mmkd.schedule import Progress
 
 _GRAMMAR = re.compile(
@@ -109,28 +110,6 @@ def parse_taps(taps: str | Tap | Iterable[str | Tap] | None) -> tuple[Tap, ...]:
     if isinstance(taps, (str, Tap)):
         taps = (taps,)
     return tuple(Tap.parse(tap) for tap in taps)
-
-
-def flatten(value: Any) -> list[Tensor]:
-    """Every tensor in nested tuples, lists and mappings, in order."""
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, dict):
-        value = value.values()
-    elif not isinstance(value, (list, tuple)):
-        return []
-    return [tensor for item in value for tensor in flatten(item)]
-
-
-def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """``function`` of every tensor in nested tuples, lists and mappings, which keep their form."""
-    if isinstance(value, Tensor):
-        return function(value)
-    if isinstance(value, dict):
-        return {key: map_tensors(item, function) for key, item in value.items()}
-    if isinstance(value, (list, tuple)) and not hasattr(value, '_fields'):
-        return type(value)(map_tensors(item, function) for item in value)
-    return value
 
 
 @dataclass

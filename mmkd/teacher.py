@@ -24,14 +24,15 @@ from mmkd.checkpoint import (
 from mmkd.checkpoint.fitting import COUNTER, Fit, load_weights, weights_for
 from mmkd.compiled import Compiled
 from mmkd.config import distils, load_config, model_of
+from mmkd.functional.nested import flatten
 from mmkd.options import check_choice, check_number
-from mmkd.pixels import Pixels
+from mmkd.pixels import Pixels, fitted
 from mmkd.registry import MODELS
 from mmkd.route import run_route, shortest_route
 from mmkd.scales import seen_by_teachers
 from mmkd.schedule import Progress
 from mmkd.streams import SideStream, has_streams
-from mmkd.tap import Recorder, Side, Tap, flatten
+from mmkd.tap import Recorder, Side, Tap
 
 DTYPES = {'fp16': torch.float16, 'bf16': torch.bfloat16, 'fp32': torch.float32, None: None}
 
@@ -139,7 +140,8 @@ class Teacher:
         """
         self.source = source
         self.pixels = Pixels.of(model)
-        self.model = revert_sync(model)
+        # BatchNorm instead of SyncBN: the same in eval mode, and it also runs on a CPU.
+        self.model = revert_sync_batchnorm(model)
         self.model.eval().requires_grad_(False)
         self.notes: list[str] = []  # of the plan on its options
 
@@ -257,8 +259,7 @@ class Teacher:
         assert self.recorder is not None, 'set_taps() first'
         inputs, samples = seen_by_teachers(inputs, samples)
         with self._beside(inputs), self.precision(inputs.device.type):
-            inputs = self.pixels.translate(inputs, samples, student_pixels)
-            samples = _with_batch_shape(samples, inputs)
+            inputs, samples = fitted(self.pixels, inputs, samples, student_pixels)
             seen = inputs.to(dtype=self.dtype or inputs.dtype, memory_format=self.memory_format)
             if self.compiled is not None:
                 return self.compiled(inputs, seen, samples)
@@ -355,11 +356,6 @@ def fuse(model: nn.Module) -> nn.Module:
     return fuse_conv_bn(model).requires_grad_(False)
 
 
-def revert_sync(model: nn.Module) -> nn.Module:
-    """BatchNorm instead of SyncBN: the same in eval mode, and it also runs on a CPU."""
-    return revert_sync_batchnorm(model)
-
-
 def load_strictly(
     model: nn.Module,
     source: str,
@@ -399,21 +395,3 @@ def _mismatch_message(fit: Fit, source: str, lines: list[str], who: str) -> str:
 
 def _run_along(route: str, model: nn.Module, inputs: Tensor, samples: Any) -> None:
     run_route(model, route, inputs, samples)
-
-
-def fitted(pixels: Pixels, inputs: Tensor, samples: list, source: Pixels) -> tuple[Tensor, list]:
-    """A batch of ``source`` in another network's normalisation and padding, and its samples."""
-    inputs = pixels.translate(inputs, samples, source)
-    return inputs, _with_batch_shape(samples, inputs)
-
-
-def _with_batch_shape(samples: list, inputs: Tensor) -> list:
-    """Samples that agree with inputs padded further for the teacher; the originals stay."""
-    shape = tuple(inputs.shape[2:])
-    old = samples[0].metainfo.get('batch_input_shape') if samples else None
-    if old is None or tuple(old) == shape:
-        return samples
-    copies = [sample.new() for sample in samples]
-    for sample in copies:
-        sample.set_metainfo(dict(batch_input_shape=shape))
-    return copies

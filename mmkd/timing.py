@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from mmkd.functional.gradients import gradients_at
-from mmkd.tap import Side, flatten
+from mmkd.functional.nested import flatten
+from mmkd.tap import Side
 
 
 class StepTimer:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmkd.functional.nested import map_tensors
 from mmkd.functional.quantise import quantise, straight_through
-from mmkd.tap import map_tensors
 
 
 class QuantisedOutput:

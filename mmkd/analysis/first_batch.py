@@ -15,7 +15,8 @@ from mmkd.config import distils
 from mmkd.distiller import Distiller
 from mmkd.engine.runner import Runner
 from mmkd.functional.gradients import gradients_at
-from mmkd.tap import Recorder, Tap, Trace, flatten
+from mmkd.functional.nested import flatten
+from mmkd.tap import Recorder, Tap, Trace
 
 
 class _Listener(Guard):

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmkd.functional.nested import flatten
 from mmkd.names import did_you_mean
 from mmkd.objective import Objective
 from mmkd.options import check_number, read_options
 from mmkd.registry import MODELS
 from mmkd.schedule import Progress
-from mmkd.tap import Tap, Trace, flatten
+from mmkd.tap import Tap, Trace
 
 #: factor of a loss while its gradient passes through float16
 SCALE = 1024.0

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from mmkd.checks.finite import GradientWatch, all_values, check_losses, check_teachers, task_losses
 from mmkd.families import family_of, segmentor
 from mmkd.functional.gradients import gradients_at
+from mmkd.functional.nested import flatten
 from mmkd.options import check_number, match_options, options_of
 from mmkd.structures import LABELLED
-from mmkd.tap import Trace, flatten
+from mmkd.tap import Trace
 from mmkd.task_weight import check_known
 from mmkd.trains import player_of
 

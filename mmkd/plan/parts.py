@@ -6,9 +6,10 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from mmkd.functional.nested import flatten
 from mmkd.plan.probe import Found, Request
 from mmkd.plan.teacher_options import apply_options
-from mmkd.tap import Tap, flatten
+from mmkd.tap import Tap
 from mmkd.teacher import Teacher
 from mmkd.teachers import Ensemble
 from mmkd.teachers.means import check_shapes

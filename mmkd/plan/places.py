@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from mmkd.families import family_of, is_two_stage, segmentor
 from mmkd.families.comparable import Misfit
 from mmkd.families.two_stage import features_tap
+from mmkd.functional.nested import flatten
 from mmkd.levels import Level
 from mmkd.objective import Objective
 from mmkd.plan.probe import BODY, Found, Request, levels_at, probe_all
-from mmkd.tap import Side, Tap, flatten, only_holds
+from mmkd.tap import Side, Tap, only_holds
 
 BOXES, POINTS = 'boxes that it proposes itself', 'points that it picks itself'
 QUERIES = 'queries or other rows in an order of its own'

@@ -11,10 +11,11 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from mmkd.families.mask_classes import words_left_out
+from mmkd.functional.nested import flatten
 from mmkd.levels import Level
 from mmkd.pixels import picture
 from mmkd.route import run_route, shortest_route
-from mmkd.tap import Recorder, Side, Tap, TapError, flatten
+from mmkd.tap import Recorder, Side, Tap, TapError
 from mmkd.untouched import evaluation, untouched_random_state
 from mmkd.untouched import training as training_mode
 

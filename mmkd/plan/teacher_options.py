@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from mmkd.compiled import check_compiler, reason
 from mmkd.families import two_stage
+from mmkd.functional.nested import flatten
 from mmkd.functional.rounding import EXACT, LIMITS, largest_change
 from mmkd.plan.probe import Found, dummy_samples
-from mmkd.tap import Side, flatten
+from mmkd.tap import Side
 from mmkd.teacher import Teacher, fuse
 
 #: Boxes in a probe image, one of each scale, for which a second stage is asked.

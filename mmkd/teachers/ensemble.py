@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mmkd.families import classifier, family_of
 from mmkd.families.class_heads import shows_classes
+from mmkd.functional.nested import flatten, map_tensors
 from mmkd.functional.padding import crop_padding
 from mmkd.generators import step_generator
 from mmkd.options import (
@@ -22,7 +23,7 @@ from mmkd.options import (
 )
 from mmkd.pixels import Pixels
 from mmkd.schedule import Progress
-from mmkd.tap import Recorder, Side, Tap, flatten, map_tensors
+from mmkd.tap import Recorder, Side, Tap
 from mmkd.teacher import Teacher, parts_of
 from mmkd.teachers.kinds import build_teacher, kind, kind_of
 from mmkd.teachers.label_spaces import LabelSpace, Specialists

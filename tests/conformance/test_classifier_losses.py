@@ -11,7 +11,8 @@ import torch
 from cases import CLASSIFIERS, Case, batch, pairs, terms, total
 from torch.func import functional_call
 
-from mmkd.tap import Side, Tap, Trace, flatten
+from mmkd.functional.nested import flatten
+from mmkd.tap import Side, Tap, Trace
 
 SIZE = (16, 24)
 #: losses in which something counts as a constant, so that differences say otherwise

@@ -34,11 +34,12 @@ from mmkd.checks.guard import Guard
 from mmkd.checks.preflight import check_optimised
 from mmkd.engine.optimizers import build_optimizers
 from mmkd.families import FAMILIES
+from mmkd.functional.nested import flatten
 from mmkd.methods import names
 from mmkd.objective import Objective, PairObjective
 from mmkd.rows.instance_objective import InstanceObjective
 from mmkd.schedule import Schedule
-from mmkd.tap import Side, Trace, flatten
+from mmkd.tap import Side, Trace
 from mmkd.teacher import Teacher
 
 
