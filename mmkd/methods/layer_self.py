@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from mmkd.families import queries
 from mmkd.families.comparable import uses_sigmoid
-from mmkd.functional.box_distances import corners, giou
-from mmkd.functional.logit_distances import bernoulli_kl, soft_kl
+from mmkd.functional.logit_distances import soft_kl
+from mmkd.functional.query_distances import binary_divergence, box_terms
 from mmkd.objective import Objective
 from mmkd.options import check_factors
 from mmkd.registry import MODELS
@@ -35,7 +35,7 @@ def class_distance(student: Tensor, teacher: Tensor, sigmoid: bool = True) -> tu
     """
     if sigmoid:
         target = teacher.sigmoid()
-        return bernoulli_kl(student, target.expand_as(student)).sum(-1), target.amax(-1)
+        return binary_divergence(student, target), target.amax(-1)
     return soft_kl(student, teacher, 1.0), teacher.softmax(-1)[..., :-1].amax(-1)
 
 
@@ -97,13 +97,9 @@ class LayerSelf(Objective):
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         scores, boxes = queries.outputs(trace.student)
-        last = boxes[-1].detach()
         apart, sure = class_distance(scores[:-1], scores[-1].detach(), self.sigmoid)
-        terms = dict(
-            classes=apart,
-            boxes=(boxes[:-1] - last).abs().mean(-1),
-            giou=1 - giou(corners(boxes[:-1]), corners(last)),
-        )
+        shift, overlap = box_terms(boxes[:-1], boxes[-1].detach())
+        terms = dict(classes=apart, boxes=shift, giou=overlap)
         return {
             f'loss_{term}': self.factors[term] * weighted_mean(values, sure)
             for term, values in terms.items()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mmkd.families import dense, is_two_stage, queries
 from mmkd.families.comparable import Misfit, both, check_same, kind_of
+from mmkd.families.set_losses import objects_of
 from mmkd.functional.box_distances import centred
 from mmkd.functional.boxes import rank_in_group, select_boxes
 from mmkd.functional.gather import mean_over_ranks
@@ -121,9 +122,7 @@ class MatchedDetections(Objective):
         wanted, targets = (x.expand(len(boxes), *x.shape) for x in (wanted, targets))
         costs = pair_costs(logits, boxes, wanted, targets, self.factors)
         costs = costs.masked_fill(~real[:, None], _NO_PAIR)
-        partners = assign(detections=costs)['detections']
-        known = real.expand(len(boxes), -1, -1).gather(-1, partners.clamp(min=0))
-        partners = torch.where((partners >= 0) & known, partners, -1)
+        partners = objects_of(assign(detections=costs)['detections'], real)
         count = mean_over_ranks((partners >= 0).sum((1, 2)).float())
         terms = pair_terms(logits, boxes, wanted, targets, partners)
         return {
