@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os.path as osp
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from mmengine.dataset import pseudo_collate
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.registry import init_default_scope
 from torch import Tensor
 
 from mmkd.chain import Maker, Product
@@ -17,6 +16,7 @@ from mmkd.checkpoint import weights_of
 from mmkd.config import load_config
 from mmkd.engine.console.screen import current_screen
 from mmkd.engine.launch import apply_options
+from mmkd.makers.pictures import training_batches
 from mmkd.methods.information_flow import InformationFlow, flow_divergence
 from mmkd.options import check_number
 from mmkd.plan.probe import run_to_taps
@@ -46,7 +46,7 @@ class LayerPairs(Maker):
         config (str): of a run with an InformationFlow; a stage's ``teacher=`` replaces its teacher.
             ``student=`` is a trained student; without one its initial weights count, which say
             little.
-        images (int): how many are compared, in batches of the config's size.
+        images (int): how many are compared, in batches of the config's size, at least two.
         objective (str | None): name of the InformationFlow, if there are several.
         options (dict): of that config, as ``--cfg-options``.
 
@@ -118,7 +118,10 @@ class LayerPairs(Maker):
         """(L_s, L_t): mean over batches."""
         (judge,) = distiller.plan.teacher_names(objective)
         total, count = torch.zeros(()), 0
-        for inputs, samples in self._batches(distiller, config):
+        size = max(int(config.train_dataloader.get('batch_size') or 2), 2)
+        for inputs, samples in training_batches(config, distiller, self.images, size):
+            if len(inputs) < 2:
+                break  # the last: one image has nothing to compare
             with buffers_kept(distiller.student), distiller.recorder.record(inputs) as own:
                 run_to_taps(distiller.student, objective.student_taps, inputs, samples)
             other = distiller.teachers[judge](inputs, samples, distiller.pixels)
@@ -129,14 +132,3 @@ class LayerPairs(Maker):
             found = torch.tensor([[float(flow_divergence(s, t)) for t in rows[1]] for s in rows[0]])
             total, count = total + found * len(inputs), count + len(inputs)
         return total / max(count, 1)
-
-    def _batches(self, distiller: Any, config: Any) -> Iterator[tuple[Tensor, list]]:
-        loader = config.train_dataloader
-        dataset = DATASETS.build(loader.dataset)
-        size = min(int(loader.get('batch_size') or 2), self.images)
-        count = min(self.images, len(dataset))
-        chosen = [i * len(dataset) // count for i in range(count)]
-        for start in range(0, count - 1, size):  # a batch of one has nothing to compare
-            part = pseudo_collate([dataset[i] for i in chosen[start : start + size]])
-            data = distiller.data_preprocessor(part, True)
-            yield data['inputs'], data['data_samples']

@@ -1,4 +1,4 @@
-"""Image files of a folder or of a config, and what a network makes of them."""
+"""Images of a folder or of a config, and what a network makes of them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 import mmcv
 import numpy as np
 import torch
+from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, DefaultScope
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmkd.config import load_config
 from mmkd.datasets.class_folders import SUFFIXES
@@ -51,15 +52,41 @@ def files_of(source: str, most: int) -> list[str]:
         files = sorted(str(p) for p in found if p.suffix.lower() in SUFFIXES)
     else:
         raise FileNotFoundError(f'There is neither a folder of images nor a config {source!r}.')
-    count = min(most, len(files))
-    return [files[i * len(files) // count] for i in range(count)]
+    return [files[i] for i in _evenly(most, len(files))]
 
 
 def entries_of(config: Any) -> list[dict]:
     """What the training set of a config lists, by image."""
-    with DefaultScope.overwrite_default_scope(config.get('default_scope') or 'mmengine'):
-        dataset = DATASETS.build({**config.train_dataloader.dataset, 'pipeline': []})
+    dataset = _training_set(config, pipeline=[])
     return [dataset.get_data_info(i) for i in range(len(dataset))]
+
+
+def training_batches(
+    config: Any, model: nn.Module, most: int, size: int
+) -> Iterator[tuple[Tensor, list]]:
+    """Training images of a config as its model sees them, with their samples.
+
+    Args:
+        model (nn.Module): its data preprocessor makes the batches.
+        most (int): images, drawn evenly from all in their order.
+        size (int): images of a batch; the last may have fewer.
+    """
+    dataset = _training_set(config)
+    chosen = _evenly(most, len(dataset))
+    for start in range(0, len(chosen), size):
+        part = pseudo_collate([dataset[i] for i in chosen[start : start + size]])
+        data = model.data_preprocessor(part, True)  # type: ignore[operator]
+        yield data['inputs'], data['data_samples']
+
+
+def _training_set(config: Any, **changes: Any) -> Any:
+    with DefaultScope.overwrite_default_scope(config.get('default_scope') or 'mmengine'):
+        return DATASETS.build({**config.train_dataloader.dataset, **changes})
+
+
+def _evenly(most: int, total: int) -> list[int]:
+    count = min(most, total)
+    return [i * total // count for i in range(count)]
 
 
 def batches(files: Sequence[str], pixels: Pixels, size: tuple[int, int]) -> Iterator[Tensor]:

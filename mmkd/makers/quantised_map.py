@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os.path as osp
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from mmengine.dataset import pseudo_collate
 from mmengine.logging import print_log
-from mmengine.registry import DATASETS, DefaultScope
 from torch import Tensor
 
 from mmkd.chain import Maker, Product
@@ -18,6 +16,7 @@ from mmkd.checkpoint.weights import weights_in
 from mmkd.config import distils, load_config
 from mmkd.engine.console.screen import current_screen
 from mmkd.functional.quantise import percentile, quantise, zeros_in
+from mmkd.makers.pictures import training_batches
 from mmkd.options import check_number
 from mmkd.registry import MAKERS
 from mmkd.tap import Tap
@@ -126,18 +125,7 @@ class QuantisedMap(Maker):
         if torch.cuda.is_available():
             network.to('cuda')
         found = []
-        for inputs, samples in self._batches(network, config):
+        size = int(config.train_dataloader.get('batch_size') or 1)
+        for inputs, samples in training_batches(config, network.model, self.images, size):
             found.append([x.cpu() for x in network(inputs, samples, network.pixels)[tap]])
         return found
-
-    def _batches(self, network: Teacher, config: Any) -> Iterator[tuple[Tensor, list]]:
-        loader = config.train_dataloader
-        scope = config.get('default_scope') or 'mmengine'
-        with DefaultScope.overwrite_default_scope(scope):
-            dataset: Any = DATASETS.build(loader.dataset)
-        count, size = min(self.images, len(dataset)), int(loader.get('batch_size') or 1)
-        chosen = [i * len(dataset) // count for i in range(count)]
-        for start in range(0, count, size):
-            part = pseudo_collate([dataset[i] for i in chosen[start : start + size]])
-            data = network.model.data_preprocessor(part, True)  # type: ignore[operator]
-            yield data['inputs'], data['data_samples']

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from chain_toys import write
+from chain_toys import recipe, write
 from PIL import Image
 
-from mmkd.makers.pictures import batches, features_of, files_of
+from mmkd.makers.pictures import batches, features_of, files_of, training_batches
 from mmkd.pixels import Pixels
 from mmkd.teacher import Teacher, build_model
 from mmkd.testing import tiny_classifier
@@ -20,6 +20,14 @@ def test_files_of_a_folder_and_of_a_config(images, tmp_path):
     assert files_of(str(images / 'train'), 3) == [folder[0], folder[4], folder[8]]
     with pytest.raises(FileNotFoundError, match='neither a folder of images nor a config'):
         files_of('nowhere', 3)
+
+
+def test_training_images_in_batches(images):
+    model = build_model(tiny_classifier(4))
+    found = list(training_batches(recipe(images), model, 7, 3))
+    assert [len(inputs) for inputs, _ in found] == [3, 3, 1]
+    assert [len(samples) for _, samples in found] == [3, 3, 1]
+    assert sum(len(inputs) for inputs, _ in training_batches(recipe(images), model, 99, 5)) == 12
 
 
 def test_a_damaged_file_is_named(tmp_path):
