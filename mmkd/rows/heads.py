@@ -12,7 +12,6 @@ from mmkd.families import assignments, is_two_stage, two_stage
 from mmkd.families.comparable import Misfit, both, check_same, kind_of, pair_priors
 from mmkd.families.dense import dense_head, outputs_tap
 from mmkd.families.two_stage import features_tap
-from mmkd.functional.padding import crop_padding
 from mmkd.rows import predictions
 from mmkd.tap import Tap, Trace, parse_taps
 
@@ -32,19 +31,19 @@ class Answer:
     levels: list[int]
 
     def __post_init__(self) -> None:
+        #: (H, W) of all levels, and of those that are compared
         self.sizes = predictions.level_sizes(self.model, self.outputs)
-        self._logits, self._codes = predictions.split(self.model, self.outputs)
-        #: class logits (N, P, K)
-        self.logits = self.chosen(self._logits)
+        self.compared = {i: self.sizes[i] for i in self.levels}
+        #: class logits (N, P, K) and box codes (N, P, D)
+        self.logits, self.codes = predictions.split(self.model, self.outputs, self.levels)
 
     @property
     def counts(self) -> list[int]:
         """Priors of each level that is compared."""
-        counts = predictions.prior_counts(dense_head(self.model), self.sizes)
-        return [counts[i] for i in self.levels]
+        return list(predictions.prior_counts(dense_head(self.model), self.compared).values())
 
     def chosen(self, x: Tensor) -> Tensor:
-        """Rows (N, P, ...) of the compared levels, from those of all."""
+        """Rows (N, P, ...) of the compared levels, from those of all, as an assignment has them."""
         if len(self.levels) == len(self.sizes):
             return x
         counts = predictions.prior_counts(dense_head(self.model), self.sizes)
@@ -53,11 +52,11 @@ class Answer:
 
     def boxes(self) -> Tensor:
         """Decoded boxes (N, P, 4), xyxy in pixels of the padded input, not clipped."""
-        return self.chosen(predictions.decode(self.model, self._codes, self.sizes, None))
+        return predictions.decode(self.model, self.codes, self.compared, None)
 
     def bins(self) -> Tensor:
         """Logits (N, P, 4, bins) of box distributions."""
-        return self.chosen(self._codes).unflatten(-1, (4, -1))
+        return self.codes.unflatten(-1, (4, -1))
 
 
 def has_classes(model: nn.Module) -> bool:
@@ -113,13 +112,10 @@ def answers(trace: Trace, pairs: Sequence[tuple[int, int]]) -> tuple[Answer, Ans
     Raises:
         ValueError: maps of one stride and unequal size.
     """
-    model = trace.teacher.model
-    wanted = predictions.head_outputs(model, trace.teacher[features_tap(model)])
-    wanted = [crop_padding(t, trace.teacher.inputs, trace.inputs) for t in wanted]
-    own = trace.student[outputs_tap(trace.student.model)]
-    levels = [list(positions) for positions in zip(*pairs, strict=True)]
-    student = Answer(trace.student.model, own, levels[0])
-    teacher = Answer(model, wanted, levels[1])
+    own, wanted = predictions.both_outputs(trace)
+    first, second = (list(levels) for levels in zip(*pairs, strict=True))
+    student = Answer(trace.student.model, own, first)
+    teacher = Answer(trace.teacher.model, wanted, second)
     for i, j in pairs:
         if student.sizes[i] != teacher.sizes[j]:
             raise ValueError(

@@ -175,14 +175,19 @@ def shared(trace: Trace) -> list[tuple[int, int]]:
     return shared_levels(*heads, trace.scale)
 
 
-def answers(trace: Trace) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Class logits (N, P, K) and box codes (N, P, D) of both dense heads, on shared levels."""
+def both_outputs(trace: Trace) -> tuple[list[Tensor], list[Tensor]]:
+    """Maps of both dense heads; the teacher's without padding of its own."""
     model = trace.teacher.model
     wanted = head_outputs(model, trace.teacher[features_tap(model)])
     wanted = [crop_padding(t, trace.teacher.inputs, full_size(trace)) for t in wanted]
-    own = trace.student[outputs_tap(trace.student.model)]
+    return trace.student[outputs_tap(trace.student.model)], wanted
+
+
+def answers(trace: Trace) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Class logits (N, P, K) and box codes (N, P, D) of both dense heads, on shared levels."""
+    own, wanted = both_outputs(trace)
     first, second = zip(*shared(trace), strict=True)
-    return split(trace.student.model, own, first), split(model, wanted, second)
+    return split(trace.student.model, own, first), split(trace.teacher.model, wanted, second)
 
 
 def sizes_of(trace: Trace) -> Sizes:
