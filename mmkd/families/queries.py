@@ -26,7 +26,8 @@ from mmkd.families import family_of
 from mmkd.families.comparable import Misfit, check_same, named, uses_sigmoid
 from mmkd.functional.box_distances import centred
 from mmkd.functional.device import upload
-from mmkd.tap import Side
+from mmkd.functional.query_distances import binary_divergence, class_divergence
+from mmkd.tap import Side, Trace
 
 #: address of the classes (L, N, Q, C) and boxes (L, N, Q, 4) of all decoder layers
 HEAD = 'bbox_head.forward()'
@@ -308,6 +309,21 @@ def binary_logits(model: nn.Module, scores: Tensor) -> Tensor:
         return scores
     log_p = scores.log_softmax(-1)[..., :-1]
     return log_p - (-log_p.expm1()).clamp(min=1e-7).log()
+
+
+def class_distances(
+    trace: Trace, student: Tensor, teacher: Tensor, form: str, tau: float
+) -> tuple[Tensor, Tensor]:
+    """Distances of the classes at R points, (L, N, R), and the teacher's best probability, (N, R).
+
+    Args:
+        student, teacher (Tensor): logits (L, N, R, C) and (N, R, C).
+        form (str): of all classes, at the temperature tau (``'softmax'``), or ``'sigmoid'``.
+    """
+    wanted = foreground(trace.teacher.model, teacher)
+    if form == 'softmax':
+        return class_divergence(student, teacher, tau), wanted.amax(-1)
+    return binary_divergence(binary_logits(trace.student.model, student), wanted), wanted.amax(-1)
 
 
 def image_sizes(samples: list, like: Tensor) -> Tensor:

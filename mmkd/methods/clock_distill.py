@@ -13,7 +13,7 @@ from mmkd.families import dense, queries
 from mmkd.families.comparable import Misfit, both
 from mmkd.functional.box_masks import background_mask, foreground_mask
 from mmkd.functional.device import upload
-from mmkd.functional.query_distances import binary_divergence, class_divergence, point_terms
+from mmkd.functional.query_distances import point_terms
 from mmkd.levels import Level, pair_levels
 from mmkd.objective import Objective, equal_size
 from mmkd.options import check_choice, check_factors, check_temperature
@@ -173,12 +173,9 @@ class CLoCKDistill(Objective):
             at = queries.points_at(judge, objects, content_of(judge.model, labels))
             scores, boxes = queries.decode(judge.model, queries.memory(judge), at)
         found = queries.decode(learner.model, queries.memory(learner), at)
-        wanted = queries.foreground(judge.model, scores[-1])
-        if self.classes == 'softmax':
-            apart = class_divergence(found[0], scores[-1], self.tau)
-        else:
-            apart = binary_divergence(queries.binary_logits(learner.model, found[0]), wanted)
-        return point_terms(apart, found[1], boxes[-1], wanted.amax(-1) * real, 'per_image')
+        logits = found[0], scores[-1]
+        apart, sure = queries.class_distances(trace, *logits, self.classes, self.tau)
+        return point_terms(apart, found[1], boxes[-1], sure * real, 'per_image')
 
     def describe(self) -> list[str]:
         """What is compared."""

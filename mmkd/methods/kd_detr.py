@@ -10,12 +10,7 @@ from torch import Tensor, nn
 
 from mmkd.families import queries
 from mmkd.families.comparable import Misfit, uses_sigmoid
-from mmkd.functional.query_distances import (
-    NORMS,
-    binary_divergence,
-    class_divergence,
-    point_terms,
-)
+from mmkd.functional.query_distances import NORMS, point_terms
 from mmkd.objective import Objective
 from mmkd.options import check_choice, check_factors, check_number, check_temperature
 from mmkd.registry import MODELS
@@ -198,13 +193,8 @@ class KDDETR(Objective):
             found (tuple): the student's logits (L, N, R, C) and boxes (L, N, R, 4).
             wanted (tuple): the teacher's of its last layer, without L.
         """
-        probabilities = queries.foreground(trace.teacher.model, wanted[0])
-        sure = probabilities.amax(-1)
-        if self.classes == 'softmax':
-            apart = class_divergence(found[0], wanted[0], self.tau)
-        else:
-            own = queries.binary_logits(trace.student.model, found[0])
-            apart = binary_divergence(own, probabilities)
+        scores = found[0], wanted[0]
+        apart, sure = queries.class_distances(trace, *scores, self.classes, self.tau)
         terms = point_terms(apart, found[1], wanted[1], sure, self.cls_norm)
         return {f'loss_{group}_{term}': self.factors[term] * x for term, x in terms.items()}
 
