@@ -277,10 +277,9 @@ class MILRoIHead(BaseModule):
     ) -> list[InstanceData]:
         """Boxes, scores and labels of each image: mean of the refinements, then NMS."""
         boxes = [proposals.bboxes for proposals in rpn_results_list]
-        outputs = self.judge(x, boxes).outputs
-        sizes = [len(b) for b in boxes]
-        scores = self.scores(outputs, boxes).split(sizes)
-        deltas = outputs[-1].split(sizes)
+        look, sizes = self.judge(x, boxes), [len(b) for b in boxes]
+        scores = self.scores(look, len(boxes)).split(sizes)
+        deltas = look.outputs[-1].split(sizes)
         found = []
         for own, score, delta, sample in zip(
             boxes, scores, deltas, batch_data_samples, strict=True
@@ -297,11 +296,10 @@ class MILRoIHead(BaseModule):
             found.append(InstanceData(bboxes=kept[:, :4], scores=kept[:, 4], labels=labels))
         return found
 
-    def scores(self, outputs: list[Tensor], boxes: list[Tensor]) -> Tensor:
-        """Scores of classes, and one column of background, (R, K + 1)."""
+    def scores(self, look: Look, n: int) -> Tensor:
+        """Scores of classes, and one column of background, (R, K + 1), in N images."""
         if self.refinements:
-            branches = outputs[2 : 2 + self.refinements]
+            branches = look.outputs[2 : 2 + self.refinements]
             return sum(z.softmax(1) for z in branches) / self.refinements
-        images = torch.cat([b.new_full((len(b),), i).long() for i, b in enumerate(boxes)])
-        phi = proposal_scores(*outputs[:2], images, len(boxes))
+        phi = proposal_scores(*look.outputs[:2], look.rois[:, 0].long(), n)
         return torch.cat((phi, 1 - phi.sum(1, keepdim=True)), 1)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from mmdet.models.detectors import FastRCNN
+from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor
 from torch.nn import functional as F
@@ -61,7 +62,7 @@ class WeakDetector(FastRCNN):
             neck=neck,
             roi_head=roi_head,
             train_cfg=train_cfg,
-            test_cfg=test_cfg or _config(dict(rcnn=dict(TEST))),
+            test_cfg=test_cfg or ConfigDict(rcnn=TEST),
             data_preprocessor=data_preprocessor,
             init_cfg=init_cfg,
         )
@@ -140,9 +141,3 @@ def look(
         ratio = inputs.new_tensor([size[1] / width, size[0] / height] * 2)
         boxes = [b * ratio for b in boxes]
     return inputs, boxes
-
-
-def _config(mapping: dict) -> Any:
-    from mmengine.config import ConfigDict
-
-    return ConfigDict(mapping)
