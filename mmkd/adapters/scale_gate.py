@@ -39,13 +39,15 @@ class ScaleGate(nn.Module):
         first, second = self.weights(high, low)[:, :, None, None, None].unbind(1)
         return first * high + second * low
 
-    def fuse(self, high: Sequence[Tensor], low: Sequence[Tensor]) -> list[Tensor]:
+    def fuse(self, high: Sequence[Tensor], low: Sequence[Tensor], shift: int) -> list[Tensor]:
         """Pyramids of both images, finest first; the ``shift`` finest levels stay as they are.
+
+        Args:
+            shift (int): as the gate's own, which lies on the device and is not waited for.
 
         Raises:
             ValueError: maps that are to be fused differ in size or width.
         """
-        shift = int(self.shift)
         for one, other in zip(high[shift:], low, strict=False):
             if one.shape != other.shape or 2 * one.shape[1] != self.squeeze.in_features:
                 raise ValueError(

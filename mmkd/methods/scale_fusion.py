@@ -110,7 +110,7 @@ class ScaleFusion(Objective):
         model = trace.student.model
         inputs, samples = self.rescale(trace.inputs, trace.samples)
         low, high = list(model.extract_feat(inputs)), trace.student['neck']
-        fused = self.gate.fuse(high, low)
+        fused = self.gate.fuse(high, low, self.shift)
         pairs = zip(high[self.shift :], low, strict=False)
         shares = [self.gate.weights(h, x)[:, 0] for h, x in pairs]
         zero = fused[-1].sum() * 0.0

@@ -44,13 +44,13 @@ class FusedNeck(nn.Module):
 
     def __init__(self, neck: nn.Module, gate: ScaleGate) -> None:
         super().__init__()
-        self.whole, self.gate = neck, gate
+        self.whole, self.gate, self.shift = neck, gate, int(gate.shift)
 
     def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Maps of both images -> a pyramid of the full image's strides."""
         half = len(maps) // 2
         high, low = self.whole(maps[:half]), self.whole(maps[half:])
-        return tuple(self.gate.fuse(high, low))
+        return tuple(self.gate.fuse(high, low, self.shift))
 
 
 @kind
@@ -77,8 +77,8 @@ class FusedTeacher(Teacher):
                 f'FusedTeacher fuses the maps of a neck, but {type(self.model).__name__} has none.'
             )
         gate = self._gate(getattr(neck, 'out_channels', None))
-        self.model.backbone = TwoSizes(self.model.backbone, 2 ** int(gate.shift))
         self.model.neck = FusedNeck(neck, gate)
+        self.model.backbone = TwoSizes(self.model.backbone, 2**self.model.neck.shift)
         self.model.eval().requires_grad_(False)
 
     def _gate(self, channels: Any) -> ScaleGate:

@@ -41,7 +41,7 @@ def test_pyramids_are_fused_one_level_apart():
     gate = gate_of_the_sheet().float()
     high = [torch.randn(1, 2, 16 // 2**i, 16 // 2**i) for i in range(3)]
     low = [torch.randn(1, 2, 8 // 2**i, 8 // 2**i) for i in range(3)]
-    fused = gate.fuse(high, low)
+    fused = gate.fuse(high, low, 1)
     assert fused[0] is high[0] and len(fused) == 3
     assert torch.equal(fused[1], gate(high[1], low[0]))
     assert torch.equal(fused[2], gate(high[2], low[1]))
@@ -51,7 +51,7 @@ def test_unequal_maps_are_refused():
     gate = ScaleGate(2)
     high, low = [torch.randn(1, 2, 8, 8), torch.randn(1, 2, 4, 4)], [torch.randn(1, 2, 5, 5)]
     with pytest.raises(ValueError, match='fuses maps of one size from both images'):
-        gate.fuse(high, low)
+        gate.fuse(high, low, 1)
     wide = [torch.randn(1, 4, 8, 8), torch.randn(1, 4, 4, 4)], [torch.randn(1, 4, 4, 4)]
     with pytest.raises(ValueError, match='gate of 2 channels'):
-        gate.fuse(*wide)
+        gate.fuse(*wide, 1)

@@ -33,7 +33,7 @@ def test_the_three_losses(make):
     with torch.no_grad():
         low, high = student.extract_feat(small), student.extract_feat(inputs)
         own = student.parse_losses(student.loss(small, scaled))[0]
-        fused = losses_on(student, gate.fuse(high, low), inputs, copy.deepcopy(samples))
+        fused = losses_on(student, gate.fuse(high, low, 1), inputs, copy.deepcopy(samples))
     torch.testing.assert_close(losses['kd.fusion.loss_low'], own)
     torch.testing.assert_close(losses['kd.fusion.loss_fused'], fused)
     assert 0 < losses['kd.fusion.high_share'] < 1

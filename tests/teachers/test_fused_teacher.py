@@ -36,7 +36,7 @@ def test_it_shows_what_the_trained_gate_fuses(trained):
     student, gate = distiller.student.eval(), distiller.objectives['fusion'].gate
     with torch.no_grad():
         high, low = (student.extract_feat(x) for x in (inputs, pixels_at(inputs, (64, 96))))
-        wanted = gate.fuse(high, low)
+        wanted = gate.fuse(high, low, 1)
         found = teacher.model.extract_feat(inputs)
     assert all(map(torch.equal, found, wanted))
     assert 'fused with images of half the side' in teacher.loaded
