@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmkd.models.cifar_resnet import INIT
+from mmkd.models.cifar_backbone import CifarBackbone
 from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS
 
@@ -16,7 +15,7 @@ DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
 @MODELS.register_module()
-class CifarBottleneckResNet(BaseModule):
+class CifarBottleneckResNet(CifarBackbone):
     """ResNet-50, 101 and 152 with a 3 x 3 stem of stride 1: four stages of strides 1, 2, 4, 8.
 
     Args:
@@ -39,39 +38,21 @@ class CifarBottleneckResNet(BaseModule):
         out_indices: Sequence[int] = (0, 1, 2, 3),
         init_cfg: dict | list | None = None,
     ) -> None:
-        super().__init__(init_cfg or INIT)
+        super().__init__(out_indices, init_cfg)
         counts = DEPTHS[check_choice('CifarBottleneckResNet', 'depth', depth, DEPTHS)]
         width = check_number('CifarBottleneckResNet', 'base_channels', base_channels, 1, whole=True)
-        self.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.relu = nn.ReLU()
-        for index, (name, count) in enumerate(zip(self.stages, counts, strict=True)):
-            middle = base_channels * 2**index
-            first = Bottleneck(width, middle, stride=1 if index == 0 else 2)
-            width = 4 * middle
-            others = [Bottleneck(width, middle) for _ in range(count - 1)]
-            self.add_module(name, nn.Sequential(first, *others))
-        self.out_indices = tuple(out_indices)
-        last = [f'{name}.{count - 1}' for name, count in zip(self.stages, counts, strict=True)]
-        self.preacts = tuple(f'{block}.relu3@in[0]' for block in last)
-        self.preact_norms = tuple(f'{block}.bn3' for block in last)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(N, 3, H, W) -> the maps of ``out_indices``."""
-        x = self.relu(self.bn1(self.conv1(x)))
-        maps = []
-        for name in self.stages:
-            x = getattr(self, name)(x)
-            maps.append(x)
-        return tuple(maps[i] for i in self.out_indices)
+        self.add_stem(width)
+        self.add_stages(Bottleneck, width, [width * 2**index for index in range(4)], counts)
 
 
 class Bottleneck(nn.Module):
     """1 x 1, 3 x 3 and 1 x 1 convolutions and a shortcut; ``relu3`` is applied to their sum."""
 
+    expansion, last = 4, 3
+
     def __init__(self, in_channels: int, middle: int, stride: int = 1) -> None:
         super().__init__()
-        wide = 4 * middle
+        wide = self.expansion * middle
         self.conv1 = nn.Conv2d(in_channels, middle, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(middle)
         self.relu1 = nn.ReLU()

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmkd.models.cifar_backbone import CifarBackbone
 from mmkd.options import check_number
 from mmkd.registry import MODELS
 
-INIT = [dict(type='Kaiming', layer='Conv2d'), dict(type='Constant', val=1, layer='BatchNorm2d')]
-
 
 @MODELS.register_module()
-class CifarResNet(BaseModule):
+class CifarResNet(CifarBackbone):
     """ResNet-20 and its kind: three stages of basic blocks, strides 1, 2 and 4.
 
     ResNet-8x4 and 32x4 of the distillation literature are ``base_channels=64`` over
@@ -43,38 +41,22 @@ class CifarResNet(BaseModule):
         out_indices: Sequence[int] = (0, 1, 2),
         init_cfg: dict | list | None = None,
     ) -> None:
-        super().__init__(init_cfg or INIT)
+        super().__init__(out_indices, init_cfg)
         blocks, rest = divmod(check_number('CifarResNet', 'depth', depth, whole=True) - 2, 6)
         check_number('CifarResNet', 'base_channels', base_channels, 1, whole=True)
         check_number('CifarResNet', 'stem_channels', stem_channels, 1, whole=True, optional=True)
         if blocks < 1 or rest:
             raise ValueError(f'CifarResNet: depth must be 6n + 2 (8, 14, 20, …), found {depth}.')
         width = stem_channels or base_channels
-        self.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.relu = nn.ReLU()
-        for index, name in enumerate(self.stages):
-            out = base_channels * 2**index
-            first = BasicBlock(width, out, stride=1 if index == 0 else 2)
-            self.add_module(name, nn.Sequential(first, *_blocks(out, blocks - 1)))
-            width = out
-        self.out_indices = tuple(out_indices)
-        last = [f'{name}.{blocks - 1}' for name in self.stages]
-        self.preacts = tuple(f'{block}.relu2@in[0]' for block in last)
-        self.preact_norms = tuple(f'{block}.bn2' for block in last)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(N, 3, H, W) -> the maps of ``out_indices``."""
-        x = self.relu(self.bn1(self.conv1(x)))
-        maps = []
-        for name in self.stages:
-            x = getattr(self, name)(x)
-            maps.append(x)
-        return tuple(maps[i] for i in self.out_indices)
+        self.add_stem(width)
+        widths = [base_channels * 2**index for index in range(3)]
+        self.add_stages(BasicBlock, width, widths, [blocks] * 3)
 
 
 class BasicBlock(nn.Module):
     """Two 3 x 3 convolutions and a shortcut; ``relu2`` is applied to their sum alone."""
+
+    expansion, last = 1, 2
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()
@@ -95,7 +77,3 @@ class BasicBlock(nn.Module):
         shortcut = x if self.downsample is None else self.downsample(x)
         x = self.relu1(self.bn1(self.conv1(x)))
         return self.relu2(self.bn2(self.conv2(x)) + shortcut)
-
-
-def _blocks(width: int, count: int) -> list[BasicBlock]:
-    return [BasicBlock(width, width) for _ in range(count)]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmkd.models.cifar_resnet import INIT
+from mmkd.models.cifar_backbone import CifarBackbone
 from mmkd.options import check_number
 from mmkd.registry import MODELS
 
@@ -21,7 +20,7 @@ LAYOUT = (
 
 
 @MODELS.register_module()
-class CifarMobileNetV2(BaseModule):
+class CifarMobileNetV2(CifarBackbone):
     """MobileNetV2 whose second group of blocks has stride 1: four stages of strides 2, 4, 8, 16.
 
     Stages end in a linear convolution. The last map returned is that of a 1 x 1 convolution behind
@@ -44,7 +43,7 @@ class CifarMobileNetV2(BaseModule):
         out_indices: Sequence[int] = (0, 1, 2, 3),
         init_cfg: dict | list | None = None,
     ) -> None:
-        super().__init__(init_cfg or INIT)
+        super().__init__(out_indices, init_cfg)
         owner = 'CifarMobileNetV2'
         factor = check_number(owner, 'widen_factor', widen_factor, above=0)
         check_number(owner, 'expand', expand, 1, whole=True)
@@ -60,17 +59,12 @@ class CifarMobileNetV2(BaseModule):
                     width = out
             self.add_module(name, nn.Sequential(*blocks))
         self.last = _block(width, max(int(1280 * factor), 1280), 1)
-        self.out_indices = tuple(out_indices)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(N, 3, H, W) -> the maps of ``out_indices``."""
-        x = self.stem_block(x)
-        maps = []
-        for name in self.stages:
-            x = getattr(self, name)(x)
-            maps.append(x)
-        maps[-1] = self.last(x)
-        return tuple(maps[i] for i in self.out_indices)
+    def begin(self, x: Tensor) -> Tensor:
+        return self.stem_block(x)
+
+    def end(self, x: Tensor) -> Tensor:
+        return self.last(x)
 
 
 class InvertedResidual(nn.Module):

@@ -6,7 +6,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmkd.models.cifar_resnet import INIT
+from mmkd.models.cifar_backbone import INIT
 from mmkd.options import check_number
 from mmkd.registry import MODELS
 

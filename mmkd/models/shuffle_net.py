@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmkd.models.cifar_resnet import INIT
+from mmkd.models.cifar_backbone import CifarBackbone
 from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS
 
@@ -33,7 +32,7 @@ def shuffle(x: Tensor, groups: int) -> Tensor:
 
 
 @MODELS.register_module()
-class CifarShuffleNet(BaseModule):
+class CifarShuffleNet(CifarBackbone):
     """ShuffleNetV1 with grouped 1 x 1 convolutions: stages of 4, 8 and 4 units.
 
     Args:
@@ -57,7 +56,7 @@ class CifarShuffleNet(BaseModule):
         out_indices: Sequence[int] = (0, 1, 2),
         init_cfg: dict | list | None = None,
     ) -> None:
-        super().__init__(init_cfg or INIT)
+        super().__init__(out_indices, init_cfg)
         owner = 'CifarShuffleNet'
         width = check_number(owner, 'base_channels', base_channels, STEM + 1, whole=True)
         check_number(owner, 'groups', groups, 1, whole=True)
@@ -66,9 +65,7 @@ class CifarShuffleNet(BaseModule):
                 f'{owner}: groups={groups} must divide base_channels, base_channels / 4 and '
                 f'(base_channels - {STEM}) / 4, found base_channels={width}.'
             )
-        self.conv1 = nn.Conv2d(3, STEM, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(STEM)
-        self.relu = nn.ReLU()
+        self.add_stem(STEM, 1)
         before = STEM
         for index, (name, count) in enumerate(zip(self.stages, (4, 8, 4), strict=True)):
             wide = width * 2**index
@@ -76,16 +73,6 @@ class CifarShuffleNet(BaseModule):
             others = [ShuffleUnit(wide, wide, groups) for _ in range(count - 1)]
             self.add_module(name, nn.Sequential(first, *others))
             before = wide
-        self.out_indices = tuple(out_indices)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(N, 3, H, W) -> the maps of ``out_indices``."""
-        x = self.relu(self.bn1(self.conv1(x)))
-        maps = []
-        for name in self.stages:
-            x = getattr(self, name)(x)
-            maps.append(x)
-        return tuple(maps[i] for i in self.out_indices)
 
 
 class ShuffleUnit(nn.Module):
@@ -117,7 +104,7 @@ class ShuffleUnit(nn.Module):
 
 
 @MODELS.register_module()
-class CifarShuffleNetV2(BaseModule):
+class CifarShuffleNetV2(CifarBackbone):
     """ShuffleNetV2: stages of 4, 8 and 4 units that leave half of the channels as they are.
 
     The last map returned is that of a 1 x 1 convolution behind the third stage.
@@ -140,29 +127,19 @@ class CifarShuffleNetV2(BaseModule):
         out_indices: Sequence[int] = (0, 1, 2),
         init_cfg: dict | list | None = None,
     ) -> None:
-        super().__init__(init_cfg or INIT)
+        super().__init__(out_indices, init_cfg)
         check_choice('CifarShuffleNetV2', 'widen_factor', widen_factor, WIDTHS)
         *widths, last = WIDTHS[widen_factor]
-        self.conv1 = nn.Conv2d(3, STEM, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(STEM)
-        self.relu = nn.ReLU()
+        self.add_stem(STEM, 1)
         before = STEM
         for name, wide, count in zip(self.stages, widths, (3, 7, 3), strict=True):
             units = [SplitUnit(wide // 2) for _ in range(count)]
             self.add_module(name, nn.Sequential(DownUnit(before, wide), *units))
             before = wide
         self.last = _pointwise(before, last)
-        self.out_indices = tuple(out_indices)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(N, 3, H, W) -> the maps of ``out_indices``."""
-        x = self.relu(self.bn1(self.conv1(x)))
-        maps = []
-        for name in self.stages:
-            x = getattr(self, name)(x)
-            maps.append(x)
-        maps[-1] = self.last(x)
-        return tuple(maps[i] for i in self.out_indices)
+    def end(self, x: Tensor) -> Tensor:
+        return self.last(x)
 
 
 class SplitUnit(nn.Module):

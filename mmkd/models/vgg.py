@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmkd.models.cifar_resnet import INIT
+from mmkd.models.cifar_backbone import INIT
 from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS
 

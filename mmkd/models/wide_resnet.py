@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmkd.models.cifar_resnet import INIT
+from mmkd.models.cifar_backbone import CifarBackbone
 from mmkd.options import check_number
 from mmkd.registry import MODELS
 
 
 @MODELS.register_module()
-class WideResNet(BaseModule):
+class WideResNet(CifarBackbone):
     """WRN-depth-widen: three stages of pre-activation blocks, strides 1, 2 and 4.
 
     A stage's own map is a sum without activation, which the next stage begins by normalising. The
@@ -43,7 +42,7 @@ class WideResNet(BaseModule):
         out_indices: Sequence[int] = (0, 1, 2),
         init_cfg: dict | list | None = None,
     ) -> None:
-        super().__init__(init_cfg or INIT)
+        super().__init__(out_indices, init_cfg)
         owner = type(self).__name__
         blocks, rest = divmod(check_number(owner, 'depth', depth, whole=True) - 4, 6)
         check_number(owner, 'widen_factor', widen_factor, 1, whole=True)
@@ -60,17 +59,12 @@ class WideResNet(BaseModule):
             width = out
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU()
-        self.out_indices = tuple(out_indices)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(N, 3, H, W) -> the maps of ``out_indices``."""
-        x = self.conv1(x)
-        maps = []
-        for name in self.stages:
-            x = getattr(self, name)(x)
-            maps.append(x)
-        maps[-1] = self.relu(self.bn1(x))
-        return tuple(maps[i] for i in self.out_indices)
+    def begin(self, x: Tensor) -> Tensor:
+        return self.conv1(x)
+
+    def end(self, x: Tensor) -> Tensor:
+        return self.relu(self.bn1(x))
 
 
 class PreActBlock(nn.Module):
