@@ -43,16 +43,23 @@ def console(args: argparse.Namespace) -> Iterator[Callable[[Any], list]]:
 
 @contextlib.contextmanager
 def without_log() -> Iterator[None]:
-    """Leave all but warnings and errors of mmengine's log off the screen of a command that has no
-    Runner, and so no log file; MMKD_VERBOSE=1 shows them."""
+    """Leave all but warnings and errors of mmengine's log, and what packages print about
+    themselves, off the screen of a command that has no Runner, and so no log file.
+    MMKD_VERBOSE=1 shows them."""
     from mmengine.logging import MMLogger
 
+    from mmkd.engine.console.noise import without_chatter
+
+    if _asked_for_all():
+        yield
+        return
     found = [h for h in MMLogger.get_instance('mmengine').handlers if h.level < logging.WARNING]
-    handlers = [] if _asked_for_all() else [(handler, handler.level) for handler in found]
+    handlers = [(handler, handler.level) for handler in found]
     for handler, _ in handlers:
         handler.setLevel(logging.WARNING)
     try:
-        yield
+        with without_chatter():
+            yield
     finally:
         for handler, level in handlers:
             handler.setLevel(level)

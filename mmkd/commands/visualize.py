@@ -37,20 +37,18 @@ def parser() -> argparse.ArgumentParser:
 @without_log()
 def run(args: argparse.Namespace) -> None:
     from mmkd.config import default_work_dir
-    from mmkd.engine.console.noise import without_chatter
     from mmkd.engine.launch import check_data, read_config
     from mmkd.engine.writable import make_folder
     from mmkd.visualization.viewer import Viewer
 
     config = read_config(args)
-    with without_chatter():
-        check_data(config, args.split)
-        out = args.out or f'{default_work_dir(config.filename)}/pages'
-        make_folder(out, '--out')
-        point = tuple(args.point) if args.point else None
-        viewer = Viewer(config, args.split, args.checkpoint, point=point)
-        for path in viewer.pages(args.indices, out):
-            print(path)
+    check_data(config, args.split)
+    out = args.out or f'{default_work_dir(config.filename)}/pages'
+    make_folder(out, '--out')
+    point = tuple(args.point) if args.point else None
+    viewer = Viewer(config, args.split, args.checkpoint, point=point)
+    for path in viewer.pages(args.indices, out):
+        print(path)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

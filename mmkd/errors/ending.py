@@ -8,6 +8,7 @@ import os
 import os.path as osp
 import platform
 import re
+import select
 import shlex
 import signal
 import sys
@@ -48,7 +49,8 @@ def plain_errors() -> Iterator[None]:
 
     Messages of mmkd stand alone. Those of other packages come with the place in the code and what
     was being done, and the traceback goes to a file. ``MMKD_TRACEBACK=1`` shows it on the screen.
-    The exit status is 1, after Ctrl-C 130 and after SIGTERM 143.
+    The exit status is 1, after Ctrl-C 130 and after SIGTERM 143. A reader of the output that has
+    left (``| head``) is no error: the command ends with 141, without a word.
     """
     try:
         with on_sigterm(_terminate):
@@ -60,6 +62,8 @@ def plain_errors() -> Iterator[None]:
     except Exception as error:
         if os.environ.get('MMKD_TRACEBACK'):
             raise
+        if isinstance(error, BrokenPipeError) and _reader_has_left():
+            raise SystemExit(128 + signal.SIGPIPE) from None
         interrupt = stop_behind(error)
         if interrupt is not None:
             raise SystemExit(_say_stopped(interrupt)) from None
@@ -68,6 +72,18 @@ def plain_errors() -> Iterator[None]:
         else:
             _write_traceback(error)
         raise SystemExit(1) from None
+
+
+def _reader_has_left() -> bool:
+    """Whether nobody reads standard output any more, as behind ``| head``; it is closed then."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        output = sys.stdout.fileno()
+        watch = select.poll()
+        watch.register(output, select.POLLOUT)
+        if any(event & select.POLLERR for _, event in watch.poll(0)):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), output)  # what is buffered goes nowhere
+            return True
+    return False
 
 
 def describe(error: BaseException) -> str:

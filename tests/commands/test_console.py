@@ -60,3 +60,15 @@ def test_commands_without_a_run_show_warnings_alone(monkeypatch):
     monkeypatch.setenv('MMKD_VERBOSE', '1')
     with without_log():
         assert stock.level == before
+
+
+@pytest.mark.parametrize('everything', ['0', '1'])
+def test_nor_what_packages_print(everything, monkeypatch, capsys):
+    monkeypatch.setenv('MMKD_VERBOSE', everything)
+    with without_log():
+        print('loading annotations into memory...')
+        print('Could not import OneDL. Skipping OneDL datasets.')
+        print('a result')
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1] == 'a result'
+    assert len(said) == (3 if everything == '1' else 1)

@@ -3,6 +3,8 @@
 import os
 import shlex
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -200,3 +202,23 @@ def test_the_way_on_of_a_script_that_started_the_processes(monkeypatch):
     Path('iter_5.pth').touch()
     Path('last_checkpoint').write_text('iter_5.pth')
     assert way_on('.', ['train.py']).endswith('bash tools/dist_train.sh c.py 2 --amp --resume')
+
+
+@pytest.mark.parametrize(
+    ('body', 'status', 'words'),
+    [
+        ("print('x' * 10**6, flush=True)", 141, ''),
+        ("raise BrokenPipeError('a worker')", 1, 'error: '),
+    ],
+)
+def test_a_reader_that_has_left_is_no_error(body, status, words):
+    code = f'from mmkd.errors.ending import plain_errors\nwith plain_errors():\n    {body}\n'
+    with subprocess.Popen(
+        [sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        if status == 141:
+            child.stdout.close()
+        said = child.stderr.read()
+        assert child.wait() == status
+    assert words in said
+    assert bool(said) == bool(words)

@@ -25,9 +25,10 @@ SAID = (
     r'Default ``avg_non_ignore`` is False',
 )
 _NOISE = re.compile('|'.join(SAID))
-#: by pycocotools while it reads annotations
+#: by pycocotools while it reads annotations, and by mmdet on being imported
 _CHATTER = re.compile(
     r'loading annotations into memory\.\.\.|Done \(t=[\d.]+s\)|creating index\.\.\.|index created!'
+    r'|Could not import OneDL\. Skipping OneDL datasets\.'
 )
 _KINDS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
 
@@ -55,7 +56,7 @@ def without_noise() -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_chatter() -> Iterator[None]:
-    """Leave off standard output what pycocotools prints while it reads annotations."""
+    """Leave off standard output what pycocotools and mmdet print about themselves."""
     rest = _Rest(sys.stdout)
     try:
         with contextlib.redirect_stdout(rest):
