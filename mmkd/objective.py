@@ -80,7 +80,7 @@ class Objective(nn.Module):
     schedules: Mapping[str, Schedule] = MappingProxyType({})
     #: under DDP, averaged gradients of k ranks equal those of one process with the whole batch
     rank_invariant: ClassVar[bool] = False
-    #: runs parts of the teacher again, or takes some over, for which an ensemble has none
+    #: runs parts of the teacher again, takes some over, or reads its queries: an ensemble has none
     asks_teacher: bool = False
     #: set in a step in which its teacher has nothing to show yet; then it counts as at weight 0
     rests: bool = False

@@ -178,8 +178,9 @@ class Teacher:
         if not self.asks and objective.asks_teacher:
             raise ValueError(
                 f'{type(objective).__name__} runs parts of the teacher again on values of its own, '
-                f'which {type(self).__name__} cannot answer: it shows what several networks, or '
-                'something that is no network, gave for whole images. Take a method that '
+                f'or reads its queries one by one, which {type(self).__name__} cannot answer: it '
+                'shows what several networks, or something that is no network, gave for whole '
+                'images. Take a method that '
                 'compares what is tapped (CWD, PKD, AT; KD of classifiers and segmentors), or a '
                 'teacher of one network.'
             )

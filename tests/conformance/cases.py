@@ -27,6 +27,7 @@ from mmkd.testing import (
     tiny_detr,
     tiny_faster_rcnn,
     tiny_gfl,
+    tiny_mask2former,
     tiny_mask_rcnn,
     tiny_pspnet,
     tiny_retinanet,
@@ -48,12 +49,15 @@ MODELS_OF = {
     'DETR of RetinaNet': lambda width: (tiny_detr if width == 4 else tiny_retinanet)(width),
     'DETR of FasterRCNN': lambda width: (tiny_detr if width == 4 else tiny_faster_rcnn)(width),
     'segmentor': functools.partial(tiny_pspnet, auxiliary=True),
+    # queries that classify masks, more of the student than of the teacher
+    'Mask2Former': lambda width, **more: tiny_mask2former(width, num_queries=16 - width, **more),
     'classifier': tiny_classifier,
     'projected': lambda width: tiny_classifier(
         width, projector=dict(type='mmkd.BottleneckProjector', out_channels=8)
     ),
 }
 CLASSIFIERS = ('classifier', 'projected')
+SEGMENTORS = ('segmentor', 'Mask2Former')
 #: what a student must have besides its family
 BUILT_FOR = {
     'SimKD': 'projected',
@@ -110,13 +114,16 @@ def lively(model: nn.Module) -> None:
             if isinstance(module, nn.BatchNorm2d):
                 module.running_mean.normal_(0, 0.1)
                 module.running_var.uniform_(0.5, 1.5)
+            if hasattr(module, 'mask_feature'):
+                # Masks that hardly any rounding moves across 0, where attention is cut off.
+                module.mask_feature.bias.normal_(0, 3)
         if family_of(model) == 'classifier':
             model.head.fc.weight.mul_(4)  # opinions, next to which an epsilon is small
 
 
 def odd_size(family: str) -> tuple[int, int]:
     """Sides for which maps are odd; detectors' inputs are padded to multiples of 32."""
-    return (65, 97) if family in ('segmentor', *CLASSIFIERS) else (96, 160)
+    return (65, 97) if family in (*SEGMENTORS, *CLASSIFIERS) else (96, 160)
 
 
 def batch(
@@ -138,7 +145,7 @@ def batch(
         return mask_batch(n, size, 0 if empty else 2, seed)
     if family == 'weak':
         return weak_batch(n, size, 0 if empty else 2, seed)
-    if family != 'segmentor':
+    if family not in SEGMENTORS:
         return detection_batch(n, size, 0 if empty else 2, seed)
     inputs, samples = segmentation_batch(n, size, seed=seed)
     for sample in samples if empty else []:

@@ -26,6 +26,7 @@ def renumbered(model: nn.Module) -> nn.Module:
     model = copy.deepcopy(model)
     # Rows of each layer: groups, rows of a group before its classes, and rows for each class.
     layout = dict(conv_seg=(1, 0, 1), fc=(1, 0, 1), fc_cls=(1, 0, 1), gfl_cls=(1, 0, 1))
+    layout.update(cls_embed=(1, 0, 1))
     layout.update(
         retina_cls=(-1, 0, 1), conv_logits=(1, 0, 1), fc_reg=(1, 0, 4), convs_pred=(-1, 5, 1)
     )

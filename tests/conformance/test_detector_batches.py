@@ -4,10 +4,10 @@ import copy
 
 import pytest
 import torch
-from cases import CLASSIFIERS, SIZE, Case, batch, pairs, terms, total
+from cases import CLASSIFIERS, SEGMENTORS, SIZE, Case, batch, pairs, terms, total
 from mmengine.structures import InstanceData
 
-DETECTING = [pair for pair in pairs() if pair[1] not in (*CLASSIFIERS, 'segmentor')]
+DETECTING = [pair for pair in pairs() if pair[1] not in (*CLASSIFIERS, *SEGMENTORS)]
 
 
 @pytest.fixture(scope='module', params=DETECTING, ids='-'.join)

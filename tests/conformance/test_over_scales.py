@@ -8,6 +8,7 @@ from cases import (
     BUILT_FOR,
     CLASSIFIERS,
     MODELS_OF,
+    SEGMENTORS,
     batch,
     build,
     lively,
@@ -61,7 +62,7 @@ def halved(family):
 
 def options_for(name, family):
     """Not all levels have a partner half as fine; a segmentor has one map."""
-    known, kind = options_of(method(name)), family in ('segmentor', 'detr')
+    known, kind = options_of(method(name)), family in (*SEGMENTORS, 'detr')
     if kind and 'resize' in known:
         return dict(resize='student')
     return (

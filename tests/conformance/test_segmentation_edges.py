@@ -5,7 +5,7 @@ import inspect
 import pytest
 import torch
 from cases import DENSITIES, method, total
-from segmentation_toys import ToySegmentor, make_step, prepare, samples_of
+from segmentation_toys import make_step, prepare, samples_of, toy_for
 
 from mmkd.methods import names
 from mmkd.tap import Side, Trace
@@ -15,7 +15,7 @@ EVERY = [n for n in names() if 'segmentor' in method(n).families and method(n).n
 UNMASKED = {'BPKD', 'CIRKD', 'CSCACE', 'EnDD', 'FeatureFusion', 'GradientRegions', 'KA'}
 UNMASKED |= {'SKDHolistic', 'SKDPair'}
 #: have noise, choose pixels at random, or have weights that know up from down
-ORIENTED = {'CIRKDMemory', 'KA', 'MGD', 'NoisyTeacher', 'SKDHolistic'}
+ORIENTED = {'CIRKDMemory', 'KA', 'MatchedMasks', 'MGD', 'NoisyTeacher', 'SKDHolistic'}
 #: what two classes need, as the refusal without it says
 OF_TWO = {'PRDKD': dict(beta=0)}
 ODD = (37, 53)  # 5 x 7 cells
@@ -44,7 +44,7 @@ def sign(name):
 def built(name, classes=3, **chosen):
     """A fresh objective with two toys, all of them the same in every call."""
     torch.manual_seed(0)
-    pair = ToySegmentor(4, classes).eval(), ToySegmentor(6, classes)
+    pair = toy_for(name, 4, classes).eval(), toy_for(name, 6, classes)
     return prepare(method(name)(**chosen), *pair), pair
 
 
@@ -77,7 +77,8 @@ def test_odd_sizes(name):
     trace = make_step(objective, *pair, ODD, regions(3, ODD))
     loss, gradients = learn(objective, trace)
     assert loss.isfinite() and sign(name) * loss > 0
-    assert all(g.shape[2:] == (5, 7) and g.isfinite().all() and g.any() for g in gradients)
+    assert all(g.isfinite().all() and g.any() for g in gradients)
+    assert {tuple(g.shape[2:]) for g in gradients if g.dim() == 4} == {(5, 7)}
 
 
 @pytest.mark.parametrize('name', sorted(set(EVERY) - ORIENTED))

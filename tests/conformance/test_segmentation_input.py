@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 from cases import method
-from segmentation_toys import ToySegmentor, make_step, prepare
+from segmentation_toys import ToySegmentor, make_step, prepare, toy_for
 from torch import nn
 
 from mmkd.config import load_config
@@ -30,12 +30,14 @@ RELATIONS = {'CCKD', 'DarkRank', 'GKD', 'PKT', 'RKD', 'SP'}
 FEATURES |= RELATIONS
 #: compare logits place by place, and a stage of the backbone
 OTHERS = {'CWD', 'GradientRegions', 'MGD'}
-EVERY = LOGITS | FEATURES | OTHERS
+#: match what the queries of two networks say
+QUERIES = {'MatchedMasks'}
+EVERY = LOGITS | FEATURES | OTHERS | QUERIES
 LABELLED = RELATIONS | {name for name in EVERY if method(name).needs_ground_truth}
 #: maps of another stride are what they are made for
-ANY_STRIDE = {'KA'} | RELATIONS
+ANY_STRIDE = {'KA'} | RELATIONS | QUERIES
 #: read labels only if asked to
-MASKING = {'AT', 'CWD', 'DIST', 'KD', 'MGD', 'SKDPixel', 'TSL'}
+MASKING = {'AT', 'CWD', 'DIST', 'KD', 'MatchedMasks', 'MGD', 'SKDPixel', 'TSL'}
 
 
 def one_sentence(error, name):
@@ -49,10 +51,10 @@ def test_every_method_for_segmentors_is_looked_at():
     assert found == EVERY | REGULARISERS | SEVERAL
 
 
-@pytest.mark.parametrize('name', sorted(LOGITS | {'CWD'}))
+@pytest.mark.parametrize('name', sorted(LOGITS | QUERIES | {'CWD'}))
 def test_unequal_classes(name):
     with pytest.raises(ValueError) as error:
-        method(name)().bind(ToySegmentor(num_classes=3), ToySegmentor(num_classes=5))
+        method(name)().bind(toy_for(name, num_classes=3), toy_for(name, num_classes=5))
     message = one_sentence(error, name)
     assert re.search(r'student has 3 .*teacher (has )?5', message), message
 
@@ -112,7 +114,7 @@ def test_backbones_below_heads_that_classify_masks(name, without_pixel_classifie
     ],
 )
 def test_missing_labels(name, options):
-    pair = ToySegmentor(4), ToySegmentor(6)
+    pair = toy_for(name, 4), toy_for(name, 6)
     objective = prepare(method(name)(**options), *pair)
     trace = make_step(objective, *pair)
     for sample in trace.samples:

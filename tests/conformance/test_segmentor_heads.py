@@ -83,6 +83,35 @@ def test_every_per_pixel_method_takes_them_beside_a_head_for_pixels(name):
     check_terms(losses(build_model(pspnet), frozen, csc, resize='student'), csc)
 
 
+@pytest.mark.parametrize('name', [*OF_MASKS, 'Instances'])
+def test_queries_are_matched(name):
+    """Of the last decoder layer, and of all."""
+    student, teacher = network(name), network(name, 1)
+    found = losses(student, teacher, ('MatchedMasks',))
+    check_terms(found, ('MatchedMasks',))
+    assert found['kd.MatchedMasks.pairs'] == (5 if name == 'SAN' else 12)
+    every = losses(student, teacher, ('MatchedMasks',), layers='all')
+    assert every['kd.MatchedMasks.loss_masks'] > found['kd.MatchedMasks.loss_masks']
+
+
+def test_masks_of_instances_are_matched_in_images_without_any():
+    student, teacher = network('Instances'), network('Instances', 1)
+    with pytest.raises(ValueError, match='for this pair MatchedMasks compares predictions'):
+        losses(student, teacher, ('KD',))
+    inputs, samples = random_batch(student, (64, 64), 2, 3)
+    samples[1].gt_instances = samples[1].gt_instances[:0]
+    objectives = dict(MatchedMasks=dict(type='mmkd.MatchedMasks'))
+    model = Distiller(student, objectives, Teacher(teacher, 'random'), preflight=False).train()
+    check_terms(model(inputs, samples, mode='loss'), ('MatchedMasks',))
+
+
+@pytest.mark.parametrize('name', ['PanopticMask2Former', 'Mask2Former'])
+def test_masks_of_instances_are_matched_with_no_others(name):
+    message = 'stand for the same, but .* of objects; .*pixels take the teacher with the tap'
+    with pytest.raises(ValueError, match=message):
+        losses(network(name), network('Instances', 1), ('MatchedMasks',))
+
+
 @pytest.mark.parametrize('name', ['MaskFormer', 'Mask2Former', 'SAN'])
 def test_scores_are_the_logarithm_of_what_mmseg_predicts(name):
     model = network(name, 1)

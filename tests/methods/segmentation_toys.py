@@ -1,6 +1,7 @@
 """Probe tensors and tiny segmentors for the tests of segmentation methods."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from mmengine.structures import BaseDataElement, PixelData
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from mmkd.analysis.benchmark import peak_bytes
 from mmkd.objective import Objective
 from mmkd.plan.probe import levels_at, probe
+from mmkd.registry import MODELS
 from mmkd.tap import Recorder, Trace
 
 
@@ -35,6 +37,22 @@ class ToyHead(nn.Module):
         return self.conv_seg(self.dropout(self.bottleneck(feats[-1])))
 
 
+class ToyMaskHead(nn.Module):
+    """Classes and masks of queries, as the heads of MaskFormer and Mask2Former give them."""
+
+    def __init__(self, width: int, num_classes: int, queries: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.query = nn.Parameter(torch.randn(queries, width))
+        self.cls_embed = nn.Linear(width, num_classes + 1)
+        self.mask_embed = nn.Linear(width, width)
+
+    def forward(self, feats: tuple) -> tuple[list[Tensor], list[Tensor]]:
+        looking = self.query + feats[-1].mean((2, 3))[:, None]
+        masks = torch.einsum('nqc,nchw->nqhw', self.mask_embed(looking), feats[-1])
+        return [self.cls_embed(looking)], [masks]
+
+
 class ToyBackbone(nn.Module):
     def __init__(self, width: int, stride: int) -> None:
         super().__init__()
@@ -54,10 +72,15 @@ class ToySegmentor(nn.Module):
         out_channels: int | None = None,
         stride: int = 8,
         auxiliary: bool = False,
+        queries: int = 0,
     ) -> None:
         super().__init__()
         self.backbone = ToyBackbone(width, stride)
-        self.decode_head = ToyHead(width, num_classes, out_channels)
+        self.decode_head = (
+            ToyMaskHead(width, num_classes, queries)
+            if queries
+            else ToyHead(width, num_classes, out_channels)
+        )
         if auxiliary:
             self.auxiliary_head = ToyHead(width, num_classes, out_channels)
 
@@ -69,6 +92,12 @@ class ToySegmentor(nn.Module):
         if mode == 'loss' and hasattr(self, 'auxiliary_head'):
             self.auxiliary_head(feats)
         return self.decode_head(feats)
+
+
+def toy_for(name: str, width: int = 4, *args: Any, **options: Any) -> ToySegmentor:
+    """Of a width, as many queries as that where the method is for networks that classify masks."""
+    masks = 'segmentor' in MODELS.get(f'mmkd.{name}').only
+    return ToySegmentor(width, *args, queries=width * masks, **options)
 
 
 class ToyClassifier(nn.Module):

@@ -1,0 +1,12 @@
+_base_ = ['mask2former_r18w8_camvid.py']
+
+model = dict(
+    _delete_=True,
+    type='mmkd.Distiller',
+    student=_base_.model,
+    teacher=dict(
+        config='mmkd::small/mask2former_r18w32_camvid.py',
+        checkpoint='last',
+    ),
+    objectives=dict(kd=dict(type='mmkd.KD')),
+)
