@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmkd.families import dense, towers
+from mmkd.adapters import ConvAdapter
+from mmkd.families import assignments, dense, towers
 from mmkd.families.dense import dense_head
 from mmkd.functional.cells import rows
 from mmkd.functional.gather import mean_over_ranks
@@ -16,6 +17,7 @@ from mmkd.functional.logit_distances import bernoulli_kl, soft_kl
 from mmkd.functional.padding import crop_padding
 from mmkd.functional.sigmoid_distances import gap_weighted_cross_entropy
 from mmkd.functional.standardise import standardise
+from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
 from mmkd.options import check_choice, check_factors, check_number
 from mmkd.registry import MODELS
@@ -23,12 +25,14 @@ from mmkd.rows import predictions
 from mmkd.tap import Trace, parse_taps
 from mmkd.view import View
 
-#: published place of the cut, weight of the classes and of the boxes
+#: place of the cut, weight of the classes and of the boxes; published, but for the last two heads
 PUBLISHED = {
     'GFLHead': (3, 1.0, 4.0),
     'RetinaHead': (3, 1.0, 1.0),
     'ATSSHead': (3, 1.0, 1.0),
     'FCOSHead': (2, 0.4, 0.75),
+    'RTMDetHead': (1, 1.0, 1.0),
+    'YOLOXHead': (1, 1.0, 1.0),
 }
 
 
@@ -52,19 +56,26 @@ class CrossKD(Objective):
     * ``loss_classes``: ``BCE(z, p_t) |p - p_t|`` over all anchors that the student's assigner does
       not ignore, by the number of positives (FCOS: by the sum of their centerness targets).
     * ``loss_boxes``: weighted by u, the teacher's largest class score. GFL: KL of the bins, mean
-      over the four edges, by the sum of u. RetinaNet and ATSS: 1 - GIoU, FCOS: -log IoU of decoded
-      boxes, by the normaliser of the classes.
+      over the four edges, by the sum of u. FCOS: -log IoU, others: 1 - GIoU of decoded boxes, by
+      the normaliser of the classes.
     * ``loss_centerness``: of ATSS, Bernoulli KL at positives, which is cross entropy but 0 where
       both agree.
 
     Normalisers are at least 1, also without objects, and averaged over ranks but for RetinaNet, as
     in their task losses.
+
+    RTMDet and YOLOX are ours, and have no published result: their terms are RetinaNet's, with the
+    number of positives, one of each image at least. YOLOX answers with the probability of class and
+    object together. The activation is the teacher's own. Where the student's convolution i is of
+    another width than the teacher's (RTMDet-m and -s), a 1x1 convolution without bias in front of
+    the alignment leads to it, one of each tower, and of each level that has its own towers.
+
     The authors add PKD on the neck, which is a second objective here:
     ``objectives=dict(crosskd=dict(type='mmkd.CrossKD'), pkd=dict(type='mmkd.PKD'))``.
 
     Args:
         stop (int | None): i; 0 takes the neck's maps, without activation. Published: 3 of 4, for
-            FCOS 2; of shallower heads the last.
+            FCOS 2; of shallower heads the last. For RTMDet and YOLOX 1 of 2.
         factors (dict[str, float] | None): of the terms ``'classes'`` and ``'boxes'`` (which holds
             for ATSS's centerness, too), where not the published ones: 1 and 1, for FCOS 0.4 and
             0.75, for GFL 1 and 4.
@@ -74,8 +85,9 @@ class CrossKD(Objective):
             the head's whatever is given.
 
     Raises:
-        ValueError: options out of range; heads that are not two of GFL, RetinaNet, ATSS or FCOS;
-            unequal depth, width, classes, priors, box coders or ``reg_max``.
+        ValueError: options out of range; heads that are not two of GFL, RetinaNet, ATSS, FCOS,
+            RTMDet or YOLOX; unequal depth, classes, priors, box coders or ``reg_max``; ``'code'``
+            where the activation is no ReLU.
     """
 
     compares_classes = False  # both predictions come from the teacher's head
@@ -85,8 +97,8 @@ class CrossKD(Objective):
         'loss_centerness': 'factors.boxes',
     }
     asks_teacher = True
-    families = ('anchor', 'anchor_free')
-    only = {'anchor_free': ('FCOS',)}
+    families = ('anchor', 'anchor_free', 'yolo')
+    only = {'anchor_free': ('FCOS', 'RTMDet'), 'yolo': ('YOLOX',)}
 
     def __init__(
         self,
@@ -102,15 +114,46 @@ class CrossKD(Objective):
         self.factors = check_factors('CrossKD', factors, dict(classes=1.0, boxes=1.0))
         self.variant = check_choice('CrossKD', 'variant', variant, ('paper', 'code'))
         self.kind, self.stop = '', 0
+        #: of each tap at the student's towers, by its tower and place: its width, the teacher's
+        self.widths: dict[str, tuple[int, int]] = {}
+        self.adapters = nn.ModuleDict()
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        assert teacher is not None
         towers.check_towers('CrossKD', student, teacher)
-        self._choose(towers.tower_kind(teacher), len(towers.widths(teacher)[0]))
-        towers.check_widths('CrossKD', student, teacher, self.stop)
-        activated = self.variant == 'code'
-        ends = [towers.features_taps(model, self.stop, activated) for model in (student, teacher)]
-        self.student_taps = parse_taps([*ends[0], dense.targets_tap(student)])
-        self.teacher_taps = parse_taps([*ends[1], dense.outputs_tap(teacher)])
+        self._choose(str(towers.tower_kind(teacher)), towers.depths(teacher)[0][0])
+        if self.variant == 'code' and self.stop:
+            self._check_relu(towers.activations(teacher, self.stop)[0][0])
+        own, wanted = (towers.widths(model, self.stop) for model in (student, teacher))
+        self.widths = {
+            f'{i}_{j}': (width, wanted[i][0])
+            for i, tower in enumerate(own)
+            for j, width in enumerate(tower)
+        }
+        taps = [
+            sum(towers.features_taps(model, self.stop, self.activated), [])
+            for model in (student, teacher)
+        ]
+        self.student_taps = parse_taps([*taps[0], *assignments.assignment_taps(student)])
+        self.teacher_taps = parse_taps([*taps[1], dense.outputs_tap(teacher)])
+
+    @property
+    def activated(self) -> bool:
+        """Whether maps are aligned behind the activation."""
+        return self.variant == 'code'
+
+    @staticmethod
+    def _check_relu(activation: object) -> None:
+        if not isinstance(activation, nn.ReLU):
+            raise ValueError(
+                "CrossKD: variant='code' repeats what an in-place ReLU does, but the teacher's "
+                f"head has {type(activation).__name__}; set variant='paper'."
+            )
+
+    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
+        for place, (own, wanted) in self.widths.items():
+            if own != wanted:  # a bias would not survive the alignment
+                self.adapters[place] = ConvAdapter(own, wanted, bias=False)
 
     def _choose(self, kind: str, depth: int) -> None:
         """Options that were not given: those published for the head."""
@@ -126,21 +169,39 @@ class CrossKD(Objective):
             )
 
     def describe(self) -> list[str]:
-        return [f"student features enter the teacher's {self.kind} behind convolution {self.stop}"]
+        lines = [f"student features enter the teacher's {self.kind} behind convolution {self.stop}"]
+        made = [adapter.describe() for adapter in self.adapters.values()]
+        return lines + [f'adapters: {len(made)} x {kind}' for kind in dict.fromkeys(made)]
 
     def answers(self, trace: Trace) -> tuple[list[Tensor], list[Tensor]]:
         """Maps of the teacher's head, (N, A * D, H_l, W_l) of all levels of each part: from the
         student's features, and the teacher's own."""
-        *maps, wanted = (
-            [crop_padding(t, trace.teacher.inputs, trace.inputs) for t in trace.teacher[tap]]
-            for tap in self.teacher_taps
-        )
-        ends = [
-            [align(s, t) for s, t in zip(trace.student[tap], own, strict=True)]
-            for tap, own in zip(self.student_taps[:-1], maps, strict=True)
+        model, stop = trace.teacher.model, self.stop
+        own = towers.ends(trace.student, stop, self.activated)
+        ends = []
+        for i, maps in enumerate(towers.ends(trace.teacher, stop, self.activated)):
+            seen = [self._cropped(t, trace) for t in maps]
+            pairs = zip(self._adapted(i, own[i]), seen, strict=True)
+            ends.append([align(s, t) for s, t in pairs])
+        if stop:
+            acts = towers.activations(model, stop)
+            both = zip(acts, ends, strict=True)
+            ends = [[act(x) for act, x in zip(*tower, strict=True)] for tower in both]
+        wanted = [self._cropped(t, trace) for t in trace.teacher[dense.outputs_tap(model)]]
+        return towers.carry_on(model, ends if stop else 2 * ends, stop), wanted
+
+    def _adapted(self, tower: int, levels: list[Tensor]) -> list[Tensor]:
+        """The student's maps of all levels, as wide as the teacher's."""
+        each = f'{tower}_1' in self.widths
+        places = [f'{tower}_{level * each}' for level in range(len(levels))]
+        return [
+            self.adapters[place](x) if place in self.adapters else x
+            for place, x in zip(places, levels, strict=True)
         ]
-        ends = [[x.relu() for x in levels] for levels in ends] if self.stop else 2 * ends
-        return towers.carry_on(trace.teacher.model, ends, self.stop), wanted
+
+    @staticmethod
+    def _cropped(maps: Tensor, trace: Trace) -> Tensor:
+        return crop_padding(maps, trace.teacher.inputs, trace.inputs)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         reused, wanted = self.answers(trace)

@@ -22,17 +22,16 @@ from mmkd.registry import MODELS
 from mmkd.teacher import Teacher, build_model
 from mmkd.testing import detection_batch, merged, shrink
 
-HEAD = dict(bbox_head=dict(feat_channels=32))  # CrossKD needs heads of one width
 LAYERS = dict(num_queries=10, encoder=dict(num_layers=1), decoder=dict(num_layers=2))
 #: family, stock config, and changes of it
 STOCK = {
     'FasterRCNN': ('two_stage', 'faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', {}),
     'CascadeRCNN': ('two_stage', 'cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco.py', {}),
     'MaskRCNN': ('instance', 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', {}),
-    'RetinaNet': ('anchor', 'retinanet/retinanet_r50_fpn_1x_coco.py', HEAD),
-    'ATSS': ('anchor', 'atss/atss_r50_fpn_1x_coco.py', HEAD),
-    'GFL': ('anchor', 'gfl/gfl_r50_fpn_1x_coco.py', HEAD),
-    'FCOS': ('anchor_free', 'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py', HEAD),
+    'RetinaNet': ('anchor', 'retinanet/retinanet_r50_fpn_1x_coco.py', {}),
+    'ATSS': ('anchor', 'atss/atss_r50_fpn_1x_coco.py', {}),
+    'GFL': ('anchor', 'gfl/gfl_r50_fpn_1x_coco.py', {}),
+    'FCOS': ('anchor_free', 'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py', {}),
     'RepPointsDetector': (
         'anchor_free',
         'reppoints/reppoints-moment_r50_fpn-gn_head-gn_1x_coco.py',

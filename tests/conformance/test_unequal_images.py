@@ -12,6 +12,7 @@ CASES = [
     ('Chen2017', 'retinanet'),
     ('CrossKD', 'fcos'),
     ('CrossKD', 'gfl'),
+    ('CrossKD', 'yolox'),
     ('DenseKD', 'atss'),
     ('DenseKD', 'yolox'),
     ('FGD', 'atss'),

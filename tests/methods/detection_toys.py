@@ -87,6 +87,19 @@ def detector(name: str, seed: int = 0, **head: object) -> nn.Module:
     return model
 
 
+def settled(model: nn.Module) -> nn.Module:
+    """The same with statistics of BatchNorm that fit its weights, as a trained network's do."""
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    with torch.no_grad():
+        model.train()(torch.randn(2, 3, 96, 128, generator=torch.Generator().manual_seed(7)))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return model
+
+
 def samples(empty: tuple[int, ...] = (), size: tuple[int, int] = (96, 128)) -> list:
     """Two images of two boxes each, of unequal size, padded to ``size``."""
     from mmdet.structures import DetDataSample
