@@ -63,7 +63,8 @@ def find_files_first() -> None:
 
 
 def lend_student_config() -> None:
-    """Give a Distiller's config the entries of its student's, as the Distiller has its attributes.
+    """Give a Distiller's config the entries of its student's, as the Distiller has its attributes,
+    and that of an edited model those of the model.
 
     ``init_detector`` of mmdet, for instance, looks at ``config.model.backbone``.
     """
@@ -75,9 +76,9 @@ def lend_student_config() -> None:
         try:
             return stock(self, name)
         except AttributeError:
-            if name.startswith('_') or 'student' not in self or not distils(self):
+            if name.startswith('_') or (inner := _inner(self)) is None:
                 raise
-            return getattr(self['student'], name)
+            return getattr(inner, name)
 
     get.knows_mmkd = True  # type: ignore[attr-defined]
     ConfigDict.__getattr__ = get
@@ -186,7 +187,9 @@ def model_of(config: Any) -> Any:
     Raises:
         TypeError: it is neither.
     """
-    model = config.get('model', config) if hasattr(config, 'get') else config
+    model = config
+    if hasattr(config, 'get') and config.get('type') is None:  # that of mmkd.Edited has a model too
+        model = config.get('model', config)
     if hasattr(model, 'get') and model.get('type') is not None:
         return model
     found = repr(model)
@@ -234,6 +237,12 @@ def calm_dataset(config: Mapping[str, Any], **changes: Any) -> Any:
     for leaf in dataset_leaves(found):
         leaf.update(pipeline=copy.deepcopy(pipeline), **changes)
     return found
+
+
+def _inner(config: Mapping[str, Any]) -> Any:
+    """The network's own mapping in that of a Distiller or of ``mmkd.Edited``; None for others."""
+    key = {'Distiller': 'student', 'Edited': 'model'}.get(type_name(config), '')
+    return config.get(key)
 
 
 def distils(model: Any) -> bool:

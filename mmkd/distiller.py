@@ -16,6 +16,7 @@ from mmkd.borrowed import Borrower
 from mmkd.building import build_objectives, build_teachers
 from mmkd.checks.guard import Guard
 from mmkd.config import with_preprocessor
+from mmkd.edits import apply_edits
 from mmkd.heard import Heard, Twins
 from mmkd.inference import for_prediction
 from mmkd.peers import Peers
@@ -25,6 +26,7 @@ from mmkd.plan.probe import run_to_taps
 from mmkd.registry import MODELS
 from mmkd.scales import build_augments
 from mmkd.schedule import Progress
+from mmkd.students import student_of
 from mmkd.tap import Recorder, Side, Trace, require_gradient
 from mmkd.task_weight import check_number_or_mapping, scale_task
 from mmkd.teacher import build_model
@@ -61,17 +63,20 @@ class Distiller(Borrower):
             (their own parameters), ``'peers'``. What is left out keeps its weights and statistics.
             A mapping gives turns: ``dict(student=dict(every=6, count=5), …)``, see
             :class:`~mmkd.schedule.Schedule`.
+        edits (list[dict | Callable]): changes of the student between its build and the loading of
+            its weights, such as ``dict(type='mmkd.FakeQuant', bits=4)``, see :mod:`mmkd.edits`.
         data_preprocessor (dict | None): passed by the Runner from the top of a config; used for
             the student if it has none itself.
 
     Raises:
-        ValueError: an unsuitable teacher, tap or option; see Teacher, Tap and each objective.
+        ValueError: an unsuitable teacher, tap, edit or option; see Teacher, Tap, each edit and
+            each objective.
     """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         """A Distiller, or its student where a stock function builds a model to predict."""
         if kwargs and for_prediction():
-            student, preprocessor = kwargs['student'], kwargs.get('data_preprocessor')
+            student, preprocessor = student_of(kwargs), kwargs.get('data_preprocessor')
             return build_model(with_preprocessor(student, preprocessor))
         return super().__new__(cls)
 
@@ -84,11 +89,18 @@ class Distiller(Borrower):
         preflight: bool | Mapping[str, Any] = True,
         balance: Any = None,
         trains: str | Sequence[str] | Mapping[str, Any] = PLAYERS,
+        edits: Sequence[Any] = (),
         data_preprocessor: dict | None = None,
         peers: Mapping[str, Any] | None = None,
     ) -> None:
         who_trains, task_weight = Trains.of(trains), check_number_or_mapping(task_weight)
-        built = build_model(with_preprocessor(student, data_preprocessor))
+        if edits and peers:
+            raise ValueError(
+                f'edits= beside peers= ({", ".join(peers)}) leaves open which of the networks that '
+                "learn is edited. Edit it where it is written: student=dict(type='mmkd.Edited', "
+                'model=…, edits=[…]), or a peer likewise.'
+            )
+        built = apply_edits(build_model(with_preprocessor(student, data_preprocessor)), edits)
         build_augments(built)
         super().__init__()
         self._borrow(built)

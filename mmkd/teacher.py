@@ -32,6 +32,7 @@ from mmkd.route import run_route, shortest_route
 from mmkd.scales import seen_by_teachers
 from mmkd.schedule import Progress
 from mmkd.streams import SideStream, has_streams
+from mmkd.students import student_of
 from mmkd.tap import Recorder, Side, Tap
 
 DTYPES = {'fp16': torch.float16, 'bf16': torch.bfloat16, 'fp32': torch.float32, None: None}
@@ -328,7 +329,7 @@ def build_model(
     model = model_of(config)
     scope = config.get('default_scope')
     if distils(model):
-        model = model_of(model['student'])
+        model = model_of(student_of(model))
     if scope is None:
         scope = _guess_scope(model)
     with DefaultScope.overwrite_default_scope(scope):

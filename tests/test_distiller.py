@@ -16,6 +16,7 @@ from mmkd.testing import (
     detection_batch,
     pixels,
     segmentation_batch,
+    tiny_classifier,
     tiny_faster_rcnn,
     tiny_pspnet,
     tiny_retinanet,
@@ -300,3 +301,18 @@ def test_task_weight():
 def test_bad_task_weights_are_refused(weight):
     with pytest.raises(ValueError, match='task_weight'):
         toy(task_weight=weight)
+
+
+def test_edits_are_of_the_student():
+    edits = [dict(type='mmkd.FakeQuant', bits=4)]
+    model = toy(edits=edits)
+    assert 'edit FakeQuant: ' in str(model.plan) and model.edits_made is model.student.edits_made
+    assert model.state_dict().keys() == toy().state_dict().keys()
+    with pytest.raises(
+        ValueError, match=r'edits= beside peers= \(other\) leaves open which .*Edited'
+    ):
+        toy(edits=edits, peers=dict(other=ToyNet()))
+    twin = toy(
+        student=dict(type='mmkd.Edited', model=tiny_classifier(4), edits=edits), objectives={}
+    )
+    assert [made.name for made in twin.student.edits_made] == ['FakeQuant']

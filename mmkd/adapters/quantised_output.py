@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mmkd.adapters.class_swap import swap_class
 from mmkd.functional.nested import map_tensors
 from mmkd.functional.quantise import quantise, straight_through
 
@@ -33,16 +33,11 @@ class QuantisedOutput:
         return straight_through(x, value) if x.requires_grad else value
 
 
-@functools.cache
-def _quantised_class(kind: type[nn.Module]) -> type[nn.Module]:
-    return type(kind.__name__, (QuantisedOutput, kind), {'__module__': kind.__module__})
-
-
 def quantise_output(
     module: nn.Module, step: float, signed: bool = False, levels: int | None = None
 ) -> None:
     """Round what a module gives, from now on; its parameters keep their names."""
-    module.__class__ = _quantised_class(type(module))
+    swap_class(module, QuantisedOutput)
     module.quantised = (step, signed, levels)  # type: ignore[assignment]
 
 

@@ -17,6 +17,7 @@ from mmkd.engine.overrides import check_overrides
 from mmkd.engine.settings import plain
 from mmkd.options import match_options, options_of
 from mmkd.registry import DATASETS, HOOKS, MODELS
+from mmkd.students import student_of
 from mmkd.teachers import groups_of, is_teacher, kind_of
 
 #: of a config; they do not decide what is learned
@@ -196,10 +197,10 @@ def network_of(config: Config, path: str, part: str = '') -> Any:
         if isinstance(model, str):
             return model
     elif distils(model):
-        model = model['student']
+        model = student_of(model)
     if not part and path:
         stock = load_config(path).model
-        if (stock['student'] if distils(stock) else stock) == model:
+        if (student_of(stock) if distils(stock) else stock) == model:
             return path
     scope = config.get('default_scope')
     return ConfigDict(default_scope=scope, model=copy.deepcopy(model))

@@ -12,8 +12,9 @@ from mmkd.checkpoint.checkpoint_error import CheckpointError
 
 OBJECTIVES = 'objectives.'
 PEERS = 'peers.'
+EDITS = 'edits.'
 #: what a distillation run saves beside its student
-BESIDE = (OBJECTIVES, PEERS)
+BESIDE = (OBJECTIVES, PEERS, EDITS)
 
 
 def weights_in(checkpoint: Mapping) -> OrderedDict:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import nn
 
 from mmkd.config import with_preprocessor
+from mmkd.edits.apply import apply_edits
 from mmkd.registry import MODELS
 from mmkd.teacher import build_model
-from mmkd.untouched import untouched_random_state
 
 
 @MODELS.register_module(name='Edited')
@@ -25,7 +25,8 @@ def edited(
 
     Args:
         model (dict | nn.Module): model mapping of a plain config; of a Distiller its student.
-        edits (list[dict]): such as ``dict(type='mmkd.Exits')``.
+        edits (list[dict]): such as ``dict(type='mmkd.Exits')``, see
+            :func:`~mmkd.edits.apply.apply_edits`.
         data_preprocessor (dict | None): passed by the Runner from the top of a config; used if the
             model has none itself.
 
@@ -34,9 +35,4 @@ def edited(
     """
     own = model.get('student', model) if isinstance(model, Mapping) else model
     with_preprocessor(own, data_preprocessor)
-    built = build_model(model)
-    with untouched_random_state():
-        for entry in edits:
-            edit = MODELS.build(entry) if isinstance(entry, Mapping) else entry
-            built = edit(built)
-    return built
+    return apply_edits(build_model(model), edits)

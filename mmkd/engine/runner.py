@@ -44,6 +44,7 @@ from mmkd.engine.connecting import common_checkpoint, connect, join_groups, on_c
 from mmkd.engine.console.noise import without_shell_errors
 from mmkd.engine.console.screen import adopt
 from mmkd.engine.early_stopping import EarlyStoppingHook
+from mmkd.engine.edit_hook import EditHook, take_back, tell_baked
 from mmkd.engine.finite_hook import FiniteHook
 from mmkd.engine.loading import check_complete, check_optimiser_state, revised
 from mmkd.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
@@ -154,7 +155,7 @@ class Runner(MMRunner):
     ) -> None:
         """Register default and custom hooks, and mmkd's own."""
         super().register_hooks(default_hooks, custom_hooks)
-        for kind in (RandomStateHook, StudentConfigHook, FiniteHook, TeacherHook):
+        for kind in (RandomStateHook, StudentConfigHook, FiniteHook, TeacherHook, EditHook):
             if not any(isinstance(hook, kind) for hook in self.hooks):
                 self.register_hook(kind())
 
@@ -231,7 +232,10 @@ class Runner(MMRunner):
         checkpoint = revised(checkpoint, revise_keys)
         checkpoint['state_dict'], prefix = weights_for(model, checkpoint, filename)
         if self._resume:
+            take_back(model, checkpoint)
             check_complete(load_weights(model, checkpoint['state_dict'], prefix), filename)
+        else:
+            tell_baked(checkpoint, filename)
         averages = [] if self._resume else [h for h in self.hooks if isinstance(h, EMAHook)]
         for hook in self.hooks:
             if hook not in averages:

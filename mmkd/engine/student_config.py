@@ -14,6 +14,7 @@ from mmkd.checks.preflight import PreflightHook
 from mmkd.config import distils, load_config, type_name
 from mmkd.engine.overhead import OverheadHook
 from mmkd.registry import HOOKS
+from mmkd.students import is_edited, student_of
 
 #: what the tools add to ``custom_hooks`` of every run
 RUN_HOOKS = (PreflightHook, DataGuardHook, OverheadHook)
@@ -25,13 +26,15 @@ def network_of(model: Mapping[str, Any], who: str = 'student') -> Any:
     Raises:
         ValueError: it has no such peer.
     """
-    entries = {'student': model['student']}
+    entries = {'student': student_of(model)}
     entries |= {f'peers.{name}': entry for name, entry in (model.get('peers') or {}).items()}
     if who not in entries:
         raise ValueError(
             f'there is no network {who!r} in this config; it has {", ".join(entries)}.'
         )
     found = entries[who]
+    if is_edited(found):
+        return found
     if not isinstance(found, str):
         return found.get('model', found)
     return load_config(found).model
@@ -74,6 +77,9 @@ def student_config(config: Config, who: str = 'student') -> Config:
     if isinstance(imports.get('imports'), list):
         _keep(imports, 'imports', [name for name in imports['imports'] if name != 'mmkd'])
         _keep(plain, 'custom_imports', imports if 'imports' in imports else [])
+    if is_edited(model):  # which stock tools cannot build alone
+        others = (plain.get('custom_imports') or {}).get('imports') or []
+        plain.custom_imports = dict(imports=['mmkd', *others], allow_failed_imports=False)
     return plain
 
 

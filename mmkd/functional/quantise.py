@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import ceil
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,9 +27,19 @@ def quantise(
     return nearest * x.sign() if signed else nearest
 
 
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, value: Tensor) -> Tensor:
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return gradient, None
+
+
 def straight_through(x: Tensor, value: Tensor) -> Tensor:
-    """``value`` with the gradient of ``x``."""
-    return value + (x - x.detach())
+    """``value``, bit for bit, with the gradient of ``x``."""
+    return _StraightThrough.apply(x, value)
 
 
 def percentile(x: Tensor, share: float = 0.999) -> Tensor:

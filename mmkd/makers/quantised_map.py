@@ -19,6 +19,7 @@ from mmkd.functional.quantise import percentile, quantise, zeros_in
 from mmkd.makers.pictures import training_batches
 from mmkd.options import check_number
 from mmkd.registry import MAKERS
+from mmkd.students import student_of
 from mmkd.tap import Tap
 from mmkd.teacher import Teacher
 
@@ -77,7 +78,7 @@ class QuantisedMap(Maker):
         edit = dict(type='mmkd.QuantiseMap', at=self.at, step=step, signed=signed)
         if self.levels:
             edit['levels'] = self.levels
-        own = config.model.student if distils(config.model) else config.model
+        own = student_of(config.model) if distils(config.model) else config.model
         config.model = dict(type='mmkd.Edited', model=own, edits=[edit])
         config.dump(f'{path}.py')
         state = weights_in(read_checkpoint(source.checkpoint))

@@ -340,6 +340,7 @@ class Plan:
 
     def __str__(self) -> str:
         lines = [f'student: {type(self.student).__name__}, {millions(self.student)}']
+        lines += [f'edit {x.name}: {x.line}' for x in getattr(self.student, 'edits_made', ())]
         lines += describe_trains(self.trains, self.untaught)
         for name, peer in self.peers.items():
             lines.append(f'peer {name}: {type(peer).__name__}, {millions(peer)}, learns too')

@@ -229,7 +229,7 @@ def probe_all(requests: Sequence[Request]) -> list[Found]:
     """
     best: list[Found] = []
     last: list[str] = []
-    for size in _sizes([request.model for request in requests]):
+    for size in sizes_for([request.model for request in requests]):
         found = [request.run(size) for request in requests]
         reasons = [one.reason for one in found]
         if not best or sum(map(bool, reasons)) < sum(bool(one.reason) for one in best):
@@ -259,7 +259,7 @@ class Probes:
         return known
 
 
-def _sizes(models: Iterable[nn.Module]) -> list[int]:
+def sizes_for(models: Iterable[nn.Module]) -> list[int]:
     """The size that anchors are made for, if known, then :data:`SIZES` and the models' own."""
     anchors, own = [], []
     for model in models:

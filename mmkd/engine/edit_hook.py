@@ -1,0 +1,106 @@
+"""Edited students: what is deployed is in the weights of a checkpoint, what trains is beside it."""
+
+from __future__ import annotations
+
+import os.path as osp
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from torch import nn
+
+from mmkd.adapters.fake_quant import bake, latent_modules
+from mmkd.borrowed import unwrapped
+from mmkd.checkpoint import atomic_file
+from mmkd.edits import made_in
+from mmkd.engine.settings import plain
+from mmkd.engine.student_config import student_config
+from mmkd.registry import HOOKS
+
+KEY = 'edits'
+#: in the work dir of a run
+STUDENT = 'student.py'
+
+
+@HOOKS.register_module()
+class EditHook(Hook):
+    """Writes weights as the plain student computes with them, and ``student.py``, which builds it.
+
+    :class:`mmkd.Runner` registers it by itself. ``checkpoint['edits']`` holds the edits and, by
+    their names, the parameters that differ from what is deployed; a resumed run takes them back,
+    ``load_from`` starts from the weights that are deployed.
+    """
+
+    priority = 'LOW'  # behind EMAHook, which puts the averages among the weights
+
+    def before_train(self, runner: Any) -> None:
+        model = unwrapped(runner.model)
+        if not _entries(model):
+            return
+        for _, module in latent_modules(model) if not runner._resume else ():
+            module.begin()
+        if is_main_process() and isinstance(runner.cfg.get('model'), Mapping):
+            with atomic_file(osp.join(runner.work_dir, STUDENT)) as part:
+                config = student_config(runner.cfg)
+                with open(part, 'w', encoding='utf-8') as file:
+                    file.write(config.pretty_text)
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        model, state = unwrapped(runner.model), checkpoint['state_dict']
+        entries = _entries(model)
+        if not entries:
+            return
+        baked = bake(model, state)
+        if 'optimizer' in checkpoint:  # a file without it is resumed by nobody
+            latent = {key: state[key] for key in baked}
+            checkpoint[KEY] = dict(edits=entries, latent=latent)
+        state.update(baked)
+
+
+def _entries(model: nn.Module) -> list[Any]:
+    """The edits of every network that learns, as plain values."""
+    networks = {'student': model} | dict(getattr(model, 'peers', None) or {})
+    return [
+        [name, plain(made.entry, lambda key, value: False)]
+        for name, network in networks.items()
+        for made in made_in(network)
+    ]
+
+
+def take_back(model: nn.Module, checkpoint: dict) -> None:
+    """Put the parameters that train where a resumed checkpoint has what is deployed.
+
+    Raises:
+        ValueError: the run that wrote it had other edits.
+    """
+    saved = checkpoint.get(KEY)
+    saved = saved if isinstance(saved, Mapping) else {}
+    found, wanted = saved.get('edits') or [], _entries(model)
+    if found != wanted:
+        raise ValueError(
+            f'cannot resume: edits are {_told(found)} in the checkpoint and {_told(wanted)} in '
+            'this run. Resume with the same edits, or take the weights alone: load_from without '
+            'resume.'
+        )
+    state = checkpoint['state_dict']
+    state.update({key: x for key, x in (saved.get('latent') or {}).items() if key in state})
+
+
+def tell_baked(checkpoint: Mapping, source: str) -> None:
+    """Say that a run starts from weights as they are deployed."""
+    if isinstance(saved := checkpoint.get(KEY), Mapping) and saved.get('latent'):
+        print_log(
+            f'load_from {source}: it is of a student with edits ({_told(saved.get("edits"))}); '
+            'training starts from the weights that are deployed, not from the unrounded ones.',
+            logger='current',
+        )
+
+
+def _told(entries: Any) -> str:
+    try:
+        texts = [f'{entry}' if who == 'student' else f'{who}: {entry}' for who, entry in entries]
+    except (TypeError, ValueError):
+        return repr(entries)[:200]
+    return '; '.join(texts) or 'none'

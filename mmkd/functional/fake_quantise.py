@@ -1,0 +1,110 @@
+"""Weights rounded to few values, as integers of few bits would store them."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mmkd.functional.quantise import straight_through
+
+AXES = ('channel', 'tensor', 'flat:N')
+FORMS = ('symmetric', 'asymmetric', 'wrpn')
+
+
+def bucket_of(axis: Any) -> int | None:
+    """N of ``axis='flat:N'``, 0 for ``'channel'`` and ``'tensor'``, None for anything else."""
+    if axis in ('channel', 'tensor'):
+        return 0
+    match = re.fullmatch(r'flat:(\d+)', axis) if isinstance(axis, str) else None
+    return int(match[1]) or None if match else None
+
+
+def to_rows(weight: Tensor, axis: str) -> Tensor:
+    """The numbers (R, n) that share a range each.
+
+    ``'channel'``: those of an output channel; ``'tensor'``: all; ``'flat:N'``: N that follow each
+    other in memory order (out, in, height, width), the last piece filled up with its last value.
+    """
+    if axis == 'channel':
+        return weight.reshape(len(weight), -1)
+    if axis == 'tensor':
+        return weight.reshape(1, -1)
+    size = bucket_of(axis) or 1
+    flat = weight.reshape(1, -1)
+    spare = -flat.shape[1] % size
+    return (
+        F.pad(flat, (0, spare), mode='replicate').view(-1, size) if spare else flat.view(-1, size)
+    )
+
+
+def from_rows(rows: Tensor, like: Tensor) -> Tensor:
+    """Undo of :func:`to_rows`, in the shape of the weight ``like``."""
+    return rows.reshape(-1)[: like.numel()].view_as(like)
+
+
+def asymmetric(rows: Tensor, bits: int, noise: Tensor | None = None) -> Tensor:
+    """``round((w - b) / a * s) / s * a + b``, b the smallest of a row, a its range, s = 2^bits - 1.
+
+    Polino et al., ICLR 2018. Smallest and largest of a row stay as they are, also in the last bit,
+    so that a second call changes nothing; so does a row of equal numbers.
+
+    Args:
+        rows (Tensor): (R, n).
+        noise (Tensor | None): (R, n), in [0, 1): rounds up with the probability of the rest.
+    """
+    low, high = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)
+    size, steps = high - low, rows.new_tensor(2**bits - 1)
+    number = _rounded((rows - low) / torch.where(size > 0, size, 1) * steps, noise)
+    share = number.clamp(min=0).minimum(steps) / steps
+    found = torch.where(share < 0.5, low + size * share, high - size * (1 - share))
+    return torch.where(size > 0, found, rows)
+
+
+def symmetric(rows: Tensor, bits: int, noise: Tensor | None = None) -> Tensor:
+    """``round(w / m * n) / n * m``, m the largest absolute value of a row, n = 2^(bits - 1) - 1.
+
+    Zero is among the values, as integers of a runtime want it. Arguments as :func:`asymmetric`.
+    """
+    most, steps = rows.abs().amax(1, keepdim=True), rows.new_tensor(2 ** (bits - 1) - 1)
+    number = _rounded(rows / torch.where(most > 0, most, 1) * steps, noise)
+    return number.maximum(-steps).minimum(steps) / steps * most
+
+
+def wrpn(rows: Tensor, bits: int, noise: Tensor | None = None) -> Tensor:
+    """``round(n * clip(w, -1, 1)) / n``, n = 2^(bits - 1) - 1: no range is looked for.
+
+    Mishra et al., ICLR 2018 (WRPN); at 2 bits -1, 0 and 1. Arguments as :func:`asymmetric`.
+    """
+    steps = rows.new_tensor(2 ** (bits - 1) - 1)
+    return _rounded(rows.clamp(-1, 1) * steps, noise).maximum(-steps).minimum(steps) / steps
+
+
+def _rounded(x: Tensor, noise: Tensor | None) -> Tensor:
+    """To the nearest whole number, half to even; or up with the probability of the rest."""
+    return x.round() if noise is None else (x + noise).floor()
+
+
+_FORMS = dict(asymmetric=asymmetric, symmetric=symmetric, wrpn=wrpn)
+
+
+def fake_quantise(
+    weight: Tensor, bits: int, axis: str, form: str, generator: bool = False
+) -> Tensor:
+    """A weight with values of few bits, and the gradient of the identity.
+
+    Args:
+        weight (Tensor): (out, …).
+        axis (str): see :func:`to_rows`.
+        form (str): ``'symmetric'``, ``'asymmetric'`` or ``'wrpn'``, whose gradient is 0 outside
+            [-1, 1].
+        generator (bool): round stochastically, with torch's own random stream.
+    """
+    with torch.no_grad():
+        rows = to_rows(weight, axis)
+        noise = torch.rand_like(rows) if generator else None
+        value = from_rows(_FORMS[form](rows, bits, noise), weight)
+    return straight_through(weight.clamp(-1, 1) if form == 'wrpn' else weight, value)
