@@ -26,11 +26,12 @@ RUN := [ ! -e $(DONE)/cpu-only ] || export CUDA_VISIBLE_DEVICES=; $(BIN)/python
 # The site's tools have an environment of their own: they need neither torch nor OpenMMLab.
 DOCS := $(VENV)/docs
 
-.PHONY: help setup demo test gpu-check versions lint format docs environment clean distclean FORCE
+.PHONY: help setup demo test test-outside gpu-check versions lint format docs environment clean distclean FORCE
 
 help:
 	@echo 'make demo         train a teacher, a student and a distilled student on synthetic scenes'
 	@echo 'make test         run the tests              (ARGS="-k fgfi" passes arguments on; WORKERS=0: one process)'
+	@echo 'make test-outside the tests that need timm, transformers or onnxruntime, with these'
 	@echo 'make versions     write down with which versions all tests ran, in docs/installation.md'
 	@echo 'make gpu-check    try on one GPU what has to work there, in minutes'
 	@echo 'make lint         format, style, types, spelling: look, change nothing'
@@ -53,6 +54,15 @@ demo: setup
 test: setup
 	@$(if $(ARGS),,rm -f $(DONE)/tests.xml;) \
 	  $(RUN) -m pytest -n $(WORKERS) --dist loadfile $(or $(ARGS),--junit-xml=$(DONE)/tests.xml)
+
+# With timm, transformers and onnxruntime in a folder of their own.
+test-outside: $(DONE)/outside
+	@PYTHONPATH=$(VENV)/outside $(RUN) -m pytest tests/encoders tests/teachers/test_onnx.py \
+	  tests/teachers/test_vision_model.py $(ARGS)
+
+$(DONE)/outside: $(DONE)/mmkd requirements/outside.txt
+	@$(PIP) install --quiet --upgrade --no-deps --target $(VENV)/outside -r requirements/outside.txt
+	@touch $@
 
 # The newest: make test VENV=$(VENV)/newest TORCH='--upgrade torch'
 versions:

@@ -51,6 +51,9 @@ setup(
         # Not with openmmlab: beside a torch for the CPU alone, pip's torchvision breaks mmengine.
         'gpu': ['torchvision'],
         'safetensors': ['safetensors'],
+        'transformers': ['transformers', 'safetensors'],
+        'timm': ['timm', 'torchvision', 'safetensors'],
+        'onnx': ['onnxruntime'],
         'tests': requirements('tests.txt'),
     },
     cmdclass={'build_py': BuildWithConfigs},

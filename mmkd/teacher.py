@@ -378,12 +378,13 @@ def load_strictly(
     fit = load_weights(model, state, prefix)
     lines = fit.without((*ignore_keys, COUNTER)).lines(10)
     if lines:
-        raise ValueError(_mismatch_message(fit, source, lines, who))
+        raise ValueError(mismatch_message(fit, source, lines, who))
     refuse_not_finite(model.state_dict(), f'{who}: {source}', model)
     return fit.loaded
 
 
-def _mismatch_message(fit: Fit, source: str, lines: list[str], who: str) -> str:
+def mismatch_message(fit: Fit, source: str, lines: list[str], who: str) -> str:
+    """What does not fit, line by line, and what it may be due to."""
     under = f" (its weights under '{fit.prefix}')" if fit.prefix else ''
     hint = 'Is it the checkpoint of this very config (depth, widths, number of classes, deep_stem)?'
     if fit.part:

@@ -9,7 +9,9 @@ from mmkd.teachers.fused_teacher import FusedTeacher
 from mmkd.teachers.kinds import build_teacher, frozen_networks, is_teacher, kind_of
 from mmkd.teachers.momentum import Momentum
 from mmkd.teachers.neighbours import Neighbours, groups_of
+from mmkd.teachers.onnx import Onnx
 from mmkd.teachers.snapshot import Snapshot
+from mmkd.teachers.vision_model import VisionModel
 
 __all__ = [
     'Anchors',
@@ -20,7 +22,9 @@ __all__ = [
     'FusedTeacher',
     'Momentum',
     'Neighbours',
+    'Onnx',
     'Snapshot',
+    'VisionModel',
     'build_teacher',
     'frozen_networks',
     'groups_of',

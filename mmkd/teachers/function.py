@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from mmengine.dist import get_world_size
 from torch import Tensor, nn
 
+from mmkd.encoders.named_object import named_object
 from mmkd.options import check_number
 from mmkd.pixels import Pixels
 from mmkd.teachers.black_box import BlackBox, as_images, as_logits
@@ -22,9 +22,9 @@ class Function(BlackBox):
     """A function of images, such as a call of a service, as teacher.
 
     Args:
-        call (str | Callable): ``'package.module:function'``; it gets uint8 RGB images
-            (N, H, W, 3) without padding, of one size, and returns class probabilities (N, K) of a
-            classifier, (N, K, H, W) of a segmentor.
+        call (str | Callable): ``'package.module:function'`` or ``'file.py:function'``; it gets
+            uint8 RGB images (N, H, W, 3) without padding, of one size, and returns class
+            probabilities (N, K) of a classifier, (N, K, H, W) of a segmentor.
         hard (bool): it returns labels (N,) or (N, H, W) instead.
         budget (int | None): images that may be asked in the whole run, over all processes.
 
@@ -85,18 +85,14 @@ class Function(BlackBox):
 
 
 def _callable(call: Any) -> Callable:
-    """The function itself, or the one that ``'package.module:function'`` names."""
+    """The function itself, or the one that a text names."""
     if callable(call):
         return call
-    if not isinstance(call, str) or call.count(':') != 1:
+    if not isinstance(call, str):
         raise TypeError(
             f"Function: call must be a function or 'package.module:function', found {call!r}."
         )
-    module, name = call.split(':')
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f'Function: there is no {call!r} ({error}).') from None
+    found = named_object('Function: call', call)
     if not callable(found):
         raise TypeError(f'Function: {call!r} is a {type(found).__name__}, which cannot be called.')
     return found

@@ -13,6 +13,7 @@ import sys
 from string import Template
 from types import SimpleNamespace
 
+import library_toys
 import pytest
 import torch
 from messages import ROOT
@@ -69,6 +70,10 @@ def world(tmp_path_factory):
     write_folders(root / 'data/cifar10', 5, 5, size=(32, 32))
     classifier = build_model(load_config(str(ROOT / 'configs/small/cls_r14w16_cifar10.py')))
     torch.save(classifier.state_dict(), root / 'teacher.pth')
+    (root / 'weights').mkdir()
+    library_toys.write_folder(root / 'weights/dinov3_vitb16')
+    patches = {'patches.weight': torch.zeros(192, 3, 16, 16), 'patches.bias': torch.zeros(192)}
+    torch.save(patches, root / 'my_encoder.pth')
     return root
 
 
@@ -92,6 +97,7 @@ def as_found(world, monkeypatch):
 @pytest.mark.parametrize('page', with_blocks([*PAGES, *METHODS], 'python'))
 def test_python_runs(page, as_found, surroundings, monkeypatch):
     monkeypatch.setenv('CIFAR10_ROOT', 'data/cifar10')
+    monkeypatch.setitem(sys.modules, 'transformers', library_toys.transformers())
     names: dict = {'checkpoint': 'my_teacher.pth', **surroundings}
     init_default_scope('mmdet')
     for number, block in enumerate(blocks(page, 'python'), 1):

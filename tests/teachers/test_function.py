@@ -87,7 +87,7 @@ def test_a_budget(tmp_path):
     ('call', 'error', 'words'),
     [
         (3, TypeError, 'must be a function or'),
-        ('black_box_toys', TypeError, "'package.module:function', found"),
+        ('black_box_toys', TypeError, "call must be 'package.module:name' or"),
         ('black_box_toys:nothing', ValueError, 'there is no'),
         ('no_such_module:f', ValueError, 'there is no'),
         ('black_box_toys:NOT_A_FUNCTION', TypeError, 'is a int, which cannot be called'),
