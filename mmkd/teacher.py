@@ -34,6 +34,7 @@ from mmkd.schedule import Progress
 from mmkd.streams import SideStream, has_streams
 from mmkd.students import student_of
 from mmkd.tap import Recorder, Side, Tap
+from mmkd.uninitialised import finite
 
 DTYPES = {'fp16': torch.float16, 'bf16': torch.bfloat16, 'fp32': torch.float32, None: None}
 
@@ -317,7 +318,7 @@ def _title(config: Any) -> str:
 def build_model(
     config: str | dict | Config | nn.Module, cfg_options: dict | None = None
 ) -> nn.Module:
-    """Build a model from a config file, a whole config or a model mapping."""
+    """Build a model from a config file, a whole config or a model mapping, all of it finite."""
     if isinstance(config, nn.Module):
         return config
     if isinstance(config, str):
@@ -333,7 +334,7 @@ def build_model(
     if scope is None:
         scope = _guess_scope(model)
     with DefaultScope.overwrite_default_scope(scope):
-        return MODELS.build(ConfigDict(model))  # mmdet reads attributes
+        return finite(lambda: MODELS.build(ConfigDict(model)))  # mmdet reads attributes
 
 
 def _guess_scope(model: dict) -> str | None:
