@@ -1,10 +1,12 @@
 """Torch on one thread, one default scope for every test, and mmengine without its pauses."""
 
+import gc
 import os
 from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.dataset import base_dataset
 from mmengine.logging import MessageHub
 from mmengine.registry import DefaultScope
 from mmengine.runner import loops
@@ -15,11 +17,18 @@ import mmkd  # noqa: F401  (before mmdet and mmseg: provides operators that mmcv
 
 os.environ['MMKD_CACHE'] = 'off'
 torch.set_num_threads(1)
-# mmengine lays out the config anew for each checkpoint, a second each, sleeps between epochs, and
-# asks compilers for their version in every run.
+# mmengine lays out the config anew for each checkpoint, a second each, sleeps between epochs, asks
+# compilers for their version in every run, and looks for garbage after each data set.
 yapf_api.FormatCode = lambda text, **options: (text, False)
 loops.time = SimpleNamespace(sleep=lambda seconds: None)
 mm_runner.collect_env = dict
+base_dataset.gc = SimpleNamespace(collect=int)
+
+
+def pytest_collection_finish() -> None:
+    """Modules and tests stay for good: garbage is then looked for in what tests make alone."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
