@@ -27,6 +27,7 @@ from mmkd.families.comparable import Misfit, check_same, named, uses_sigmoid
 from mmkd.functional.box_distances import centred
 from mmkd.functional.device import upload
 from mmkd.functional.query_distances import binary_divergence, class_divergence
+from mmkd.functional.sigmoid_distances import against_rest
 from mmkd.tap import Side, Trace
 
 #: address of the classes (L, N, Q, C) and boxes (L, N, Q, 4) of all decoder layers
@@ -305,10 +306,7 @@ def foreground(model: nn.Module, scores: Tensor) -> Tensor:
 
 def binary_logits(model: nn.Module, scores: Tensor) -> Tensor:
     """Logits (..., K) of each class against the rest: ``log p / (1 - p)`` of a softmax."""
-    if uses_sigmoid(model.bbox_head):
-        return scores
-    log_p = scores.log_softmax(-1)[..., :-1]
-    return log_p - (-log_p.expm1()).clamp(min=1e-7).log()
+    return scores if uses_sigmoid(model.bbox_head) else against_rest(scores)
 
 
 def class_distances(

@@ -13,6 +13,13 @@ def joint_logit(first: Tensor, second: Tensor) -> Tensor:
     return -torch.stack((-first, -second, -first - second)).logsumexp(0)
 
 
+def against_rest(scores: Tensor) -> Tensor:
+    """Logits (..., K) of each class against all others and background, ``log p / (1 - p)``, of a
+    softmax over (..., K + 1), background last."""
+    log_p = scores.log_softmax(-1)[..., :-1]
+    return log_p - (-log_p.expm1()).clamp(min=1e-7).log()
+
+
 def gap_weighted_cross_entropy(
     student: Tensor, teacher: Tensor, beta: float = 1.0, detach: bool = False
 ) -> Tensor:

@@ -29,7 +29,7 @@ PREDICTIONS = (
         'DKD',
         'SKDPixel',
     ),
-    *('KDDETR', 'DETRDistill', 'JudgedQueries', 'MatchedDetections', 'MatchedMasks'),
+    *('KDDETR', 'DETRDistill', 'JudgedQueries', 'MatchedDetections', 'JudgedBoxes', 'MatchedMasks'),
 )
 FEATURES = ('FGD', 'CWD', 'SKDPair', 'AT', 'Mimic', 'SP')
 ALONE = ('ConfidencePenalty', 'LSR', 'TSD', 'LayerSelf')

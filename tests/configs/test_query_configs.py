@@ -11,7 +11,10 @@ from mmkd.registry import MODELS
 from mmkd.testing import detection_batch, merged, shrink
 
 FOLDER = Path(__file__).parents[2] / 'configs'
-METHODS = ('kd_detr', 'detr_distill', 'clock_distill', 'judged_queries', 'matched_detections')
+METHODS = (
+    *('kd_detr', 'detr_distill', 'clock_distill'),
+    *('judged_queries', 'matched_detections', 'judged_boxes'),
+)
 CONFIGS = sorted(path for name in METHODS for path in FOLDER.glob(f'{name}_*.py'))
 
 

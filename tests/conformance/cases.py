@@ -48,6 +48,10 @@ MODELS_OF = {
     'DABDETR': tiny_dab_detr,  # decoders of one width, which share points
     'DETR of RetinaNet': lambda width: (tiny_detr if width == 4 else tiny_retinanet)(width),
     'DETR of FasterRCNN': lambda width: (tiny_detr if width == 4 else tiny_faster_rcnn)(width),
+    'RetinaNet of DABDETR': lambda width: (tiny_retinanet if width == 4 else tiny_dab_detr)(width),
+    'FasterRCNN of DABDETR': lambda width: (tiny_faster_rcnn if width == 4 else tiny_dab_detr)(
+        width
+    ),
     'segmentor': functools.partial(tiny_pspnet, auxiliary=True),
     # queries that classify masks, more of the student than of the teacher
     'Mask2Former': lambda width, **more: tiny_mask2former(width, num_queries=16 - width, **more),
@@ -58,12 +62,13 @@ MODELS_OF = {
 }
 CLASSIFIERS = ('classifier', 'projected')
 SEGMENTORS = ('segmentor', 'Mask2Former')
-#: what a student must have besides its family
+#: what a student must have besides its family, or of each family
 BUILT_FOR = {
     'SimKD': 'projected',
     'KDDETR': 'DABDETR',
     'DETRDistill': 'DABDETR',
     'JudgedQueries': 'DETR of FasterRCNN',
+    'JudgedBoxes': dict(anchor='RetinaNet of DABDETR', two_stage='FasterRCNN of DABDETR'),
     'MatchedDetections': 'DETR of RetinaNet',
 }
 #: losses that are minus the logarithm of a density, which is above 1 here
@@ -85,10 +90,9 @@ def pairs() -> list[tuple[str, str]]:
 
 def _model(name: str, family: str) -> str:
     """The family's model, or a detector for which alone the method works."""
-    only = method(name).only.get(family, ())
-    return next(
-        (detector for detector in only if detector in MODELS_OF), BUILT_FOR.get(name, family)
-    )
+    only, built = method(name).only.get(family, ()), BUILT_FOR.get(name, {})
+    built = {family: built} if isinstance(built, str) else built
+    return next((detector for detector in only if detector in MODELS_OF), built.get(family, family))
 
 
 def method(name: str) -> type:

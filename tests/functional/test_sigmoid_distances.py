@@ -8,6 +8,7 @@ import torch
 from mmkd.functional.logit_distances import weighted_binary_cross_entropy
 from mmkd.functional.sigmoid_distances import (
     adaptive_distance,
+    against_rest,
     gap_weighted_cross_entropy,
     joint_logit,
     varifocal_distance,
@@ -92,3 +93,11 @@ def test_adaptive_distance_of_sure_networks_is_finite():
     z, other = torch.randn(2, 6, dtype=torch.float64)
     z.requires_grad_()
     assert torch.autograd.gradcheck(lambda x: adaptive_distance(x, other, 0.3, 1.5, 0.5), z)
+
+
+def test_a_class_against_the_rest():  # JQ-1
+    found = against_rest(torch.tensor([2.0, 0, 1], dtype=torch.float64))
+    assert found.sigmoid().tolist() == pytest.approx([0.6652410, 0.0900306], rel=1e-6)
+    one = torch.tensor([[3.0, -2.0], [-9.0, 4.0]])
+    torch.testing.assert_close(against_rest(one), one[:, :1] - one[:, 1:])
+    assert against_rest(torch.tensor([90.0, 0, 0])).isfinite().all()
