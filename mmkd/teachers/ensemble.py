@@ -167,9 +167,8 @@ class Ensemble(Teacher):
             counts = {n: count_classes('Ensemble', m) for n, m in models.items()}
             self.space = LabelSpace(self.asked_classes, names, counts, self.weights)
             if len(models) > 1 or not self.space.is_own:
-                self.model = StandIn.of(
-                    'Ensemble', self.model, classes=len(self.space.names), names=self.space.names
-                )
+                merged = dict(classes=len(self.space.names), names=self.space.names)
+                self.model = StandIn.of('Ensemble', self.model, **merged, like=self.model)
         else:
             _check_order(names)
         self.pixels = Pixels.of(next(iter(models.values())))

@@ -9,6 +9,10 @@ from torch import Tensor, nn
 
 from mmkd.families import classifier, family_of, segmentor
 from mmkd.families.comparable import named
+from mmkd.families.mask_classes import words_left_out
+from mmkd.route import run_route, shortest_route
+from mmkd.tap import Recorder, Tap
+from mmkd.untouched import evaluation
 
 
 class Answers(nn.Identity):
@@ -30,13 +34,20 @@ class StandIn(nn.Module):
         classes (int): K.
         stride (int): of the scores of a segmentor.
         names (tuple[str, ...] | None): of the classes, where they are known.
+        like (nn.Module | None): a segmentor whose scores are as large, in place of ``stride``.
     """
 
     def __init__(
-        self, family: str, classes: int, stride: int = 1, names: tuple[str, ...] | None = None
+        self,
+        family: str,
+        classes: int,
+        stride: int = 1,
+        names: tuple[str, ...] | None = None,
+        like: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.stride = stride
+        self.__dict__['like'] = like  # no part of this module
         # What asks for the device of a network asks a parameter.
         self.nothing = nn.Parameter(torch.zeros(()), requires_grad=False)
         part = nn.Module()
@@ -63,8 +74,19 @@ class StandIn(nn.Module):
     def forward(self, inputs: Tensor, samples: Any = None, mode: str = 'tensor') -> Tensor:
         shape = [len(inputs), self.classes]
         if self.tap != classifier.LOGITS:
-            shape += [-(-side // self.stride) for side in inputs.shape[2:]]
+            shape += self._size(inputs, samples)
         return self.get_submodule(self.tap)(inputs.new_zeros(shape))
+
+    @torch.no_grad()
+    def _size(self, inputs: Tensor, samples: Any) -> list[int]:
+        """Height and width of the scores."""
+        like = self.__dict__['like']
+        if like is None:
+            return [-(-side // self.stride) for side in inputs.shape[2:]]
+        tap, seen = Tap.parse(scores_tap(like)), inputs.to(next(like.parameters()).dtype)
+        with evaluation(like), words_left_out(like), Recorder(like, [tap]).record(seen) as side:
+            run_route(like, shortest_route(like, [tap]), seen, samples)
+        return list(side.maps(tap)[0].shape[2:])
 
 
 def count_classes(owner: str, model: nn.Module) -> int:

@@ -12,7 +12,9 @@ from mmkd.methods.at import AT
 from mmkd.methods.cwd import CWD
 from mmkd.methods.fgfi import FGFI
 from mmkd.methods.kd import KD
+from mmkd.methods.matched_masks import MatchedMasks
 from mmkd.teacher import Teacher, build_model
+from mmkd.teachers import Ensemble
 from mmkd.testing import (
     tiny_classifier,
     tiny_faster_rcnn,
@@ -67,10 +69,23 @@ def test_equal_or_unknown_names_pass(names, log):
         (('ant', 'bee', 'dog'), "3 and 3 classes, and label 2 is 'cow' and 'dog'"),
     ],
 )
-@pytest.mark.parametrize('make', [tiny_classifier, tiny_faster_rcnn, tiny_pspnet])
+@pytest.mark.parametrize('make', [tiny_classifier, tiny_faster_rcnn, tiny_pspnet, tiny_mask2former])
 def test_a_teacher_of_other_classes_is_refused_where_they_are_compared(make, names, message):
     with pytest.raises(ValueError, match=f"data and of teacher 'teacher' .* {message}.* it comp"):
         check_labels(runner_of(NAMES), distiller_of(names, make=make))
+
+
+def test_queries_that_classify_masks_are_compared_by_class():
+    model = distiller_of(SWAPPED, MatchedMasks(), tiny_mask2former)
+    with pytest.raises(ValueError, match="label 1 is 'bee' and 'cow'.*it compares classes"):
+        check_labels(runner_of(NAMES), model)
+
+
+def test_an_ensemble_reads_a_teacher_of_another_order_by_name():
+    member = Teacher(tiny_pspnet(8), checkpoint='random')
+    member.model.dataset_meta = dict(classes=SWAPPED)
+    mapped = Ensemble(dict(one=member), mean='probability', tau=1.0, classes=NAMES)
+    check_labels(runner_of(NAMES), Distiller(tiny_pspnet(), dict(it=KD()), mapped))
 
 
 def test_preflight_false_reports_it(log):
