@@ -111,13 +111,7 @@ def check_priors(
     check_same(owner, 'kinds of priors', *(type(g).__name__ for g in generators))
     if scale != 1:
         if not shared_levels(student, teacher, scale):
-            raise Misfit(
-                f'{owner} over scales needs priors that are the same boxes for both, but the '
-                f"strides are {[s[0] for s in generators[0].strides]} in the student's head and "
-                f"{[s[0] for s in generators[1].strides]} in the teacher's, which sees images "
-                f'{1 / scale} times as large; with anchors of equal multiples of the stride, '
-                'scales of 1/2, 1/4, … have levels in common.'
-            )
+            raise _nothing_shared(owner, [[s[0] for s in g.strides] for g in generators], scale)
         return
     check_same(owner, 'strides', *([s[0] for s in g.strides] for g in generators))
     check_same(owner, 'priors a cell', *(list(g.num_base_priors) for g in generators))
@@ -127,6 +121,15 @@ def check_priors(
             f"{owner} needs equal priors: those of the student's {type(student).__name__} and of "
             f"the teacher's {type(teacher).__name__} differ in size or place."
         )
+
+
+def _nothing_shared(owner: str, strides: Sequence[Any], scale: Fraction) -> Misfit:
+    return Misfit(
+        f'{owner} over scales needs priors that are the same boxes for both, but the strides are '
+        f"{strides[0]} in the student's head and {strides[1]} in the teacher's, which sees images "
+        f'{1 / scale} times as large; with anchors of equal multiples of the stride, scales of '
+        '1/2, 1/4, … have levels in common.'
+    )
 
 
 def shared_levels(
@@ -153,7 +156,11 @@ def shared_levels(
 
 
 def pair_priors(
-    owner: str, student: nn.Module, teacher: nn.Module, common: bool | None = None
+    owner: str,
+    student: nn.Module,
+    teacher: nn.Module,
+    common: bool | None = None,
+    scale: Fraction = Fraction(1),
 ) -> list[tuple[int, int]]:
     """Positions of the levels of two heads whose priors lie at the same places.
 
@@ -162,25 +169,32 @@ def pair_priors(
     Args:
         common (bool | None): leave out levels whose stride one head does not have; None: no, and
             there is no option ``level_map`` for it.
+        scale (Fraction): side of the student's images over that of the teacher's, in whose pixels
+            places and strides are compared; at another than 1 no two heads have the same levels,
+            and some are enough.
 
     Raises:
         Misfit: unequal strides, counts or places, with the first level that differs.
     """
     generators = [head.prior_generator for head in (student, teacher)]
     strides = [[stride[0] for stride in generator.strides] for generator in generators]
-    pairs = [(i, strides[1].index(s)) for i, s in enumerate(strides[0]) if s in strides[1]]
-    if not pairs or not common:
+    seen = [s if scale == 1 else s / scale for s in strides[0]]
+    pairs = [(i, strides[1].index(s)) for i, s in enumerate(seen) if s in strides[1]]
+    if scale != 1 and not pairs:
+        raise _nothing_shared(owner, strides, scale)
+    if scale == 1 and (not pairs or not common):
         asked = "level_map='common' compares the levels that both have"
         way = '' if common is None or not pairs else asked
         check_same(owner, 'strides', *strides, way)
     for i, j in pairs:
-        stride = strides[0][i]
+        stride = strides[1][j]
         counts = [g.num_base_priors[k] for g, k in zip(generators, (i, j), strict=True)]
         check_same(owner, f'priors a cell of stride {stride}', *counts)
         own, other = (
             g.single_level_grid_priors((1, 2), k, device='cpu')
             for g, k in zip(generators, (i, j), strict=True)
         )
+        own = own if scale == 1 else own * scale.denominator / scale.numerator
         if counts[0] == 1:
             own, other = (x if x.shape[1] == 2 else (x[:, :2] + x[:, 2:]) / 2 for x in (own, other))
         if own.shape != other.shape or (own - other).abs().max() > 1e-3 * stride:

@@ -94,7 +94,8 @@ class DenseKD(Objective):
         beta (float): of ``'adl'``, share of the teacher's entropy that is subtracted; 0 in its
             code, where it is not 0 where both agree; the paper counts ``1 - beta``.
         theta (float): exponent of ``'power'``.
-        level_map (str | None): ``'common'`` compares only the levels that both heads have.
+        level_map (str | None): ``'common'`` compares only the levels that both heads have, as it is
+            over scales.
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`; the taps are
             the head's whatever is given.
 
@@ -107,6 +108,7 @@ class DenseKD(Objective):
     scheduled = ('tau',)
     asks_teacher = True
     rank_invariant = True
+    over_scales = True
     families = ('anchor', 'anchor_free', 'yolo')
     only = {'anchor_free': ('FCOS', 'VFNet', 'RTMDet'), 'yolo': ('YOLOX',)}
 
@@ -173,7 +175,8 @@ class DenseKD(Objective):
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         assert teacher is not None
-        self.pairs = heads.check_heads('DenseKD', student, teacher, self.level_map == 'common')
+        common, scale = self.level_map == 'common', self.image_scale
+        self.pairs = heads.check_heads('DenseKD', student, teacher, common, scale)
         if self.assigned:
             assignments.check_assignment('DenseKD', student)
         if self.boxes == 'distribution':

@@ -147,13 +147,7 @@ class KD(Objective):
                 "KD: reduction='cross_entropy' is of a softmax, and these heads score each class "
                 "by a sigmoid; DenseKD(classes='bckd') is a cross entropy of those."
             )
-        if self.image_scale != 1:
-            raise Misfit(
-                'KD over scales compares RoIs, pixels or images; heads that score each prior by a '
-                'sigmoid need images of one size.',
-                ('CWD', 'PKD'),
-            )
-        self.pairs = heads.check_heads('KD', student, teacher)
+        self.pairs = heads.check_heads('KD', student, teacher, scale=self.image_scale)
         assignments.check_assignment('KD', student)
         self.student_taps, self.teacher_taps = heads.head_taps(student, teacher, assigned=True)
         self.asks_teacher = True
@@ -196,7 +190,7 @@ class KD(Objective):
         found = assignments.assignment(trace)
         pair = own.logits, wanted.logits
         kl = weighted_binary_cross_entropy(*pair, (1.0, 1.0), self.tau, entropy=False).sum(-1)
-        return self.tau**2 * (kl * found.weights).sum() / found.normaliser()
+        return self.tau**2 * (kl * own.chosen(found.weights)).sum() / found.normaliser()
 
     def _distance(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Of each row (..., K), as ``reduction`` says."""

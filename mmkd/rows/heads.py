@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +25,13 @@ class Answer:
         model (nn.Module): whose head it is.
         outputs (list[Tensor]): the head's maps.
         levels (list[int]): positions of the levels that are compared.
+        scale (Fraction): side of the learner's images over that of the images that it saw.
     """
 
     model: nn.Module
     outputs: list[Tensor]
     levels: list[int]
+    scale: Fraction = Fraction(1)
 
     def __post_init__(self) -> None:
         #: (H, W) of all levels, and of those that are compared
@@ -51,8 +54,9 @@ class Answer:
         return torch.cat([parts[i] for i in self.levels], 1)
 
     def boxes(self) -> Tensor:
-        """Decoded boxes (N, P, 4), xyxy in pixels of the padded input, not clipped."""
-        return predictions.decode(self.model, self.codes, self.compared, None)
+        """Decoded boxes (N, P, 4), xyxy in pixels of the learner's padded input, not clipped."""
+        boxes = predictions.decode(self.model, self.codes, self.compared, None)
+        return boxes if self.scale == 1 else boxes * self.scale.numerator / self.scale.denominator
 
     def bins(self) -> Tensor:
         """Logits (N, P, 4, bins) of box distributions."""
@@ -65,12 +69,17 @@ def has_classes(model: nn.Module) -> bool:
 
 
 def check_heads(
-    owner: str, student: nn.Module, teacher: nn.Module, common: bool | None = None
+    owner: str,
+    student: nn.Module,
+    teacher: nn.Module,
+    common: bool | None = None,
+    scale: Fraction = Fraction(1),
 ) -> list[tuple[int, int]]:
     """Two heads of known kinds, which may differ, with equal classes and priors, else Misfit.
 
     Args:
         common (bool | None): see :func:`~mmkd.families.comparable.pair_priors`.
+        scale (Fraction): likewise.
 
     Returns:
         list[tuple[int, int]]: positions of levels of equal stride.
@@ -84,7 +93,7 @@ def check_heads(
         )
     heads = [dense_head(model) for model in (student, teacher)]
     check_same(owner, 'class counts', *(int(head.num_classes) for head in heads))
-    return pair_priors(owner, *heads, common)
+    return pair_priors(owner, *heads, common, scale)
 
 
 def _for_rois(owner: str, student: nn.Module, teacher: nn.Module) -> str:
@@ -115,7 +124,7 @@ def answers(trace: Trace, pairs: Sequence[tuple[int, int]]) -> tuple[Answer, Ans
     own, wanted = predictions.both_outputs(trace)
     first, second = (list(levels) for levels in zip(*pairs, strict=True))
     student = Answer(trace.student.model, own, first)
-    teacher = Answer(trace.teacher.model, wanted, second)
+    teacher = Answer(trace.teacher.model, wanted, second, trace.scale)
     for i, j in pairs:
         if student.sizes[i] != teacher.sizes[j]:
             raise ValueError(

@@ -1,5 +1,6 @@
 """Which heads can be compared: kinds of dense heads, codes, classes and priors."""
 
+from fractions import Fraction
 from types import SimpleNamespace
 
 import pytest
@@ -182,6 +183,23 @@ def test_priors_of_common_levels():
         pair_priors('DenseKD', head('gfl'), head('rtmdet'), False)
     with pytest.raises(Misfit, match=r'strides: .* \[8, 16, 32\]\.$'):
         pair_priors('KD', head('gfl'), head('rtmdet'))
+
+
+def test_priors_over_scales():
+    """Levels that cover the same pixels of the teacher's images, whatever level_map is."""
+    half, up = Fraction(1, 2), [(0, 1), (1, 2), (2, 3), (3, 4)]
+    for name in ('retinanet', 'gfl', 'fcos'):
+        assert pair_priors('KD', head(name), head(name), None, half) == up
+        assert pair_priors('KD', head(name), head(name), True, 1 / half) == [p[::-1] for p in up]
+    assert pair_priors('DenseKD', head('rtmdet'), head('gfl'), False, half) == up[:3]
+    assert pair_priors('DenseKD', head('yolox'), head('yolox'), False, half**2) == [(0, 2)]
+    for scale in (Fraction(1, 3), Fraction(3, 4), Fraction(1, 64)):
+        with pytest.raises(Misfit, match='KD over scales needs priors that are the same boxes'):
+            pair_priors('KD', head('gfl'), head('gfl'), None, scale)
+    with pytest.raises(
+        Misfit, match=r'first of stride 16 of .* at \[0.0, 0.0\], .* at \[8.0, 8.0\]'
+    ):
+        pair_priors('KD', head('gfl'), head('fcos'), None, half)
 
 
 @pytest.mark.parametrize(

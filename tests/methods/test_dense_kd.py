@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from detection_toys import detector, samples, step, total
+from detection_toys import detector, halved_step, samples, step, total
 from mmdet.structures.bbox import bbox_overlaps
 from torch.nn import functional as F
 
@@ -129,6 +129,40 @@ def test_every_head(name):
     felt = {n for n, p in student.named_parameters() if p.grad is not None and p.grad.any()}
     assert 'backbone.conv1.weight' in felt and len([n for n in felt if 'bbox_head' in n]) > 3
     assert all(0 < losses[f'kd.o.score_{side}'] < 1 for side in ('student', 'teacher'))
+
+
+@pytest.mark.parametrize('boxes', ['giou', 'bounded'])
+def test_a_teacher_on_larger_images(boxes):
+    objective = DenseKD(boxes=boxes)
+    student = detector('retinanet')
+    losses, trace = halved_step(objective, student, detector('retinanet', 1))
+    assert objective.pairs == [(i, i + 1) for i in range(4)]
+    assert '4 levels' in objective.describe()[0]
+    whole = [x for k, x in losses.items() if k.startswith('kd.o.loss')]
+    sum(whole).backward()
+    assert student.backbone.conv1.weight.grad.abs().sum() > 0
+    own, wanted = heads.answers(trace, objective.pairs)
+    p, q = own.logits.sigmoid(), wanted.logits.sigmoid()
+    found = assignments.assignment(trace)
+    weights, positive = own.chosen(found.weights), own.chosen(found.positive)
+    b, b_t = own.boxes(), wanted.boxes()
+    grid = trace.teacher.model.bbox_head.prior_generator.grid_priors(
+        [(24, 32), (12, 16), (6, 8), (3, 4), (2, 2)], device='cpu'
+    )
+    coder = trace.teacher.model.bbox_head.bbox_coder
+    for image in range(2):
+        decoded = coder.decode(torch.cat(grid[1:]), wanted.codes[image])
+        torch.testing.assert_close(b_t[image], decoded / 2)
+    apart = (1 - bbox_overlaps(b, b_t, mode='giou', is_aligned=True)) * weights
+    if boxes == 'giou':
+        apart = apart * (p - q).abs().amax(-1)
+    else:
+        truth = own.chosen(assignments.target_boxes(trace, own.sizes))
+        ious = [bbox_overlaps(x, truth, is_aligned=True) for x in (b, b_t)]
+        apart = apart * (ious[1] - ious[0]).clamp(min=0) * positive
+    count = found.positive.sum(1).clamp(min=1).sum()
+    value = float((4 * apart.sum() / count).detach())
+    assert float(losses['kd.o.loss_boxes'].detach()) == pytest.approx(value, rel=1e-4)
 
 
 OPTIONS = [

@@ -4,10 +4,13 @@ import math
 
 import pytest
 import torch
+from detection_toys import detector, halved_step
 from segmentation_toys import ToyClassifier, ToySegmentor, prepare, probe_tensors
+from torch.nn import functional as F
 
-from mmkd.families import two_stage
+from mmkd.families import assignments, two_stage
 from mmkd.methods.kd import KD, cross_entropy, soft_kl
+from mmkd.rows import heads
 from mmkd.teacher import build_model
 from mmkd.testing import (
     detection_batch,
@@ -235,6 +238,20 @@ def test_no_rois_are_zero_with_a_gradient():
     loss = kd(trace)['loss']
     loss.backward()
     assert float(loss) == 0
+
+
+def test_priors_of_a_teacher_on_larger_images():
+    kd = KD(tau=2.0)
+    losses, trace = halved_step(kd, detector('gfl'), detector('gfl', 1))
+    assert kd.pairs == [(0, 1), (1, 2), (2, 3), (3, 4)]
+    z, z_t = (x.logits.detach().double() / 2 for x in heads.answers(trace, kd.pairs))
+    ways = [(F.logsigmoid(k * z_t), F.logsigmoid(k * z)) for k in (1, -1)]
+    kl = sum(t.exp() * (t - s) for t, s in ways).sum(-1)
+    found = assignments.assignment(trace)
+    kept = found.weights[:, : kl.shape[1]]  # the coarsest level of the student has no partner
+    count = found.positive.sum(1).clamp(min=1).sum()
+    wanted = float(4 * (kl * kept).sum() / count)
+    assert float(losses['kd.o.loss'].detach()) == pytest.approx(wanted, rel=1e-4)
 
 
 @pytest.mark.parametrize('tau', [0, -2.0, float('nan'), 'hot'])

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from detection_toys import detector, step
+from detection_toys import detector, halved_step, step
 
 from mmkd.families.comparable import Misfit
 from mmkd.methods.dense_kd import DenseKD
+from mmkd.rows import predictions
 from mmkd.rows.heads import Answer, answers, check_heads, has_classes, head_taps
 from mmkd.teacher import build_model
 from mmkd.testing import tiny_faster_rcnn, tiny_yolov3
@@ -67,6 +68,27 @@ def test_taps():
     ]
     assert [str(tap) for tap in others] == ['neck']
     assert len(head_taps(student, teacher, assigned=False)[0]) == 1
+
+
+@pytest.mark.parametrize('name', ['retinanet', 'gfl', 'tood', 'yolox', 'rtmdet'])
+def test_over_scales_equal_codes_are_equal_boxes(name, monkeypatch):
+    """Of a level and the next coarser one of a teacher on images of twice the side."""
+    objective = DenseKD(boxes='confidence')
+    losses, trace = halved_step(objective, detector(name), detector(name, 1))
+    assert all(x.isfinite() for x in losses.values() if torch.is_tensor(x))
+    own, wanted = predictions.both_outputs(trace)
+    levels = len(objective.pairs) + 1
+    assert objective.pairs == [(i, i + 1) for i in range(levels - 1)]
+    assert all(own[i].shape == wanted[i + 1].shape for i in range(levels - 1))
+    parts = [own[k : k + levels] for k in range(0, len(own), levels)]
+    distances = 2 if name == 'rtmdet' else 1  # which are pixels
+    parts[1] = [distances * m for m in parts[1]]
+    moved = [m.detach() for part in parts for m in (part[0], *part[:-1])]
+    monkeypatch.setattr(predictions, 'both_outputs', lambda _trace: (own, moved))
+    student, teacher = answers(trace, objective.pairs)
+    torch.testing.assert_close(student.boxes(), teacher.boxes())
+    found = {key: value.detach() for key, value in objective(trace).items()}
+    assert float(found['loss_classes']) == 0 and float(found['loss_boxes']) < 1e-4
 
 
 def test_maps_of_one_stride_and_unequal_size():
