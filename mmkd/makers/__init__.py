@@ -7,6 +7,7 @@ from mmkd.makers.loss_scale import LossScale
 from mmkd.makers.merge_detections import MergeDetections
 from mmkd.makers.quantised_map import QuantisedMap
 from mmkd.makers.specialists import Specialists
+from mmkd.makers.standardiser import Standardiser
 from mmkd.makers.trusted_images import TrustedImages
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     'MergeDetections',
     'QuantisedMap',
     'Specialists',
+    'Standardiser',
     'TrustedImages',
 ]

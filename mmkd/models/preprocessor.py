@@ -118,9 +118,16 @@ def _cut(size: int, share: float) -> tuple[int, int]:
 
 
 def mix_samples(samples: list, partner: list[int], share: float, num_classes: int) -> list:
-    """Samples of the mixtures by the label rule of :class:`ClassificationDataPreprocessor`."""
+    """Samples of the mixtures by the label rule of :class:`ClassificationDataPreprocessor`.
+
+    One of an image without a label has none either.
+    """
     mixed = []
     for sample, other in zip(samples, (samples[i] for i in partner), strict=True):
+        unknown = next((x for x in (sample, other) if 'gt_label' not in x), None)
+        if unknown is not None:
+            mixed.append(unknown)
+            continue
         own, strange = (
             F.one_hot(x.gt_label.flatten()[0], num_classes).float() for x in (sample, other)
         )

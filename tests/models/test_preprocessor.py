@@ -31,6 +31,14 @@ def test_labels_and_numbers_are_those_of_the_larger_share():
     assert not any('gt_score' in x for x in samples)  # the originals stay
 
 
+def test_a_mixture_of_an_image_without_label_has_none():
+    samples = class_labels(torch.tensor([2, 0, 1]))
+    del samples[0].gt_label
+    mixed = mix_samples(samples, [1, 2, 0], 0.3, 3)
+    assert ['gt_score' in x for x in mixed] == [False, True, False]
+    assert ['gt_label' in x for x in mixed] == [False, True, False]
+
+
 def test_mixup_is_a_weighted_mean():
     images = torch.arange(3.0)[:, None, None, None].expand(3, 3, 2, 2)
     mixed, share = mix_images(images, torch.tensor([1, 2, 0]), 0.75)

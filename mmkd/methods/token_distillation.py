@@ -1,0 +1,166 @@
+"""TokenDistillation: a backbone learns the features of a foundation model, place by place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmkd.checkpoint import read_file
+from mmkd.families import DETECTORS, classifier
+from mmkd.families.segmentor import encoder_tap
+from mmkd.functional.relations import unit
+from mmkd.functional.standardise import batch_standardise
+from mmkd.levels import Level
+from mmkd.objective import PairObjective, Taps
+from mmkd.options import check_choice, check_number
+from mmkd.registry import MODELS
+from mmkd.tap import Trace, parse_taps
+from mmkd.view import View
+
+FORMS = ('mse', 'cosine')
+BATCH = 'batch'
+
+
+def token_distance(student: Tensor, teacher: Tensor, smooth: float = 0.1) -> Tensor:
+    """``(1 - smooth) (1 - cos) + smooth * SmoothL1`` of tokens (..., D): (...).
+
+    SmoothL1, of elements at threshold 1, is the mean over D.
+    """
+    apart = 1 - (unit(student) * unit(teacher)).sum(-1)
+    if not smooth:
+        return apart
+    error = F.smooth_l1_loss(student, teacher, reduction='none').mean(-1)
+    return (1 - smooth) * apart + smooth * error
+
+
+@MODELS.register_module()
+class TokenDistillation(PairObjective):
+    """AM-RADIO: agglomerative vision foundation model, reduce all domains into one.
+
+    Ranzinger et al., CVPR 2024, and PHI-S, arXiv 2410.01680: features of a frozen image encoder
+    train a backbone on images without labels. lightly-train and Ultralytics compare them without
+    normalisation.
+
+    A 1x1 convolution and bilinear resizing bring the student's map to the teacher's width and
+    grid. ``form='mse'`` is the mean squared error; ``'cosine'`` is ``0.9 (1 - cos) + 0.1
+    SmoothL1`` of each place, as in AM-RADIO; Ultralytics has ``smooth=0``. Both are means over
+    places and images, and the sum over pairs of maps.
+
+    Channels of a foundation model differ in scale by orders of magnitude, and an error that is not
+    normalised learns the largest. ``normalise`` maps the teacher's features first. A file of
+    ``mmkd make Standardiser`` has a fixed linear map: to mean 0 and variance 1 of each channel, or
+    that of PHI-S, which rotates them so that all get variance 1 by one common scale.
+
+    Without taps: the last map of a classifier's backbone, and the maps of a ``mmkd.VisionModel`` or
+    the last of another classifier. Detectors and segmentors name them, ``student='backbone[-1]',
+    teacher='maps'``. A pyramid is ``student='backbone[1:]'``, with as many ``layers`` of a teacher.
+
+    Args:
+        form (str): ``'mse'`` or ``'cosine'``.
+        smooth (float): share of SmoothL1 in ``'cosine'``.
+        normalise (str | None): ``'batch'``, mean 0 and variance 1 over the batch; the path of a
+            file; None.
+        student, teacher, weight, teacher_name, adapt, resize, level_map, in_channels,
+            out_channels: see :class:`~mmkd.objective.PairObjective`.
+
+    Raises:
+        ValueError: options out of range or without effect; a file of other widths.
+        FileNotFoundError: no such file.
+    """
+
+    families = ('classifier',)
+    named_taps = (*DETECTORS, 'segmentor')
+
+    def __init__(
+        self,
+        *taps: Taps,
+        form: str = 'cosine',
+        smooth: float | None = None,
+        normalise: str | None = None,
+        adapt: str | None = 'conv1x1',
+        resize: str | None = 'teacher',
+        **pair: Any,
+    ) -> None:
+        super().__init__(*taps, adapt=adapt, resize=resize, **pair)
+        self.form = check_choice('TokenDistillation', 'form', form, FORMS)
+        check_number('TokenDistillation', 'smooth', smooth, 0, 1, optional=True)
+        if smooth is not None and form == 'mse':
+            raise ValueError(
+                f"TokenDistillation: smooth={smooth} has no effect with form='mse'; leave it out."
+            )
+        self.smooth = 0.1 if smooth is None else smooth
+        self.normalise = normalise
+        self.zero_at_equality = normalise is None
+        self.fixed = _read(normalise) if normalise not in (None, BATCH) else []
+        for j, (mean, matrix) in enumerate(self.fixed):
+            self.register_buffer(f'mean_{j}', mean, persistent=False)
+            self.register_buffer(f'matrix_{j}', matrix, persistent=False)
+
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        super().bind(student, teacher)
+        if not self.teacher_taps and isinstance(getattr(teacher, 'maps', None), nn.Module):
+            self.teacher_taps = parse_taps('maps')
+        classifier.choose_taps(self, encoder_tap, student, teacher)
+
+    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
+        super().setup(student, teacher)
+        if not self.fixed:
+            return
+        own = [len(mean) for mean, _ in self.fixed]
+        shown = [level.channels for level in teacher or []]
+        if shown and own != shown:
+            raise ValueError(
+                f'TokenDistillation: {self.normalise} is for maps of {own} channels, but the '
+                f'teacher shows {shown}. Make it for these taps: mmkd make Standardiser.'
+            )
+
+    def maps(self, trace: Trace) -> list[tuple[Tensor, Tensor]]:
+        pairs = super().maps(trace)
+        return [(s, self._normal(t, j)) for (s, t), (_, j) in zip(pairs, self.pairs, strict=True)]
+
+    def _normal(self, teacher: Tensor, level: int) -> Tensor:
+        """The teacher's map (N, D, h, w), normalised."""
+        if self.normalise is None:
+            return teacher
+        if self.normalise == BATCH:
+            return batch_standardise(teacher)
+        mean, matrix = getattr(self, f'mean_{level}'), getattr(self, f'matrix_{level}')
+        return F.conv2d(teacher - mean.view(1, -1, 1, 1), matrix[:, :, None, None])
+
+    def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
+        if self.form == 'mse':
+            return F.mse_loss(student, teacher)
+        return self._apart(student, teacher).mean()
+
+    def _apart(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Distance of each place of two maps (N, D, h, w): (N, h, w)."""
+        return token_distance(student.movedim(1, -1), teacher.movedim(1, -1), self.smooth)
+
+    def describe(self) -> list[str]:
+        how = 'as they are' if self.normalise is None else f'normalised by {self.normalise}'
+        return [f"{self.form} of features, the teacher's {how}", *super().describe()]
+
+    def views(self, trace: Trace) -> list[View]:
+        """The distance of each place."""
+        pairs = self.tensor_pairs(trace)
+        if self.form == 'mse':
+            return [View('squared error', (s - t).square().mean(1)) for s, t in pairs]
+        return [View('distance of tokens', self._apart(s, t)) for s, t in pairs]
+
+
+def _read(file: str) -> list[tuple[Tensor, Tensor]]:
+    """Mean (D,) and matrix (D, D) of each map."""
+    if not Path(file).expanduser().is_file():
+        raise FileNotFoundError(
+            f"TokenDistillation: there is no file {file}. normalise is 'batch', None or the file "
+            'that mmkd make Standardiser writes.'
+        )
+    held = read_file(str(Path(file).expanduser()), 'cpu')
+    good = isinstance(held, dict) and {'mean', 'matrix'} <= set(held)
+    if not good or not all(isinstance(x, torch.Tensor) for x in [*held['mean'], *held['matrix']]):
+        raise ValueError(f'TokenDistillation: {file} was not written by mmkd make Standardiser.')
+    return [(m.float(), a.float()) for m, a in zip(held['mean'], held['matrix'], strict=True)]
