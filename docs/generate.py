@@ -13,7 +13,7 @@ from pathlib import Path
 from helper_table import helper_table
 from method_page import page
 from recipe_page import recipe_page
-from source import ROOT, read_chains, read_methods, read_recipes
+from source import ROOT, read_first_lines, read_methods, read_recipes
 from tables import full_table, name_list, navigation, short_tables
 
 
@@ -47,7 +47,8 @@ def outputs(root: Path = ROOT) -> dict[Path, str]:
     ):
         text = files.get(path) or path.read_text()
         files[path] = between(text, marker, content)
-    files[root / 'configs' / 'README.md'] = recipe_page(recipes, read_chains(root))
+    several = {kind: read_first_lines(kind, root) for kind in ('chains', 'studies')}
+    files[root / 'configs' / 'README.md'] = recipe_page(recipes, several)
     for stem in sorted({m.page for m in methods}):
         files[docs / 'methods' / f'{stem}.md'] = page([m for m in methods if m.page == stem])
     return files

@@ -16,8 +16,9 @@ TASKS = {
 }
 
 
-def recipe_page(recipes: list[Recipe], chains: dict[str, str]) -> str:
-    """``configs/README.md``: configs by task and method, plain recipes first; then the chains."""
+def recipe_page(recipes: list[Recipe], several: dict[str, dict[str, str]]) -> str:
+    """``configs/README.md``: configs by task and method, plain recipes first; then those of
+    several runs, by folder."""
     left, parts = list(recipes), [NOTE, '# Configs', _CONFIGS]
     for title, belongs in TASKS.items():
         own = [r for r in left if belongs(r)]
@@ -28,10 +29,9 @@ def recipe_page(recipes: list[Recipe], chains: dict[str, str]) -> str:
         names = sorted(groups, key=lambda name: (name != 'plain', name.lower()))
         lines = [f'- **{name}**: {", ".join(map(_recipe_link, groups[name]))}' for name in names]
         parts += [f'## {title}', '\n'.join(lines)] if own else []
-    lines = [
-        f'- [{name.removesuffix(".py")}](chains/{name}): {text}' for name, text in chains.items()
-    ]
-    parts += [f'## Chains\n\n{_CHAINS}', '\n'.join(lines)] if lines else []
+    for folder, files in several.items():
+        lines = [f'- [{f.removesuffix(".py")}]({folder}/{f}): {t}' for f, t in files.items()]
+        parts += [f'## {folder.capitalize()}\n\n{_SEVERAL[folder]}', '\n'.join(lines)]
     return '\n\n'.join(parts) + '\n'
 
 
@@ -41,7 +41,10 @@ _CONFIGS = (
     '[methods](../docs/methods.md) for the methods.'
 )
 
-_CHAINS = 'Procedures of several runs, see [chains](../docs/chains.md).'
+_SEVERAL = {
+    'chains': 'Procedures of several runs, see [chains](../docs/chains.md).',
+    'studies': 'Teacher, plain and distilled students over seeds, see [studies](../docs/study.md).',
+}
 
 
 def _recipe_link(r: Recipe) -> str:

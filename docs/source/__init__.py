@@ -7,7 +7,7 @@ holds the defaults. A config is described by its own syntax tree.
 
 from .classes import detectors, families
 from .methods import read_methods
-from .recipes import read_chains, read_recipes
+from .recipes import read_first_lines, read_recipes
 from .records import ROOT, Method, Option, Recipe, UndocumentedError
 
 __all__ = [
@@ -18,7 +18,7 @@ __all__ = [
     'UndocumentedError',
     'detectors',
     'families',
-    'read_chains',
+    'read_first_lines',
     'read_methods',
     'read_recipes',
 ]

@@ -15,9 +15,9 @@ def read_recipes(root: Path = ROOT) -> list[Recipe]:
     return [_read_recipe(path, folder) for path in sorted(paths, key=lambda path: path.name)]
 
 
-def read_chains(root: Path = ROOT) -> dict[str, str]:
-    """Every shipped chain, and what the first line of its file says of it."""
-    paths = sorted((root / 'configs' / 'chains').glob('*.py'))
+def read_first_lines(folder: str, root: Path = ROOT) -> dict[str, str]:
+    """Every shipped chain or study, and what the first line of its file says of it."""
+    paths = sorted((root / 'configs' / folder).glob('*.py'))
     return {path.name: path.read_text().splitlines()[0].removeprefix('# ') for path in paths}
 
 

@@ -95,7 +95,7 @@ def compare(
 
 def _entries(config: Config, students: Mapping[str, str]) -> tuple[dict[str, Entry], int]:
     """What is to be scored, by name, and how many of them are teachers; all weights fit."""
-    teachers, model = dict(_teachers(config.model)), config.model
+    teachers, model = dict(teachers_in(config.model)), config.model
     if not students:
         raise ValueError('compare needs a student: --student NAME=CHECKPOINT.')
     for key in ('test_dataloader', 'test_evaluator'):
@@ -114,7 +114,7 @@ def _entries(config: Config, students: Mapping[str, str]) -> tuple[dict[str, Ent
     return entries, len(teachers)
 
 
-def _teachers(model: Mapping[str, Any]) -> Iterator[tuple[str, Entry]]:
+def teachers_in(model: Mapping[str, Any]) -> Iterator[tuple[str, Entry]]:
     """The teachers of a Distiller's config."""
     teachers = (model.get('teacher') if distils(model) else None) or {}
     for name, entry in frozen_networks(teachers).items():
@@ -149,19 +149,24 @@ def _check(name: str, entry: Entry, config: Config) -> None:
 
 
 def score_entry(
-    name: str, entry: Entry, config: Config, work_dir: str, indices: Sequence[int]
+    name: str,
+    entry: Entry,
+    config: Config,
+    work_dir: str,
+    indices: Sequence[int] | None = None,
 ) -> dict[str, float]:
-    """Every number of a test of some images of the validation set, without its metric's prefix.
+    """Every number of a test of the validation set, without its metric's prefix.
 
     Args:
-        indices (Sequence[int]): positions of the images.
+        indices (Sequence[int] | None): positions of the images that count, None for all.
     """
     one = copy.deepcopy(config)
     for part in ('dataloader', 'evaluator', 'cfg'):
         if one.get(f'val_{part}'):
             one[f'test_{part}'] = copy.deepcopy(one[f'val_{part}'])
     one.test_cfg = dict(type='TestLoop')
-    one.test_dataloader.dataset.indices = list(indices)
+    if indices is not None:
+        one.test_dataloader.dataset.indices = list(indices)
     runner = _tester(name, entry, one, work_dir)
     dataset: Any = runner.test_dataloader.dataset
     for metric in runner.test_loop.evaluator.metrics:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from logging import WARNING
 from pathlib import Path
@@ -79,45 +79,83 @@ class Prober:
 
     def _losses(self, route: Route, epochs: int) -> tuple[float, float]:
         own = self.probe_config(route, epochs)
-        runner = build_runner(own)
-        runner.register_hook(Length(epochs, self.longest, self.objective))
-        runner.train()
-        loader = copy.deepcopy(own.train_dataloader)
-        loader.dataset.held = True
-        loader.update(sampler=dict(type='DefaultSampler', shuffle=False), drop_last=False)
-        for key in ('batch_sampler', 'persistent_workers', 'num_batch_per_epoch'):
-            loader.pop(key, None)
-        batches = Runner.build_dataloader(loader, seed=self.seed)
-        return held_out_losses(runner.model, batches, self.objective, self.seed)
+        return train_short(own, epochs, self.longest, [self.objective], self.seed)
 
     def probe_config(self, route: Route, epochs: int) -> Config:
         """The run with one route, on a part of its training set, and nothing but training."""
         own, name = copy.deepcopy(self.config), f'epochs{epochs}_{route[0]}_{route[1]}'
         own.model.objectives[self.objective].routes = [route]
-        if isinstance(own.model.get('preflight'), dict):
-            own.model.preflight.pop('score', None)  # of validation samples
-        for split in ('val', 'test'):
-            for part in ('dataloader', 'evaluator', 'cfg'):
-                own[f'{split}_{part}'] = None
-        own.default_hooks = dict(own.get('default_hooks') or {}, checkpoint=None)
-        own.randomness = dict(own.get('randomness') or {}, seed=self.seed)
-        own.experiment_name, own.resume = name, False
-        prepare(own, work_dir=str(Path(self.work_dir) / name))
-        own.train_dataloader.dataset = dict(
-            type='mmkd.HoldOut',
-            dataset=own.train_dataloader.dataset,
-            share=self.hold_out,
-            seed=self.seed,
-            held=False,
-        )
-        return own
+        return short_config(own, name, self.work_dir, self.hold_out, self.seed)
+
+
+def short_config(own: Config, name: str, work_dir: str, hold_out: float, seed: int) -> Config:
+    """A run on a part of its training set, and nothing but training; it changes ``own``.
+
+    Args:
+        own (Config): of the whole run.
+        name (str): of the experiment, and of its folder in ``work_dir``.
+        hold_out (float): share of the training set that is kept away from training.
+        seed (int): of weights, batches and hold-out.
+    """
+    if isinstance(own.model.get('preflight'), dict):
+        own.model.preflight.pop('score', None)  # of validation samples
+    for split in ('val', 'test'):
+        for part in ('dataloader', 'evaluator', 'cfg'):
+            own[f'{split}_{part}'] = None
+    own.default_hooks = dict(own.get('default_hooks') or {}, checkpoint=None)
+    own.randomness = dict(own.get('randomness') or {}, seed=seed)
+    own.experiment_name, own.resume = name, False
+    prepare(own, work_dir=str(Path(work_dir) / name))
+    own.train_dataloader.dataset = dict(
+        type='mmkd.HoldOut',
+        dataset=own.train_dataloader.dataset,
+        share=hold_out,
+        seed=seed,
+        held=False,
+    )
+    return own
+
+
+def train_short(
+    own: Config, epochs: int, longest: int, names: Sequence[str], seed: int
+) -> tuple[float, float]:
+    """Train the beginning of a run, then compute losses on the part that is held out.
+
+    Args:
+        own (Config): of :func:`short_config`.
+        epochs, longest (int): of this run, and of the longest one that it is compared with.
+        names (list[str]): objectives of which one has to teach; the first one's term is returned,
+            if it is the only one.
+        seed (int): of the draws of the pipeline, for the losses.
+
+    Returns:
+        tuple[float, float]: the task's loss and the term.
+
+    Raises:
+        FloatingPointError: it diverged.
+        ValueError: see :class:`Length`.
+    """
+    runner = build_runner(own)
+    runner.register_hook(Length(epochs, longest, names))
+    runner.train()
+    loader = copy.deepcopy(own.train_dataloader)
+    loader.dataset.held = True
+    loader.update(sampler=dict(type='DefaultSampler', shuffle=False), drop_last=False)
+    for key in ('batch_sampler', 'persistent_workers', 'num_batch_per_epoch'):
+        loader.pop(key, None)
+    batches = Runner.build_dataloader(loader, seed=seed)
+    name = names[0] if len(names) == 1 else None
+    return held_out_losses(runner.model, batches, name, seed)
 
 
 @torch.no_grad()
 def held_out_losses(
-    model: Distiller, batches: Iterable, name: str, seed: int
+    model: Distiller, batches: Iterable, name: str | None, seed: int
 ) -> tuple[float, float]:
-    """Mean task loss and weighted term of objective ``name`` over the images of ``batches``."""
+    """Mean task loss and weighted term of objective ``name`` over the images of ``batches``.
+
+    Without a name the term is 0, and no teacher runs.
+    """
     for key, objective in model.objectives.items():
         objective.weight = Schedule(objective.weight.value if key == name else 0)
     model.guard = Guard.of(False)
@@ -147,14 +185,15 @@ class Length(Hook):
 
     Args:
         epochs, longest (int): of this run and of the last round, which must fit into the whole.
-        name (str): objective whose weight must be above 0 at some step before.
+        names (list[str]): objectives, of which the weight of one must be above 0 at some step
+            before.
 
     Raises:
         ValueError: see the arguments.
     """
 
-    def __init__(self, epochs: int, longest: int, name: str) -> None:
-        self.epochs, self.longest, self.name, self.steps = epochs, longest, name, 0
+    def __init__(self, epochs: int, longest: int, names: Sequence[str]) -> None:
+        self.epochs, self.longest, self.names, self.steps = epochs, longest, names, 0
 
     def before_train(self, runner: Any) -> None:
         total, each = runner.max_iters, len(runner.train_dataloader)
@@ -164,11 +203,12 @@ class Length(Hook):
                 f'has {total} steps. Lower --epochs.'
             )
         self.steps = self.epochs * each
-        weight = runner.model.objectives[self.name].weight
-        if not any(weight(Progress(step, total)) for step in range(self.steps)):
+        weights = [runner.model.objectives[name].weight for name in self.names]
+        if not any(w(Progress(step, total)) for w in weights for step in range(self.steps)):
+            shown = ', '.join(map(repr, self.names))
             raise ValueError(
-                f"The weight of objective '{self.name}' is 0 in all {self.steps} steps of a probe, "
-                'so routes cannot differ. Raise --epochs, or let the weight start earlier.'
+                f'The weight of objective {shown} is 0 in all {self.steps} steps of a probe, '
+                'so probes cannot differ. Raise --epochs, or let the weight start earlier.'
             )
 
     def after_train_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:

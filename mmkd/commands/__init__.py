@@ -21,6 +21,7 @@ COMMANDS = (
     'train',
     'test',
     'compare',
+    'study',
     'sweep',
     'visualize',
     'benchmark',

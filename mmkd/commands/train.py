@@ -4,6 +4,7 @@ mmkd train CONFIG [--resume]
 mmkd train STOCK_CONFIG --teacher CONFIG CHECKPOINT --method FGFI
 mmkd train CHAIN [--only STAGE]
 
+--baseline trains a plain student, too, and compares them: a study of one method (mmkd study).
 A config with stages=dict(…) is a chain of runs: finished stages are skipped, a cut one goes on.
 """
 
@@ -35,6 +36,9 @@ def parser() -> argparse.ArgumentParser:
         help='go on from the newest complete checkpoint of the work dir, or from the one named',
     )
     parser.add_argument('--only', metavar='STAGE', help='of a chain: this stage alone')
+    parser.add_argument(
+        '--baseline', action='store_true', help='train a plain student, too, and compare'
+    )
     parser.add_argument('--amp', action='store_true', help='mixed precision')
     add_teacher(parser)
     add_common(parser)
@@ -49,6 +53,9 @@ def run(args: argparse.Namespace) -> None:
     from mmkd.engine.launch import train
 
     with console(args) as hooks:
+        if args.baseline:
+            study_of_one(args)
+            return
         config, work_dir = read(args)
         if is_chain(config):
             train_chain(args, config, work_dir, hooks)
@@ -56,6 +63,22 @@ def run(args: argparse.Namespace) -> None:
         if args.only:
             raise ValueError(f'--only {args.only} is for chains; {args.config} has no stages.')
         train(config, hooks=hooks(config), work_dir=work_dir, amp=args.amp)
+
+
+def study_of_one(args: argparse.Namespace) -> None:
+    """Teacher, plain student and one method, with the seed of ``--cfg-options``."""
+    from mmkd.commands.study import study_of
+    from mmkd.config import default_work_dir
+    from mmkd.study import Study
+
+    options = dict(args.cfg_options or {})
+    entries: dict[str, Any] = dict(seeds=[options.pop('randomness.seed', 0)], options=options)
+    entries['methods'] = [args.method if args.teacher else args.config]
+    if args.teacher:
+        path, checkpoint = args.teacher
+        entries |= dict(student=args.config, teacher=dict(config=path, checkpoint=checkpoint))
+    folder = args.work_dir or f'{default_work_dir(args.config)}_study'
+    study_of(Study.read(entries), args, folder)
 
 
 def read(args: argparse.Namespace) -> tuple[Any, str]:
@@ -76,7 +99,8 @@ def read(args: argparse.Namespace) -> tuple[Any, str]:
         config.load_from = None if args.resume == 'auto' else args.resume
     work_dir = args.work_dir or config.get('work_dir') or default_work_dir(config.filename)
     if text:
-        name = f'distil_{args.method.rpartition(".")[2].lower()}'
+        names = [one.rpartition('.')[2].lower() for one in args.method.split('+')]
+        name = f'distil_{"_".join(names)}'
         work_dir = args.work_dir or f'{work_dir}_{name}'  # not that of the plain training
         make_folder(work_dir)
         with open(os.path.join(work_dir, f'{name}.py'), 'w') as file:

@@ -21,7 +21,8 @@ def wrap_stock(path: str, teacher: str, checkpoint: str, method: str) -> tuple[C
         path (str): the student's config.
         teacher (str): the teacher's config.
         checkpoint (str): the teacher's weights.
-        method (str): a registered objective, ``'FGFI'`` or ``'mmkd.FGFI'``.
+        method (str): a registered objective, ``'FGFI'`` or ``'mmkd.FGFI'``; several with a plus
+            between them, ``'KD+AT'``.
 
     Returns:
         tuple[Config, str]: the config, and the text of the equivalent short config file.
@@ -30,14 +31,7 @@ def wrap_stock(path: str, teacher: str, checkpoint: str, method: str) -> tuple[C
         ValueError: an unknown method, a config without a model, or one that distils already.
     """
     config = load_config(path)  # first: its custom_imports may register the method
-    kind = method if '.' in method else f'mmkd.{method}'
-    found = MODELS.get(kind)
-    if found is None:
-        raise ValueError(
-            f'--method {method}: unknown. Known methods: {", ".join(names())}.'
-            f'{did_you_mean(method, names())}'
-        )
-    kind = f'{kind.rpartition(".")[0]}.{found.__name__}'
+    kinds = [_registered(one) for one in method.split('+')]
     if config.get('model') is None:
         raise ValueError(
             f'{path} has no model to wrap. Name the config of a run; the stages of a chain name '
@@ -45,7 +39,7 @@ def wrap_stock(path: str, teacher: str, checkpoint: str, method: str) -> tuple[C
         )
     if distils(config.model):
         raise ValueError(f'{path} distils already; --teacher and --method wrap a plain config.')
-    objectives = {kind.rpartition('.')[2].lower(): dict(type=kind)}
+    objectives = {kind.rpartition('.')[2].lower(): dict(type=kind) for kind in kinds}
     config.model = dict(
         type='mmkd.Distiller',
         student=config.model.to_dict(),
@@ -53,6 +47,18 @@ def wrap_stock(path: str, teacher: str, checkpoint: str, method: str) -> tuple[C
         objectives=objectives,
     )
     return config, _text(path, config)
+
+
+def _registered(method: str) -> str:
+    """A method with its scope, spelt as it is registered."""
+    kind = method if '.' in method else f'mmkd.{method}'
+    found = MODELS.get(kind)
+    if found is None:
+        raise ValueError(
+            f'--method {method}: unknown. Known methods: {", ".join(names())}.'
+            f'{did_you_mean(method, names())}'
+        )
+    return f'{kind.rpartition(".")[0]}.{found.__name__}'
 
 
 def _portable(path: str) -> str:

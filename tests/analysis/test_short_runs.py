@@ -40,7 +40,7 @@ def run_of(steps, weight=1.0, each=10):
 
 
 def test_a_probe_ends_after_its_epochs():
-    hook, runner = Length(2, 3, 'guide'), run_of(60)
+    hook, runner = Length(2, 3, ['guide']), run_of(60)
     hook.before_train(runner)
     stops = []
     for runner.iter in range(20):
@@ -51,11 +51,11 @@ def test_a_probe_ends_after_its_epochs():
 
 def test_the_last_round_must_fit_into_the_run():
     with pytest.raises(ValueError, match='trains 7 epochs of 10 steps, but the whole run has 60'):
-        Length(1, 7, 'guide').before_train(run_of(60))
+        Length(1, 7, ['guide']).before_train(run_of(60))
 
 
 def test_a_weight_of_0_in_all_steps_cannot_tell_routes_apart():
     late = dict(value=1.0, start=30)
     with pytest.raises(ValueError, match="objective 'guide' is 0 in all 20 steps of a probe"):
-        Length(2, 3, 'guide').before_train(run_of(60, late))
-    Length(4, 4, 'guide').before_train(run_of(60, late))
+        Length(2, 3, ['guide']).before_train(run_of(60, late))
+    Length(4, 4, ['guide']).before_train(run_of(60, late))

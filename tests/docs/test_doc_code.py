@@ -30,6 +30,7 @@ from mmkd.distiller import Distiller
 from mmkd.objective import Objective
 from mmkd.options import options_of
 from mmkd.teacher import build_model
+from mmkd.study import Study
 from mmkd.teachers import is_teacher, kind_of
 from mmkd.testing import tiny_faster_rcnn
 
@@ -132,6 +133,9 @@ def surroundings(world):
 
 def check(found):
     """Build the parts of a config that are mmkd's, and know the others' types by name."""
+    if 'methods' in found:
+        Study.read(found)
+        return
     parts = dict(found.get('model') or {}) if isinstance(found.get('model'), dict) else {}
     parts.update((k, v) for k, v in found.items() if k in ('teacher', 'objectives', 'preflight'))
     if parts.get('objectives'):

@@ -1,0 +1,155 @@
+"""Runs as processes of their own, several at a time, each after those that it needs."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+#: seconds between two looks at the processes
+PAUSE = 0.2
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one process does.
+
+    Attributes:
+        name (str): of the task, unique.
+        words (tuple[str, ...]): for :mod:`mmkd.study.worker`.
+        log (str): file for what it prints.
+        needs (tuple[str, ...]): tasks that must have succeeded; those that are not there have.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    log: str
+    needs: tuple[str, ...] = ()
+
+
+class Process(Protocol):
+    """What is asked of a process; ``multiprocessing.Process`` answers."""
+
+    @property
+    def exitcode(self) -> int | None: ...
+
+    def terminate(self) -> None: ...
+
+    def join(self) -> None: ...
+
+
+Start = Callable[[Task, int], Process]
+Say = Callable[[str], None]
+
+
+def start(task: Task, slot: int, jobs: int = 1) -> Process:
+    """Start the worker of a task.
+
+    Packages are imported once, and the workers are forks of the process that did it.
+
+    Args:
+        task (Task): what to do.
+        slot (int): which of the ``jobs`` places is free; its GPU is the task's, where there are
+            any.
+        jobs (int): how many tasks run at once, and share the cores.
+    """
+    known = multiprocessing.get_all_start_methods()
+    way = 'forkserver' if 'forkserver' in known else 'spawn'
+    context: Any = multiprocessing.get_context(way)
+    if 'forkserver' in known:
+        context.set_forkserver_preload(['mmkd.study.worker'])
+    Path(task.log).parent.mkdir(parents=True, exist_ok=True)
+    process = context.Process(target=_work, args=(task, environment(slot, jobs)))
+    process.start()
+    return process
+
+
+def environment(slot: int, jobs: int) -> dict[str, str]:
+    """Variables by which ``jobs`` tasks share cores and GPUs; nothing where one has them all."""
+    if jobs == 1:
+        return {}
+    found = {}
+    if 'OMP_NUM_THREADS' not in os.environ:
+        found['OMP_NUM_THREADS'] = str(max((os.cpu_count() or 1) // jobs, 1))
+    given = os.environ.get('CUDA_VISIBLE_DEVICES', '')
+    gpus = given.split(',') if given else [str(i) for i in range(torch.cuda.device_count())]
+    if gpus:
+        found['CUDA_VISIBLE_DEVICES'] = gpus[slot % len(gpus)]
+    return found
+
+
+def _work(task: Task, variables: dict[str, str]) -> None:
+    """In the new process: print into the log, and do the task."""
+    log = os.open(task.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    sys.stdout = sys.stderr = os.fdopen(log, 'a', buffering=1)
+    os.environ.update(variables)
+    if 'OMP_NUM_THREADS' in os.environ:  # which torch has read before
+        torch.set_num_threads(int(os.environ['OMP_NUM_THREADS']))
+    import_module('mmkd.study.worker').main(task.words)
+
+
+def run_all(tasks: Sequence[Task], jobs: int, start: Start, say: Say) -> dict[str, str]:
+    """Run tasks, at most ``jobs`` at once, in their order as far as their needs allow.
+
+    Returns:
+        dict[str, str]: what went wrong, by name of the task; nothing of those that succeeded.
+    """
+    names, failed, done = {task.name for task in tasks}, {}, set[str]()
+    waiting, running = list(tasks), dict[int, tuple[Task, Process, float]]()
+    try:
+        while waiting or running:
+            for task in [task for task in waiting if failed.keys() & set(task.needs)]:
+                bad = next(name for name in task.needs if name in failed)
+                failed[task.name] = f'{bad} failed before'
+                waiting.remove(task)
+            ready = [t for t in waiting if not (set(t.needs) & names) - done]
+            for slot in [s for s in range(jobs) if s not in running][: len(ready)]:
+                task = ready.pop(0)
+                waiting.remove(task)
+                say(f'{task.name}: started ({len(done) + len(failed)} of {len(tasks)} are over)')
+                running[slot] = task, start(task, slot), time.time()
+            for slot, (task, process, began) in list(running.items()):
+                code = process.exitcode
+                if code is None:
+                    continue
+                del running[slot]
+                if code:
+                    failed[task.name] = last_error(task.log, code)
+                    say(f'{task.name}: failed: {failed[task.name]} ({task.log})')
+                else:
+                    done.add(task.name)
+                    say(f'{task.name}: done in {time.time() - began:.0f} s')
+            if running:
+                time.sleep(PAUSE)
+    except BaseException:
+        stop([process for _, process, _ in running.values()])
+        raise
+    return failed
+
+
+def stop(processes: Sequence[Process]) -> None:
+    """End processes and wait for them, whatever else is being raised."""
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join()
+
+
+def last_error(log: str, code: int) -> str:
+    """The first line of the last error in the output of a process."""
+    text = Path(log).read_text(errors='replace') if Path(log).is_file() else ''
+    before, found, error = text.rpartition('\nerror: ')
+    if found:
+        return error.splitlines()[0]
+    said = f'killed by signal {-code}' if code < 0 else f'exit status {code}'
+    return f'{said}, without a message'

@@ -1,0 +1,196 @@
+"""The table of a study as Markdown and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os.path as osp
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmkd.analysis.prediction_cost import PARAMETERS
+from mmkd.study.costs import ORDER
+from mmkd.study.results import PairResults, Result, Summary
+from mmkd.study.rows import TEACHER
+
+HEAD = (
+    '{metric}, seeds {seeds}',
+    'mean ± std',
+    'gain on plain ± std',
+    'share of the gap',
+    'parameters saved',
+    'behind the teacher',
+    'better than plain',
+    'step',
+    'memory',
+    'minutes',
+)
+
+
+def report(
+    pairs: Sequence[PairResults], seeds: Sequence[int], work_dir: str, how: Mapping[str, Any]
+) -> str:
+    """The whole page.
+
+    Args:
+        pairs (list): tables.
+        seeds (list[int]): of the study.
+        work_dir (str): of the study.
+        how (dict): ``command``, that repeats the study; ``jobs``; ``device``; ``left_out``, lines
+            on methods that a search has left out.
+    """
+    lines = [f'# {osp.basename(osp.abspath(work_dir))}', '', f'Made by `{how["command"]}`.', '']
+    for pair in pairs:
+        if pair.rows.pair.name:
+            lines += [f'## {pair.rows.pair.name}', '']
+        lines += [*table(pair, seeds), '', *costs(pair), *notes(pair)]
+    lines += [*how.get('left_out', ()), *legend(pairs, seeds, how), '']
+    lines += ['![Curves and scores](report.png)', '', '## Commands', '']
+    lines += ['Each trains one run without the study.', '', '```bash']
+    for pair in pairs:
+        for one in pair.results:
+            own = seeds[:1] if one.row.kind == TEACHER else seeds
+            if one.row.refused or (one.row.kind == TEACHER and pair.rows.pair.checkpoint):
+                continue
+            lines += [f'# {one.row.name}', *(one.row.command(seed, work_dir) for seed in own)]
+    return '\n'.join([*lines, '```', ''])
+
+
+def table(pair: PairResults, seeds: Sequence[int]) -> list[str]:
+    """Scores, gains, indices and costs of training, a line for each row."""
+    shown = ' / '.join(map(str, seeds))
+    unit = f'{pair.metric}{" (%)" if pair.factor != 1 else ""}'
+    lines = [_line(['', *(h.format(metric=unit, seeds=shown) for h in HEAD)])]
+    lines.append('|---' * (len(HEAD) + 1) + '|')
+    for one, found in pair.summaries():
+        if one.problem and not found.scores:
+            lines.append(_line([one.row.name, one.problem, *[''] * (len(HEAD) - 1)]))
+            continue
+        lines.append(_line([one.row.name, *_cells(one, found, seeds, saved(pair, one))]))
+    return lines
+
+
+def _cells(one: Result, found: Summary, seeds: Sequence[int], saved: float) -> list[str]:
+    own = seeds[:1] if one.row.kind == TEACHER else seeds
+    scores = ' / '.join(_number(found.scores.get(seed, math.nan), '.1f', '–') for seed in own)
+    if one.problem:
+        scores += f' ({one.problem})'
+    return [
+        scores,
+        _with_deviation(found.mean, found.std, '.1f'),
+        _with_deviation(found.gain, found.gain_std, '+.1f'),
+        _percent(found.share),
+        _percent(saved),
+        _percent(found.behind),
+        _percent(found.better, '+.1f'),
+        _number(found.step, '.2f'),
+        _number(found.memory, '.2f'),
+        _number(found.minutes, '.1f'),
+    ]
+
+
+def saved(pair: PairResults, one: Result) -> float:
+    """Share of the teacher's parameters that the student does not have."""
+    sizes = [pair.costs.get(who, {}).get(PARAMETERS, math.nan) for who in ('student', 'teacher')]
+    return math.nan if one.row.kind == TEACHER else 1 - sizes[0] / sizes[1]
+
+
+def costs(pair: PairResults) -> list[str]:
+    """Of predictions: parameters, MACs, latency, file size."""
+    if not pair.costs:
+        return []
+    lines = [_line(['prediction', *ORDER]), '|---' * (len(ORDER) + 1) + '|']
+    for who in ('teacher', 'student'):
+        if who in pair.costs:
+            values = [_number(pair.costs[who].get(key, math.nan), '.3g') for key in ORDER]
+            lines.append(_line([who, *values]))
+    return [*lines, '', ' '.join(pair.notes), '']
+
+
+def notes(pair: PairResults) -> list[str]:
+    """What rows differ in beside their method, and what went wrong in some of their runs."""
+    found = [f'- {one.row.name}: {note}.' for one in pair.results for note in one.row.notes]
+    return [*found, *([''] * bool(found))]
+
+
+def legend(pairs: Sequence[PairResults], seeds: Sequence[int], how: Mapping[str, Any]) -> list[str]:
+    """How to read the table."""
+    jobs = how['jobs']
+    lines = [
+        '- The last checkpoint counts; nothing was selected on the validation set.',
+        '- Gains are over the plain run of the same seed: the same command with all weights at 0.',
+        '- Share of the gap: mean gain over the distance from the plain students to the teacher.',
+        "- Parameters saved, behind the teacher, better than plain: relative to the teacher's "
+        "parameters, its score, and the plain student's score.",
+        '- Step (median, without loading) and peak memory of the training process: times the plain '
+        f"run's, which holds the teacher, too; {jobs} run{'s' * (jobs > 1)} at a time, on "
+        f'{how["device"]}.',
+    ]
+    spread = '± is the sample deviation over seeds.' if len(seeds) > 1 else 'One seed: no spread.'
+    return [*lines, f'- {spread}']
+
+
+def table_csv(pairs: Sequence[PairResults], seeds: Sequence[int], work_dir: str) -> str:
+    """One line for each row, with everything that is known."""
+    fields = ['pair', 'row', 'status', 'metric', *(f'seed_{seed}' for seed in seeds)]
+    fields += ['mean', 'std', 'gain', 'gain_std', 'share_of_gap', 'parameters_saved']
+    fields += ['behind_teacher', 'better_than_plain', 'step_x_plain', 'memory_x_plain']
+    fields += ['step_s', 'peak_bytes', 'minutes', *ORDER, 'command']
+    out = io.StringIO()
+    writer = csv.DictWriter(out, fields, lineterminator='\n')
+    writer.writeheader()
+    for pair in pairs:
+        for one, found in pair.summaries():
+            writer.writerow(_entry(pair, one, found, seeds, work_dir))
+    return out.getvalue()
+
+
+def _entry(
+    pair: PairResults, one: Result, found: Summary, seeds: Sequence[int], work_dir: str
+) -> dict[str, Any]:
+    who = 'teacher' if one.row.kind == TEACHER else 'student'
+    given = one.row.kind == TEACHER and pair.rows.pair.checkpoint
+    runs = not (given or one.row.refused)
+    values = dict(
+        mean=found.mean,
+        std=found.std,
+        gain=found.gain,
+        gain_std=found.gain_std,
+        share_of_gap=found.share,
+        parameters_saved=saved(pair, one),
+        behind_teacher=found.behind,
+        better_than_plain=found.better,
+        step_x_plain=found.step,
+        memory_x_plain=found.memory,
+        step_s=_middle(one.step),
+        peak_bytes=_middle(one.peak),
+        minutes=found.minutes,
+        **{f'seed_{seed}': found.scores.get(seed, math.nan) for seed in seeds},
+        **{key: pair.costs.get(who, {}).get(key, math.nan) for key in ORDER},
+    )
+    numbers = {key: '' if math.isnan(value) else f'{value:.6g}' for key, value in values.items()}
+    status = one.problem or ('done' if found.scores else 'not trained')
+    text = dict(pair=pair.rows.pair.name, row=one.row.name, status=status, metric=pair.metric)
+    return text | numbers | dict(command=one.row.command(seeds[0], work_dir) if runs else '')
+
+
+def _middle(values: Mapping[int, float]) -> float:
+    found = sorted(values.values())
+    return found[len(found) // 2] if found else math.nan
+
+
+def _line(cells: Sequence[str]) -> str:
+    return '| ' + ' | '.join(cell.replace('|', '\\|') for cell in cells) + ' |'
+
+
+def _number(value: float, form: str, missing: str = '') -> str:
+    return missing if math.isnan(value) else format(value, form)
+
+
+def _with_deviation(mean: float, std: float, form: str) -> str:
+    return _number(mean, form) + ('' if math.isnan(std) else f' ± {std:.1f}')
+
+
+def _percent(value: float, form: str = '.0f') -> str:
+    return '' if math.isnan(value) else f'{100 * value:{form}} %'

@@ -1,0 +1,235 @@
+"""A study from its entries to its report: what is there is kept, the rest is trained."""
+
+from __future__ import annotations
+
+import os.path as osp
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmkd.analysis.complexity import device_name
+from mmkd.chain.folders import check_folders, find_done
+from mmkd.chain.links import Links
+from mmkd.chain.product import read_json, write_json
+from mmkd.chain.resolving import read_config
+from mmkd.chain.stage import read_stages
+from mmkd.config import type_name
+from mmkd.engine.launch import check_data
+from mmkd.engine.writable import make_folder
+from mmkd.study.entries import Study
+from mmkd.study.halving import search
+from mmkd.study.pairing import PairRows, rows_of
+from mmkd.study.picture import picture
+from mmkd.study.processes import Say, Start, Task, run_all
+from mmkd.study.report import report, table_csv
+from mmkd.study.results import costs_folder, read_pair
+from mmkd.study.rows import TEACHER, Row
+from mmkd.visualization import canvas
+
+
+@dataclass
+class Project:
+    """A study in a work dir.
+
+    Attributes:
+        study (Study): what is asked for.
+        work_dir (str): with one folder for each run.
+        start (callable): starts the process of a task in a slot.
+        say (callable): gets lines for the reader.
+        jobs (int): processes at a time.
+        command (str): that repeats the study.
+        amp, trust (bool): mixed precision; checkpoints that contain code.
+    """
+
+    study: Study
+    work_dir: str
+    start: Start
+    say: Say = print
+    jobs: int = 1
+    command: str = 'mmkd study'
+    amp: bool = False
+    trust: bool = False
+    failed: dict[str, str] = field(default_factory=dict)
+    searched: list[str] = field(default_factory=list)
+
+    def run(self) -> dict[str, str]:
+        """Train what is missing, and write the report.
+
+        Returns:
+            dict[str, str]: runs that failed, and why.
+
+        Raises:
+            OtherStageError: a folder holds a run of another config.
+            ValueError, FileNotFoundError: whatever is wrong with the study itself.
+        """
+        make_folder(self.work_dir)
+        pairs = rows_of(self.study, self.work_dir)
+        for pair in pairs:
+            self._check(pair)
+        self._write(pairs)
+        done = {run for pair in pairs for run in self._done(pair)}
+        self._run([task for pair in pairs for task in self._teacher_tasks(pair)], done)
+        if self.study.search:
+            pairs = [self._searched(pair) for pair in pairs]
+            self._write(pairs)
+        for pair in pairs:
+            for row in pair.methods:
+                self.say(f'{row.slug}: {row.refused}') if row.refused else None
+        self._run([task for pair in pairs for task in self._student_tasks(pair)], done)
+        self._write(pairs)  # which students are finished
+        self._run([task for pair in pairs for task in self._costs_tasks(pair)], set())
+        self.report(pairs)
+        return self.failed
+
+    # ------------------------------------------------------------------------------------ before
+
+    def _check(self, pair: PairRows) -> None:
+        """Data and metrics of the runs that are to be trained."""
+        seed, evaluators = self.study.seeds[0], {}
+        for row in pair:
+            if row.refused or (row.kind == TEACHER and pair.pair.checkpoint):
+                continue
+            config = row.read(seed)
+            check_data(config, 'train', 'val')
+            entries = config.get('val_evaluator') or []
+            entries = entries if isinstance(entries, (list, tuple)) else [entries]
+            evaluators[row.name] = {type_name(entry) for entry in entries}
+        if evaluators and not set.intersection(*evaluators.values()):
+            found = '; '.join(
+                f'{k}: {", ".join(sorted(v)) or "none"}' for k, v in evaluators.items()
+            )
+            raise ValueError(
+                f'The runs of the study have no evaluator in common, so no score to compare. Found '
+                f'{found}. Give all of them the same val_evaluator.'
+            )
+
+    def _stages(self, pair: PairRows) -> dict[str, dict[str, Any]]:
+        """Every run of a pair, as the stages of a chain; the teacher comes first."""
+        found = {}
+        for row in pair:
+            if row.refused or (row.kind == TEACHER and pair.pair.checkpoint):
+                continue
+            for seed in self._seeds(row):
+                found[row.run(seed)] = row.stage(seed)
+        return found
+
+    def _seeds(self, row: Row) -> Sequence[int]:
+        return self.study.seeds[:1] if row.kind == TEACHER else self.study.seeds
+
+    def _done(self, pair: PairRows) -> set[str]:
+        """Finished runs.
+
+        Raises:
+            OtherStageError: a run that was trained, or begun, with another config.
+        """
+        stages = self._stages(pair)
+        if not stages:
+            return set()
+        links = Links(read_stages(stages), self.work_dir)
+        for name, stage in links.stages.items():
+            links.configs[name] = read_config(stage, {}, 0)
+        links.products |= {name: product for name, (product, _) in find_done(links).items()}
+        check_folders(links)
+        return {*links.products}
+
+    def _write(self, pairs: Sequence[PairRows], **more: Any) -> None:
+        """Tell the workers what there is to do."""
+        runs: dict[str, Any] = {}
+        networks: dict[str, Any] = {}
+        for pair in pairs:
+            stages = self._stages(pair)
+            for name, stage in stages.items():
+                needed = stage.get('teacher')
+                runs[name] = {needed: stages[needed], name: stage} if needed else {name: stage}
+            student = next((r for r in (pair.plain, *pair.methods) if r and not r.refused), None)
+            if student is None:
+                continue
+            seed = self.study.seeds[0]
+            entry = {k: v for k, v in student.stage(seed).items() if k != 'teacher'}
+            name = costs_folder(pair)
+            networks[name] = dict(config=entry, student=self._finished(pair) or student.run(seed))
+            if pair.teacher:
+                networks[name]['teacher'] = pair.teacher.run(seed)
+                networks[pair.teacher.run(seed)] = networks[name]
+        study = dict(runs=runs, networks=networks, amp=self.amp, trust=self.trust, **more)
+        write_json(osp.join(self.work_dir, 'study.json'), study)
+
+    def _finished(self, pair: PairRows) -> str:
+        """A student that is trained, the plain one if possible."""
+        for row in (pair.plain, *pair.methods):
+            for seed in self.study.seeds if row and not row.refused else ():
+                if row and osp.isfile(osp.join(self.work_dir, row.run(seed), 'done.json')):
+                    return row.run(seed)
+        return ''
+
+    # --------------------------------------------------------------------------------------- runs
+
+    def _task(self, name: str, job: str, needs: tuple[str, ...] = ()) -> Task:
+        log = osp.join(self.work_dir, name, 'output.log')
+        return Task(name, (self.work_dir, job, name), log, needs)
+
+    def _teacher_tasks(self, pair: PairRows) -> list[Task]:
+        if pair.teacher is None:
+            return []
+        name = pair.teacher.run(self.study.seeds[0])
+        if not pair.pair.checkpoint:
+            return [self._task(name, 'train')]
+        scored = read_json(osp.join(self.work_dir, name, 'scored.json'))
+        return [] if scored else [self._task(name, 'score')]
+
+    def _student_tasks(self, pair: PairRows) -> list[Task]:
+        rows = [row for row in (pair.plain, *pair.methods) if row and not row.refused]
+        return [
+            self._task(row.run(seed), 'train', (row.learns_from,) if row.learns_from else ())
+            for seed in self.study.seeds
+            for row in rows
+        ]
+
+    def _costs_tasks(self, pair: PairRows) -> list[Task]:
+        name = costs_folder(pair)
+        known = osp.isfile(osp.join(self.work_dir, name, 'costs.json'))
+        if known or not self._finished(pair):
+            return []
+        return [self._task(name, 'costs')]
+
+    def _run(self, tasks: Sequence[Task], done: set[str]) -> None:
+        for task in tasks:
+            if task.name in done:
+                self.say(f'{task.name}: done already')
+        bad = {need for task in tasks for need in task.needs if need in self.failed}
+        waiting = [task for task in tasks if task.name not in done]
+        for task in [task for task in waiting if bad & set(task.needs)]:
+            self.failed[task.name] = f'{task.needs[0]} failed before'
+            waiting.remove(task)
+        self.failed |= run_all(waiting, self.jobs, self.start, self.say)
+
+    def _searched(self, pair: PairRows) -> PairRows:
+        """Leave out the methods that short runs find behind others."""
+        given = self.study.search
+        if given is None or (pair.teacher and pair.teacher.run(0) in self.failed):
+            return pair
+
+        def run_tasks(tasks: Sequence[Task], more: Mapping[str, Any]) -> Mapping[str, str]:
+            self._write([pair], **more)
+            return run_all(tasks, self.jobs, self.start, self.say)
+
+        rows, lines = search(pair.methods, given, self.study.seeds[0], self.work_dir, run_tasks)
+        self.searched += lines
+        return replace(pair, methods=tuple(rows))
+
+    # ------------------------------------------------------------------------------------- report
+
+    def report(self, pairs: Sequence[PairRows]) -> None:
+        """Write ``report.md``, ``report.csv`` and ``report.png``."""
+        seeds, folder = self.study.seeds, Path(self.work_dir)
+        read = [
+            read_pair(pair, seeds, self.work_dir, self.study.metric, self.failed) for pair in pairs
+        ]
+        device = device_name(torch.device('cuda' if torch.cuda.is_available() else 'cpu'))
+        how = dict(command=self.command, jobs=self.jobs, device=device, left_out=self.searched)
+        (folder / 'report.md').write_text(report(read, seeds, self.work_dir, how))
+        (folder / 'report.csv').write_text(table_csv(read, seeds, self.work_dir))
+        canvas.save(picture(read), folder / 'report.png')

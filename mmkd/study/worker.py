@@ -1,0 +1,92 @@
+"""One process of a study: ``python -m mmkd.study.worker WORK_DIR train|score|costs|probe NAME``.
+
+What is to be done is in ``study.json`` of the work dir, which the study writes.
+"""
+
+from __future__ import annotations
+
+import os.path as osp
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from mmengine.config import Config
+
+from mmkd.analysis.comparison import Entry, score_entry, teachers_in
+from mmkd.chain import Chain
+from mmkd.chain.product import read_json, write_json
+from mmkd.chain.resolving import read_config
+from mmkd.chain.stage import Stage
+from mmkd.checkpoint import trust_checkpoints
+from mmkd.config import distils, load_config
+from mmkd.errors.ending import plain_errors
+from mmkd.study.costs import costs_of
+from mmkd.study.halving import probe
+from mmkd.study.measure import MeasureHook
+
+STUDY, SCORED, COSTS = 'study.json', 'scored.json', 'costs.json'
+
+
+def train(work_dir: str, name: str, study: Mapping[str, Any]) -> None:
+    """Train one run, or go on with it."""
+    hook = MeasureHook(osp.join(work_dir, name))
+    chain = Chain(study['runs'][name], work_dir, amp=study['amp'])
+    chain.run(only=name, hooks=lambda config: [hook])
+
+
+def score(work_dir: str, name: str, study: Mapping[str, Any]) -> None:
+    """Score a teacher that came with its weights, on the validation set of the students."""
+    config = _read(study['networks'][name]['config'])
+    teacher = next(entry for _, entry in teachers_in(config.model))
+    folder = osp.join(work_dir, name)
+    scores = score_entry(name, teacher, config, folder)
+    write_json(osp.join(folder, SCORED), dict(scores=scores, checkpoint=teacher.checkpoint))
+
+
+def costs(work_dir: str, name: str, study: Mapping[str, Any]) -> None:
+    """Measure what predictions of the teacher and of the student cost."""
+    given = study['networks'][name]
+    config = _read(given['config'])
+    own = config.model.student if distils(config.model) else config.model
+    entries = dict(student=Entry(own, _last(work_dir, given['student'])))
+    if given.get('teacher'):
+        made = read_json(osp.join(work_dir, given['teacher'], 'done.json'))
+        if made:
+            network = load_config(osp.join(work_dir, given['teacher'], _name(made, 'config')))
+            entries['teacher'] = Entry(network.model, _last(work_dir, given['teacher']))
+        else:
+            entries['teacher'] = next(entry for _, entry in teachers_in(config.model))
+    found = costs_of(entries, config)
+    write_json(osp.join(work_dir, name, COSTS), found)
+
+
+def _read(stage: Mapping[str, Any]) -> Config:
+    return read_config(Stage.read('x', stage), {}, 0)
+
+
+def _last(work_dir: str, name: str) -> str:
+    made = read_json(osp.join(work_dir, name, 'done.json')) or {}
+    return osp.join(work_dir, name, _name(made, 'checkpoint'))
+
+
+def _name(made: Mapping[str, Any], key: str) -> str:
+    return osp.basename(made['product'][key])
+
+
+JOBS: dict[str, Callable[[str, str, Mapping[str, Any]], None]] = dict(
+    train=train, score=score, costs=costs, probe=probe
+)
+
+
+def main(words: Sequence[str]) -> None:
+    """Do one job; after an error the exit status is 1, and its message the last line."""
+    work_dir, job, name = words
+    with plain_errors():
+        study = read_json(osp.join(work_dir, STUDY)) or {}
+        if study.get('trust'):
+            trust_checkpoints()
+        JOBS[job](work_dir, name, study)
+
+
+if __name__ == '__main__':
+    main(sys.argv[1:])
