@@ -12,6 +12,7 @@ from torch import nn
 
 from mmkd.chain.resolving import build
 from mmkd.chain.stage import Reference, Stage
+from mmkd.checkpoint.weights import EDITS
 from mmkd.checks.labels import check_splits, labels_of, relation
 from mmkd.config import dataset_leaves, distils
 from mmkd.families.class_heads import Labels, compares_classes, numbers_classes, wrong_heads
@@ -81,7 +82,8 @@ def look_at(config: Config, awaits: Mapping[str, str] = {}) -> Facts:  # noqa: B
 
 
 def _shapes(module: nn.Module) -> Shapes:
-    state = module.state_dict()
+    """Of all weights but the numbers that edits learn, which begin with the weights."""
+    state = {k: v for k, v in module.state_dict().items() if not k.startswith(EDITS)}
     return {key: tuple(v.shape) for key, v in state.items() if hasattr(v, 'shape')}
 
 

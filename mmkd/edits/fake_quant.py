@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from mmkd.adapters.fake_quant import QuantisedWeight, Rounding, quantise_weight
-from mmkd.functional.fake_quantise import AXES, FORMS, bucket_of
-from mmkd.names import did_you_mean
+from mmkd.adapters.learned_quant import Clip, ClippedReLU, clip_relu, learn_weight
+from mmkd.edits.choosing import Choice, ends, quantisable, rectifiers
+from mmkd.functional.fake_quantise import AXES, FORMS, LEARNED_FORMS, bucket_of
 from mmkd.options import check_choice, check_list, check_number
 from mmkd.registry import MODELS
 
-#: layers that predict, by the end of their names
-PREDICTIONS = re.compile(
-    r'(?:^|\.)(?:\w+_(?:cls|reg|obj|seg|logits|center|centerness|objectness)|convs_pred|head\.fc'
-    r'|(?:cls|reg)_branches|class_embed|bbox_embed|cls_embed)(?:\.(?:layers\.)?\d+)*$'
-)
-#: layers that say where a deformable one looks: nothing else is as sensitive
-OFFSETS = re.compile(r'(?:^|\.)(?:\w*conv_offset|sampling_offsets)$')
 FLOAT = 32
 MOST = 16
 
@@ -49,16 +41,20 @@ class FakeQuant:
             other in memory.
         form (str): ``'symmetric'``, with zero among the values, for integer runtimes;
             ``'asymmetric'``, Polino's, from the smallest to the largest; ``'wrpn'``, Apprentice's,
-            in [-1, 1] whatever the weights are.
+            in [-1, 1] whatever the weights are; ``'lsq'``, symmetric with steps that are learned
+            (Esser et al., ICLR 2020); ``'points'``, Polino's differentiable quantisation: 2^bits
+            values of a layer, from the quantiles of the weights that training starts with, are
+            learned, and the weights are not.
         rounding (str): ``'nearest'``, or ``'stochastic'`` in training (Polino): up with the
             probability of the rest.
+        acts (int | dict | None): bits of what a ReLU gives, in [0, a]; a is learned (PACT, Choi et
+            al., 2018), or ``dict(bits=8, clip=1)`` sets it, 1 in WRPN. Heads that see several
+            levels are left out. The student is then no plain model: its config has this edit.
 
     Raises:
         ValueError: options out of range; a module that does not exist; a layer that is quantised
             already; no layer to quantise.
     """
-
-    in_weights = True
 
     def __init__(
         self,
@@ -69,127 +65,152 @@ class FakeQuant:
         axis: str = 'channel',
         form: str = 'symmetric',
         rounding: str = 'nearest',
+        acts: int | Mapping[str, Any] | None = None,
     ) -> None:
         self.bits, self.ends = (_bits(name, x) for name, x in (('bits', bits), ('ends', ends)))
-        self.only = check_list('FakeQuant', 'only', only)
-        self.skip = check_list('FakeQuant', 'skip', skip)
+        parts = (check_list('FakeQuant', *x) for x in (('only', only), ('skip', skip)))
+        self.choice = Choice('FakeQuant', *parts)
         if bucket_of(axis) is None:
             raise ValueError(
                 f'FakeQuant: axis must be one of {list(AXES)} with N of at least 1, found {axis!r}.'
             )
-        self.axis = axis
-        self.form = check_choice('FakeQuant', 'form', form, FORMS)
+        form = check_choice('FakeQuant', 'form', form, (*FORMS, *LEARNED_FORMS))
         rounding = check_choice('FakeQuant', 'rounding', rounding, ('nearest', 'stochastic'))
-        self.stochastic = rounding == 'stochastic'
-        self.claims = 'same' if self.bits is None else 'shapes'
+        if rounding == 'stochastic' and form in LEARNED_FORMS:
+            raise ValueError(
+                f"FakeQuant: rounding='stochastic' is for fixed values, not for form={form!r}, "
+                "which learns them. Leave rounding out, or take form='asymmetric'."
+            )
+        how = axis, form, rounding == 'stochastic'
+        self.own = None if self.bits is None else Rounding(self.bits, *how)
+        self.acts = _activations(acts)
+        self.claims = 'same' if self.bits is None and self.acts is None else 'shapes'
+        self.in_weights = self.acts is None
         self.told = ''
 
     def __call__(self, model: nn.Module) -> nn.Module:
         """The model itself, changed."""
-        if self.bits is None:
-            return model
-        own = Rounding(self.bits, self.axis, self.form, self.stochastic)
-        layers, ends = self._layers(model)
-        chosen: dict[str, tuple[nn.Module, Rounding]] = {}
-        for name, module in layers.items():
-            if name not in ends:
-                chosen[name] = module, own
-            elif self.ends is not None:
-                chosen[name] = module, Rounding(self.ends)
-        self._check_shared(model, chosen)
-        for name, (module, rounding) in chosen.items():
-            if isinstance(module, QuantisedWeight):
-                raise ValueError(
-                    f'FakeQuant: {name} is quantised already, to {module.rounding.bits} bits. '
-                    'Give each FakeQuant layers of its own, by only= and skip=.'
-                )
-            quantise_weight(module, rounding)
-        self.told = self._told(model, chosen)
+        self.choice.check(model)
+        told = []
+        if self.own is not None:
+            chosen = self._layers(model)
+            _check_shared(model, chosen)
+            for name, (module, rounding) in chosen.items():
+                _quantise(model, name, module, rounding)
+            told.append(_told(model, chosen))
+        if self.acts is not None:
+            told.append(f'{self._clip(model)} ReLUs to {self.acts[0]} bits')
+        self.told = ', '.join(told)
         return model
 
     def describe(self) -> str:
         """Layers and bits, after the call."""
         return self.told
 
-    def _layers(self, model: nn.Module) -> tuple[dict[str, nn.Module], set[str]]:
-        """Layers to quantise by their names, and the names of those that are ends.
+    def _layers(self, model: nn.Module) -> dict[str, tuple[Any, Rounding]]:
+        """Layers to quantise, and how, by their names.
 
         Raises:
-            ValueError: a module in ``only`` or ``skip`` that does not exist; no layer.
+            ValueError: none.
         """
-        names = [name for name, _ in model.named_modules() if name]
-        for option in ('only', 'skip'):
-            for part in getattr(self, option):
-                if not any(_within(name, part) for name in names):
-                    raise ValueError(
-                        f'FakeQuant: {option} names {part!r}, but {type(model).__name__} has no '
-                        f'such module.{did_you_mean(part, names)}'
-                    )
-        every = dict(_quantisable(model))
-        ends = {name for name in every if PREDICTIONS.search(name)} or {*list(every)[-1:]}
-        ends.add(
-            next((name for name in every if name.startswith('backbone.')), next(iter(every), ''))
-        )
-        layers = {
-            name: module
-            for name, module in every.items()
-            if (not self.only or any(_within(name, part) for part in self.only))
-            and not any(_within(name, part) for part in self.skip)
-        }
-        if not layers:
+        assert self.own is not None
+        every = dict(quantisable(model))
+        ending = ends(every)
+        chosen = {}
+        for name, module in every.items():
+            if self.choice.has(name) and name not in ending:
+                chosen[name] = module, self.own
+            elif self.choice.has(name) and self.ends is not None:
+                chosen[name] = module, Rounding(self.ends)
+        if not chosen:
             raise ValueError(
                 f'FakeQuant: no convolution or linear layer of {type(model).__name__} is left to '
-                f'quantise with only={self.only} and skip={self.skip}. Name fewer in skip.'
+                f'quantise with only={self.choice.only} and skip={self.choice.skip}. Name fewer in '
+                'skip.'
             )
-        return layers, ends
+        return chosen
 
-    def _check_shared(self, model: nn.Module, chosen: dict) -> None:
-        """A weight that two layers share is quantised in both or in neither."""
-        taken = {id(module.weight): name for name, (module, _) in chosen.items()}
-        layers = {id(module) for module, _ in chosen.values()}
-        for name, module in model.named_modules():
-            for weight in module._parameters.values() if id(module) not in layers else ():
-                if id(weight) in taken:
-                    raise ValueError(
-                        f'FakeQuant: {name} computes with the weight of {taken[id(weight)]}, but '
-                        f'would not be quantised with it. Leave both out: skip={[name]} and '
-                        f'{taken[id(weight)]!r}.'
-                    )
+    def _clip(self, model: nn.Module) -> int:
+        assert self.acts is not None
+        chosen = {name: m for name, m in rectifiers(model) if self.choice.has(name)}
+        if not chosen:
+            raise ValueError(
+                f'FakeQuant: acts= rounds what ReLUs give, but {type(model).__name__} has none '
+                'that is meant, as modules. Leave acts out.'
+            )
+        for name, module in chosen.items():
+            if isinstance(module, ClippedReLU):
+                raise ValueError(
+                    f'FakeQuant: {name} is quantised already, to {module.clip[0].bits} bits. Give '
+                    'each FakeQuant layers of its own, by only= and skip=.'
+                )
+            clip = Clip(*self.acts)
+            clip_relu(module, clip)
+            if clip.learns:
+                _learn(model, name, clip)
+        return len(chosen)
 
-    def _told(self, model: nn.Module, chosen: dict[str, tuple[Any, Rounding]]) -> str:
-        count: dict[int, int] = {}
-        bits = sum(p.numel() for p in model.parameters()) * FLOAT
-        whole = bits
-        for module, rounding in chosen.values():
-            count[rounding.bits] = count.get(rounding.bits, 0) + 1
-            bits -= module.weight.numel() * (FLOAT - rounding.bits)
-        parts = ' and '.join(f'{n} layers to {b} bits' for b, n in sorted(count.items()))
-        return f'{parts}, {self.form} by {self.axis}: {bits / whole:.1%} of the bits of float32'
+
+def _quantise(model: nn.Module, name: str, module: Any, rounding: Rounding) -> None:
+    if isinstance(module, QuantisedWeight):
+        raise ValueError(
+            f'FakeQuant: {name} is quantised already, to {module.rounding.bits} bits. Give each '
+            'FakeQuant layers of its own, by only= and skip=.'
+        )
+    if rounding.form in LEARNED_FORMS:
+        _learn(model, name, learn_weight(module, rounding))
+    else:
+        quantise_weight(module, rounding)
+
+
+def _learn(model: nn.Module, name: str, numbers: nn.Module) -> None:
+    """Register numbers that train under ``edits.`` of the network, not under their layer."""
+    if not isinstance(getattr(model, 'edits', None), nn.ModuleDict):
+        model.edits = nn.ModuleDict()
+    model.edits[name.replace('.', '-')] = numbers
+
+
+def _check_shared(model: nn.Module, chosen: dict[str, tuple[Any, Rounding]]) -> None:
+    """A weight that two layers share is quantised in both or in neither."""
+    taken = {id(module.weight): name for name, (module, _) in chosen.items()}
+    layers = {id(module) for module, _ in chosen.values()}
+    for name, module in model.named_modules():
+        for weight in module._parameters.values() if id(module) not in layers else ():
+            if id(weight) in taken:
+                other = taken[id(weight)]
+                raise ValueError(
+                    f'FakeQuant: {name} computes with the weight of {other}, but would not be '
+                    f'quantised with it. Leave both out: skip={[name, other]}.'
+                )
+
+
+def _told(model: nn.Module, chosen: dict[str, tuple[Any, Rounding]]) -> str:
+    count: dict[int, int] = {}
+    bits = whole = sum(p.numel() for p in model.parameters()) * FLOAT
+    for module, rounding in chosen.values():
+        count[rounding.bits] = count.get(rounding.bits, 0) + 1
+        bits -= module.weight.numel() * (FLOAT - rounding.bits)
+    how = {f'{x.form} by {x.axis}': None for _, x in chosen.values()}
+    parts = ' and '.join(f'{n} layers to {b} bits' for b, n in sorted(count.items()))
+    return f'{parts} ({", ".join(how)}), {bits / whole:.1%} of the bits of float32'
+
+
+def _activations(acts: Any) -> tuple[int, float | None] | None:
+    """Bits of activations, and their largest value if it is set."""
+    if acts is None:
+        return None
+    given = dict(acts) if isinstance(acts, Mapping) else dict(bits=acts)
+    if unknown := sorted({*given} - {'bits', 'clip'}):
+        raise ValueError(
+            f'FakeQuant: acts takes bits and clip, found {", ".join(map(repr, unknown))} too.'
+        )
+    bits = check_number('FakeQuant', 'acts', given.get('bits'), 2, MOST, whole=True)
+    clip = given.get('clip', 'pact')
+    most = None if clip == 'pact' else check_number('FakeQuant', 'clip of acts', clip, above=0)
+    return bits, most
 
 
 def _bits(name: str, value: Any) -> int | None:
     if value == FLOAT:
         return None
     return check_number('FakeQuant', name, value, 2, MOST, whole=True, optional=True)
-
-
-def _within(name: str, part: str) -> bool:
-    """Whether a dotted name lies in a module of this (end of a) name."""
-    return f'.{part}.' in f'.{name}.'
-
-
-def _quantisable(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Layers whose forward pass reads their weight, but for those that stay in float."""
-    hidden = {
-        id(part)
-        for module in model.modules()
-        if isinstance(module, nn.MultiheadAttention)
-        for part in module.modules()
-    }
-    for name, module in model.named_modules():
-        plain = isinstance(module, (_ConvNd, nn.Linear)) and not isinstance(
-            module, _ConvTransposeNd
-        )
-        own = 'weight' in module._parameters and id(module) not in hidden
-        if plain and own and not OFFSETS.search(name):
-            yield name, module

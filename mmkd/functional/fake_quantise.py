@@ -13,6 +13,8 @@ from mmkd.functional.quantise import straight_through
 
 AXES = ('channel', 'tensor', 'flat:N')
 FORMS = ('symmetric', 'asymmetric', 'wrpn')
+#: forms with numbers that are learned
+LEARNED_FORMS = ('lsq', 'points')
 
 
 def bucket_of(axis: Any) -> int | None:
@@ -92,7 +94,7 @@ _FORMS = dict(asymmetric=asymmetric, symmetric=symmetric, wrpn=wrpn)
 
 
 def fake_quantise(
-    weight: Tensor, bits: int, axis: str, form: str, generator: bool = False
+    weight: Tensor, bits: int, axis: str, form: str, stochastic: bool = False
 ) -> Tensor:
     """A weight with values of few bits, and the gradient of the identity.
 
@@ -101,10 +103,91 @@ def fake_quantise(
         axis (str): see :func:`to_rows`.
         form (str): ``'symmetric'``, ``'asymmetric'`` or ``'wrpn'``, whose gradient is 0 outside
             [-1, 1].
-        generator (bool): round stochastically, with torch's own random stream.
+        stochastic (bool): round stochastically, with torch's own random stream.
     """
     with torch.no_grad():
         rows = to_rows(weight, axis)
-        noise = torch.rand_like(rows) if generator else None
+        noise = torch.rand_like(rows) if stochastic else None
         value = from_rows(_FORMS[form](rows, bits, noise), weight)
     return straight_through(weight.clamp(-1, 1) if form == 'wrpn' else weight, value)
+
+
+class _LearnedStep(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, step: Tensor, bits: int) -> Tensor:
+        low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+        ctx.save_for_backward(rows / step, step)
+        ctx.ends, ctx.factor = (low, high), (rows.numel() * high) ** -0.5
+        return (rows / step).round().clamp(low, high) * step
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple:  # type: ignore[override]
+        number, step = ctx.saved_tensors
+        low, high = ctx.ends
+        inside = (number > low) & (number < high)
+        of_step = torch.where(inside, number.round() - number, number.clamp(low, high))
+        return gradient * inside, (gradient * of_step).sum_to_size(step.shape) * ctx.factor, None
+
+
+def learned_step(rows: Tensor, step: Tensor, bits: int) -> Tensor:
+    """``clip(round(w / s), -Qn, Qp) * s``, with the gradients of LSQ (Esser et al., ICLR 2020).
+
+    Qn = 2^(bits - 1), Qp = Qn - 1. That of s is -Qn, round(w / s) - w / s or Qp for each weight,
+    times ``1 / sqrt(N Qp)``, N the numbers of the whole weight.
+
+    Args:
+        rows (Tensor): (R, n).
+        step (Tensor): s, (R, 1) or (1, 1), above 0.
+    """
+    return _LearnedStep.apply(rows, step, bits)
+
+
+def first_step(rows: Tensor, bits: int) -> Tensor:
+    """``2 * mean|w| / sqrt(Qp)``, with which LSQ begins: (R, 1)."""
+    return 2 * rows.abs().mean(1, keepdim=True) / (2 ** (bits - 1) - 1) ** 0.5
+
+
+def nearest_point(rows: Tensor, low: Tensor, size: Tensor, points: Tensor) -> Tensor:
+    """``low + size * p_j``, p_j the point that is nearest to ``(w - low) / size``.
+
+    The gradient of a point is the sum over its weights of gradient times size, as in Polino et
+    al., ICLR 2018, section 4; weights get none.
+
+    Args:
+        rows (Tensor): (R, n).
+        low, size (Tensor): (R, 1).
+        points (Tensor): (2^bits,), in any order.
+    """
+    order = points.detach().sort()
+    borders = (order.values[1:] + order.values[:-1]) / 2
+    share = (rows.detach() - low) / torch.where(size > 0, size, 1)
+    chosen = order.indices[torch.bucketize(share.contiguous(), borders)]
+    return low + size * points[chosen]
+
+
+class _Clipped(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, most: Tensor, bits: int) -> Tensor:
+        ctx.save_for_backward(x, most)
+        steps = x.new_tensor(2**bits - 1)
+        return (x.clamp(min=0).minimum(most) / most * steps).round() / steps * most
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple:  # type: ignore[override]
+        x, most = ctx.saved_tensors
+        over = x >= most
+        inside = (x > 0) & ~over
+        return gradient * inside, (gradient * over).sum_to_size(most.shape), None
+
+
+def clipped(x: Tensor, most: Tensor, bits: int) -> Tensor:
+    """``round(clip(x, 0, a) * n / a) * a / n``, n = 2^bits - 1, with the gradients of PACT.
+
+    Choi et al., 2018: 1 for x in (0, a), and 1 for a where x is at least a. With a = 1 it is the
+    rounding of activations in WRPN.
+
+    Args:
+        x (Tensor): any shape.
+        most (Tensor): a, one number.
+    """
+    return _Clipped.apply(x, most, bits)

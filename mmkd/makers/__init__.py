@@ -1,22 +1,26 @@
 """Stages of a chain that write files instead of training, one file each."""
 
+from mmkd.makers.bake import Bake
 from mmkd.makers.domain_weights import DomainWeights
 from mmkd.makers.guidance_routes import GuidanceRoutes
 from mmkd.makers.layer_pairs import LayerPairs
 from mmkd.makers.loss_scale import LossScale
 from mmkd.makers.merge_detections import MergeDetections
 from mmkd.makers.quantised_map import QuantisedMap
+from mmkd.makers.recalibrate import Recalibrate
 from mmkd.makers.specialists import Specialists
 from mmkd.makers.standardiser import Standardiser
 from mmkd.makers.trusted_images import TrustedImages
 
 __all__ = [
+    'Bake',
     'DomainWeights',
     'GuidanceRoutes',
     'LayerPairs',
     'LossScale',
     'MergeDetections',
     'QuantisedMap',
+    'Recalibrate',
     'Specialists',
     'Standardiser',
     'TrustedImages',

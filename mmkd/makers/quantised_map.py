@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os.path as osp
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,11 +10,12 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from mmkd.chain import Maker, Product
-from mmkd.checkpoint import atomic_file, read_checkpoint
+from mmkd.checkpoint import read_checkpoint
 from mmkd.checkpoint.weights import weights_in
 from mmkd.config import distils, load_config
 from mmkd.engine.console.screen import current_screen
 from mmkd.functional.quantise import percentile, quantise, zeros_in
+from mmkd.makers.networks import only_network, write_network
 from mmkd.makers.pictures import training_batches
 from mmkd.options import check_number
 from mmkd.registry import MAKERS
@@ -65,26 +65,17 @@ class QuantisedMap(Maker):
         check_number('QuantisedMap', 'levels', levels, 2, whole=True, optional=True)
 
     def __call__(self, given: Mapping[str, Product], work_dir: str) -> Product:
-        if len(given) != 1:
-            raise ValueError(
-                'QuantisedMap needs one network: teacher= or student= of the stage, or --teacher '
-                f'CONFIG CHECKPOINT of mmkd make; found {", ".join(given) or "none"}.'
-            )
-        (source,) = given.values()
+        source = only_network('QuantisedMap', given)
         config = load_config(source.config)
         maps = self._maps(Teacher(source.config, source.checkpoint), config)
         step, signed = self._choose(maps)
-        path = osp.join(work_dir, 'quantised')
         edit = dict(type='mmkd.QuantiseMap', at=self.at, step=step, signed=signed)
         if self.levels:
             edit['levels'] = self.levels
         own = student_of(config.model) if distils(config.model) else config.model
         config.model = dict(type='mmkd.Edited', model=own, edits=[edit])
-        config.dump(f'{path}.py')
         state = weights_in(read_checkpoint(source.checkpoint))
-        with atomic_file(f'{path}.pth') as part:
-            torch.save(dict(state_dict=state, meta={}), part)
-        return Product(f'{path}.py', f'{path}.pth', work_dir)
+        return write_network(work_dir, 'quantised', config, state)
 
     def _choose(self, maps: list[list[Tensor]]) -> tuple[float, bool]:
         """Step and sign, reported, for the maps of some batches."""

@@ -109,7 +109,7 @@ def test_float_changes_nothing(bits):
 def test_the_plan_says_bits():
     model = apply_edits(build_model(tiny_classifier(4)), [dict(type='mmkd.FakeQuant', bits=4)])
     line = made_in(model)[0].line
-    assert line.startswith('8 layers to 4 bits and 2 layers to 8 bits, symmetric by channel: 1')
+    assert line.startswith('8 layers to 4 bits and 2 layers to 8 bits (symmetric by channel), 1')
     assert '% of the bits of float32; outputs differ by at most 0.' in line
 
 
@@ -123,6 +123,11 @@ def test_the_plan_says_bits():
         (dict(bits=4, axis='flat:0'), "axis must be one of .*'flat:N'.* found 'flat:0'"),
         (dict(bits=4, form='log'), "form must be one of .* found 'log'"),
         (dict(bits=4, rounding='up'), "rounding must be one of .* found 'up'"),
+        (dict(bits=4, form='lsq', rounding='stochastic'), "rounding='stochastic' is for fixed"),
+        (dict(bits=4, acts=1), 'acts must be a whole number from 2 to 16'),
+        (dict(bits=4, acts=dict(bits=8, clip=0)), 'clip of acts must be a finite number above 0'),
+        (dict(bits=4, acts=dict(bit=8)), "acts takes bits and clip, found 'bit' too"),
+        (dict(bits=4, only=['head'], acts=8), 'acts= rounds what ReLUs give, but Classifier has'),
         (dict(bits=4, skip='neck'), 'skip must be a list'),
         (dict(bits=4, skip=['nek']), "skip names 'nek', but Classifier has no such module"),
         (dict(bits=4, only=['head'], skip=['fc']), 'no convolution or linear layer of Classifier'),
@@ -147,3 +152,45 @@ def test_a_shared_weight_is_quantised_in_both_layers_or_in_none():
     net[2].weight = net[1].weight
     with pytest.raises(ValueError, match='FakeQuant: 2 computes with the weight of 1, but'):
         FakeQuant(bits=4, skip=['2'])(net)
+
+
+@pytest.mark.parametrize('form', ['lsq', 'points'])
+def test_learned_numbers_lie_beside_the_plain_model(form):
+    model = quantised(tiny_classifier(4), bits=3, form=form)
+    plain = build_model(tiny_classifier(4))
+    names = [key for key in model.state_dict() if not key.startswith('edits.')]
+    assert names == list(plain.state_dict())
+    own = {key.split('.')[1] for key in model.state_dict() if key.startswith('edits.')}
+    assert 'backbone-layer1-0-conv1' in own and 'head-fc' not in own, 'ends are symmetric'
+    assert all(
+        bits == (8 if name in ('backbone.conv1', 'head.fc') else 3)
+        for name, bits in bits_of(model).items()
+    )
+    assert FakeQuant(bits=3, form=form).in_weights
+
+
+def test_activations():
+    edit = FakeQuant(bits=4, acts=8)
+    assert not edit.in_weights and FakeQuant(bits=None, acts=8).claims == 'shapes'
+    model = edit(build_model(tiny_classifier(4)))
+    assert ', 7 ReLUs to 8 bits' in edit.describe()
+    x = torch.randn(2, 3, 16, 16)
+    model.train()
+    for _ in range(10):
+        model(x)
+    values = []
+    model.backbone.layer1[0].relu2.register_forward_hook(lambda m, i, y: values.append(y))
+    model.eval()(x)
+    assert 2 < len(values[0].unique()) <= 256
+    fixed = FakeQuant(bits=None, acts=dict(bits=2, clip=1))(build_model(tiny_classifier(4)))
+    assert not any(key.startswith('edits.') for key in fixed.state_dict())
+    with pytest.raises(
+        ValueError, match='relu is quantised already, to 2 bits|stem.* is quantised'
+    ):
+        FakeQuant(bits=None, acts=8)(fixed)
+
+
+def test_heads_that_see_several_levels_keep_their_activations():
+    model = FakeQuant(bits=None, acts=8)(build_model(tiny_retinanet(4)))
+    found = {name.split('.')[0] for name, m in model.named_modules() if hasattr(m, 'clip')}
+    assert found == {'backbone'}

@@ -125,3 +125,22 @@ def test_an_edited_model_without_a_distiller_is_baked_too(tmp_path):
 def test_an_odd_record_of_edits_is_another_one():
     with pytest.raises(ValueError, match='edits are 5 in the checkpoint and none in this run'):
         take_back(ToyNet(), dict(edits=dict(edits=5), state_dict={}))
+
+
+@pytest.mark.parametrize('options', [dict(form='lsq'), dict(form='points'), dict(acts=8)])
+def test_learned_numbers_are_resumed(tmp_path, options):
+    edit = dict(type='mmkd.FakeQuant', bits=3, **options)
+    whole = edited_run(tmp_path / 'whole', [edit], (), steps=4)
+    (tmp_path / 'again').mkdir()
+    shutil.copy(tmp_path / 'whole' / 'iter_2.pth', tmp_path / 'again')
+    again = edited_run(tmp_path / 'again', [edit], (), steps=4, resume=True)
+    assert again.watch.losses == {i: whole.watch.losses[i] for i in (2, 3)}
+    assert_same(whole, again)
+    held = torch.load(tmp_path / 'whole' / 'iter_4.pth', weights_only=False)['state_dict']
+    assert any(key.startswith('edits.') for key in held)
+    plain = build_model(student())
+    state = {key: v for key, v in held.items() if not key.startswith('edits.')}
+    plain.load_state_dict(state, strict=True)
+    if 'form' in options:
+        x = torch.randn(2, 3, 16, 16)
+        assert torch.equal(plain.eval()(x), whole.model.student.eval()(x))

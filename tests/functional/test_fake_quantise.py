@@ -6,8 +6,12 @@ import torch
 from mmkd.functional.fake_quantise import (
     asymmetric,
     bucket_of,
+    clipped,
     fake_quantise,
+    first_step,
     from_rows,
+    learned_step,
+    nearest_point,
     symmetric,
     to_rows,
     wrpn,
@@ -124,3 +128,49 @@ def test_rows_and_back(axis):
 @pytest.mark.parametrize('axis', ['flat:0', 'flat:', 'flat:-3', 'row', None, 256])
 def test_no_axis(axis):
     assert bucket_of(axis) is None
+
+
+def test_a_learned_step():  # C, LSQ [V]
+    weight = torch.tensor([[0.9, -0.35, 0.1, -1.6]], dtype=torch.float64, requires_grad=True)
+    step = torch.tensor([[0.5]], dtype=torch.float64, requires_grad=True)
+    found = learned_step(weight, step, 2)
+    close(found.detach(), [[0.5, -0.5, 0, -1]])
+    of_step = [torch.autograd.grad(x, step, retain_graph=True)[0].item() for x in found[0]]
+    assert of_step == pytest.approx([x * 0.5 for x in (1, -0.3, -0.2, -2)])
+    found.sum().backward()
+    assert step.grad.item() == pytest.approx(-1.5 * 0.5)
+    assert weight.grad.tolist() == [[0, 1, 1, 0]]
+    assert first_step(weight, 2).item() == pytest.approx(1.475)
+
+
+def test_the_step_of_a_channel_is_scaled_by_the_size_of_the_tensor():  # correction 7
+    weight, step = torch.randn(4, 9), torch.full((4, 1), 0.1, requires_grad=True)
+    learned_step(weight, step, 2).sum().backward()
+    alone = torch.full((1, 1), 0.1, requires_grad=True)
+    learned_step(weight[:1], alone, 2).sum().backward()
+    assert step.grad[0].item() == pytest.approx(alone.grad.item() / 2)
+
+
+def test_points():
+    """The gradient of a point: sum over its weights of gradient times range."""
+    points = torch.tensor([0.9, 0.1, 0.5], requires_grad=True)  # in any order
+    rows = torch.tensor([[-1.0, 0.2, 1], [0, 3, 4]])
+    low, size = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True) - rows.amin(1, keepdim=True)
+    found = nearest_point(rows, low, size, points)
+    close(found.detach(), [[-0.8, 0, 0.8], [0.4, 3.6, 3.6]])
+    (found * torch.tensor([[1.0, 2, 3], [4, 5, 6]])).sum().backward()
+    assert points.grad.tolist() == [3 * 2 + (5 + 6) * 4, 1 * 2 + 4 * 4, 2 * 2]
+    assert torch.equal(nearest_point(found.detach(), low, size, points), found), 'once is enough'
+
+
+def test_clipped_activations():  # C, PACT [V]
+    x = torch.tensor([-1, 0.3, 1.4, 2.5], dtype=torch.float64, requires_grad=True)
+    most = torch.tensor([2.0], dtype=torch.float64, requires_grad=True)
+    found = clipped(x, most, 2)
+    close(found.detach(), [0, 0, 4 / 3, 2])
+    of_most = [torch.autograd.grad(y, most, retain_graph=True)[0].item() for y in found]
+    assert of_most == [0, 0, 0, 1]
+    found.sum().backward()
+    assert x.grad.tolist() == [0, 1, 1, 0]
+    line = torch.linspace(-0.5, 1.5, 5001)
+    assert len(clipped(line, torch.ones(1), 8).unique()) == 256, 'WRPN, D2 (d)'

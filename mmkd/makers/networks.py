@@ -1,0 +1,52 @@
+"""Networks that a maker gets, and those that it writes."""
+
+from __future__ import annotations
+
+import os.path as osp
+from collections.abc import Mapping
+
+import torch
+from mmengine.config import Config
+from torch import Tensor, nn
+
+from mmkd.chain import Product
+from mmkd.checkpoint import atomic_file
+from mmkd.config import load_config
+from mmkd.engine.student_config import student_config
+from mmkd.teacher import build_model, load_strictly
+
+
+def only_network(owner: str, given: Mapping[str, Product]) -> Product:
+    """The one network that a maker works on.
+
+    Raises:
+        ValueError: none, or several.
+    """
+    if len(given) != 1:
+        raise ValueError(
+            f'{owner} needs one network: teacher= or student= of the stage, or --teacher '
+            f'CONFIG CHECKPOINT of mmkd make; found {", ".join(given) or "none"}.'
+        )
+    return next(iter(given.values()))
+
+
+def load_network(owner: str, given: Mapping[str, Product]) -> tuple[Config, nn.Module]:
+    """That network with its weights, and the config of it alone.
+
+    Raises:
+        ValueError: none, or several; weights that do not fit.
+    """
+    source = only_network(owner, given)
+    config = student_config(load_config(source.config))
+    model = build_model(config)
+    load_strictly(model, source.checkpoint, who=owner)
+    return config, model
+
+
+def write_network(work_dir: str, name: str, config: Config, state: Mapping[str, Tensor]) -> Product:
+    """``<name>.py`` and ``<name>.pth`` in a folder."""
+    path = osp.join(work_dir, name)
+    config.dump(f'{path}.py')
+    with atomic_file(f'{path}.pth') as part:
+        torch.save(dict(state_dict=state, meta={}), part)
+    return Product(f'{path}.py', f'{path}.pth', work_dir)
