@@ -54,6 +54,7 @@ setup(
         'transformers': ['transformers', 'safetensors'],
         'timm': ['timm', 'torchvision', 'safetensors'],
         'onnx': ['onnxruntime'],
+        'prune': ['torch-pruning'],
         'tests': requirements('tests.txt'),
     },
     cmdclass={'build_py': BuildWithConfigs},

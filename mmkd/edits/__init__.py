@@ -22,12 +22,14 @@ from mmkd.edits.edited import edited
 from mmkd.edits.exits import AnytimeClassifier, Exits
 from mmkd.edits.fake_quant import FakeQuant
 from mmkd.edits.quantise_map import QuantiseMap
+from mmkd.edits.widths import Widths
 
 __all__ = [
     'AnytimeClassifier',
     'Exits',
     'FakeQuant',
     'QuantiseMap',
+    'Widths',
     'apply_edits',
     'edited',
     'made_in',

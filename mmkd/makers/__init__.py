@@ -6,6 +6,7 @@ from mmkd.makers.guidance_routes import GuidanceRoutes
 from mmkd.makers.layer_pairs import LayerPairs
 from mmkd.makers.loss_scale import LossScale
 from mmkd.makers.merge_detections import MergeDetections
+from mmkd.makers.prune import Prune
 from mmkd.makers.quantised_map import QuantisedMap
 from mmkd.makers.recalibrate import Recalibrate
 from mmkd.makers.specialists import Specialists
@@ -19,6 +20,7 @@ __all__ = [
     'LayerPairs',
     'LossScale',
     'MergeDetections',
+    'Prune',
     'QuantisedMap',
     'Recalibrate',
     'Specialists',

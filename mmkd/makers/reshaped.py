@@ -1,0 +1,56 @@
+"""What makers write that change the shape of a trained network: its config and its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmengine.config import Config
+from torch import Tensor, nn
+
+from mmkd.chain import Product
+from mmkd.makers.networks import write_network
+from mmkd.teacher import build_model, load_strictly
+
+
+def write_reshaped(
+    work_dir: str,
+    name: str,
+    config: Config,
+    edits: Sequence[Mapping[str, Any]],
+    state: Mapping[str, Tensor],
+) -> tuple[Product, nn.Module]:
+    """Write ``<name>.py``, which builds the edited network, and ``<name>.pth``, its weights.
+
+    Args:
+        config (Config): of the network before.
+
+    Returns:
+        tuple: both as a product, and the network as it is built from them.
+
+    Raises:
+        ValueError, CheckpointError: the config does not build a network of these weights.
+    """
+    _without_start(config.model)
+    if edits:
+        config.model = dict(type='mmkd.Edited', model=config.model, edits=[*edits])
+        others = (config.get('custom_imports') or {}).get('imports') or []
+        every = ['mmkd', *(one for one in others if one != 'mmkd')]
+        config.custom_imports = dict(imports=every, allow_failed_imports=False)
+    product = write_network(work_dir, name, config, dict(state))
+    built = build_model(product.config)
+    load_strictly(built, product.checkpoint)
+    return product, built.eval()
+
+
+def _without_start(entry: Any) -> None:
+    """Leave out weights to start from: they are those of the network before, and do not fit."""
+    if isinstance(entry, Mapping):
+        init = entry.get('init_cfg')
+        if isinstance(init, Mapping) and init.get('type') == 'Pretrained':
+            entry['init_cfg'] = None  # type: ignore[index]
+        for value in entry.values():
+            _without_start(value)
+    elif isinstance(entry, (list, tuple)):
+        for value in entry:
+            _without_start(value)

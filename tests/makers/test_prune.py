@@ -1,0 +1,137 @@
+"""Prune: the budget, the config that builds the result, bad input, a chain."""
+
+import pytest
+import torch
+from chain_toys import recipe, run
+from mmengine.config import Config
+
+from mmkd.chain import Product, build_maker
+from mmkd.config import load_config
+from mmkd.edits import same_outputs
+from mmkd.makers.chosen_channels import products, uses_of
+from mmkd.teacher import build_model, load_strictly
+from mmkd.testing import tiny_classifier, tiny_faster_rcnn, tiny_pspnet
+
+MODELS = dict(cls=tiny_classifier(8), frcnn=tiny_faster_rcnn(8), pspnet=tiny_pspnet(8))
+
+
+@pytest.fixture(scope='module')
+def sources(tmp_path_factory):
+    """Config, checkpoint and network of a classifier, a detector and a segmentor."""
+    folder = tmp_path_factory.mktemp('sources')
+    found = {}
+    for name, entry in MODELS.items():
+        torch.manual_seed(0)
+        model = build_model(entry).eval()
+        scope = 'mmseg' if name == 'pspnet' else 'mmdet'
+        Config(dict(default_scope=scope, model=entry)).dump(folder / f'{name}.py')
+        torch.save(dict(state_dict=model.state_dict(), meta={}), folder / f'{name}.pth')
+        found[name] = Product(str(folder / f'{name}.py'), str(folder / f'{name}.pth'), ''), model
+    return found
+
+
+def pruned(source, work_dir, **options):
+    maker = build_maker(dict(type='mmkd.Prune', **options))
+    product = maker(dict(teacher=source), str(work_dir))
+    model = build_model(product.config).eval()
+    load_strictly(model, product.checkpoint)
+    return product, model
+
+
+@pytest.mark.parametrize('name', MODELS)
+@pytest.mark.parametrize('mode', ['uniform', 'global'])
+def test_the_budget_is_kept(name, mode, sources, tmp_path):
+    source, whole = sources[name]
+    product, model = pruned(source, tmp_path, macs=0.5, mode=mode)
+    share = products(model, uses_of(model)) / products(whole, uses_of(whole))
+    assert 0.3 < share <= 0.5
+    config = load_config(product.config)
+    assert config.custom_imports.imports == ['mmkd'] and config.model.type == 'mmkd.Edited'
+    widths = {tuple(size) for size in config.model.edits[0].sizes.values()}
+    assert len(widths) > 3
+
+
+def test_nothing_to_drop_is_the_network_itself(sources, tmp_path):
+    for options in (dict(ratio=0), dict(macs=1)):
+        source, whole = sources['frcnn']
+        product, model = pruned(source, tmp_path, **options)
+        assert same_outputs(whole, model)[0] == 0
+        assert load_config(product.config).model.type == MODELS['frcnn']['type']
+
+
+def test_options_change_what_is_dropped(sources, tmp_path):
+    source, whole = sources['frcnn']
+    sizes = {}
+    for name, options in dict(
+        all={},
+        backbone=dict(where='backbone'),
+        inner=dict(where='inner'),
+        skip=dict(skip=['backbone.layer4', 'neck']),
+        round_to=dict(round_to=3),
+        wide=dict(mode='global', limit=0.1),
+        deep=dict(mode='global', limit=0.9),
+    ).items():
+        product, _ = pruned(source, tmp_path, ratio=0.5, **options)
+        sizes[name] = dict(load_config(product.config).model.edits[0].sizes)
+    assert (
+        sizes['all']['rpn_head.rpn_cls'] == [3, 8] and 'rpn_head.rpn_cls' not in sizes['backbone']
+    )
+    assert sizes['backbone']['neck.lateral_convs.0.conv'] == [16, 4]
+    assert {name.rpartition('.')[2] for name in sizes['inner']} == {'conv1', 'bn1', 'conv2'}
+    assert sizes['all']['backbone.conv1'] == [4, 3] and sizes['round_to']['backbone.conv1'] == [
+        3,
+        3,
+    ]
+    assert 'backbone.layer4.1.bn2' in sizes['all'] and 'backbone.layer4.1.bn2' not in sizes['skip']
+    assert sizes['wide']['backbone.layer4.0.conv1'][0] >= 0.9 * 64 - 1
+    assert sizes['wide'] != sizes['deep']
+
+
+def test_inner_needs_no_torch_pruning(sources, tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__('sys').modules, 'torch_pruning', None)
+    pruned(sources['cls'][0], tmp_path, ratio=0.5, where='inner')
+    with pytest.raises(ImportError, match=r'mmkd\[prune\]'):
+        pruned(sources['cls'][0], tmp_path, ratio=0.5)
+
+
+@pytest.mark.parametrize(
+    'options, words',
+    [
+        ({}, 'give macs'),
+        (dict(macs=0.5, ratio=0.5), 'give macs'),
+        (dict(macs=0), 'macs must be'),
+        (dict(ratio=1), 'ratio must be'),
+        (dict(ratio=0.5, where='heads'), 'where must be'),
+        (dict(ratio=0.5, skip=['nek']), "skip names 'nek'"),
+        (dict(ratio=0.5, skip=['backbone', 'neck', 'rpn_head']), 'no channels of'),
+        (dict(macs=0.01), 'stay with the fewest channels, more than macs=0.01'),
+    ],
+)
+def test_bad_input(options, words, sources, tmp_path):
+    with pytest.raises(ValueError, match=words):
+        pruned(sources['frcnn'][0], tmp_path, **options)
+
+
+def test_one_network(tmp_path):
+    with pytest.raises(ValueError, match='Prune needs one network'):
+        build_maker(dict(type='mmkd.Prune', ratio=0.5))({}, str(tmp_path))
+
+
+def test_a_chain_distils_and_tunes_it(images, tmp_path):
+    files = {}
+    for name, options in dict(
+        plain=dict(width=8), student=dict(width=8, teacher=dict(config='', checkpoint='random'))
+    ).items():
+        files[name] = str(tmp_path / f'{name}.py')
+        recipe(images, **options).dump(files[name])
+    stages = dict(
+        teacher=dict(config=files['plain']),
+        pruned=dict(make=dict(type='mmkd.Prune', macs=0.5), student='teacher'),
+        distilled=dict(config=files['student'], teacher='teacher', student='pruned'),
+        tuned=dict(config=files['plain'], student='distilled'),
+    )
+    _, products = run(stages, tmp_path / 'work')
+    narrow = build_model(str(tmp_path / 'work/distilled/student.py'))
+    for stage in ('distilled', 'tuned'):
+        load_strictly(narrow, products[stage].checkpoint)
+    assert products['tuned'].scores
