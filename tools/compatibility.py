@@ -86,12 +86,19 @@ def plain_student(model: dict) -> dict:
     return rest | dict(type='GFL', bbox_head=head)
 
 
+def side_of(pair: Pair) -> int:
+    """Half of the side that was planned with, which is faster; but DETRs that pick their queries
+    among the cells of all levels need more of them than there would be."""
+    picks = any(getattr(m, 'as_two_stage', False) for m in (pair.student, pair.teacher.model))
+    return pair.size // 2 if pair.size == SIZES[0] and not picks else pair.size
+
+
 def try_pair(number: int, methods: list[str], steps: int) -> dict:
     """Plan and train one pair."""
     student, teacher = PAIRS[number - 1]
     start = time.time()
     torch.manual_seed(0)
-    scope = student.partition('::')[0]
+    scope = load_config(student).get('default_scope')
     with DefaultScope.overwrite_default_scope(scope):
         networks = [untrained(path) for path in (student, teacher)]
         for network in networks:
@@ -99,8 +106,7 @@ def try_pair(number: int, methods: list[str], steps: int) -> dict:
                 network.init_weights()
         pair = Pair(networks[0], Teacher(networks[1], 'random'))
         fits = list(pair.fits(methods))
-        planned, size = time.time() - start, pair.size
-        size //= 2 if size == SIZES[0] else 1  # a quarter of the pixels: faster
+        planned, size = time.time() - start, side_of(pair)
         batch = random_batch(pair.student, (size, size), 2, 6)
         stopped = try_steps(pair, fits, batch, steps) if steps else {}
     rows = [dict(vars(fit), step=stopped.get(fit.method)) for fit in fits]

@@ -29,8 +29,8 @@ def page(found: Sequence[dict[str, Any]]) -> tuple[str, list[str]]:
     """
     faults = [fault for one in found for fault in faults_of(one)]
     lines = [*_introduction(found, faults)]
-    for title, package in (('Detectors', 'mmdet'), ('Segmentors', 'mmseg')):
-        some = [one for one in found if one['student'].startswith(package)]
+    for title, packages in (('Detectors', ('mmdet', 'mmkd')), ('Segmentors', ('mmseg',))):
+        some = [one for one in found if one['student'].startswith(packages)]
         if some:
             lines += ['', f'## {title}', '', *_pairs(some), '', *_matrix(some), '', *_refused(some)]
             lines += ['', *_options(some)]
@@ -73,10 +73,11 @@ def _introduction(found: Sequence[dict[str, Any]], faults: list[str]) -> Iterato
     yield '# Which method works on which pair'
     yield ''
     yield (
-        f'{len(found)} pairs of stock configs, {len(methods)} methods. Each method was planned on '
-        'each pair with its default options, as `tools/plan.py STUDENT --teacher TEACHER random '
-        '--method all` does; where it was refused, the options that the message offers were tried. '
-        f'{stepped} of {len(works)} combinations that fit were then trained for {steps} steps '
+        f'{len(found)} pairs of stock configs, or of mmkd where there are none, {len(methods)} '
+        'methods. Each method was planned on each pair with its default options, as '
+        '`tools/plan.py STUDENT --teacher TEACHER random --method all` does; where it was refused, '
+        f'the options that the message offers were tried. {stepped} of {len(works)} combinations '
+        f'that fit were then trained for {steps} steps '
         '(two random images of the size in the table, random weights, CPU, float32), all methods '
         'of a pair in one run, under the checks of the first steps. Two-stage students sample 64 '
         'RoIs in an image.'

@@ -21,9 +21,8 @@ from mmkd.options import check_choice, check_factors, check_number
 from mmkd.registry import MODELS
 from mmkd.tap import Trace, parse_taps
 
-#: of the terms; the first three weigh the costs of the matching, too
-FACTORS = dict(classes=2.0, masks=5.0, dice=5.0, unmatched=0.2)
-PAIRED = ('classes', 'masks', 'dice')
+#: of the terms, and of the costs of the matching
+FACTORS = dict(classes=2.0, masks=5.0, dice=5.0)
 #: cost of a pair with a query of the teacher that is sure of nothing
 _NO_PAIR = 1e5
 
@@ -81,6 +80,13 @@ def mask_terms(
     return {term: value * (partners >= 0) for term, value in terms.items()}
 
 
+def per_row(values: Tensor, rows: Tensor) -> Tensor:
+    """Sum over layers of the sums of (L, N, S), each by the mean over ranks of how many rows count,
+    (L, N, S) bool, and at least by 1."""
+    count = mean_over_ranks(rows.sum((1, 2)).float()).clamp(min=1)
+    return (values.sum((1, 2)) / count).sum()
+
+
 @MODELS.register_module()
 class MatchedMasks(Objective):
     """Matched masks and classes of two networks that classify masks; our construction.
@@ -90,15 +96,15 @@ class MatchedMasks(Objective):
     recipe is published. Query i of one network is about something else than query i of another, so
     the student's queries are matched with those of the teacher that are sure of a class
     (``1 - p(no object) >= 0.5``), at the cost ``2 CE(p_t, p_s) + 5 mean BCE(y_s, s(y_t)) +
-    5 Dice``, which is that of Mask2Former with the teacher's answers as labels. Masks are compared
-    at random points of the image, the same for all images of a step, since all maps would take too
-    much memory.
+    5 Dice``: Mask2Former's, with the teacher's answers as labels and a cross entropy for the
+    classes. Masks are compared at random points of the image, the same for all images of a step,
+    since all maps would take too much memory.
 
     Over the pairs, by their number: ``loss_classes`` is ``KL(p_t || p_s)`` over the classes and "no
     object"; ``loss_masks`` the mean over the points of the KL divergence of the masks'
     probabilities; ``loss_dice`` their Dice, which is above 0 where two soft masks agree, and least
-    where the student's is sharper. ``loss_unmatched`` is the mean of ``-log p_s(no object)`` of the
-    queries that are left over. ``pairs``, in the log, is the number of pairs in an image.
+    where the student's is sharper. Queries that are left over add 0.1 times the mean of ``-log
+    p_s(no object)`` to ``loss_classes``. ``pairs``, in the log, is the number of pairs in an image.
 
     Nothing depends on the order of queries, nor on their number. Both must have masks of one kind:
     one for each class, or one for each object. scipy matches on the processor.
@@ -110,8 +116,9 @@ class MatchedMasks(Objective):
             teacher's last one; their losses are added up.
         dice (str): ``'plain'``, or ``'difference'``: less ``Dice(q_t, q_t)``, a constant, so that
             the term is 0 at equal masks, and below 0 at sharper ones.
-        factors (dict[str, float] | None): of the terms ``'classes'`` (2), ``'masks'`` (5),
-            ``'dice'`` (5) and ``'unmatched'`` (0.2), where not these.
+        no_object (float): weight of queries without a partner, within the term of the classes.
+        factors (dict[str, float] | None): of the terms ``'classes'`` (2), ``'masks'`` (5) and
+            ``'dice'`` (5), where not these.
         mask_ignore (bool): leave out points with the ignored label, and images that have no other
             ones; of networks that segment instances, which have no label map, points in padding.
         ignore_index (int): the ignored label.
@@ -140,6 +147,7 @@ class MatchedMasks(Objective):
         points: int = 12544,
         layers: str = 'last',
         dice: str = 'plain',
+        no_object: float = 0.1,
         factors: Mapping[str, float] | None = None,
         mask_ignore: bool = True,
         ignore_index: int = 255,
@@ -151,16 +159,12 @@ class MatchedMasks(Objective):
         self.points = check_number('MatchedMasks', 'points', points, 1, whole=True)
         self.layers = check_choice('MatchedMasks', 'layers', layers, ('last', 'all'))
         self.dice = check_choice('MatchedMasks', 'dice', dice, ('plain', 'difference'))
+        self.no_object = check_number('MatchedMasks', 'no_object', no_object, 0)
         self.factors = check_factors('MatchedMasks', factors, FACTORS)
-        if not any(self.factors[term] for term in PAIRED):
-            raise ValueError(
-                'MatchedMasks: factors of classes, masks and dice are all 0, so no pair of queries '
-                'costs more than another; set one of them above 0.'
-            )
         self.mask_ignore = mask_ignore
         self.ignore_index = check_number('MatchedMasks', 'ignore_index', ignore_index, whole=True)
         self.seed = check_number('MatchedMasks', 'seed', seed, 0, whole=True)
-        self.zero_at_equality = self.dice == 'difference' and not self.factors['unmatched']
+        self.zero_at_equality = self.dice == 'difference' and not self.no_object
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         assert teacher is not None
@@ -185,13 +189,11 @@ class MatchedMasks(Objective):
         partners = objects_of(assign(masks=costs)['masks'], sure)
         terms = mask_terms(student, teacher, counted, partners, self.dice)
         paired = partners >= 0
+        means = {term: per_row(value, paired) for term, value in terms.items()}
         rest = ~paired & seen
-        terms['unmatched'] = -student[0].log_softmax(-1)[..., -1] * rest
-        losses = {}
-        for term, value in terms.items():
-            rows = rest if term == 'unmatched' else paired
-            count = mean_over_ranks(rows.sum((1, 2)).float()).clamp(min=1)
-            losses[f'loss_{term}'] = self.factors[term] * (value.sum((1, 2)) / count).sum()
+        nothing = -student[0].log_softmax(-1)[..., -1] * rest
+        means['classes'] = means['classes'] + self.no_object * per_row(nothing, rest)
+        losses = {f'loss_{term}': self.factors[term] * x for term, x in means.items()}
         return losses | {'pairs': paired[-1].sum().float() / len(sure)}
 
     def answers(self, trace: Trace) -> tuple[Answers, Answers, Tensor]:

@@ -19,7 +19,7 @@ from mmkd.testing import segmentation_batch, tiny_classifier, tiny_mask2former, 
 #: of the sheet, two queries of two classes at three points
 U, X = ([[3.0, 0, 0], [0, 0, 3]], [[0.0, 0, 1], [2, 0, 0]])
 Y, V = ([[-2.0, -2, 2], [2, 1, -2]], [[3.0, 3, -3], [0, 0, 0]])
-TERMS = ('loss_classes', 'loss_masks', 'loss_dice', 'loss_unmatched')
+TERMS = ('loss_classes', 'loss_masks', 'loss_dice')
 
 
 def answers(classes, masks, dtype=torch.float64):
@@ -87,13 +87,15 @@ def known(student=STUDENT, teacher=TEACHER, counted=ALL, **options):
 
 
 def test_a_step_of_known_answers():  # MC-3, MC-4
-    wanted = dict(zip(TERMS, (2 * 0.0540648, 5 * 0.0772174, 5 * 0.1284264), strict=False))
+    wanted = dict(zip(TERMS, (2 * 0.0540648, 5 * 0.0772174, 5 * 0.1284264), strict=True))
+    pairs = wanted | {'pairs': 1}
+    assert known(no_object=0) == pytest.approx(pairs)
     none = float(-STUDENT[0][0, 0].log_softmax(-1)[-1])
-    assert known() == pytest.approx(wanted | {'loss_unmatched': 0.2 * none, 'pairs': 1})
-    halved = known(factors=dict(classes=1, masks=2.5, dice=2.5, unmatched=0.1))
+    left = dict(loss_classes=wanted['loss_classes'] + 0.1 * 2 * none)
+    assert known() == pytest.approx(pairs | left)
+    halved = known(factors=dict(classes=1, masks=2.5, dice=2.5))
     assert halved == pytest.approx({k: v / (1 + (k != 'pairs')) for k, v in known().items()})
-    both = known(score=0)
-    assert both['pairs'] == 2 and both['loss_unmatched'] == 0
+    assert known(score=0)['pairs'] == 2
     q = TEACHER[1][0, 0].sigmoid()
     soft = 1 - float((2 * q.square().sum() + 1) / (2 * q.sum() + 1))
     found = known(dice='difference')
@@ -109,9 +111,10 @@ def test_the_order_of_queries_does_not_matter(side):  # MC-5
 
 def test_a_teacher_that_is_sure_of_nothing():  # MC-5
     nothing = known(score=1)
-    assert nothing['pairs'] == 0 and nothing['loss_unmatched'] > 0
-    assert not any(nothing[term] for term in TERMS[:3])
-    assert not any(known(score=1, factors=dict(unmatched=0)).values())
+    none = -STUDENT[0].log_softmax(-1)[..., -1]
+    assert nothing.pop('loss_classes') == pytest.approx(0.1 * 2 * float(none.mean()))
+    assert not any(nothing.values())
+    assert not any(known(score=1, no_object=0).values())
 
 
 @pytest.mark.parametrize('counts', [(1, 3), (6, 3), (3, 1)])
@@ -120,8 +123,12 @@ def test_unequal_numbers_of_queries(counts):
     student, teacher = ((torch.randn(1, q, 4), torch.randn(1, q, 3)) for q in counts)
     found = known(student, teacher, ALL.float(), score=0)
     assert found['pairs'] == min(counts)
-    assert (found['loss_unmatched'] > 0) == (counts[0] > counts[1])
-    assert all(0 < found[term] < 20 for term in TERMS[:3])
+    left = (
+        found['loss_classes']
+        != known(student, teacher, ALL.float(), score=0, no_object=0)['loss_classes']
+    )
+    assert left == (counts[0] > counts[1])
+    assert all(0 < found[term] < 20 for term in TERMS)
 
 
 def test_points_that_do_not_count():
@@ -136,11 +143,11 @@ def test_equality_is_zero_bit_for_bit_where_it_is_said_to_be():
     torch.manual_seed(0)
     own = 3 * torch.randn(2, 5, 4), 5 * torch.randn(2, 5, 40)
     counted = torch.ones(2, 1, 40)
-    options = dict(score=0, dice='difference', factors=dict(unmatched=0))
+    options = dict(score=0, dice='difference', no_object=0)
     found = known(own, own, counted, **options)
     assert found.pop('pairs') == 5 and not any(found.values())
     assert MatchedMasks(**options).zero_at_equality
-    for key in ('dice', 'factors'):
+    for key in ('dice', 'no_object'):
         kept = {k: v for k, v in options.items() if k != key}
         assert not MatchedMasks(**kept).zero_at_equality
     assert known(own, own, counted, score=0)['loss_dice'] > 0
@@ -253,7 +260,7 @@ def test_few_classes(classes):
     models = [network(seed, width, num_classes=classes) for seed, width in ((0, 4), (1, 8))]
     batch = segmentation_batch(num_classes=classes)
     losses, _ = step(MatchedMasks(score=0), models[0], models[1], batch)
-    own = [losses[f'kd.o.{term}'] for term in TERMS[:3]]
+    own = [losses[f'kd.o.{term}'] for term in TERMS]
     assert all(value.isfinite() and float(value.detach()) > 0 for value in own)
 
 
@@ -298,7 +305,8 @@ def test_an_ensemble_has_no_queries():
         (dict(points=0), 'points must be a whole number'),
         (dict(layers='first'), 'layers must be one of'),
         (dict(dice='soft'), 'dice must be one of'),
-        (dict(factors=dict(classes=0, masks=0, dice=0)), 'classes, masks and dice are all 0'),
+        (dict(factors=dict(classes=0, masks=0, dice=0)), 'factors of all terms .* are 0'),
+        (dict(no_object=-1), 'no_object must be a finite number'),
         (dict(factors=dict(boxes=1)), 'a key of factors must be one of'),
         (dict(seed=-1), 'seed must be a whole number'),
     ],
