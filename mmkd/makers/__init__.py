@@ -2,6 +2,7 @@
 
 from mmkd.makers.bake import Bake
 from mmkd.makers.domain_weights import DomainWeights
+from mmkd.makers.fskd import FSKD
 from mmkd.makers.guidance_routes import GuidanceRoutes
 from mmkd.makers.layer_pairs import LayerPairs
 from mmkd.makers.loss_scale import LossScale
@@ -14,6 +15,7 @@ from mmkd.makers.standardiser import Standardiser
 from mmkd.makers.trusted_images import TrustedImages
 
 __all__ = [
+    'FSKD',
     'Bake',
     'DomainWeights',
     'GuidanceRoutes',

@@ -76,7 +76,8 @@ def inner_groups(model: nn.Module) -> list[Group]:
             chain = [f'conv{first}', f'bn{first}', f'conv{first + 1}']
             conv, norm, reader = (block._modules.get(part) for part in chain)
             plain = all(type(x) is nn.Conv2d and x.groups == 1 for x in (conv, reader))
-            if not plain or not isinstance(norm, _BatchNorm) or getattr(block, 'with_plugins', 0):
+            normed = isinstance(norm, _BatchNorm) and norm.affine
+            if not plain or not normed or getattr(block, 'with_plugins', False):
                 continue
             every = [*range(conv.out_channels)]
             sides = zip(chain, (OUT, NORM, IN), strict=True)

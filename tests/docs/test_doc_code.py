@@ -29,8 +29,8 @@ from mmkd.datasets.synthetic import write_coco, write_folders
 from mmkd.distiller import Distiller
 from mmkd.objective import Objective
 from mmkd.options import options_of
-from mmkd.teacher import build_model
 from mmkd.study import Study
+from mmkd.teacher import build_model
 from mmkd.teachers import is_teacher, kind_of
 from mmkd.testing import tiny_faster_rcnn
 
