@@ -2,8 +2,9 @@
 
     mmkd demo [--quick]
 
-Draws a synthetic dataset, trains a teacher, a plain student and a student with FGFI on identical
-schedules, and ends with a table and a picture. After an interruption the next call continues.
+Draws a synthetic dataset, trains a teacher, a plain student and two distilled ones (FGFI; PKD with
+a balanced weight) on identical schedules, and ends with the study's table and a picture. After an
+interruption the next call continues.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ def parser() -> argparse.ArgumentParser:
     parser = command_parser('demo', __doc__)
     parser.add_argument('--out', type=Path, default=Path('work_dirs/demo'), help='(%(default)s)')
     parser.add_argument('--quick', action='store_true', help='seconds; its numbers mean nothing')
-    parser.add_argument('--seed', type=int, default=0, help='of all three runs (%(default)s)')
+    parser.add_argument('--seed', type=int, default=0, help='of all runs (%(default)s)')
     return parser
 
 
 def run(args: argparse.Namespace) -> None:
-    from mmkd.analysis.demo import Demo, say
+    from mmkd.study.demo import Demo, say
 
     demo = Demo(args.out, args.quick, args.seed)
     try:

@@ -75,8 +75,6 @@ def study_of(study: Any, args: argparse.Namespace, work_dir: str) -> None:
     """
     import shlex
     import sys
-    from functools import partial
-    from pathlib import Path
 
     from mmkd.engine.console.screen import current_screen
     from mmkd.errors.ending import Stopped
@@ -84,20 +82,21 @@ def study_of(study: Any, args: argparse.Namespace, work_dir: str) -> None:
     from mmkd.started import typed
     from mmkd.study import Project
     from mmkd.study.processes import start
+    from mmkd.study.report import screen
 
     jobs = check_number('study', '--jobs', getattr(args, 'jobs', 1), 1, whole=True)
     if args.launcher != 'none':
         raise ValueError('--launcher is for one run: a study starts its own, --jobs N at a time.')
     command, say = shlex.join(typed(sys.argv)), current_screen().say
-    project = Project(study, work_dir, partial(start, jobs=jobs), say, jobs, command)
+    project = Project(study, work_dir, start, say, jobs, command)
     project.amp, project.trust = args.amp, args.trust_checkpoint
     try:
         failed = project.run()
     except KeyboardInterrupt as stop:
         text = f'Stopped. To go on: {command}'
         raise Stopped(text, getattr(stop, 'status', 130)) from None
-    text = (Path(work_dir) / 'report.md').read_text()
-    say(text.partition('![')[0].rstrip())
+    for pair in project.results:
+        say('\n'.join(['', *screen(pair)]))
     say(f'\n{work_dir}/report.md, report.csv, report.png')
     if failed:
         say(f'{len(failed)} runs failed: {", ".join(failed)}')

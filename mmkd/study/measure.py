@@ -26,8 +26,9 @@ class MeasureHook(Hook):
     """Writes ``measured.json`` into the folder of a run; a resumed run goes on with it.
 
     Its entries: ``curve``, the metrics by number of epochs (of iterations in a run without them);
-    ``unit``; ``step``, the median of seconds without the loading of data; ``steps``, how many;
-    ``peak``, most bytes that the process held, of a GPU where there is one.
+    ``unit``; ``length``, of the whole run in that unit; ``step``, the median of seconds without the
+    loading of data; ``steps``, how many; ``peak``, most bytes that the process held,
+    of a GPU where there is one.
     """
 
     priority = 'LOW'  # before the checkpoint that says that the validation is over
@@ -37,12 +38,14 @@ class MeasureHook(Hook):
         self.curve: dict[str, dict[str, float]] = {}
         self.seconds: deque[float] = deque(maxlen=KEPT)
         self.began, self.unit, self.before = 0.0, 'epoch', 0
+        self.length = 0
 
     def before_train(self, runner: Any) -> None:
         by_epoch = getattr(runner.train_loop, 'max_epochs', None) and runner.cfg.train_cfg.get(
             'by_epoch', True
         )
         self.unit = 'epoch' if by_epoch else 'iteration'
+        self.length = runner.max_epochs if by_epoch else runner.max_iters
         kept = (read_json(self.path) or {}) if runner.iter else {}
         self.curve, self.before = kept.get('curve', {}), kept.get('peak', 0)
         self.seconds.extend([kept['step']] * min(kept['steps'], KEPT) if 'step' in kept else [])
@@ -70,7 +73,7 @@ class MeasureHook(Hook):
     def _keep(self) -> None:
         if not is_main_process():
             return
-        found: dict[str, Any] = dict(curve=self.curve, unit=self.unit)
+        found: dict[str, Any] = dict(curve=self.curve, unit=self.unit, length=self.length)
         if self.seconds:
             found |= dict(step=statistics.median(self.seconds), steps=len(self.seconds))
         write_json(self.path, found | dict(peak=max(self.before, _peak())))

@@ -18,10 +18,11 @@ CURVES = 6
 
 def picture(pairs: list[PairResults]) -> np.ndarray:
     """A row of two charts for each pair, (H, W, 3) uint8, BGR."""
-    return canvas.framed(canvas.below([_of_pair(pair) for pair in pairs]))
+    return canvas.framed(canvas.below([charts(pair) for pair in pairs]))
 
 
-def _of_pair(pair: PairResults) -> np.ndarray:
+def charts(pair: PairResults) -> np.ndarray:
+    """Curves and bars of a pair."""
     found = [(one, summary) for one, summary in pair.summaries() if summary.scores]
     fixed = [entry for entry in found if entry[0].row.kind != 'distilled']
     best = sorted((e for e in found if e[0].row.kind == 'distilled'), key=lambda e: -e[1].mean)

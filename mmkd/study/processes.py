@@ -46,20 +46,20 @@ class Process(Protocol):
     def join(self) -> None: ...
 
 
-Start = Callable[[Task, int], Process]
+Start = Callable[[Task, int, int], Process]
+Watch = Callable[[Sequence[Task]], None]
 Say = Callable[[str], None]
 
 
-def start(task: Task, slot: int, jobs: int = 1) -> Process:
+def start(task: Task, slot: int, at_once: int) -> Process:
     """Start the worker of a task.
 
     Packages are imported once, and the workers are forks of the process that did it.
 
     Args:
         task (Task): what to do.
-        slot (int): which of the ``jobs`` places is free; its GPU is the task's, where there are
-            any.
-        jobs (int): how many tasks run at once, and share the cores.
+        slot (int): which place is free; its GPU is the task's, where there are any.
+        at_once (int): how many tasks may run at once, and share the cores.
     """
     known = multiprocessing.get_all_start_methods()
     way = 'forkserver' if 'forkserver' in known else 'spawn'
@@ -67,18 +67,18 @@ def start(task: Task, slot: int, jobs: int = 1) -> Process:
     if 'forkserver' in known:
         context.set_forkserver_preload(['mmkd.study.worker'])
     Path(task.log).parent.mkdir(parents=True, exist_ok=True)
-    process = context.Process(target=_work, args=(task, environment(slot, jobs)))
+    process = context.Process(target=_work, args=(task, environment(slot, at_once)))
     process.start()
     return process
 
 
-def environment(slot: int, jobs: int) -> dict[str, str]:
-    """Variables by which ``jobs`` tasks share cores and GPUs; nothing where one has them all."""
-    if jobs == 1:
+def environment(slot: int, at_once: int) -> dict[str, str]:
+    """Variables by which tasks share cores and GPUs; nothing where one has them all."""
+    if at_once == 1:
         return {}
     found = {}
     if 'OMP_NUM_THREADS' not in os.environ:
-        found['OMP_NUM_THREADS'] = str(max((os.cpu_count() or 1) // jobs, 1))
+        found['OMP_NUM_THREADS'] = str(max((os.cpu_count() or 1) // at_once, 1))
     given = os.environ.get('CUDA_VISIBLE_DEVICES', '')
     gpus = given.split(',') if given else [str(i) for i in range(torch.cuda.device_count())]
     if gpus:
@@ -98,13 +98,23 @@ def _work(task: Task, variables: dict[str, str]) -> None:
     import_module('mmkd.study.worker').main(task.words)
 
 
-def run_all(tasks: Sequence[Task], jobs: int, start: Start, say: Say) -> dict[str, str]:
+def run_all(
+    tasks: Sequence[Task],
+    jobs: int,
+    start: Start,
+    say: Say,
+    watch: Watch = lambda running: None,
+) -> dict[str, str]:
     """Run tasks, at most ``jobs`` at once, in their order as far as their needs allow.
+
+    Args:
+        watch (callable): gets the running tasks every now and then.
 
     Returns:
         dict[str, str]: what went wrong, by name of the task; nothing of those that succeeded.
     """
     names, failed, done = {task.name for task in tasks}, {}, set[str]()
+    jobs = min(jobs, len(tasks))
     waiting, running = list(tasks), dict[int, tuple[Task, Process, float]]()
     try:
         while waiting or running:
@@ -117,7 +127,7 @@ def run_all(tasks: Sequence[Task], jobs: int, start: Start, say: Say) -> dict[st
                 task = ready.pop(0)
                 waiting.remove(task)
                 say(f'{task.name}: started ({len(done) + len(failed)} of {len(tasks)} are over)')
-                running[slot] = task, start(task, slot), time.time()
+                running[slot] = task, start(task, slot, jobs), time.time()
             for slot, (task, process, began) in list(running.items()):
                 code = process.exitcode
                 if code is None:
@@ -129,6 +139,7 @@ def run_all(tasks: Sequence[Task], jobs: int, start: Start, say: Say) -> dict[st
                 else:
                     done.add(task.name)
                     say(f'{task.name}: done in {time.time() - began:.0f} s')
+            watch([task for task, _, _ in running.values()])
             if running:
                 time.sleep(PAUSE)
     except BaseException:

@@ -96,6 +96,44 @@ def saved(pair: PairResults, one: Result) -> float:
     return math.nan if one.row.kind == TEACHER else 1 - sizes[0] / sizes[1]
 
 
+def screen(pair: PairResults) -> list[str]:
+    """The table in brief, for a terminal."""
+    head = [pair.rows.pair.name, pair.metric, 'gain', 'of the gap', 'step', 'memory', 'minutes']
+    cells, problems = [head], {}
+    for one, found in pair.summaries():
+        name = one.row.name
+        if one.problem:
+            problems[len(cells)] = one.problem
+        shown = [_with_deviation(found.mean, found.std, '.1f')]
+        shown += [_with_deviation(found.gain, found.gain_std, '+.1f'), _percent(found.share)]
+        shown += [f'{text} x' if text else '' for text in (_number(found.step, '.2f'),)]
+        shown += [f'{text} x' if text else '' for text in (_number(found.memory, '.2f'),)]
+        cells.append([name, *shown, _number(found.minutes, '.1f')])
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    lines = []
+    for number, row in enumerate(cells):
+        words = [row[0].ljust(widths[0])]
+        words += [text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True)]
+        bad = problems.get(number, '')
+        empty = bad and not any(row[1:])
+        lines.append(f'{words[0]}  {bad}' if empty else '  '.join([*words, bad]).rstrip())
+    return [*lines, *_costs_in_words(pair)]
+
+
+def _costs_in_words(pair: PairResults) -> list[str]:
+    lines = []
+    for who in ('teacher', 'student'):
+        if who in pair.costs:
+            units = [key.rpartition(' (') for key in ORDER]
+            values = [_cost(pair.costs[who].get(key, math.nan)) for key in ORDER]
+            words = [
+                f'{value} {unit.rstrip(")")} {name}'
+                for value, (name, _, unit) in zip(values, units, strict=True)
+            ]
+            lines.append(f'{who}: {", ".join(words)}')
+    return [''] * bool(lines) + lines
+
+
 def costs(pair: PairResults) -> list[str]:
     """Of predictions: parameters, MACs, latency, file size."""
     if not pair.costs:
@@ -103,7 +141,7 @@ def costs(pair: PairResults) -> list[str]:
     lines = [_line(['prediction', *ORDER]), '|---' * (len(ORDER) + 1) + '|']
     for who in ('teacher', 'student'):
         if who in pair.costs:
-            values = [_number(pair.costs[who].get(key, math.nan), '.3g') for key in ORDER]
+            values = [_cost(pair.costs[who].get(key, math.nan)) for key in ORDER]
             lines.append(_line([who, *values]))
     return [*lines, '', ' '.join(pair.notes), '']
 
@@ -182,6 +220,10 @@ def _middle(values: Mapping[int, float]) -> float:
 
 def _line(cells: Sequence[str]) -> str:
     return '| ' + ' | '.join(cell.replace('|', '\\|') for cell in cells) + ' |'
+
+
+def _cost(value: float) -> str:
+    return _number(value, '.0f' if value >= 100 else '.3g', 'n/a')
 
 
 def _number(value: float, form: str, missing: str = '') -> str:

@@ -25,8 +25,9 @@ from mmkd.study.pairing import PairRows, rows_of
 from mmkd.study.picture import picture
 from mmkd.study.processes import Say, Start, Task, run_all
 from mmkd.study.report import report, table_csv
-from mmkd.study.results import costs_folder, read_pair
+from mmkd.study.results import PairResults, costs_folder, read_pair
 from mmkd.study.rows import TEACHER, Row
+from mmkd.study.validations import Validations
 from mmkd.visualization import canvas
 
 
@@ -42,6 +43,9 @@ class Project:
         jobs (int): processes at a time.
         command (str): that repeats the study.
         amp, trust (bool): mixed precision; checkpoints that contain code.
+        failed (dict[str, str]): runs that failed, and why.
+        searched (list[str]): lines on short runs.
+        results (list[PairResults]): of all pairs, after :meth:`report`.
     """
 
     study: Study
@@ -54,6 +58,7 @@ class Project:
     trust: bool = False
     failed: dict[str, str] = field(default_factory=dict)
     searched: list[str] = field(default_factory=list)
+    results: list[PairResults] = field(default_factory=list)
 
     def run(self) -> dict[str, str]:
         """Train what is missing, and write the report.
@@ -204,7 +209,12 @@ class Project:
         for task in [task for task in waiting if bad & set(task.needs)]:
             self.failed[task.name] = f'{task.needs[0]} failed before'
             waiting.remove(task)
-        self.failed |= run_all(waiting, self.jobs, self.start, self.say)
+        self.failed |= self.run_tasks(waiting)
+
+    def run_tasks(self, tasks: Sequence[Task]) -> dict[str, str]:
+        """Run tasks with a line for each validation."""
+        heard = Validations(self.work_dir, self.say)
+        return run_all(tasks, self.jobs, self.start, self.say, heard)
 
     def _searched(self, pair: PairRows) -> PairRows:
         """Leave out the methods that short runs find behind others."""
@@ -214,7 +224,7 @@ class Project:
 
         def run_tasks(tasks: Sequence[Task], more: Mapping[str, Any]) -> Mapping[str, str]:
             self._write([pair], **more)
-            return run_all(tasks, self.jobs, self.start, self.say)
+            return self.run_tasks(tasks)
 
         rows, lines = search(pair.methods, given, self.study.seeds[0], self.work_dir, run_tasks)
         self.searched += lines
@@ -225,11 +235,11 @@ class Project:
     def report(self, pairs: Sequence[PairRows]) -> None:
         """Write ``report.md``, ``report.csv`` and ``report.png``."""
         seeds, folder = self.study.seeds, Path(self.work_dir)
-        read = [
+        self.results = [
             read_pair(pair, seeds, self.work_dir, self.study.metric, self.failed) for pair in pairs
         ]
         device = device_name(torch.device('cuda' if torch.cuda.is_available() else 'cpu'))
         how = dict(command=self.command, jobs=self.jobs, device=device, left_out=self.searched)
-        (folder / 'report.md').write_text(report(read, seeds, self.work_dir, how))
-        (folder / 'report.csv').write_text(table_csv(read, seeds, self.work_dir))
-        canvas.save(picture(read), folder / 'report.png')
+        (folder / 'report.md').write_text(report(self.results, seeds, self.work_dir, how))
+        (folder / 'report.csv').write_text(table_csv(self.results, seeds, self.work_dir))
+        canvas.save(picture(self.results), folder / 'report.png')

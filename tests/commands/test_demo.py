@@ -1,7 +1,7 @@
 """How ``mmkd demo`` ends."""
 
-from mmkd.analysis import demo as analysis
 from mmkd.commands import demo
+from mmkd.study import demo as analysis
 
 
 def run_with(error, monkeypatch, capsys, out):

@@ -24,8 +24,7 @@ def projects(tmp_path, monkeypatch):
 
         def __init__(self, given, work_dir, start, say, jobs, command):
             self.study, self.work_dir, self.jobs, self.command = given, work_dir, jobs, command
-            (tmp_path / work_dir).mkdir(parents=True, exist_ok=True)
-            (tmp_path / work_dir / 'report.md').write_text('the table\n![picture](a.png)')
+            self.results = ['a pair']
             Project.made.append(self)
 
         def run(self):
@@ -34,6 +33,7 @@ def projects(tmp_path, monkeypatch):
             return Project.failed
 
     monkeypatch.setattr(package, 'Project', Project)
+    monkeypatch.setattr('mmkd.study.report.screen', lambda pair: ['the table of', pair])
     return Project
 
 
@@ -43,7 +43,7 @@ def test_a_study(projects, capsys):
     assert (made.work_dir, made.jobs, made.study.seeds) == ('work_dirs/all', 2, [3])
     assert made.study.options == dict(lr=2, x=1) and not made.study.baseline
     shown = capsys.readouterr().out
-    assert 'the table' in shown and 'work_dirs/all/report.md' in shown and '![' not in shown
+    assert 'the table of\na pair' in shown and 'work_dirs/all/report.md' in shown
 
 
 def test_a_student_and_methods_by_name(projects):

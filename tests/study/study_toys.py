@@ -42,7 +42,7 @@ class FakeStart:
     def __post_init__(self):
         self.calls = []
 
-    def __call__(self, task, slot):
+    def __call__(self, task, slot, at_once):
         work_dir, job, name = task.words
         self.calls.append((job, name))
         if name in self.cut:

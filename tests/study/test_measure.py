@@ -13,6 +13,8 @@ def run_of(at=0, by_epoch=True):
     return SimpleNamespace(
         iter=at,
         epoch=at,
+        max_epochs=2,
+        max_iters=80,
         train_loop=SimpleNamespace(max_epochs=2),
         cfg=SimpleNamespace(train_cfg=dict(by_epoch=by_epoch)),
     )
@@ -39,7 +41,7 @@ def test_curve_step_and_peak_outlive_a_kill(tmp_path, clock):
     hook.after_val_epoch(runner, {'accuracy/top1': 50.0, 'text': 'a'})
     kept = json.loads((tmp_path / 'measured.json').read_text())
     assert kept == dict(
-        curve={'1': {'accuracy/top1': 50.0}}, unit='epoch', step=0.5, steps=2, peak=7
+        curve={'1': {'accuracy/top1': 50.0}}, unit='epoch', length=2, step=0.5, steps=2, peak=7
     )
     again, runner = MeasureHook(str(tmp_path)), run_of(3)
     again.before_train(runner)
@@ -56,7 +58,7 @@ def test_a_new_run_forgets_what_lies_there(tmp_path, clock):
     runner.iter = 40
     hook.after_val_epoch(runner, {})
     kept = json.loads((tmp_path / 'measured.json').read_text())
-    assert kept == dict(curve={'40': {}}, unit='iteration', peak=7)
+    assert kept == dict(curve={'40': {}}, unit='iteration', length=80, peak=7)
 
 
 def test_the_peak_is_that_of_this_run():

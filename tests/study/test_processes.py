@@ -43,7 +43,7 @@ def test_order_slots_and_failures():
     seen, said = [], []
     codes = dict(b=1)
 
-    def start(one, slot):
+    def start(one, slot, at_once):
         seen.append((one.name, slot))
         return Slow(codes.get(one.name, 0))
 
@@ -60,14 +60,20 @@ def test_order_slots_and_failures():
 
 def test_one_at_a_time():
     seen = []
-    run_all([task('a'), task('b')], 1, lambda one, slot: seen.append(slot) or Ended(), print)
-    assert seen == [0, 0]
+    run_all([task('a'), task('b')], 1, lambda one, *at: seen.append(at) or Ended(), print)
+    assert seen == [(0, 1), (0, 1)]
+
+
+def test_one_task_has_all_cores():
+    seen = []
+    run_all([task('a')], 4, lambda *given: seen.append(given[1:]) or Ended(), print, seen.append)
+    assert seen == [(0, 1), []]
 
 
 def test_ctrl_c_ends_those_that_run():
     running = Slow()
 
-    def start(one, slot):
+    def start(one, slot, at_once):
         if one.name == 'b':
             raise KeyboardInterrupt
         return running

@@ -9,7 +9,7 @@ from mmkd.analysis.prediction_cost import PARAMETERS
 from mmkd.study.entries import Pair
 from mmkd.study.pairing import PairRows
 from mmkd.study.picture import picture
-from mmkd.study.report import report, table_csv
+from mmkd.study.report import report, screen, table_csv
 from mmkd.study.results import PairResults, Result
 from mmkd.study.rows import DISTILLED, PLAIN, TEACHER, Row
 
@@ -45,7 +45,7 @@ def test_the_page(pair):
         '| plain | 30.0 / 40.0 | 35.0 ± 7.1 |  |  | 75 % | 30 % |  |  |  |  |',
         '| A\\|B | 36.0 / – (failed: out of luck) | 36.0 | +6.0 | 30 % | 75 % | 28 % | +20.0 % |  |  |  |',
         '| C | refused: no boxes |  |  |  |  |  |  |  |  |  |',
-        '| teacher | 4 |  |  |  |',
+        '| teacher | 4 | n/a | n/a | n/a |',
         '- A|B: differs from plain in lr.',
         'Short runs: none.',
         '![Curves and scores](report.png)',
@@ -53,6 +53,18 @@ def test_the_page(pair):
     ):
         assert line in text.splitlines(), f'{line}\n{text}'
     assert '2 runs at a time, on a CPU' in text and 'c.py' not in text
+
+
+def test_the_screen(pair):
+    pair.costs = dict(student={PARAMETERS: 1.0})
+    head, teacher, plain, one, refused, _, student = screen(pair)
+    assert head.split() == ['p', 'mAP', 'gain', 'of', 'the', 'gap', 'step', 'memory', 'minutes']
+    assert teacher.split() == ['teacher', '50.0'] and plain.endswith('  35.0 ± 7.1')
+    assert one.split() == ['A|B', '36.0', '+6.0', '30', '%', *'failed: out of luck'.split()]
+    assert refused.split() == ['C', *'refused: no boxes'.split()]
+    end = [line.index(word) + len(word) for line, word in ((head, 'gain'), (one, '+6.0'))]
+    assert end[0] == end[1], 'columns end below their heads'
+    assert student == 'student: 1 M parameters, n/a G MACs, n/a ms latency, n/a MB file size'
 
 
 def test_the_csv(pair):

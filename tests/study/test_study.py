@@ -136,7 +136,7 @@ def test_missing_data_and_other_metrics_end_it_at_once(study, paths, images, tmp
     assert start.calls == []
 
 
-def in_this_process(task, slot):
+def in_this_process(task, slot, at_once):
     """The worker of a task, without a process."""
     work_dir, job, name = task.words
     Path(task.log).parent.mkdir(parents=True, exist_ok=True)
@@ -167,6 +167,6 @@ def test_two_real_runs_and_a_probe(pair, tmp_path, monkeypatch):
     again = Project(rows_of_other, str(tmp_path / 't'), in_this_process, lambda text: None)
     (one,) = rows_of(again.study, again.work_dir)
     again._write([one])
-    in_this_process(again._task('teacher', 'score'), 0)
+    in_this_process(again._task('teacher', 'score'), 0, 1)
     scored = read_json(f'{again.work_dir}/teacher/scored.json')['scores']
     assert scored['top1'] == pytest.approx(float(found['teacher']['mean']), rel=1e-4)
