@@ -30,7 +30,7 @@ def plan_chain(args: argparse.Namespace, config: Any) -> None:
     Raises:
         ValueError: an argument that is for one run.
     """
-    if args.step:
+    if args.step or args.suggest is not None:
         raise ValueError('--step runs a batch of one config: name that of a stage, not the chain.')
     print(_chain(args, config, '', only_look=True).text())
 

@@ -1,6 +1,6 @@
 """Print the plan of a config, without data: taps, pairs, adapters, trained parameters.
 
-    mmkd plan CONFIG [--step]
+    mmkd plan CONFIG [--step] [--suggest]
     mmkd plan STOCK_CONFIG --teacher CONFIG FILE [--method NAME]
     mmkd plan CHAIN
 
@@ -11,7 +11,8 @@ options that they need.
 Of a chain, a config with stages=dict(…), it prints the plan of every stage with random weights.
 
 --step then runs one real training batch and prints each term, the ratio of its gradient to the
-task's at each tap, and its logged counts.
+task's at each tap, and its logged counts. --suggest runs a few, and proposes weights with which
+each term's gradient would have a share of the task's.
 """
 
 from __future__ import annotations
@@ -32,6 +33,14 @@ def parser() -> argparse.ArgumentParser:
         '--random-teacher', action='store_true', help='do not load the checkpoint, only plan'
     )
     parser.add_argument('--step', action='store_true', help='also run one real batch')
+    parser.add_argument(
+        '--suggest',
+        nargs='?',
+        const=0.3,
+        type=float,
+        metavar='SHARE',
+        help="propose weights: gradients at this share of the task's (0.3)",
+    )
     parser.add_argument('--checkpoint', help='with --step: the student; untrained without')
     add_teacher(parser, 'all', ', or all')
     add_common(parser)
@@ -50,6 +59,7 @@ def run(args: argparse.Namespace) -> None:
     from mmkd.teacher import build_model
 
     check_number('plan', '--depth', args.depth, 1, whole=True)
+    check_number('plan', '--suggest', args.suggest, above=0, optional=True)
     if args.teacher and args.method == 'all':
         show_fits(args)
         return
@@ -58,6 +68,8 @@ def run(args: argparse.Namespace) -> None:
         plan_chain(args, config)
         return
     init_default_scope(config.get('default_scope') or 'mmengine')
+    if args.suggest is not None and not distils(config.model):
+        raise ValueError('--suggest needs a distillation config, or --teacher and --method.')
     if distils(config.model):
         show_plan(config, args)
     else:
@@ -67,6 +79,7 @@ def run(args: argparse.Namespace) -> None:
 def show_plan(config: Any, args: argparse.Namespace) -> None:
     """The taps of student and teachers, the plan, and one batch if asked for."""
     from mmkd.analysis.first_batch import report_step
+    from mmkd.analysis.suggest import report, suggest
     from mmkd.engine.launch import check_data
     from mmkd.registry import MODELS
     from mmkd.teachers import frozen_networks
@@ -82,6 +95,10 @@ def show_plan(config: Any, args: argparse.Namespace) -> None:
     if args.step:
         check_data(config, 'train')
         print(f'\nfirst batch\n{report_step(config, args.checkpoint)}')
+    if args.suggest is not None:
+        check_data(config, 'train')
+        found = suggest(config, args.checkpoint, args.suggest)
+        print(f'\nsuggested weights\n{report(found)}')
 
 
 def show_fits(args: argparse.Namespace) -> None:
@@ -93,7 +110,7 @@ def show_fits(args: argparse.Namespace) -> None:
     from mmkd.engine.launch import apply_common
     from mmkd.teacher import Teacher, build_model
 
-    if args.step:
+    if args.step or args.suggest is not None:
         raise ValueError('--step runs one method: name it with --method.')
     config = apply_common(args, load_config(args.config))
     init_default_scope(config.get('default_scope') or 'mmengine')

@@ -49,3 +49,24 @@ def test_a_list_of_no_depth(config, capsys):
     with pytest.raises(SystemExit):
         plan.main([config, '--depth', '0'])
     assert 'plan: --depth must be a whole number of at least 1' in capsys.readouterr().err
+
+
+def test_weights_are_suggested_for_a_distiller(config, capsys, monkeypatch):
+    from mmkd.analysis import suggest
+    from mmkd.engine import launch
+
+    found = suggest.Suggestion('cwd', 2.0, (8.0,), 0.2, 'model.objectives.cwd.weight')
+    calls = []
+    monkeypatch.setattr(launch, 'check_data', lambda config, split: None)
+    monkeypatch.setattr(suggest, 'suggest', lambda *given: calls.append(given[1:]) or [found])
+    plan.main([config, '--teacher', config, 'random', '--method', 'CWD', '--suggest', '0.2'])
+    assert calls == [(None, 0.2)]
+    assert '--cfg-options model.objectives.cwd.weight=0.05' in capsys.readouterr().out
+    for words, message in (
+        ([config, '--suggest'], '--suggest needs a distillation config'),
+        ([config, '--suggest', '0'], '--suggest'),
+        ([config, '--teacher', config, 'random', '--suggest'], 'name it with --method'),
+    ):
+        with pytest.raises(SystemExit):
+            plan.main(words)
+        assert message in capsys.readouterr().err
