@@ -32,6 +32,8 @@ class Balance:
 
     #: taps of the student that it reads, beside those of the objectives
     taps: tuple[Tap, ...] = ()
+    #: losses of value 0 that turn the gradient of a term, by objective; of the last step
+    added: Mapping[str, Tensor] = {}
     #: whom it balances, set by :meth:`bind`
     objectives: Mapping[str, Objective]
 
@@ -119,6 +121,8 @@ def scale_terms(
         weight = objective.weight(progress)
         named[f'kd.{name}.factor'] = torch.tensor(factor, device=device)
         named[f'kd.{name}.weight'] = torch.tensor(weight * factor, device=device)
+        if name in balance.added:
+            named[f'kd.{name}.loss_projection'] = balance.added[name]
     return result
 
 

@@ -14,12 +14,13 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from mmkd.balance.balance import Balance, Terms, scale_at
+from mmkd.balance.projection import projections
 from mmkd.checks.finite import task_losses
 from mmkd.functional.gather import mean_over_ranks
 from mmkd.functional.gradients import gradients_at
 from mmkd.names import did_you_mean, find_name
 from mmkd.objective import Objective
-from mmkd.options import check_number
+from mmkd.options import check_flags, check_number
 from mmkd.registry import MODELS
 from mmkd.schedule import Progress
 from mmkd.tap import Tap, Trace, parse_taps
@@ -55,6 +56,8 @@ class GradientRatio(Balance):
             first time is measured at once, then after 1, 2, 4, … steps up to ``every``.
         beta (float): how much of the average stays at a measurement, in [0, 1).
         clip (tuple[float, float]): bounds of the factor.
+        project (bool): in every step, take away what in a term's gradient opposes the task's, see
+            :func:`~mmkd.balance.projection.projections`.
 
     Raises:
         ValueError: an option out of range; an unknown objective; a tap where the task or a term has
@@ -68,8 +71,11 @@ class GradientRatio(Balance):
         every: int = 50,
         beta: float = 0.9,
         clip: tuple[float, float] = (1e-2, 1e2),
+        project: bool = False,
     ) -> None:
         owner = 'GradientRatio'
+        check_flags(GradientRatio, {'project': project})
+        self.project = project
         self.taps = parse_taps(at)
         self.asked = dict(ratio) if isinstance(ratio, Mapping) else ratio
         shares = self.asked if isinstance(self.asked, dict) else {'': self.asked}
@@ -109,7 +115,29 @@ class GradientRatio(Balance):
         due = [name for name in running if self._is_due(name, progress.iteration)]
         if due and torch.is_grad_enabled():
             self._measure(due, terms, task, trace, progress)
-        return {name: self._factor(name) for name in running}
+        factors = {name: self._factor(name) for name in running}
+        if self.project:
+            self.added = self._projected(factors, terms, task, trace)
+        return factors
+
+    def _projected(
+        self, factors: Mapping[str, float], terms: Terms, task: Mapping[str, Any], trace: Trace
+    ) -> dict[str, Tensor]:
+        own = [value.mean() for _, value in task_losses(task)]
+        if not own or not torch.is_grad_enabled():
+            return {}
+        losses = {name: self.loss_of(name, terms) for name in factors}
+        places = {}
+        for name in losses:
+            seen = [x for tap in self._taps_of(name) for x in trace.student.seen(tap)]
+            edges = [edge for tap in self._taps_of(name) for edge in trace.student.places(tap)]
+            pairs = zip(edges, [x for x in seen if x.requires_grad], strict=True)
+            places[name] = list({edge: (edge, x) for edge, x in pairs}.values())
+        scale = scale_at(trace, [tap for name in losses for tap in self._taps_of(name)])
+        return projections(losses, torch.stack(own).sum(), places, factors, scale)
+
+    def logged(self) -> dict[str, float]:
+        return {'balance.projected': float(len(self.added))} if self.project else {}
 
     def _factor(self, name: str) -> float:
         return self.shares[name].factor if name in self.shares else 1.0
@@ -218,6 +246,8 @@ class GradientRatio(Balance):
             f"GradientRatio, shares of the task's gradient at {where}: {shares or 'none'}",
             f'one step in {self.every} has {passes} more backward passes, which end there; factors '
             f'from {self.clip[0]:g} to {self.clip[1]:g}',
+            *['terms that oppose the task are projected, by such passes in every step']
+            * self.project,
         ]
 
     def state_dict(self) -> dict[str, Any]:

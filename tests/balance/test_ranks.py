@@ -3,8 +3,10 @@
 import pytest
 import torch
 from distiller_toys import Square, batch, toy
+from torch.autograd.graph import get_gradient_edge
 from two_ranks import of_two_ranks
 
+from mmkd.balance.projection import projections
 from mmkd.balance.ranks import sizes_of_all_ranks
 from mmkd.functional.gather import mean_over_ranks
 from mmkd.testing import class_labels, pixels
@@ -26,6 +28,7 @@ def factors(rank: int | None) -> dict:
         losses = distiller(inputs[chosen], samples[chosen], mode='loss')
         found[name] = [float(losses[f'kd.{o}.factor']) for o in 'ab']
     found['sizes'] = sizes(rank or 0) if rank is not None else None
+    found['pushed'] = pushed(chosen)
     return found
 
 
@@ -40,6 +43,15 @@ def sizes(rank: int) -> tuple:
     return tuple(padded.shape), float(padded.sum()), float(mean_over_ranks(padded.sum()))
 
 
+def pushed(chosen: slice) -> list:
+    """What a projection adds to the gradients of some of four images; the first two agree."""
+    x = torch.zeros(4, requires_grad=True)[chosen] * 1
+    places = dict(a=[(get_gradient_edge(x), x)])
+    loss = (x * torch.tensor([1.0, 1.0, -3.0, -3.0])[chosen]).sum()
+    added = projections(dict(a=loss), x.sum(), places, {})
+    return torch.autograd.grad(added['a'], x)[0].tolist()
+
+
 @pytest.fixture(scope='module')
 def ranks(tmp_path_factory):
     return of_two_ranks(factors, tmp_path_factory.mktemp('balance'))
@@ -51,6 +63,11 @@ def test_both_ranks_have_the_factors_of_the_whole_batch(name, ranks):
     assert first == second
     assert first == pytest.approx(factors(None)[name], rel=1e-4)
     assert first[0] != 1 and first[1] != 1
+
+
+def test_a_projection_is_that_of_the_whole_batch(ranks):
+    assert [rank['pushed'] for rank in ranks] == [[1, 1], [1, 1]]
+    assert pushed(slice(None)) == [1, 1, 1, 1]
 
 
 def test_maps_of_two_sizes_are_padded_at_the_end(ranks):

@@ -64,6 +64,7 @@ def test_planning(calls, capsys):
         (plan, ['slip.py'], "slip.py has 'option'. Did you mean 'options'?"),
         (train, ['chain.py', '--teacher', 'a.py', 'b'], 'chain.py has no model to wrap'),
         (plan, ['chain.py', '--step'], '--step runs a batch of one config'),
+        (plan, ['chain.py', '--suggest'], '--step runs a batch of one config'),
     ],
 )
 def test_arguments_that_are_for_one_run(calls, capsys, command, words, message):
