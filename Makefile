@@ -29,7 +29,7 @@ DOCS := $(VENV)/docs
 .PHONY: help setup demo test test-outside gpu-check versions lint format docs environment clean distclean FORCE
 
 help:
-	@echo 'make demo         train a teacher, a student and a distilled student on synthetic scenes'
+	@echo 'make demo         train a teacher, a student and two distilled students on synthetic scenes'
 	@echo 'make test         run the tests              (ARGS="-k fgfi" passes arguments on; WORKERS=0: one process)'
 	@echo 'make test-outside the tests that need timm, transformers or onnxruntime, with these'
 	@echo 'make versions     write down with which versions all tests ran, in docs/installation.md'
