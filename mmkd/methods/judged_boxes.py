@@ -207,8 +207,9 @@ def of_rois(trace: Trace, count: int) -> Asked:
     """The RoIs of the (first) box head with the highest scores, positives first, (N, count)."""
     model, n = trace.student.model, len(trace.inputs)
     head = two_stage.box_head(model)
-    scores, deltas = trace.student[two_stage.box_head_tap(model)][:2]
-    rois = trace.student[two_stage.rois_tap(model)][0].detach()
+    # The last call is that of the losses: samplers that mine (OHEM) run the head before it.
+    scores, deltas = (x.float() for x in trace.student.raw(two_stage.box_head_tap(model))[-1][:2])
+    rois = trace.student[two_stage.rois_tap(model)][-1].detach()
     classes = int(head.num_classes)
     logits = scores[:, :classes] if uses_sigmoid(head) else against_rest(scores)
     if not len(rois):  # nothing to ask about, but a graph

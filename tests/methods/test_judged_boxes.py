@@ -192,6 +192,22 @@ def test_a_step_with_rois_is_the_equation_written_out(options, count):
 # --------------------------------------------------------------------------------- what is asked
 
 
+def test_a_sampler_that_runs_the_head_itself():
+    """OHEM asks the head about all proposals before it samples."""
+    sampler = dict(type='OHEMSampler', num=8, pos_fraction=0.25, neg_pos_ub=-1)
+    model = tiny_faster_rcnn(4)
+    model['train_cfg']['rcnn']['sampler'] = dict(sampler, add_gt_as_proposals=True)
+    student, objective = build_model(model), JudgedBoxes(queries=8)
+    losses, trace = step(objective, student, teacher_of())
+    rois = trace.student['roi_head.bbox_roi_extractor@in[1]']
+    assert len(rois) > 1 and len(rois[-1]) == 16
+    own = objective.asked(trace)
+    assert own.real.all()
+    for image in range(2):
+        sampled = rois[-1][rois[-1][:, 0] == image, 1:]
+        assert sorted(own.places[image].tolist()) == sorted(sampled.tolist())
+
+
 def test_positives_come_first_and_padding_is_not_asked_about():
     objective, _, trace = asked('gfl', 10**6)
     own = objective.asked(trace)
