@@ -18,6 +18,7 @@ It may have three more names:
 
 from mmkd.edits.apply import apply_edits, made_in
 from mmkd.edits.checking import same_outputs
+from mmkd.edits.deepen import Deepen
 from mmkd.edits.edited import edited
 from mmkd.edits.exits import AnytimeClassifier, Exits
 from mmkd.edits.fake_quant import FakeQuant
@@ -26,6 +27,7 @@ from mmkd.edits.widths import Widths
 
 __all__ = [
     'AnytimeClassifier',
+    'Deepen',
     'Exits',
     'FakeQuant',
     'QuantiseMap',

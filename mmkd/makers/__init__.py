@@ -7,6 +7,7 @@ from mmkd.makers.guidance_routes import GuidanceRoutes
 from mmkd.makers.layer_pairs import LayerPairs
 from mmkd.makers.loss_scale import LossScale
 from mmkd.makers.merge_detections import MergeDetections
+from mmkd.makers.net2net import Net2Net
 from mmkd.makers.prune import Prune
 from mmkd.makers.quantised_map import QuantisedMap
 from mmkd.makers.recalibrate import Recalibrate
@@ -22,6 +23,7 @@ __all__ = [
     'LayerPairs',
     'LossScale',
     'MergeDetections',
+    'Net2Net',
     'Prune',
     'QuantisedMap',
     'Recalibrate',
