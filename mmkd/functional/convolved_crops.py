@@ -2,7 +2,7 @@
 
 Both are linear, and RoIAlign treats all channels alike. So it first reads the map under each shift
 of the kernel, ``Y_d F X_e^T`` for the shifts d and e, and then one product of matrices with the
-kernel is left, with a row for each bin instead of each cell.
+kernel is left, with a row for each bin instead of each cell. Small maps are convolved as a whole.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.functional.boxes import roi_features
+
+#: cells of a map whose convolution takes as long as the row of a bin, its shifts included
+CELLS_A_ROW = 1.3
 
 
 def adapted_crops(
@@ -33,11 +36,12 @@ def adapted_crops(
         sampling (int): sampling points per bin and direction.
     """
     conv, parts = _only_convolution(adapter), rois.split([sum(own) for own in sizes])
-    if conv is None:
+    used = [i for i, part in enumerate(parts) if len(part)] or [len(levels) - 1]
+    cells = sum(levels[i][1][:, 0].numel() for i in used)
+    if conv is None or cells < CELLS_A_ROW * len(rois) * bins**2:
         strides, maps = zip(*levels, strict=True)
         placed = list(parts), torch.arange(len(rois), device=rois.device)
         return roi_features(maps, strides, rois, bins, sampling, adapter, placed)
-    used = [i for i, part in enumerate(parts) if len(part)] or [len(levels) - 1]
     kernel = conv.kernel_size[0]
     read = [_reads(*levels[i], parts[i], sizes[i], bins, sampling, kernel) for i in used]
     rows, shares = (torch.cat(x) for x in zip(*read, strict=True))

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mmkd.adapters import ConvAdapter
+from mmkd.functional import convolved_crops
 from mmkd.functional.boxes import by_level_and_image, roi_features
 from mmkd.functional.convolved_crops import adapted_crops, interpolation
 
@@ -32,7 +33,8 @@ def sorted_rois(boxes):
     [dict(kernel=1), dict(kernel=3), dict(kernel=5, bias=False), dict(norm=True), dict(relu=True)],
 )
 @pytest.mark.parametrize('boxes', [BOXES, BOXES[:1], []])
-def test_values_and_gradients_are_those_of_the_whole_map(options, boxes):
+def test_values_and_gradients_are_those_of_the_whole_map(monkeypatch, options, boxes):
+    monkeypatch.setattr(convolved_crops, 'CELLS_A_ROW', 0)
     torch.manual_seed(0)
     adapter = ConvAdapter(3, 4, **options).eval()
     maps, (rois, sizes) = pyramid(), sorted_rois(boxes)
@@ -58,11 +60,14 @@ def test_without_an_adapter_maps_are_read_as_they_are():
     assert torch.equal(found, roi_features(maps, STRIDES, rois, 5, 2))
 
 
-def test_only_what_rois_read_is_convolved():
-    adapter = ConvAdapter(3, 4, kernel=3)
-    adapter.conv.register_forward_hook(lambda *_: pytest.fail('the whole map was convolved'))
-    rois, sizes = sorted_rois(BOXES)
-    adapted_crops(adapter, list(zip(STRIDES, pyramid(), strict=True)), rois, sizes, 5, 2)
+def test_the_smaller_of_what_rois_read_and_the_map_is_convolved():
+    adapter, maps = ConvAdapter(3, 4, kernel=3), pyramid()
+    seen = []
+    adapter.conv.register_forward_hook(lambda *_: seen.append('whole map'))
+    for boxes, wanted in ((BOXES[:1], []), (BOXES, 2 * ['whole map'])):  # 75 and 275 bins
+        rois, sizes = sorted_rois(boxes)
+        adapted_crops(adapter, list(zip(STRIDES, maps, strict=True)), rois, sizes, 5, 2)
+        assert seen == wanted, 'of 300 cells'
 
 
 def test_a_bin_reads_its_points_and_their_neighbours():
