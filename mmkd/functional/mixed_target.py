@@ -12,8 +12,8 @@ def teacher_share(
     """alpha of each pixel, the share of the teacher in the target.
 
     Args:
-        teacher (Tensor): probabilities (R, K).
-        labels (Tensor): (R,) long.
+        teacher (Tensor): probabilities (R, K, ...).
+        labels (Tensor): (R, ...) long.
         policy (str): ``'confidence'``: the teacher's probability of the label; ``'correct'``: 1
             where the teacher is right, else 0; ``'fixed'``: always ``fixed``.
     """
@@ -30,14 +30,15 @@ def mixed_cross_entropy(
     """``- mean_r sum_k q_rk log p^s_rk`` with ``q = alpha p^t + (1 - alpha) onehot(y)``.
 
     Args:
-        student (Tensor): logits (R, K).
-        teacher (Tensor): probabilities (R, K).
-        labels, alpha (Tensor): (R,).
+        student (Tensor): logits (R, K, ...).
+        teacher (Tensor): probabilities of the same shape.
+        labels, alpha (Tensor): (R, ...); labels below 0 count for nothing.
         weight (Tensor | None): (K,), weight of the pixels of each label in the mean.
     """
     log_p = student.log_softmax(1)
+    known, labels = labels >= 0, labels.clamp(min=0)
     hard = -log_p.gather(1, labels[:, None])[:, 0]
     soft = -(teacher * log_p).sum(1)
     error = alpha * soft + (1 - alpha) * hard
-    counts = torch.ones_like(error) if weight is None else weight[labels]
+    counts = known.to(error) if weight is None else weight[labels] * known
     return (counts * error).sum() / counts.sum().clamp(min=1e-12)

@@ -174,17 +174,10 @@ class CSCACE(Objective):
 
     def _adaptive(self, student: Map, teacher: Map, trace: Trace) -> Tensor:
         labels = segmentor.known_labels(self, trace.samples, self.classes, self.ignore_index)
-        keep = (labels >= 0).flatten().nonzero()[:, 0]
-        size = labels.shape[1:]
-        student, teacher = (
-            at_size(z, size, self.align_corners).permute(0, 2, 3, 1).flatten(0, 2)[keep]
-            for z in (student, teacher)
-        )
-        if not len(student):
-            return student.sum() * 0.0
-        probabilities, labels = (teacher / self.tau).softmax(1), labels.flatten()[keep]
-        alpha = teacher_share(probabilities, labels, self.policy, self.fixed)
-        return mixed_cross_entropy(student, probabilities, labels, alpha, self.class_weight)
+        own, wanted = (at_size(z, labels.shape[1:], self.align_corners) for z in (student, teacher))
+        probabilities = (wanted / self.tau).softmax(1)
+        alpha = teacher_share(probabilities, labels.clamp(min=0), self.policy, self.fixed)
+        return mixed_cross_entropy(own, probabilities, labels, alpha, self.class_weight)
 
 
 def _default_taps(model: nn.Module) -> tuple[Tap, ...]:

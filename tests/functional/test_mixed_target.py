@@ -70,3 +70,15 @@ def test_weights_of_labels():
     assert float(nothing) == 0
     none = mixed_cross_entropy(student[:0], teacher[:0], labels[:0], alpha[:0])
     assert float(none) == 0, 'no labelled pixel at all'
+
+
+def test_pixels_of_a_map_without_a_label_count_for_nothing():
+    """As if the labelled ones were rows."""
+    teacher, labels = T.softmax(1), Y.where(Y != 255, -1)
+    alpha = teacher_share(teacher, labels.clamp(min=0))
+    weight = torch.tensor([2.0, 1.0, 0.5], dtype=S.dtype)
+    own, wanted = ROWS[0], ROWS[1].softmax(1)
+    rows = mixed_cross_entropy(own, wanted, LABELS, teacher_share(wanted, LABELS), weight)
+    torch.testing.assert_close(mixed_cross_entropy(S, teacher, labels, alpha, weight), rows)
+    none = mixed_cross_entropy(S, teacher, torch.full_like(labels, -1), alpha, weight)
+    assert float(none) == 0
