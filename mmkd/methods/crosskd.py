@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from mmkd.adapters import ConvAdapter
@@ -16,7 +15,7 @@ from mmkd.functional.gather import mean_over_ranks
 from mmkd.functional.logit_distances import bernoulli_kl, soft_kl
 from mmkd.functional.padding import crop_padding
 from mmkd.functional.sigmoid_distances import gap_weighted_cross_entropy
-from mmkd.functional.standardise import standardise
+from mmkd.functional.standardise import deviation, standardise
 from mmkd.levels import Level
 from mmkd.objective import Objective, Taps
 from mmkd.options import check_choice, check_factors, check_number
@@ -40,8 +39,23 @@ def align(student: Tensor, teacher: Tensor) -> Tensor:
     """The student's map (N, C, H, W) with the teacher's mean and deviation over N, H and W."""
     if student.numel() == student.shape[1]:  # one value of each channel does not deviate
         return teacher + 0.0 * student
-    std, mean = torch.std_mean(teacher, dim=(0, 2, 3), keepdim=True)
-    return standardise(student) * std + mean
+    mean = teacher.mean((0, 2, 3), keepdim=True)
+    return standardise(student) * deviation(teacher - mean) + mean
+
+
+def class_distances(model: nn.Module, *outputs: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Of each level: distance of the classes, summed over them, and the teacher's best score, of A
+    anchors in each cell, (N, A, H, W).
+
+    Args:
+        outputs (list[Tensor]): of the teacher's head for the student's features, and its own.
+    """
+    levels = list(range(dense_head(model).prior_generator.num_levels))
+    maps = (predictions.class_maps(model, x, levels) for x in outputs)
+    return [
+        (gap_weighted_cross_entropy(z_s, z_t).sum(2), z_t.amax(2).sigmoid())
+        for z_s, z_t in zip(*maps, strict=True)
+    ]
 
 
 @MODELS.register_module()
@@ -209,13 +223,15 @@ class CrossKD(Objective):
         # RetinaNet's own loss counts positives of its rank alone.
         count = (count if self.kind == 'RetinaHead' else mean_over_ranks(count)).clamp(min=1)
         model = trace.teacher.model
-        (z_s, r_s), (z_t, r_t) = (predictions.split(model, x) for x in (reused, wanted))
-        sure = z_t.sigmoid().amax(-1) * (weights > 0)
+        sizes = predictions.level_sizes(model, wanted)
+        found = class_distances(model, reused, wanted)
+        classes, best = (rows(list(x), 1)[..., 0] for x in zip(*found, strict=True))
+        sure = best * (weights > 0)
         total = mean_over_ranks(sure.sum()).clamp(min=1) if self.kind == 'GFLHead' else count
-        apart = self._box_distance(model, r_s, r_t, predictions.level_sizes(model, wanted))
+        codes = (predictions.box_codes(model, x, list(sizes)) for x in (reused, wanted))
         terms = dict(
-            classes=(gap_weighted_cross_entropy(z_s, z_t).sum(-1) * weights).sum() / count,
-            boxes=(sure * apart).sum() / total,
+            classes=(classes * weights).sum() / count,
+            boxes=(sure * self._box_distance(model, *codes, sizes)).sum() / total,
         )
         losses = {f'loss_{part}': self.factors[part] * term for part, term in terms.items()}
         if self.kind == 'ATSSHead':
@@ -243,12 +259,11 @@ class CrossKD(Objective):
 
     def views(self, trace: Trace) -> list[View]:
         """Distance of the classes, summed over them, of the worst anchor of each cell."""
-        reused, wanted = self.answers(trace)
-        generator = dense_head(trace.teacher.model).prior_generator
-        centre, views = getattr(generator, 'center_offset', 0.5), []
-        for i, a in enumerate(generator.num_base_priors):
-            z_s, z_t = (x[i].unflatten(1, (a, -1)) for x in (reused, wanted))
-            worst = gap_weighted_cross_entropy(z_s, z_t).sum(2).amax(1)
-            stride = generator.strides[i][0]
-            views.append(View('class distance', worst, stride=stride, centre=centre))
-        return views
+        model = trace.teacher.model
+        generator = dense_head(model).prior_generator
+        centre = getattr(generator, 'center_offset', 0.5)
+        found = class_distances(model, *self.answers(trace))
+        return [
+            View('class distance', apart.amax(1), stride=stride[0], centre=centre)
+            for stride, (apart, _) in zip(generator.strides, found, strict=True)
+        ]

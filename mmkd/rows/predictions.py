@@ -40,28 +40,42 @@ def split(
     """Class logits (N, P, K) and box codes (N, P, D) of all levels.
 
     Logits of YOLOX are those of class and object together, of TOOD those of its probabilities.
-    Codes in pixels are divided by the stride, which FCOS's own are in training only, if at all.
 
     Args:
         chosen (Iterable[int] | None): only these levels.
     """
+    among = list(range(dense_head(model).prior_generator.num_levels) if chosen is None else chosen)
+    maps = class_maps(model, outputs, among)
+    logits = rows([m.flatten(1, 2) for m in maps], maps[0].shape[2])
+    return logits, box_codes(model, outputs, among)
+
+
+def class_maps(model: nn.Module, outputs: list[Tensor], levels: list[int]) -> list[Tensor]:
+    """Class logits of these levels as :func:`split` gives them, but as maps (N, A, K, H, W)."""
     head, kind = dense_head(model), kind_of(model)
-    levels, strides = head.prior_generator.num_levels, head.prior_generator.strides
-    among = list(range(levels) if chosen is None else chosen)
-    logits = rows([outputs[i] for i in among], head.cls_out_channels)
+    count, priors_a_cell = head.prior_generator.num_levels, head.prior_generator.num_base_priors
+    found = [outputs[i].unflatten(1, (priors_a_cell[i], -1)) for i in levels]
     if kind == 'yolox':
-        objects = rows([outputs[2 * levels + i] for i in among], 1)
-        logits = joint_logit(logits, objects)
-    elif kind == 'decoded':
-        logits = torch.logit(logits, 1e-6)
+        objects = [outputs[2 * count + i].unflatten(1, (priors_a_cell[i], 1)) for i in levels]
+        return [joint_logit(*pair) for pair in zip(found, objects, strict=True)]
+    return [torch.logit(x, 1e-6) for x in found] if kind == 'decoded' else found
+
+
+def box_codes(model: nn.Module, outputs: list[Tensor], levels: list[int]) -> Tensor:
+    """(N, P, D) of these levels.
+
+    Codes in pixels are divided by the stride, which FCOS's own are in training only, if at all.
+    """
+    head, kind = dense_head(model), kind_of(model)
+    count, strides = head.prior_generator.num_levels, head.prior_generator.strides
     # In training VFNet gives its first boxes, too.
-    found = outputs[-levels:] if definer(head, 'forward') == 'VFNetHead' else outputs[levels:]
-    boxes = [found[i] for i in among]
+    found = outputs[-count:] if definer(head, 'forward') == 'VFNetHead' else outputs[count:]
+    boxes = [found[i] for i in levels]
     in_pixels = kind == 'distance' and not (head.norm_on_bbox and head.training)
     if in_pixels or kind == 'pixels':
-        boxes = [m / strides[i][0] for m, i in zip(boxes, among, strict=True)]
+        boxes = [m / strides[i][0] for m, i in zip(boxes, levels, strict=True)]
     width = 4 * (head.reg_max + 1) if kind == 'distribution' else 4
-    return logits, rows(boxes, width)
+    return rows(boxes, width)
 
 
 def priors(model: nn.Module, sizes: Sizes, device: torch.device) -> Tensor:

@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional as F
 
-from mmkd.functional.standardise import batch_standardise, standardise
+from mmkd.functional.standardise import batch_standardise, deviation, standardise
 
 
 def test_each_channel_over_batch_and_places():
@@ -35,3 +35,14 @@ def test_as_batchnorm_in_training():
     one = torch.ones(1, 2, 1, 1, requires_grad=True)
     assert not batch_standardise(one).any()
     assert torch.autograd.grad(batch_standardise(one).sum(), one)[0].isfinite().all()
+
+
+def test_deviation_is_torchs():
+    x = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    found = deviation(x - x.mean((0, 2, 3), keepdim=True))
+    wanted = x.std((0, 2, 3), keepdim=True)
+    torch.testing.assert_close(found, wanted)
+    slopes = [torch.autograd.grad(y.square().sum(), x)[0] for y in (found, wanted)]
+    torch.testing.assert_close(*slopes)
+    flat = torch.zeros(1, 2, 3, 3, requires_grad=True)
+    assert not torch.autograd.grad(deviation(flat).sum(), flat)[0].any(), 'and not infinite'

@@ -393,7 +393,9 @@ def test_views(kind):
     sizes = predictions.level_sizes(trace.teacher.model, wanted)
     assert [tuple(view.maps.shape[1:]) for view in views] == list(sizes.values())
     y, x = (int(i) for i in divmod(int(views[0].maps[1].argmax()), views[0].maps.shape[2]))
-    s, t = (maps[0][1, :, y, x].detach().view(-1, 3) for maps in (reused, wanted))
+    model = trace.teacher.model
+    levels = (predictions.class_maps(model, maps, [0])[0] for maps in (reused, wanted))
+    s, t = (logits[1, ..., y, x].detach() for logits in levels)
     assert float(views[0].maps[1].max()) == pytest.approx(
         float(gap_weighted_cross_entropy(s, t).sum(1).max())
     )
