@@ -84,6 +84,24 @@ def test_what_needs_labels_learns_from_the_labelled_alone():
     torch.testing.assert_close(whole['kd.it.loss'], alone['kd.it.loss'])
 
 
+def test_class_scores_of_a_dense_head_need_no_boxes():
+    """ADL; the same terms with label weights learn from the labelled image alone."""
+    options = dict(type='mmkd.DenseKD', classes='adl', boxes=None, normaliser='power')
+    inputs, samples = detection_batch(3)
+    free = without_labels(copy.deepcopy(samples[1:]))
+    found = {}
+    for masked in (None, True):
+        distiller = distiller_of(tiny_retinanet, **options, mask_ignore=masked)
+        whole = losses_of(distiller, inputs, [samples[0], *free])
+        alone = losses_of(distiller, inputs[:1], samples[:1])
+        found[masked] = whole['kd.it.loss_classes'], alone['kd.it.loss_classes']
+        if masked is None:
+            others = losses_of(distiller, inputs[1:], samples[1:])['kd.it.loss_classes']
+    wanted = (found[None][1] + 2 * others) / 3
+    torch.testing.assert_close(found[None][0], wanted, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(*found[True])
+
+
 def test_a_segmentor():
     distiller = distiller_of(tiny_pspnet, type='mmkd.CWD')
     inputs, samples = segmentation_batch(3)

@@ -172,7 +172,10 @@ def _check_key(config: Config, stage: Stage, key: str) -> None:
 def _parent_of(config: Config, stage: Stage, key: str) -> Any:
     place: Any = config._cfg_dict
     for part in key.split('.')[:-1]:
-        place = place.get(part) if isinstance(place, Mapping) else None
+        if isinstance(place, list):
+            place = place[int(part)] if part.isdigit() and int(part) < len(place) else None
+        else:
+            place = place.get(part) if isinstance(place, Mapping) else None
     if not isinstance(place, Mapping):
         raise ValueError(
             f'Stage {stage.name!r}: files has the key {key!r}, but {stage.config} has no such '

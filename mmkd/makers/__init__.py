@@ -9,6 +9,7 @@ from mmkd.makers.loss_scale import LossScale
 from mmkd.makers.merge_detections import MergeDetections
 from mmkd.makers.net2net import Net2Net
 from mmkd.makers.prune import Prune
+from mmkd.makers.pseudo_labels import PseudoLabels
 from mmkd.makers.quantised_map import QuantisedMap
 from mmkd.makers.recalibrate import Recalibrate
 from mmkd.makers.specialists import Specialists
@@ -25,6 +26,7 @@ __all__ = [
     'MergeDetections',
     'Net2Net',
     'Prune',
+    'PseudoLabels',
     'QuantisedMap',
     'Recalibrate',
     'Specialists',

@@ -71,7 +71,8 @@ class DenseKD(Objective):
     ``score_teacher`` in the log, both sides' largest scores, weighted by the teacher's.
 
     ADL as released is
-    ``DenseKD(classes='adl', boxes=None, normaliser='power', mask_ignore=True)``.
+    ``DenseKD(classes='adl', boxes=None, normaliser='power', mask_ignore=True)``, on labelled images
+    and on others with the teacher's boxes. Without ``mask_ignore`` it needs no boxes there.
 
     Args:
         classes (str | None): ``'bckd'``; ``'qfl'``, its weight squared, as in quality focal loss;
@@ -150,6 +151,7 @@ class DenseKD(Objective):
         #: whether the student's assignment is read; without it no ground truth is needed
         self.assigned = self.normaliser == 'positives' or on_objects or bool(mask_ignore)
         self.mask_ignore = self.assigned if mask_ignore is None else mask_ignore
+        self.label_free = not self.assigned
         self.needs_ground_truth = self.boxes in ON_OBJECTS and not self.classes
         self.zero_at_equality = self.classes != 'varifocal' and (self.classes != 'adl' or beta == 1)
         self._check_effects()

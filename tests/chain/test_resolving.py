@@ -86,6 +86,16 @@ def test_files_set_a_key(paths):
     assert config.model.teacher.weights == 'a.json'
 
 
+def test_files_set_a_key_of_an_entry_of_a_list(paths):
+    config, stage = read_config(Stage('s', config=paths['student']), {}, 0), Stage('s')
+    config.train_dataloader.parts = [dict(file='x'), dict(file='y')]
+    set_file(config, stage, 'train_dataloader.parts.1.file', 'a.json')
+    assert [p.file for p in config.train_dataloader.parts] == ['x', 'a.json']
+    for key in ('train_dataloader.parts.2.file', 'train_dataloader.parts.z.file'):
+        with pytest.raises(ValueError, match='no such place'):
+            set_file(config, stage, key, 'a.json')
+
+
 def test_settings_are_what_decides():
     config = dict(
         model=dict(type=Config, depth=(1, 2), preflight=False),

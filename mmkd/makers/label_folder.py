@@ -1,0 +1,120 @@
+"""The folder of pseudo labels: its images, what is done of it, and what a config needs to know."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import os.path as osp
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmkd.chain import Product
+from mmkd.chain.product import write_json
+from mmkd.checkpoint import atomic_file
+from mmkd.makers.label_files import write_page
+from mmkd.makers.pictures import files_of
+from mmkd.version import __version__
+
+#: folders with what is done
+PARTS = ('parts', 'masks')
+
+
+def list_images(source: str) -> list[str]:
+    """Every image file that ``images`` means, in order.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if source.endswith('.txt'):
+        if not osp.isfile(source):
+            raise FileNotFoundError(f'PseudoLabels: there is no file {source}.')
+        files = [line.strip() for line in Path(source).read_text().splitlines() if line.strip()]
+    else:
+        files = files_of(source, 2**62)
+    if not files:
+        raise FileNotFoundError(f'PseudoLabels: {source} has no images.')
+    return files
+
+
+def root_of(source: str, files: Sequence[str]) -> str:
+    """The folder below which all of them are."""
+    return source if osp.isdir(source) else osp.commonpath([osp.dirname(f) or '.' for f in files])
+
+
+def check_stems(root: str, files: Sequence[str]) -> None:
+    """mmdet finds the images of VOC by their names alone; ValueError where it would not."""
+    other = [f for f in files if osp.normpath(f) != osp.normpath(f'{root}/{Path(f).stem}.jpg')]
+    if other:
+        raise ValueError(
+            f'PseudoLabels: datasets in VOC format have images NAME.jpg in one folder, but there '
+            f"is {other[0]}. Take format='coco'."
+        )
+
+
+def finish(
+    out: str, path: str, entry: dict, shown: list, info: Mapping[str, Any], damaged: list[str]
+) -> Product:
+    """Page, dataset and information; then complain of files that cannot be read."""
+    write_page(osp.join(out, 'check.png'), shown)
+    text = '# Made by mmkd make PseudoLabels: _base_.pseudo, to which a pipeline is added.\n'
+    text += f'pseudo = {entry!r}\n'
+    with atomic_file(osp.join(out, 'dataset.py')) as part:
+        Path(part).write_text(text)
+    write_json(osp.join(out, 'info.json'), dict(info))
+    if damaged:
+        raise ValueError(
+            f'PseudoLabels: {len(damaged)} images cannot be read, the others are done. '
+            f'{" ".join(damaged[:5])}'
+        )
+    return Product('', path, out)
+
+
+def dated(info: Mapping[str, Any], thresholds: Mapping[str, float]) -> dict[str, Any]:
+    """With the thresholds, the time and the version."""
+    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds')
+    return dict(info, threshold=dict(thresholds), date=now, mmkd=__version__)
+
+
+def digest(path: str) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def spread(items: Sequence[Any], most: int) -> list[Any]:
+    """At most so many of them, evenly."""
+    count = min(most, len(items))
+    return [items[i * len(items) // count] for i in range(count)]
+
+
+def write_compact(path: str, content: Any) -> None:
+    """JSON in one line, complete or not at all."""
+    with atomic_file(path) as part:
+        Path(part).write_text(json.dumps(content))
+
+
+def claim(out: str, wanted: Mapping[str, Any], overwrite: bool) -> None:
+    """Take a folder for labels of this kind, and go on with what is there of them.
+
+    Args:
+        wanted (Mapping): teacher, images and options.
+        overwrite (bool): delete labels of another kind.
+
+    Raises:
+        ValueError: there are some.
+    """
+    path = osp.join(out, 'made.json')
+    wanted = json.loads(json.dumps(wanted))
+    if osp.isfile(path) and json.loads(Path(path).read_text()) != wanted:
+        if not overwrite:
+            raise ValueError(
+                f'PseudoLabels: {out} holds labels of another teacher, of other images or with '
+                'other options. Choose another folder, or set overwrite=True.'
+            )
+        for name in PARTS:
+            shutil.rmtree(osp.join(out, name), ignore_errors=True)
+    for name in PARTS:
+        Path(out, name).mkdir(parents=True, exist_ok=True)
+    write_json(path, wanted)

@@ -1,0 +1,321 @@
+"""PseudoLabels: what a teacher says of images without labels, as annotations of a dataset."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os.path as osp
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+from mmengine.logging import print_log
+
+from mmkd.chain import Maker, Product
+from mmkd.config import load_config, type_name
+from mmkd.families import family_of
+from mmkd.makers import label_files
+from mmkd.makers.box_voting import RULES
+from mmkd.makers.image_views import ImageViews
+from mmkd.makers.label_folder import (
+    check_stems,
+    claim,
+    dated,
+    digest,
+    finish,
+    list_images,
+    root_of,
+    spread,
+    write_compact,
+)
+from mmkd.makers.score_thresholds import (
+    MATCH,
+    check_thresholds,
+    labelled_counts,
+    match_thresholds,
+)
+from mmkd.options import check_choice, check_list, check_number
+from mmkd.registry import MAKERS
+from mmkd.teacher import Teacher
+
+FORMATS = ('coco', 'voc', 'masks')
+SHARD = 100
+
+
+@MAKERS.register_module()
+class PseudoLabels(Maker):
+    """Annotations of images without labels by a trained detector or segmentor.
+
+    Data distillation (Radosavovic et al., CVPR 2018): each image is seen in several sizes and
+    flipped, and what all views say becomes one answer. Boxes of a class vote
+    (:func:`~mmkd.makers.box_voting.vote`), probabilities of pixels are averaged. What reaches the
+    threshold is written, with ``check.png``, pictures of some images, and ``dataset.py``, the
+    dataset for a config. If it is interrupted, the same command goes on; the threshold may change
+    without asking the teacher again.
+
+    Args:
+        images (str): a folder, at any depth, a config whose training images are meant, or a
+            ``.txt`` file of one path a line.
+        format (str | None): ``'coco'`` or ``'voc'`` for detectors, ``'masks'`` (PNG) for
+            segmentors; None: ``'coco'`` or ``'masks'``.
+        scales (list[float]): views, times the size of the test pipeline.
+        flip (bool): each flipped from left to right as well.
+        threshold (float | dict[str, float] | str): least score, of all classes or by class
+            (``other=`` for the rest); ``'match'``: that at which an image has as many objects on
+            average as a labelled one.
+        labelled (str | None): COCO file or config of the labelled set, of ``'match'``; a COCO file
+            also gives the ids of classes.
+        per_class (bool): ``'match'`` for each class by itself.
+        ignore (float | None): boxes from this score to the threshold are marked to be ignored
+            (``iscrowd``, ``difficult``), neither object nor background.
+        score (str): of a voted box, ``'max'`` or ``'consensus'``, see ``vote``.
+        least (float): boxes of a lower score are not kept at all.
+        classes (list[str] | None): of the teacher, if its checkpoint does not name them.
+        reduce_zero_label (bool): the dataset of the masks takes 1 off every label; 1 is added.
+        pictures (int): in ``check.png``.
+        overwrite (bool): delete what other options or another teacher left in the folder.
+
+    Raises:
+        ValueError: no teacher, or one that neither finds objects nor classifies pixels; unsuitable
+            options; nothing above the threshold; a folder with other results; at the end, images
+            that cannot be read.
+        FileNotFoundError: no images.
+    """
+
+    def __init__(
+        self,
+        images: str,
+        format: str | None = None,
+        scales: Sequence[float] = (1.0,),
+        flip: bool = True,
+        threshold: Any = 0.5,
+        labelled: str | None = None,
+        per_class: bool = False,
+        ignore: float | None = None,
+        score: str = 'max',
+        least: float = 0.05,
+        classes: Sequence[str] | None = None,
+        reduce_zero_label: bool = False,
+        pictures: int = 16,
+        overwrite: bool = False,
+    ) -> None:
+        owner = 'PseudoLabels'
+        self.images, self.flip = images, flip
+        self.format = check_choice(owner, 'format', format, (None, *FORMATS))
+        scales = check_list(owner, 'scales', scales)
+        self.scales = [float(check_number(owner, 'a scale', s, above=0)) for s in scales]
+        self.threshold, self.labelled, self.per_class = threshold, labelled, per_class
+        self.least = check_number(owner, 'least', least, 0, 1)
+        self.ignore = check_number(owner, 'ignore', ignore, 0, 1, optional=True)
+        self.score = check_choice(owner, 'score', score, RULES)
+        self.classes = None if classes is None else check_list(owner, 'classes', classes)
+        self.reduce_zero_label, self.overwrite = reduce_zero_label, overwrite
+        self.pictures = check_number(owner, 'pictures', pictures, 1, whole=True)
+        self._check_match()
+
+    def _check_match(self) -> None:
+        if self.threshold == MATCH and self.labelled is None:
+            raise ValueError(
+                "PseudoLabels: threshold='match' counts the objects of labelled images; set "
+                'labelled= to their COCO file or config.'
+            )
+        if self.per_class and self.threshold != MATCH:
+            raise ValueError("PseudoLabels: per_class=True is an option of threshold='match'.")
+
+    def __call__(self, given: Mapping[str, Product], work_dir: str) -> Product:
+        if 'teacher' not in given:
+            raise ValueError(
+                'PseudoLabels needs a teacher: teacher= of the stage, or --teacher CONFIG '
+                'CHECKPOINT of mmkd make.'
+            )
+        product = given['teacher']
+        config, teacher = load_config(product.config), Teacher(product.config, product.checkpoint)
+        if torch.cuda.is_available():
+            teacher.to('cuda')
+        self.names = self._names(teacher)
+        kind = self._format(teacher)
+        files = list_images(self.images)
+        info = dict(
+            teacher=product.config,
+            checkpoint=digest(product.checkpoint),
+            scales=self.scales,
+            flip=self.flip,
+            score=self.score,
+            least=self.least,
+            format=kind,
+            images=hashlib.sha256('\n'.join(files).encode()).hexdigest(),
+        )
+        # Maps hold the decision, boxes are decided at the end.
+        own = dict(threshold=self.threshold) if kind == 'masks' else {}
+        claim(work_dir, dict(info, **own), self.overwrite)
+        views = ImageViews(teacher.model, config, self.scales, self.flip)
+        if kind == 'masks':
+            return self._masks(views, files, work_dir, info)
+        return self._boxes(views, files, work_dir, info, kind)
+
+    # ---------------------------------------------------------------------------------- detectors
+
+    def _boxes(
+        self, views: ImageViews, files: list[str], out: str, info: dict, kind: str
+    ) -> Product:
+        found, damaged = self._found(views, files, out)
+        counts, categories = {}, []
+        if self.labelled is not None:
+            counts, categories = labelled_counts(self.labelled, self.names)
+        if self.threshold == MATCH:
+            limits = match_thresholds(found.values(), counts, self.names, self.per_class)
+        else:
+            limits = check_thresholds(self.threshold, self.names)
+        objects = {
+            path: (tuple(one['size']), label_files.chosen(one, limits, self.ignore))
+            for path, one in found.items()
+        }
+        info = dated(info, dict(zip(self.names, limits, strict=True)))
+        self._report(objects, limits, found)
+        ids = {c['name']: c['id'] for c in categories}
+        categories = [dict(id=ids.get(name, i), name=name) for i, name in enumerate(self.names, 1)]
+        path, entry = self._write(kind, out, files, objects, categories, info)
+        shown = [
+            label_files.picture_of_boxes(p, objects[p][1], self.names)
+            for p in spread([*objects], self.pictures)
+        ]
+        return finish(out, path, entry, shown, info, damaged)
+
+    def _write(
+        self, kind: str, out: str, files: list, objects: dict, categories: list, info: dict
+    ) -> tuple[str, dict[str, Any]]:
+        """The annotation file, and the dataset that reads it."""
+        root, names = root_of(self.images, files), dict(classes=tuple(self.names))
+        if kind == 'coco':
+            path = label_files.write_coco(out, root, objects, categories, info)
+            prefix = dict(img=root)
+            return path, dict(
+                type='mmdet.CocoDataset', ann_file=path, data_prefix=prefix, metainfo=names
+            )
+        check_stems(root, files)
+        path = label_files.write_voc(out, objects, self.names)
+        return path, dict(
+            type='mmdet.XMLDataset',
+            ann_file=path,
+            data_prefix=dict(sub_data_root=''),
+            ann_subdir=osp.join(osp.abspath(out), 'Annotations'),
+            img_subdir=osp.abspath(root),
+            metainfo=names,
+        )
+
+    def _found(self, views: ImageViews, files: list[str], out: str) -> tuple[dict, list[str]]:
+        """Voted boxes of every image that can be read, from files of parts that are done."""
+        found: dict[str, Any] = {}
+        damaged: list[str] = []
+        for start in range(0, len(files), SHARD):
+            path = osp.join(out, 'parts', f'{start // SHARD:05d}.json')
+            if not osp.isfile(path):
+                part: dict[str, Any] = dict(found={}, damaged=[])
+                for file in files[start : start + SHARD]:
+                    try:
+                        part['found'][file] = views.boxes(file, self.least, self.score)
+                    except ValueError as error:
+                        part['damaged'].append(str(error))
+                write_compact(path, part)
+                print_log(f'{min(start + SHARD, len(files))} of {len(files)} images', 'current')
+            part = json.loads(Path(path).read_text())
+            found |= part['found']
+            damaged += part['damaged']
+        return found, damaged
+
+    def _report(self, objects: Mapping, limits: Sequence[float], found: Mapping) -> None:
+        """Count the objects of each class.
+
+        Raises:
+            ValueError: there is none.
+        """
+        counts = Counter(o[1] for _, own in objects.values() for o in own if not o[3])
+        for i, name in enumerate(self.names):
+            line = f'{name}: {counts[i]} objects of a score of at least {limits[i]:.3g}'
+            print_log(line, 'current')
+        if not counts:
+            best = sorted((s for one in found.values() for s in one['scores']), reverse=True)
+            tops = ', '.join(f'{s:.3g}' for s in best[:5]) or 'none'
+            raise ValueError(
+                f'PseudoLabels: no object of {len(found)} images reaches its threshold; the best '
+                f'scores are {tops}. Lower threshold=, or see whether the teacher knows such '
+                'images.'
+            )
+
+    # ---------------------------------------------------------------------------------- segmentors
+
+    def _masks(self, views: ImageViews, files: list[str], out: str, info: dict) -> Product:
+        limits = check_thresholds(self.threshold, self.names)
+        root, folder = root_of(self.images, files), osp.join(out, 'masks')
+        damaged, counts, done = [], Counter(), []
+        shift = int(self.reduce_zero_label)
+        for file in files:
+            path = osp.join(folder, f'{osp.splitext(osp.relpath(file, root))[0]}.png')
+            if not osp.isfile(path):
+                try:
+                    probabilities = views.probabilities(file).numpy()
+                except ValueError as error:
+                    damaged.append(str(error))
+                    continue
+                label_files.write_map(path, label_files.label_map(probabilities, limits, shift))
+            labels = cv2.imread(path, cv2.IMREAD_GRAYSCALE)
+            counts.update(dict(enumerate(torch.from_numpy(labels).flatten().bincount().tolist())))
+            done.append((file, path))
+        total = sum(counts.values())
+        for i, name in enumerate(self.names):
+            print_log(f'{name}: {counts[i + shift] / max(total, 1):.2%} of the pixels', 'current')
+        if total == counts[255]:
+            raise ValueError(
+                f'PseudoLabels: no pixel of {len(done)} images reaches its threshold. Lower '
+                'threshold=, or see whether the teacher knows such images.'
+            )
+        shown = [
+            label_files.picture_of_map(
+                file, cv2.imread(path, cv2.IMREAD_GRAYSCALE), len(self.names), shift
+            )
+            for file, path in spread(done, self.pictures)
+        ]
+        entry = dict(
+            type='mmseg.BaseSegDataset',
+            data_prefix=dict(img_path=root, seg_map_path=folder),
+            img_suffix=Counter(osp.splitext(f)[1] for f in files).most_common(1)[0][0],
+            seg_map_suffix='.png',
+            reduce_zero_label=self.reduce_zero_label,
+            metainfo=dict(classes=tuple(self.names)),
+        )
+        info = dated(info, dict(zip(self.names, limits, strict=True)))
+        return finish(out, folder, entry, shown, info, damaged)
+
+    # ------------------------------------------------------------------------------------- options
+
+    def _names(self, teacher: Teacher) -> list[str]:
+        names = self.classes or (getattr(teacher.model, 'dataset_meta', None) or {}).get('classes')
+        if not names:
+            raise ValueError(
+                'PseudoLabels: the checkpoint does not name the classes of the teacher; give them '
+                'by classes=.'
+            )
+        return [str(name) for name in names]
+
+    def _format(self, teacher: Teacher) -> str:
+        family = family_of(teacher.model)
+        if family in ('classifier', 'other'):
+            raise ValueError(
+                f'PseudoLabels: {type_name(teacher.model)} neither finds objects nor classifies '
+                'pixels. The answers of a classifier are KD on images without labels.'
+            )
+        right = ('masks',) if family == 'segmentor' else ('coco', 'voc')
+        if self.format is not None and self.format not in right:
+            raise ValueError(
+                f'PseudoLabels: format={self.format!r} does not fit a {family}, but '
+                f'{" or ".join(right)}.'
+            )
+        if right == ('masks',) and (self.threshold == MATCH or self.ignore is not None):
+            raise ValueError(
+                "PseudoLabels: threshold='match' and ignore= are of objects, not of pixels. Give a "
+                'number, or one for each class.'
+            )
+        return self.format or right[0]

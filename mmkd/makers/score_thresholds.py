@@ -1,0 +1,127 @@
+"""Thresholds of pseudo labels: numbers, or such that images have as many objects as labels."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmkd.config import load_config
+from mmkd.makers.pictures import entries_of
+from mmkd.names import did_you_mean, find_name
+from mmkd.options import check_number
+
+MATCH = 'match'
+
+
+def check_thresholds(threshold: Any, classes: Sequence[str]) -> list[float]:
+    """The threshold of each class.
+
+    Args:
+        threshold (float | Mapping[str, float]): of all, or by class; ``'other'`` is of the rest.
+
+    Raises:
+        ValueError: a number out of range; a class that there is not, or that has none.
+    """
+    owner = 'PseudoLabels'
+    if not isinstance(threshold, Mapping):
+        return [float(check_number(owner, 'threshold', threshold, 0, 1))] * len(classes)
+    given = {}
+    for name, value in threshold.items():
+        found = find_name(name, [*classes, 'other'])
+        if found not in (*classes, 'other'):
+            raise ValueError(
+                f'{owner}: threshold names {name!r}, but the classes are {", ".join(classes)}.'
+                f'{did_you_mean(name, classes)}'
+            )
+        given[found] = float(check_number(owner, f'threshold of {name}', value, 0, 1))
+    missing = [name for name in classes if name not in given and 'other' not in given]
+    if missing:
+        raise ValueError(
+            f'{owner}: threshold has no number for {", ".join(missing)}; other=… is that of the '
+            'rest.'
+        )
+    return [given.get(name, given.get('other', 0.0)) for name in classes]
+
+
+def matched(scores: Iterable[float], images: int, mean: float) -> tuple[float, int]:
+    """The score from which on ``mean`` objects an image remain, and how many those are.
+
+    Equal scores at the threshold are all kept.
+
+    Args:
+        scores (Iterable[float]): of all objects in all images.
+        images (int): how many images there are.
+    """
+    ordered = sorted(scores, reverse=True)
+    count = math.floor(mean * images + 0.5)
+    if count == 0 or not ordered:
+        return 1.0, sum(score >= 1 for score in ordered)
+    least = ordered[min(count, len(ordered)) - 1]
+    return least, sum(score >= least for score in ordered)
+
+
+def match_thresholds(
+    found: Iterable[Mapping[str, Any]],
+    counts: Mapping[str, float],
+    classes: Sequence[str],
+    per_class: bool,
+) -> list[float]:
+    """The threshold of each class, at which there are as many objects as in labelled images.
+
+    Args:
+        found (Iterable[Mapping]): ``scores`` and ``labels`` of each image.
+        counts (Mapping[str, float]): labelled objects of each class, per image.
+        per_class (bool): each class by itself; else one threshold for all.
+    """
+    images = list(found)
+    pairs = [p for one in images for p in zip(one['labels'], one['scores'], strict=True)]
+    if not per_class:
+        total = sum(counts[name] for name in classes)
+        return [matched((s for _, s in pairs), len(images), total)[0]] * len(classes)
+    return [
+        matched((s for label, s in pairs if label == i), len(images), counts[name])[0]
+        for i, name in enumerate(classes)
+    ]
+
+
+def labelled_counts(source: str, classes: Sequence[str]) -> tuple[dict[str, float], list[dict]]:
+    """Objects of each class per image of a labelled set, and its categories, id and name.
+
+    Args:
+        source (str): a COCO file, or a config with a training set.
+        classes (Sequence[str]): of the teacher.
+
+    Raises:
+        ValueError: other classes than the teacher's; no image.
+        FileNotFoundError: no such file.
+    """
+    if source.endswith('.py') or '::' in source:
+        entries = entries_of(load_config(source))
+        labels = [o['bbox_label'] for e in entries for o in e['instances'] if not _ignored(o)]
+        names, categories = list(classes), []
+        numbers = {i: name for i, name in enumerate(classes)}
+        images = len(entries)
+    else:
+        if not Path(source).is_file():
+            raise FileNotFoundError(f'PseudoLabels: there is no file labelled={source}.')
+        held = json.loads(Path(source).read_text())
+        categories = [dict(id=c['id'], name=c['name']) for c in held['categories']]
+        numbers = {c['id']: c['name'] for c in categories}
+        labels = [a['category_id'] for a in held['annotations'] if not a.get('iscrowd')]
+        names, images = list(numbers.values()), len(held['images'])
+    if sorted(names) != sorted(classes) or not images:
+        raise ValueError(
+            f'PseudoLabels: {source} has {images} images and the classes {", ".join(names)}, but '
+            f'the teacher knows {", ".join(classes)}. Both must be the same.'
+        )
+    found = dict.fromkeys(classes, 0)
+    for label in labels:
+        found[numbers[label]] += 1
+    return {name: count / images for name, count in found.items()}, categories
+
+
+def _ignored(instance: Mapping[str, Any]) -> bool:
+    return bool(instance.get('ignore_flag'))

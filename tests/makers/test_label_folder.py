@@ -1,0 +1,19 @@
+"""Images of a folder, a list or a config, and the folder below which they are."""
+
+from view_toys import picture
+
+from mmkd.makers.label_folder import list_images, root_of, spread
+
+
+def test_where_images_are(tmp_path):
+    (tmp_path / 'x').mkdir()
+    files = [picture(tmp_path / 'x' / f'{n}.jpg') for n in 'ba']
+    assert list_images(str(tmp_path)) == sorted(files)
+    (tmp_path / 'l.txt').write_text('\n'.join(files) + '\n\n')
+    assert list_images(str(tmp_path / 'l.txt')) == files, 'in their order'
+    assert root_of(str(tmp_path), files) == str(tmp_path)
+    assert root_of('l.txt', files) == str(tmp_path / 'x')
+
+
+def test_spread():
+    assert spread('abcdefgh', 4) == ['a', 'c', 'e', 'g'] and spread('ab', 4) == ['a', 'b']
