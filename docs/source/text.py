@@ -17,11 +17,13 @@ def markdown(text: str) -> str:
 
 
 def paragraphs(text: str) -> list[str]:
-    """Paragraphs as Markdown; what is indented after one that ends in ``::`` becomes a block."""
+    """Paragraphs as Markdown, lists item by item; what is indented after one that ends in ``::``
+    becomes a block."""
     found: list[str] = []
     for part in re.split(r'\n{2,}(?=\S)', text):
         prose, _, block = part.partition('::\n')
-        found.append(markdown(one_line(prose)) + ':' * bool(block))
+        items = map(one_line, re.split(r'\n(?=\* )', prose))
+        found.append(markdown('\n'.join(items)) + ':' * bool(block))
         if block:
             found.append('```\n' + textwrap.dedent(block).strip('\n') + '\n```')
     return found

@@ -127,6 +127,17 @@ def test_indented_lines_after_two_colons_are_a_block(tmp_path):
     assert f'NeurIPS 2020. Two phases:\n\n{block}\n\nThen, eq. 1' in text
 
 
+def test_items_of_a_list_are_lines_of_their_own():
+    text = """Terms:
+
+* ``loss_a``: a distance,
+  squared;
+* ``loss_b``: 2 * 3 of it.
+"""
+    wanted = '* `loss_a`: a distance, squared;\n* `loss_b`: 2 * 3 of it.'
+    assert source.text.paragraphs(text) == ['Terms:', wanted]
+
+
 def test_families_in_tables(tmp_path):
     (method,) = source.read_methods(repository(tmp_path / 'some'))
     assert '| two-stage, anchor-based dense (GFL, ATSS) |' in tables.short_tables([method])
