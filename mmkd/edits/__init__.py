@@ -17,8 +17,10 @@ It may have three more names:
 """
 
 from mmkd.edits.apply import apply_edits, made_in
+from mmkd.edits.cheap_convs import CheapConvs
 from mmkd.edits.checking import same_outputs
 from mmkd.edits.deepen import Deepen
+from mmkd.edits.dominant_kernels import DominantKernels
 from mmkd.edits.edited import edited
 from mmkd.edits.exits import AnytimeClassifier, Exits
 from mmkd.edits.fake_quant import FakeQuant
@@ -27,7 +29,9 @@ from mmkd.edits.widths import Widths
 
 __all__ = [
     'AnytimeClassifier',
+    'CheapConvs',
     'Deepen',
+    'DominantKernels',
     'Exits',
     'FakeQuant',
     'QuantiseMap',

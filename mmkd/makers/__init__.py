@@ -6,6 +6,7 @@ from mmkd.makers.fskd import FSKD
 from mmkd.makers.guidance_routes import GuidanceRoutes
 from mmkd.makers.layer_pairs import LayerPairs
 from mmkd.makers.loss_scale import LossScale
+from mmkd.makers.low_rank import LowRank
 from mmkd.makers.merge_detections import MergeDetections
 from mmkd.makers.net2net import Net2Net
 from mmkd.makers.prune import Prune
@@ -23,6 +24,7 @@ __all__ = [
     'GuidanceRoutes',
     'LayerPairs',
     'LossScale',
+    'LowRank',
     'MergeDetections',
     'Net2Net',
     'Prune',
