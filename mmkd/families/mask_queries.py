@@ -109,7 +109,7 @@ def known_points(trace: Trace, points: Tensor, ignore_index: int) -> Tensor:
     Raises:
         ValueError: a sample without ``gt_sem_seg``.
     """
-    if reads_labels(trace.student.model):
+    if masks_of(trace.student.model) != 'objects':
         labels = segmentor.labels(trace.samples)
         h, w = labels.shape[1:]
         x, y = (points * upload([w, h], points)).long().unbind(-1)
@@ -117,8 +117,3 @@ def known_points(trace: Trace, points: Tensor, ignore_index: int) -> Tensor:
     h, w = trace.inputs.shape[2:]
     sizes = queries.image_sizes(trace.samples, points)[:, None, :2]
     return (points * upload([w, h], points) < sizes).all(-1)
-
-
-def reads_labels(student: nn.Module) -> bool:
-    """Whether :func:`known_points` reads label maps."""
-    return masks_of(student) != 'objects'

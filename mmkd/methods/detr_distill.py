@@ -120,6 +120,7 @@ class DETRDistill(Objective):
     """
 
     compares_classes = True
+    asks_teacher = True  # the queries of one network
     checks_shapes = False
     term_factors = {
         **{f'loss_{term}': f'factors.{term}' for term in (*PAIRED, 'features')},

@@ -134,6 +134,7 @@ class MatchedMasks(Objective):
     asks_teacher = True  # the queries of one network
     checks_shapes = False
     zero_at_equality = False  # unless the options say so
+    label_free = True  # without mask_ignore
     rank_invariant = True
     over_scales = True
     term_factors = {f'loss_{term}': f'factors.{term}' for term in FACTORS}
@@ -177,7 +178,6 @@ class MatchedMasks(Objective):
         segmentor.check_same_classes(self, student, teacher)
         taps = mask_queries.taps(student, teacher)
         self.student_taps, self.teacher_taps = map(parse_taps, taps)
-        self.label_free = not (self.mask_ignore and mask_queries.reads_labels(student))
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         student, teacher, counted = self.answers(trace)

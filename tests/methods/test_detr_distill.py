@@ -14,7 +14,8 @@ from mmkd.methods.detr_distill import (
     best_queries,
     feature_distance,
 )
-from mmkd.teacher import build_model
+from mmkd.teacher import Teacher, build_model
+from mmkd.teachers import Ensemble
 from mmkd.testing import tiny_retinanet
 
 MATCHED = dict(features=0, prior=0)
@@ -246,6 +247,15 @@ def test_refused(student, teacher, options, said):
     own, judge = (kinds.get(name, lambda n=name: network(n))() for name in (student, teacher))
     with pytest.raises(ValueError, match=said):
         distiller(own, judge, DETRDistill(**options))
+
+
+def test_an_ensemble_has_no_queries():
+    """A mean of several decoders, query by query, would be one of different objects."""
+    ensemble = Ensemble(
+        {name: Teacher(network('detr', seed=i), 'random') for i, name in enumerate('ab')}
+    )
+    with pytest.raises(ValueError, match='DETRDistill .* or reads its queries one by one'):
+        distiller(network('detr'), ensemble, DETRDistill())
 
 
 def test_a_decoder_narrower_than_its_neck(monkeypatch):

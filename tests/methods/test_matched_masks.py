@@ -9,6 +9,7 @@ from mask_toys import step
 from segmentation_toys import ToySegmentor, make_step, prepare
 from torch import nn
 
+from mmkd.datasets.unlabelled import DropLabels
 from mmkd.distiller import Distiller
 from mmkd.methods.matched_masks import FACTORS, MatchedMasks, mask_costs, mask_terms
 from mmkd.schedule import Progress
@@ -243,7 +244,7 @@ def trace_of(layers):
 def test_ignored_pixels():
     objective, trace = toys()
     counted = objective.answers(trace)[2]
-    assert counted.all() and not objective.label_free
+    assert counted.all()
     for sample in trace.samples:
         sample.gt_sem_seg.data[:, :, :24] = 7
     left = losses_of(objective, trace)
@@ -252,7 +253,25 @@ def test_ignored_pixels():
     assert share.tolist() == pytest.approx([0.5, 0.5], abs=0.02)
     assert losses_of(objective, trace)['loss_masks'] != left['loss_masks']
     every, _ = toys(mask_ignore=False)
-    assert every.label_free and losses_of(every, trace) == left
+    assert losses_of(every, trace) == left
+
+
+@pytest.mark.parametrize('mask_ignore', [True, False])
+def test_images_without_labels(mask_ignore):
+    """They teach where no label is read."""
+    inputs, samples = segmentation_batch(4, (64, 64))
+    for sample in samples[2:]:
+        DropLabels().transform(dict(data_samples=sample))
+    objective, seen = MatchedMasks(mask_ignore=mask_ignore), []
+    objective.register_forward_hook(
+        lambda _, args, found: seen.append((len(args[0].samples), found))
+    )
+    losses, _ = step(objective, network(), network(1, 8), (inputs, samples))
+    assert [count for count, _ in seen] == [2] * (1 if mask_ignore else 2)
+    for term in TERMS:
+        parts = [float(found[term].detach()) for _, found in seen]
+        assert float(losses[f'kd.o.{term}'].detach()) == pytest.approx(sum(parts) / len(parts))
+        assert all(part > 0 for part in parts)
 
 
 @pytest.mark.parametrize('classes', [1, 2])
