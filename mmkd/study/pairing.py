@@ -73,7 +73,8 @@ def rows_of(study: Study, work_dir: str, look: Callable[[Row], None] | None = No
             method that fits any pair.
         FileNotFoundError: a config that is not there.
     """
-    found = [_of_pair(study, pair, work_dir, look or look_at) for pair in study.pairs]
+    homes: dict[tuple[str, str], str] = {}
+    found = [_of_pair(study, pair, work_dir, look or look_at, homes) for pair in study.pairs]
     fitting = [row for one in found for row in one.methods if not row.refused]
     if not fitting:
         reasons = '; '.join(f'{r.name} is {r.refused}' for one in found for r in one.methods)
@@ -87,7 +88,14 @@ def look_at(row: Row) -> None:
     Chain({'look': stage}, '', only_look=True)
 
 
-def _of_pair(study: Study, pair: Pair, work_dir: str, look: Callable[[Row], None]) -> PairRows:
+def _of_pair(
+    study: Study,
+    pair: Pair,
+    work_dir: str,
+    look: Callable[[Row], None],
+    homes: dict[tuple[str, str], str],
+) -> PairRows:
+    """The rows of one pair; ``homes`` has the first pair of each teacher, which is trained once."""
     rows = [row for method in study.methods for row in _rows(study, pair, method, work_dir)]
     configs = [_config_of(row, study.seeds[0]) for row in rows]
     check_grid(study.grid, configs)
@@ -99,16 +107,17 @@ def _of_pair(study: Study, pair: Pair, work_dir: str, look: Callable[[Row], None
     ]
     _check_names([row for row, _ in pairs])
     pair = _with_teacher(pair, configs)
-    teacher = _teacher_row(study, pair)
-    trained = teacher is not None and not pair.checkpoint
-    rows = [_judged(_taught(row, config, pair, trained), look) for row, config in pairs]
+    home = homes.setdefault((pair.teacher, pair.checkpoint), pair.name)
+    teacher = Row(TEACHER, home, TEACHER, pair.teacher, dict(study.options))
+    run = '' if pair.checkpoint else teacher.run(study.seeds[0])
+    rows = [_judged(_taught(row, config, pair, run), look) for row, config in pairs]
     first = next((row for row in rows if not row.refused), None)
     plain = None
     if study.baseline and first:
         plain = plain_of(first, first.read(study.seeds[0]))
         base = plain.read(study.seeds[0])
         rows = [_compared(row, base, study.seeds[0]) for row in rows]
-    return PairRows(pair, teacher, plain, tuple(rows))
+    return PairRows(pair, teacher if pair.teacher else None, plain, tuple(rows))
 
 
 def _config_of(row: Row, seed: int) -> Config:
@@ -218,24 +227,17 @@ def _with_teacher(pair: Pair, configs: Sequence[Config]) -> Pair:
     return pair
 
 
-def _teacher_row(study: Study, pair: Pair) -> Row | None:
-    if not pair.teacher:
-        return None
-    return Row(TEACHER, pair.name, TEACHER, pair.teacher, dict(study.options))
-
-
-def _taught(row: Row, config: Config, pair: Pair, trained: bool) -> Row:
-    """Let a row learn from the study's teacher, if it learns from any."""
-    if not dict(teacher_places(config.model.get('teacher'))):
+def _taught(row: Row, config: Config, pair: Pair, run: str) -> Row:
+    """Let a row learn from the study's teacher, trained in ``run`` if in any; if it has one."""
+    if not pair.teacher or not dict(teacher_places(config.model.get('teacher'))):
         return row
     try:
         check_teacher(row, config)
     except ValueError as error:
         return replace(row, refused=row.refused or _reason(error))
     key = teacher_key(config)
-    if trained:
-        teacher = Row(TEACHER, pair.name, TEACHER, pair.teacher)
-        return replace(row, learns_from=teacher.run(0))
+    if run:
+        return replace(row, learns_from=run)
     given = {f'{key}.config': pair.teacher, f'{key}.checkpoint': pair.checkpoint}
     return replace(row, options={**given, **row.options})
 

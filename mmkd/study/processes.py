@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -92,10 +94,19 @@ def _work(task: Task, variables: dict[str, str]) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     sys.stdout = sys.stderr = os.fdopen(log, 'a', buffering=1)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     os.environ.update(variables)
     if 'OMP_NUM_THREADS' in os.environ:  # which torch has read before
         torch.set_num_threads(int(os.environ['OMP_NUM_THREADS']))
     import_module('mmkd.study.worker').main(task.words)
+
+
+def _end_with(parent: Any) -> None:
+    """End this process as SIGTERM does, should the study be killed: it could not do so itself."""
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def run_all(

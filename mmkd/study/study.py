@@ -76,7 +76,8 @@ class Project:
             self._check(pair)
         self._write(pairs)
         done = {run for pair in pairs for run in self._done(pair)}
-        self._run([task for pair in pairs for task in self._teacher_tasks(pair)], done)
+        teachers = {task.name: task for pair in pairs for task in self._teacher_tasks(pair)}
+        self._run(list(teachers.values()), done)
         if self.study.search:
             pairs = [self._searched(pair) for pair in pairs]
             self._write(pairs)

@@ -108,3 +108,10 @@ def test_a_worker_prints_into_its_log(tmp_path):
     (tmp_path / 'study.json').write_text('{"runs": {}, "amp": false}')
     assert in_child(lambda: processes._work(one, {})) == 1
     assert last_error(one.log, 1).startswith("KeyError: 'a'")
+
+
+def test_a_worker_ends_when_the_study_is_killed(monkeypatch):
+    seen = []
+    monkeypatch.setattr(processes.os, 'kill', lambda *given: seen.append(given))
+    processes._end_with(Ended())
+    assert seen == [(os.getpid(), processes.signal.SIGTERM)]
