@@ -114,7 +114,7 @@ def _of_pair(
     first = next((row for row in rows if not row.refused), None)
     plain = None
     if study.baseline and first:
-        plain = plain_of(first, first.read(study.seeds[0]))
+        plain = _alone(plain_of(first, first.read(study.seeds[0])), pair, study.seeds[0])
         base = plain.read(study.seeds[0])
         rows = [_compared(row, base, study.seeds[0]) for row in rows]
     return PairRows(pair, teacher if pair.teacher else None, plain, tuple(rows))
@@ -240,6 +240,17 @@ def _taught(row: Row, config: Config, pair: Pair, run: str) -> Row:
         return replace(row, learns_from=run)
     given = {f'{key}.config': pair.teacher, f'{key}.checkpoint': pair.checkpoint}
     return replace(row, options={**given, **row.options})
+
+
+def _alone(plain: Row, pair: Pair, seed: int) -> Row:
+    """A plain student that waits for no teacher: with all weights at 0 its weights do not count."""
+    config = plain.read(seed)
+    entries = dict(teacher_places(config.model.get('teacher'))).values()
+    if not plain.learns_from or any('checkpoint' not in entry for entry in entries):
+        return plain
+    key = teacher_key(config)
+    given = {f'{key}.config': pair.teacher, f'{key}.checkpoint': 'random'}
+    return replace(plain, learns_from='', options={**plain.options, **given})
 
 
 def _judged(row: Row, look: Callable[[Row], None]) -> Row:

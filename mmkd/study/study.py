@@ -76,15 +76,17 @@ class Project:
             self._check(pair)
         self._write(pairs)
         done = {run for pair in pairs for run in self._done(pair)}
-        teachers = {task.name: task for pair in pairs for task in self._teacher_tasks(pair)}
-        self._run(list(teachers.values()), done)
+        tasks = [task for pair in pairs for task in self._teacher_tasks(pair)]
         if self.study.search:
+            self._run(tasks, done)
             pairs = [self._searched(pair) for pair in pairs]
             self._write(pairs)
+            tasks = []
         for pair in pairs:
             for row in pair.methods:
                 self.say(f'{row.slug}: {row.refused}') if row.refused else None
-        self._run([task for pair in pairs for task in self._student_tasks(pair)], done)
+        students = [task for pair in pairs for task in self._student_tasks(pair)]
+        self._run([*{task.name: task for task in (*tasks, *students)}.values()], done)
         self._write(pairs)  # which students are finished
         self._run([task for pair in pairs for task in self._costs_tasks(pair)], set())
         self.report(pairs)

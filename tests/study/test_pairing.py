@@ -54,7 +54,12 @@ def test_a_look_at_a_row_builds_it(by_name):
 def test_plain_is_the_first_method_without_its_weight(by_name):
     _, found = by_name
     assert found.plain.config == found.methods[0].config
-    assert found.plain.options == {'model.objectives.kd.weight': 0}
+    assert found.plain.options == {
+        'model.objectives.kd.weight': 0,
+        'model.teacher.config': found.pair.teacher,
+        'model.teacher.checkpoint': 'random',
+    }, 'it waits for no teacher'
+    assert not found.plain.learns_from
     assert found.teacher.config == found.pair.teacher and not found.pair.checkpoint
     assert [row.name for row in found][:2] == ['teacher', 'plain']
 

@@ -90,10 +90,11 @@ def test_a_run_that_fails(study, tmp_path):
     assert (found['status'], found['seed_0'], found['gain']) == ('failed: out of luck', '60', '20')
 
 
-def test_a_teacher_that_fails_takes_all_with_it(study, tmp_path):
+def test_a_teacher_that_fails_takes_its_students_with_it(study, tmp_path):
     start = FakeStart({}, bad=('teacher',))
     _, failed = study(start)
-    assert start.calls == [('train', 'teacher')] and len(failed) == 5
+    assert [name for _, name in start.calls] == ['teacher', 'plain_s0', 'plain_s1', 'costs']
+    assert [*failed] == ['teacher', 'kd_s0', 'kd_s1'], 'the plain students need no teacher'
     assert rows(tmp_path)['kd']['status'] == 'failed: teacher failed before'
 
 
