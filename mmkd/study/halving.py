@@ -51,6 +51,9 @@ def search(
 
     Returns:
         tuple: the rows, those that are left out refused; and lines for the report.
+
+    Raises:
+        ValueError: every probe of a round failed or diverged.
     """
     left = [row for row in rows if not row.refused]
     sizes = rounds_of(len(left), given.keep)
@@ -105,6 +108,11 @@ def _round(
             log = osp.join(work_dir, FOLDER, f'{name}.log')
             tasks.append(Task(name, (work_dir, 'probe', name), log))
     failed = run_tasks(tasks, dict(probes=probes)) if tasks else {}
+    if failed and len(failed) == len(left):
+        raise ValueError(
+            f'search: all {len(left)} short runs of {epochs} epochs failed, the first because: '
+            f'{next(iter(failed.values()))} Their output is in {osp.join(work_dir, FOLDER)}.'
+        )
     found = {}
     for row in left:
         name = f'{row.slug}_e{epochs}'

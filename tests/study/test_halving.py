@@ -65,3 +65,9 @@ def test_a_probe_that_fails_loses(rows, tmp_path):
 
 def test_nothing_to_choose_from(rows, tmp_path):
     assert searched(rows, tmp_path, None, keep=3) == (rows, [])
+
+
+def test_probes_that_all_fail_end_the_search(rows, tmp_path):
+    start = FakeStart({}, bad=('a_e1', 'b_e1', 'c_e1'))
+    with pytest.raises(ValueError, match='all 3 short runs of 1 epochs failed, .*: out of luck'):
+        searched(rows, tmp_path, start)
