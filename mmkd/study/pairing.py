@@ -96,6 +96,7 @@ def _of_pair(
     homes: dict[tuple[str, str], str],
 ) -> PairRows:
     """The rows of one pair; ``homes`` has the first pair of each teacher, which is trained once."""
+    _check_methods(study, pair)
     rows = [row for method in study.methods for row in _rows(study, pair, method, work_dir)]
     configs = [_config_of(row, study.seeds[0]) for row in rows]
     check_grid(study.grid, configs)
@@ -120,6 +121,19 @@ def _of_pair(
     return PairRows(pair, teacher if pair.teacher else None, plain, tuple(rows))
 
 
+def _check_methods(study: Study, pair: Pair) -> None:
+    """Refuse unknown names before networks are built."""
+    if pair.student:
+        load_config(pair.student)  # its custom_imports may register them
+    for method in study.methods:
+        if method.objectives and not _is_all(method):
+            _known(method.objectives)
+
+
+def _is_all(method: Method) -> bool:
+    return method.objectives.casefold() == 'all'
+
+
 def _config_of(row: Row, seed: int) -> Config:
     config = row.read(seed)
     if not distils(config.model):
@@ -136,7 +150,7 @@ def _rows(study: Study, pair: Pair, method: Method, work_dir: str) -> list[Row]:
             f'{method.objectives!r} is a method by name, for which the study has to name both '
             "networks: student='…' and teacher='…', or --teacher."
         )
-    if method.objectives.casefold() != 'all':
+    if not _is_all(method):
         return [_wrapped(pair, method, options, work_dir)]
     fits = _networks(pair).fits(methods.names())
     found = [Method(objectives=one.method) for one in fits if not (one.reason or one.crash)]
