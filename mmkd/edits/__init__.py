@@ -20,10 +20,12 @@ from mmkd.edits.apply import apply_edits, made_in
 from mmkd.edits.cheap_convs import CheapConvs
 from mmkd.edits.checking import same_outputs
 from mmkd.edits.deepen import Deepen
+from mmkd.edits.dirac import Dirac
 from mmkd.edits.dominant_kernels import DominantKernels
 from mmkd.edits.edited import edited
 from mmkd.edits.exits import AnytimeClassifier, Exits
 from mmkd.edits.fake_quant import FakeQuant
+from mmkd.edits.no_shortcuts import NoShortcuts
 from mmkd.edits.quantise_map import QuantiseMap
 from mmkd.edits.widths import Widths
 
@@ -31,9 +33,11 @@ __all__ = [
     'AnytimeClassifier',
     'CheapConvs',
     'Deepen',
+    'Dirac',
     'DominantKernels',
     'Exits',
     'FakeQuant',
+    'NoShortcuts',
     'QuantiseMap',
     'Widths',
     'apply_edits',

@@ -8,6 +8,7 @@ without.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.families.comparable import Misfit, named
+from mmkd.functional.nested import flatten
 from mmkd.pixels import picture
 from mmkd.tap import Recorder, Side, Tap, parse_taps
 from mmkd.untouched import at_rest
@@ -146,6 +148,53 @@ def preact_norms(model: nn.Module) -> list[nn.Module]:
         blocks = [model.get_submodule(name) for name in _last_blocks(model)]
         return [b.norm3 if hasattr(b, 'norm3') else b.norm2 for b in blocks]
     raise _unknown(model, 'BatchNorms before the last ReLU')
+
+
+def carry_on(model: nn.Module, x: Tensor, stage: int) -> tuple[Tensor, Tensor]:
+    """What the rest of a classifier makes of a map, with gradients in the map.
+
+    Args:
+        x (Tensor): what a stage gives, (N, C, H, W); a network of another precision is copied.
+        stage (int): its place, counted from 0.
+
+    Returns:
+        tuple: logits (N, K), and the value before the last ReLU of the last stage (N, D, H, W).
+    """
+    if next(model.parameters()).dtype != x.dtype:
+        model = copy.deepcopy(model).to(x.dtype)
+    model_: Any = model
+    stages = [model.get_submodule(name) for name in stage_taps(model)]
+    tap = Tap.parse(preact_taps(model)[-1])
+    with Recorder(model, [tap]).record(x) as side:
+        for module in stages[stage + 1 :]:
+            x = module(x)
+        x = model_.backbone.end(x) if hasattr(model_.backbone, 'end') else x
+        x = x if getattr(model_, 'projector', None) is None else model_.projector(x)
+        scores = model_.head(model_.pool(x))
+    return scores, flatten(side.raw(tap))[-1]
+
+
+def check_tail(model: nn.Module) -> None:
+    """Refuse a classifier that :func:`carry_on` does not run as it runs itself.
+
+    Raises:
+        ValueError: it gives other logits, or none.
+    """
+    stages = parse_taps(stage_taps(model))
+    side = shown(model, [*stages, *parse_taps(LOGITS)])
+    wanted = side[parse_taps(LOGITS)[0]][0]
+    for place, stage in enumerate(stages[:-1]):
+        try:
+            with at_rest(model):
+                found = carry_on(model, flatten(side.raw(stage))[-1], place)[0].float()
+            same = torch.allclose(found, wanted, rtol=1e-3, atol=1e-4)
+        except (AttributeError, RuntimeError, TypeError):
+            same = False
+        if not same:
+            raise Misfit(
+                f'the stages of {named(model)} cannot be run one after the other to its logits, so '
+                'it cannot carry on with the map of another network. Take a ResNet.'
+            )
 
 
 def _is_resnet(model: nn.Module) -> bool:

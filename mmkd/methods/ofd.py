@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mmkd.families import DETECTORS, classifier
+from mmkd.functional.margin_relu import margin_of, partial_square
 from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
 from mmkd.registry import MODELS
 from mmkd.tap import Trace
-
-
-def partial_square(student: Tensor, teacher: Tensor) -> Tensor:
-    """``(r - t)^2``, but 0 where ``r <= t <= 0``; any shape."""
-    return (student - teacher).square() * ((student > teacher) | (teacher > 0))
-
-
-def margin_of(mean: Tensor, std: Tensor) -> Tensor:
-    """``E[x | x < 0]`` of normal x, (C,); ``-3 std`` where x is hardly ever negative.
-
-    Args:
-        mean, std (Tensor): (C,), std at least 0.
-    """
-    mean, std = mean.double(), std.double().clamp(min=1e-12)
-    below = torch.special.ndtr(-mean / std)
-    density = torch.exp(-(mean / std).square() / 2) / math.sqrt(2 * math.pi)
-    return torch.where(below > 1e-3, mean - std * density / below.clamp(min=1e-3), -3 * std)
 
 
 @MODELS.register_module()
@@ -38,7 +21,8 @@ class OFD(PairObjective):
 
     Heo et al., ICCV 2019, eqs. 1-4, on values before the ReLU: the teacher's are cut off at a
     margin, the mean of their negative part, which follows from the BatchNorm in front of the ReLU;
-    the student's pass a 1x1 convolution with BatchNorm; the distance is :func:`partial_square`. The
+    the student's pass a 1x1 convolution with BatchNorm; the distance is
+    :func:`~mmkd.functional.margin_relu.partial_square`. The
     last level has weight 1, each earlier one half of the next. Compared with
     clovaai/overhaul-distillation (which leaves the teacher's BatchNorm in training mode; here it is
     not): sum over an image, mean over N, weight 1e-3 on CIFAR, 1e-4 on ImageNet, 1e-5 for

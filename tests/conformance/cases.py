@@ -59,12 +59,15 @@ MODELS_OF = {
     'projected': lambda width: tiny_classifier(
         width, projector=dict(type='mmkd.BottleneckProjector', out_channels=8)
     ),
+    # the teacher's layout, whose tails the student's maps fit
+    'alike': lambda width, **more: tiny_classifier(8, **more),
 }
-CLASSIFIERS = ('classifier', 'projected')
+CLASSIFIERS = ('classifier', 'projected', 'alike')
 SEGMENTORS = ('segmentor', 'Mask2Former')
 #: what a student must have besides its family, or of each family
 BUILT_FOR = {
     'SimKD': 'projected',
+    'ResDist': 'alike',
     'KDDETR': 'DABDETR',
     'DETRDistill': 'DABDETR',
     'JudgedQueries': 'DETR of FasterRCNN',
