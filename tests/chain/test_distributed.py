@@ -1,14 +1,17 @@
 """Two processes on a CPU: rank 0 decides, all ranks agree, and a maker runs once."""
 
+import contextlib
+import io
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 from chain_toys import three, weights
+from launches import launch
 
-ROOT = Path(__file__).parents[2]
+from mmkd.commands.train import main
+
 MAKER = """
 import os
 from pathlib import Path
@@ -26,20 +29,13 @@ class Note(Maker):
 """
 
 
-def launch(folder, *words):
-    return subprocess.run(
-        ['bash', str(ROOT / 'tools' / 'dist_train.sh'), 'chain.py', '2', *words],
-        cwd=folder,
-        env=dict(
-            os.environ,
-            PYTHONPATH=f'{ROOT}:{folder}',
-            OMP_NUM_THREADS='1',
-            PORT=str(29900 + os.getpid() % 400),
-            PATH=f'{Path(sys.executable).parent}:{os.environ["PATH"]}',
-        ),
-        capture_output=True,
-        text=True,
-    )
+def command(rank, folder, *words):
+    """What ``mmkd train chain.py`` prints in one process of a launch."""
+    os.chdir(Path(folder).parent)
+    sys.path.insert(0, os.getcwd())
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        main(['chain.py', '--launcher', 'pytorch', *words])
+    return printed.getvalue()
 
 
 def test_a_chain_in_two_processes(paths, tmp_path):
@@ -49,18 +45,16 @@ def test_a_chain_in_two_processes(paths, tmp_path):
     (tmp_path / 'note.py').write_text(MAKER)
     text = f"custom_imports = dict(imports=['note'])\nstages = {stages | note}\n"
     (tmp_path / 'chain.py').write_text(text)  # Config.dump sorts what it writes
-    done = launch(tmp_path)
-    assert done.returncode == 0, done.stderr[-4000:]
+    printed = launch(command, 2, tmp_path / 'first')
     work = tmp_path / 'work_dirs' / 'chain'
     assert (work / 'note' / 'note.json').read_text() == '0', 'by rank 0 alone, once'
-    assert done.stdout.count('stage 1/4 teacher: started') == 1, 'one rank speaks'
+    assert 'stage 1/4 teacher: started' in printed[0] and not printed[1], 'one rank speaks'
     marker = json.loads((work / 'student' / 'done.json').read_text())
     before = weights(work / 'student' / 'epoch_2.pth')
 
     (work / 'student' / 'done.json').unlink()
-    done = launch(tmp_path, '--only', 'student')
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert 'stage 3/4 student: resumed from epoch_2.pth; teacher = assistant:last' in done.stdout
+    printed = launch(command, 2, tmp_path / 'second', '--only', 'student')
+    assert 'stage 3/4 student: resumed from epoch_2.pth; teacher = assistant:last' in printed[0]
     again = json.loads((work / 'student' / 'done.json').read_text())
     assert again['product'] == marker['product'] and again['inputs'] == marker['inputs']
     assert weights(work / 'student' / 'epoch_2.pth').keys() == before.keys()

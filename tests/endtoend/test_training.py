@@ -11,6 +11,7 @@ import torch
 from mmengine.runner import Runner as StockRunner
 from recipes import MODELS, distilled, recipe, run
 
+from mmkd.commands.train import main
 from mmkd.engine.launch import build_runner, prepare
 from mmkd.engine.launch import test as score
 from mmkd.teacher import build_model
@@ -85,7 +86,7 @@ def test_the_teacher_may_be_scored_first(trained, tmp_path):
     assert score_teacher(runner, teacher, 4)['mIoU'] == pytest.approx(expected['mIoU'])
 
 
-def test_the_tools_run_from_the_command_line(trained, tmp_path):
+def test_the_tools_run_from_the_command_line(trained, tmp_path, monkeypatch, capsys):
     folder, _, _ = trained['frcnn']
     stock = recipe('frcnn', folder / 'data', tmp_path / 'unused', iterations=2)
     teacher = recipe('frcnn', folder / 'data', tmp_path / 'unused')
@@ -101,11 +102,11 @@ def test_the_tools_run_from_the_command_line(trained, tmp_path):
     assert (tmp_path / 'out' / 'iter_2.pth').is_file()
     assert "type='mmkd.FGFI'" in (tmp_path / 'out' / 'distil_fgfi.py').read_text()
     check_the_screen(done, next((tmp_path / 'out').glob('*/*.log')).read_text())
-    done = _tool(
-        tmp_path, 'train.py', 'out/distil_fgfi.py', '--cfg-options', 'model.teacher.dtype=f'
-    )
-    assert done.returncode == 1
-    assert 'Traceback' not in done.stderr and 'dtype must be one of' in done.stderr
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        main(['out/distil_fgfi.py', '--cfg-options', 'model.teacher.dtype=f'])
+    errors = capsys.readouterr().err
+    assert end.value.code == 1 and 'Traceback' not in errors and 'dtype must be one of' in errors
 
 
 def check_the_screen(done, log):
