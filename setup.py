@@ -53,7 +53,7 @@ setup(
         'safetensors': ['safetensors'],
         'transformers': ['transformers', 'safetensors'],
         'timm': ['timm', 'torchvision', 'safetensors'],
-        'onnx': ['onnxruntime'],
+        'onnx': ['onnx', 'onnxscript', 'onnxruntime'],
         'prune': ['torch-pruning'],
         'tests': requirements('tests.txt'),
     },

@@ -25,6 +25,7 @@ COMMANDS = (
     'sweep',
     'visualize',
     'benchmark',
+    'export',
     'search_routes',
     'make',
     'demo',

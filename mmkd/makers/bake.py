@@ -49,4 +49,6 @@ class Bake(Maker):
             current_screen().say(f'{made.name}: {made.line}')
         state = model.state_dict()
         state.update(bake(model, state))
-        return write_network(work_dir, 'baked', config, {key: state[key] for key in known})
+        entries = [['student', edit] for edit in self.edits]
+        record = dict(edits=dict(edits=entries, latent={}))
+        return write_network(work_dir, 'baked', config, {key: state[key] for key in known}, record)

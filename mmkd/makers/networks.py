@@ -43,10 +43,16 @@ def load_network(owner: str, given: Mapping[str, Product]) -> tuple[Config, nn.M
     return config, model
 
 
-def write_network(work_dir: str, name: str, config: Config, state: Mapping[str, Tensor]) -> Product:
-    """``<name>.py`` and ``<name>.pth`` in a folder."""
+def write_network(
+    work_dir: str, name: str, config: Config, state: Mapping[str, Tensor], record: Mapping = {}
+) -> Product:
+    """``<name>.py`` and ``<name>.pth`` in a folder.
+
+    Args:
+        record (Mapping): further entries of the file.
+    """
     path = osp.join(work_dir, name)
     config.dump(f'{path}.py')
     with atomic_file(f'{path}.pth') as part:
-        torch.save(dict(state_dict=state, meta={}), part)
+        torch.save(dict(record, state_dict=state, meta={}), part)
     return Product(f'{path}.py', f'{path}.pth', work_dir)
