@@ -23,6 +23,14 @@ def student_of(model: Mapping[str, Any]) -> Any:
     return ConfigDict(type='mmkd.Edited', model=student, edits=kept) if kept else student
 
 
+def import_edits(config: Any) -> None:
+    """Let a config whose model is edited import mmkd, so that stock tools can build it."""
+    if is_edited(config.get('model')):
+        others = (config.get('custom_imports') or {}).get('imports') or []
+        every = ['mmkd', *(one for one in others if one != 'mmkd')]
+        config.custom_imports = dict(imports=every, allow_failed_imports=False)
+
+
 def is_edited(model: Any) -> bool:
     """Whether a model's config is that of ``mmkd.Edited``."""
     return isinstance(model, Mapping) and type_name(model) == 'Edited'

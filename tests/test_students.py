@@ -1,10 +1,19 @@
 """The student in the config of a Distiller, and its edits."""
 
 import pytest
+from mmengine.config import Config
 from torch import nn
 
 from mmkd.edits import FakeQuant
-from mmkd.students import build_edit, in_weights, is_edited, known_edits, name_of, student_of
+from mmkd.students import (
+    build_edit,
+    import_edits,
+    in_weights,
+    is_edited,
+    known_edits,
+    name_of,
+    student_of,
+)
 from mmkd.testing import tiny_classifier
 
 QUANTISED = dict(type='mmkd.FakeQuant', bits=4)
@@ -18,6 +27,16 @@ def test_edits_that_the_weights_carry_are_left_out():
     found = student_of(dict(model, edits=[QUANTISED, EXITS]))
     assert is_edited(found) and found.edits == [EXITS] and found.model == model['student']
     assert not is_edited(model) and not is_edited('mmkd.Edited')
+
+
+def test_a_config_of_an_edited_model_imports_mmkd():
+    config = Config(dict(model=dict(type='mmkd.Edited', model={}, edits=[])))
+    config.custom_imports = dict(imports=['mine', 'mmkd'])
+    import_edits(config)
+    assert config.custom_imports.imports == ['mmkd', 'mine']
+    plain = Config(dict(model=dict(type='mmkd.Classifier')))
+    import_edits(plain)
+    assert 'custom_imports' not in plain
 
 
 def test_an_edit_from_its_entry():

@@ -17,7 +17,7 @@ from mmkd.engine.overrides import check_overrides
 from mmkd.engine.settings import plain
 from mmkd.options import match_options, options_of
 from mmkd.registry import DATASETS, HOOKS, MODELS
-from mmkd.students import student_of
+from mmkd.students import import_edits, student_of
 from mmkd.teachers import groups_of, is_teacher, kind_of
 
 #: of a config; they do not decide what is learned
@@ -136,6 +136,7 @@ def set_student(config: Config, model: Any) -> None:
         config.model['student'] = copy.deepcopy(model)
     else:
         config['model'] = copy.deepcopy(model)
+        import_edits(config)
 
 
 def set_file(config: Config, stage: Stage, key: str, path: str | None) -> None:

@@ -14,7 +14,7 @@ from mmkd.checks.preflight import PreflightHook
 from mmkd.config import distils, load_config, type_name
 from mmkd.engine.overhead import OverheadHook
 from mmkd.registry import HOOKS
-from mmkd.students import is_edited, student_of
+from mmkd.students import import_edits, is_edited, student_of
 
 #: what the tools add to ``custom_hooks`` of every run
 RUN_HOOKS = (PreflightHook, DataGuardHook, OverheadHook)
@@ -77,9 +77,7 @@ def student_config(config: Config, who: str = 'student') -> Config:
     if isinstance(imports.get('imports'), list):
         _keep(imports, 'imports', [name for name in imports['imports'] if name != 'mmkd'])
         _keep(plain, 'custom_imports', imports if 'imports' in imports else [])
-    if is_edited(model):  # which stock tools cannot build alone
-        others = (plain.get('custom_imports') or {}).get('imports') or []
-        plain.custom_imports = dict(imports=['mmkd', *others], allow_failed_imports=False)
+    import_edits(plain)
     return plain
 
 

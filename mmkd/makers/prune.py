@@ -169,10 +169,11 @@ class Prune(Maker):
         after = products(model, uses, [(group, len(keep)) for group, keep in chosen])
         widths = ', '.join(f'{g.name} {g.size} to {len(keep)}' for g, keep in chosen[:4])
         say = current_screen().say
+        more = ', …' if len(chosen) > 4 else ''
         say(
-            f'Prune: {after / before:.1%} of the multiply-accumulates stay '
-            f'({before / 1e6:,.1f} M to {after / 1e6:,.1f} M), {len(chosen)} of {len(groups)} '
-            f'groups of channels are smaller: {widths or "none"}{", …" * (len(chosen) > 4)}.'
+            f'Prune: {after / before:.1%} of the multiply-accumulates stay ({before / 1e6:,.1f} M '
+            f'to {after / 1e6:,.1f} M for the probe image), {len(chosen)} of {len(groups)} groups '
+            f'of channels are smaller: {widths or "none"}{more}.'
         )
         for group in groups:
             if group.fixed:

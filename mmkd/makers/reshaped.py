@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mmkd.chain import Product
 from mmkd.makers.networks import write_network
+from mmkd.students import import_edits
 from mmkd.teacher import build_model, load_strictly
 
 
@@ -34,9 +35,7 @@ def write_reshaped(
     _without_start(config.model)
     if edits:
         config.model = dict(type='mmkd.Edited', model=config.model, edits=[*edits])
-        others = (config.get('custom_imports') or {}).get('imports') or []
-        every = ['mmkd', *(one for one in others if one != 'mmkd')]
-        config.custom_imports = dict(imports=every, allow_failed_imports=False)
+        import_edits(config)
     product = write_network(work_dir, name, config, dict(state))
     built = build_model(product.config)
     load_strictly(built, product.checkpoint)

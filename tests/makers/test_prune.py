@@ -4,6 +4,7 @@ import pytest
 import torch
 from chain_toys import recipe, run
 from mmengine.config import Config
+from mmengine.runner import Runner as StockRunner
 
 from mmkd.chain import Product, build_maker
 from mmkd.config import load_config
@@ -131,7 +132,15 @@ def test_a_chain_distils_and_tunes_it(images, tmp_path):
         tuned=dict(config=files['plain'], student='distilled'),
     )
     _, products = run(stages, tmp_path / 'work')
-    narrow = build_model(str(tmp_path / 'work/distilled/student.py'))
-    for stage in ('distilled', 'tuned'):
-        load_strictly(narrow, products[stage].checkpoint)
-    assert products['tuned'].scores
+    # mmengine's own Runner scores both as the log does.
+    for stage, path in (
+        ('distilled', str(tmp_path / 'work/distilled/student.py')),
+        ('tuned', products['tuned'].config),
+    ):
+        stock = Config.fromfile(path)
+        assert stock.custom_imports.imports == ['mmkd'] and stock.model.type == 'mmkd.Edited'
+        load_strictly(build_model(path), products[stage].checkpoint)
+        stock.update(load_from=products[stage].checkpoint, work_dir=str(tmp_path / 'stock'))
+        stock.experiment_name = f'{stage}_stock'
+        stock.update({f'test_{k}': stock[f'val_{k}'] for k in ('cfg', 'dataloader', 'evaluator')})
+        assert StockRunner.from_cfg(stock).test() == products[stage].scores
