@@ -21,7 +21,7 @@ from mmkd.checkpoint import (
     weights_of,
     weights_of_one,
 )
-from mmkd.checkpoint.fitting import COUNTER, Fit, load_weights, weights_for
+from mmkd.checkpoint.fitting import COUNTER, load_weights, mismatch_message, weights_for
 from mmkd.compiled import Compiled
 from mmkd.config import distils, load_config, model_of
 from mmkd.functional.nested import flatten
@@ -35,6 +35,7 @@ from mmkd.streams import SideStream, has_streams
 from mmkd.students import student_of
 from mmkd.tap import Recorder, Side, Tap
 from mmkd.uninitialised import finite
+from mmkd.views import check_batches, looked_at
 
 DTYPES = {'fp16': torch.float16, 'bf16': torch.bfloat16, 'fp32': torch.float32, None: None}
 
@@ -66,6 +67,7 @@ class Teacher:
             compiler or the network cannot be captured.
         compile_shapes (int): padded shapes to compile; batches of others run uncompiled.
         stream (bool): on a GPU, run on a CUDA stream of its own, beside the student's forward pass.
+        view (str): another picture that the samples carry, see :mod:`mmkd.views`; ``''``: none.
         ignore_keys (list[str]): regular expressions of checkpoint keys that may differ.
         cfg_options (dict | None): overrides of the config, as in ``--cfg-options``.
 
@@ -94,6 +96,7 @@ class Teacher:
     compile_note: str = ''
     stream: bool = False
     side_stream: SideStream | None = None
+    view: str = ''
     #: networks that were trained beside this run: scores and last checkpoint, by name
     beside: Mapping[str, tuple[Mapping[str, float], str]] = {}
 
@@ -110,6 +113,7 @@ class Teacher:
         stream: bool = False,
         ignore_keys: Iterable[str] = (),
         cfg_options: dict | None = None,
+        view: str = '',
     ) -> None:
         dtype = check_choice('teacher', 'dtype', dtype, DTYPES)
         memory_format = check_choice(
@@ -130,7 +134,7 @@ class Teacher:
             self.loaded_keys = load_strictly(model, checkpoint, ignore_keys)
         self.adopt(model, checkpoint)
         self.fuse_conv_bn, self.fast, self.compile = fuse_conv_bn, fast, compile
-        self.stream = stream
+        self.stream, self.view = stream, view
         self.dtype = DTYPES[dtype]
         self.memory_format = torch.channels_last if memory_format else torch.preserve_format
 
@@ -170,6 +174,7 @@ class Teacher:
     def meet(self, student: nn.Module) -> None:
         """Called once at build with the student, whose weights are not those that it starts with;
         raises ValueError for one that does not suit."""
+        check_batches(self.view, student)
 
     def admit(self, objective: Any) -> None:
         """Called once at build with every objective that listens, after its ``bind``.
@@ -261,6 +266,7 @@ class Teacher:
         """As a call; with ``stream=True`` nothing may read what is recorded before :meth:`join`."""
         assert self.recorder is not None, 'set_taps() first'
         inputs, samples = seen_by_teachers(inputs, samples)
+        inputs, student_pixels = looked_at(self.view, inputs, samples, student_pixels)
         with self._beside(inputs), self.precision(inputs.device.type):
             inputs, samples = fitted(self.pixels, inputs, samples, student_pixels)
             seen = inputs.to(dtype=self.dtype or inputs.dtype, memory_format=self.memory_format)
@@ -382,19 +388,6 @@ def load_strictly(
         raise ValueError(mismatch_message(fit, source, lines, who))
     refuse_not_finite(model.state_dict(), f'{who}: {source}', model)
     return fit.loaded
-
-
-def mismatch_message(fit: Fit, source: str, lines: list[str], who: str) -> str:
-    """What does not fit, line by line, and what it may be due to."""
-    under = f" (its weights under '{fit.prefix}')" if fit.prefix else ''
-    hint = 'Is it the checkpoint of this very config (depth, widths, number of classes, deep_stem)?'
-    if fit.part:
-        hint = f'It looks like the weights of a {fit.part} alone.'
-    options = dict(teacher='teacher.ignore_keys', test='--ignore-keys')
-    if who in options:
-        hint += f' Single keys that may differ can be named in {options[who]}.'
-    head = f'{who}: {source}{under} does not fit {fit.model}.'
-    return '\n'.join([head, *(f'  {line}' for line in lines), hint])
 
 
 def _run_along(route: str, model: nn.Module, inputs: Tensor, samples: Any) -> None:

@@ -30,7 +30,7 @@ from mmkd.chain.links import Links
 from mmkd.chain.makers import build_maker
 from mmkd.chain.product import DONE, Product, write_json
 from mmkd.chain.progress import ProgressHook
-from mmkd.chain.resolving import read_config, set_teacher, teacher_places
+from mmkd.chain.resolving import read_config, set_file, set_teacher, teacher_places
 from mmkd.chain.stage import Reference, Stage, read_stages
 from mmkd.checkpoint import check_file, local_file
 from mmkd.checkpoint.newest import newest_checkpoint
@@ -127,7 +127,7 @@ class Chain:
                     for _, entry in teacher_places(config.model.get('teacher')):
                         set_teacher(entry, entry.get('config'), None, '')
                 else:
-                    _check_inputs(config, self.amp)
+                    _check_inputs(config, stage, self.amp)
                 self.facts[name] = look_at(config, awaits)
             self._compare(stage)
 
@@ -260,12 +260,19 @@ class Chain:
         return '\n\n'.join(blocks)
 
 
-def _check_inputs(config: Config, amp: bool) -> None:
-    """Data and weights that a config names must be there, its numbers possible, and AMP, too."""
+def _check_inputs(config: Config, stage: Stage, amp: bool) -> None:
+    """Data and weights that a config names must be there, its numbers possible, and AMP, too.
+
+    A file of the data that a stage before it is going to write is not there yet.
+    """
     check_settings(config.get('train_cfg'), config.get('optim_wrapper'))
     if amp:
         enable_amp(copy.deepcopy(config))
-    check_data(config, 'train', 'val')
+    there = copy.deepcopy(config)
+    for key in stage.files:
+        if key.startswith(('train_dataloader.', 'val_dataloader.')):
+            set_file(there, stage, key, '')
+    check_data(there, 'train', 'val')
     source = config.get('load_from')
     if source and '://' not in source:
         with local_file(source) as path:

@@ -227,3 +227,16 @@ def _part(model: nn.Module, found: Mapping[str, tuple]) -> str:
         if fits and 2 * fits > len(own):
             return name
     return ''
+
+
+def mismatch_message(fit: Fit, source: str, lines: list[str], who: str) -> str:
+    """What does not fit, line by line, and what it may be due to."""
+    under = f" (its weights under '{fit.prefix}')" if fit.prefix else ''
+    hint = 'Is it the checkpoint of this very config (depth, widths, number of classes, deep_stem)?'
+    if fit.part:
+        hint = f'It looks like the weights of a {fit.part} alone.'
+    options = dict(teacher='teacher.ignore_keys', test='--ignore-keys')
+    if who in options:
+        hint += f' Single keys that may differ can be named in {options[who]}.'
+    head = f'{who}: {source}{under} does not fit {fit.model}.'
+    return '\n'.join([head, *(f'  {line}' for line in lines), hint])

@@ -11,6 +11,7 @@ from mmkd.datasets._kinds import loads_masks
 from mmkd.datasets.cifar import Cifar10, Cifar100
 from mmkd.datasets.class_folders import ClassFolders
 from mmkd.datasets.hold_out import hold_out
+from mmkd.datasets.paired_views import KeepView, LoadView, PackViews, SplitViews
 from mmkd.datasets.proposals import (
     GridProposals,
     ImageLabels,
@@ -40,15 +41,19 @@ __all__ = [
     'GridProposals',
     'ImageFolder',
     'ImageLabels',
+    'KeepView',
     'LoadImageOnce',
     'LoadProposals',
+    'LoadView',
     'MixedSampler',
     'PackClassInputs',
+    'PackViews',
     'ProposalsToImage',
     'RandomCrop',
     'RandomResizedCrop',
     'Scene',
     'Shard',
+    'SplitViews',
     'Superpixels',
     'Unlabelled',
     'generate_scene',

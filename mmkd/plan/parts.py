@@ -49,7 +49,8 @@ def describe_teacher(name: str, teacher: Teacher) -> list[str]:
             f'{who}{which}: {kind}{type(part.model).__name__}, {millions(part.model)}, '
             f'{part.loaded}'
         )
-        lines.append(f'  runs {part.route}; input {part.pixels}')
+        looks = f'view {part.view}, ' if part.view else ''
+        lines.append(f'  runs {part.route}; input {looks}{part.pixels}')
         lines += [f'  fast: {note}' for note in part.notes]
         lines += [f'  {note}' for note in (part.compile_note, part.stream_note) if note]
     return lines

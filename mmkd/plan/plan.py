@@ -119,7 +119,7 @@ class Plan:
         for name, teacher in self.teachers.items():
             taps = self.taps_of(name)
             teacher.set_taps(taps)
-            if taps:
+            if taps and not teacher.view:
                 teacher.pixels.check_source(Pixels.of(self.student), f"teacher '{name}'")
             requests.append(Request(name, teacher.model, _watched(teacher.model, taps)))
         return requests

@@ -8,10 +8,10 @@ from typing import Any
 from torch import nn
 
 from mmkd.checkpoint import refuse_not_finite
-from mmkd.checkpoint.fitting import Fit
+from mmkd.checkpoint.fitting import Fit, mismatch_message
 from mmkd.encoders import Encoder, PatchMaps, build_encoder
 from mmkd.options import check_list, check_number
-from mmkd.teacher import Teacher, load_strictly, mismatch_message
+from mmkd.teacher import Teacher, load_strictly
 from mmkd.teachers.kinds import kind
 
 
@@ -38,7 +38,7 @@ class VisionModel(Teacher):
             ImageNet's.
         patch (int | None): of a file's module, pixels of a token's side; None: its ``patch_size``.
         download (bool): fetch from the hub what is not there.
-        dtype, stream, ignore_keys: see :class:`~mmkd.teacher.Teacher`.
+        dtype, stream, ignore_keys, view: see :class:`~mmkd.teacher.Teacher`.
 
     Raises:
         ImportError: the library is not installed.
@@ -63,6 +63,7 @@ class VisionModel(Teacher):
         dtype: str | None = None,
         stream: bool = False,
         ignore_keys: Sequence[str] = (),
+        view: str = '',
     ) -> None:
         owner = type(self).__name__
         numbers = [
@@ -84,7 +85,7 @@ class VisionModel(Teacher):
         if sides is None:
             encoder.try_out()
         network = PatchMaps(encoder, sides, *pixels)
-        super().__init__(network, 'random', dtype=dtype, stream=stream)
+        super().__init__(network, 'random', dtype=dtype, stream=stream, view=view)
         self.title = encoder.title
         self.source, self.loaded_keys = ('random', 0) if checkpoint == 'random' else loaded
 

@@ -187,6 +187,18 @@ def test_missing_files(paths, images, refuses, tmp_path):
     refuses(dict(a=dict(config=own)), r"Stage 'a' .*lost.py\): .*not found", FileNotFoundError)
 
 
+def test_a_file_of_the_data_that_a_stage_will_write(paths, refuses, tmp_path):
+    config = Config.fromfile(paths['plain'])
+    config.train_dataloader.dataset.ann_file = 'later.txt'
+    config.dump(str(tmp_path / 'later.py'))
+    stages = dict(a=dict(config=paths['plain']), b=dict(config=str(tmp_path / 'later.py')))
+    refuses(
+        stages, r"Stage 'b' .*later.txt.*not found|not found(.|\n)*later.txt", FileNotFoundError
+    )
+    stages['b']['files'] = {'train_dataloader.dataset.ann_file': 'a'}
+    Chain(stages, str(tmp_path))
+
+
 def test_configs_that_are_no_run(paths, refuses, tmp_path):
     Config(dict(stages=dict(a=dict(config='b.py')))).dump(str(tmp_path / 'chain.py'))
     refuses(dict(a=dict(config=str(tmp_path / 'chain.py'))), 'chain.py is itself a chain')
