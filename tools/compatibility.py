@@ -86,6 +86,14 @@ def plain_student(model: dict) -> dict:
     return rest | dict(type='GFL', bbox_head=head)
 
 
+@torch.no_grad()
+def undecided(teacher: torch.nn.Module) -> None:
+    """Heads for the focal loss begin with scores of 0.01, among which nothing is a detection."""
+    for parameter in teacher.parameters():
+        if parameter.dim() == 1 and bool((parameter < -4).all()):
+            parameter.zero_()
+
+
 def side_of(pair: Pair) -> int:
     """Half of the side that was planned with, which is faster; but DETRs that pick their queries
     among the cells of all levels need more of them than there would be."""
@@ -104,6 +112,7 @@ def try_pair(number: int, methods: list[str], steps: int) -> dict:
         for network in networks:
             with contextlib.suppress(AttributeError):  # SAN's own cannot without its file
                 network.init_weights()
+        undecided(networks[1])
         pair = Pair(networks[0], Teacher(networks[1], 'random'))
         fits = list(pair.fits(methods))
         planned, size = time.time() - start, side_of(pair)

@@ -6,9 +6,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from mmkd.analysis.compatibility import faults_of, named_methods, page
 from mmkd.config import load_config, resolve
+from mmkd.teacher import build_model
+from mmkd.testing import tiny_retinanet
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'compatibility.py'
 
@@ -106,3 +109,12 @@ def test_side_of_the_images(tool, sides, picks, wanted):
     plain = SimpleNamespace()
     teacher = SimpleNamespace(model=SimpleNamespace(as_two_stage=picks))
     assert tool.side_of(SimpleNamespace(student=plain, teacher=teacher, size=sides)) == wanted
+
+
+def test_a_teacher_s_scores_before_training(tool):
+    model = build_model(tiny_retinanet(4))
+    model.init_weights()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    tool.undecided(model)
+    changed = [k for k, v in model.state_dict().items() if not torch.equal(v, before[k])]
+    assert changed == ['bbox_head.retina_cls.bias'] and not model.bbox_head.retina_cls.bias.any()
