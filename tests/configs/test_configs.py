@@ -73,6 +73,14 @@ def is_small(config):
     return config.startswith('mmkd::') and '_r101' not in config
 
 
+def small(model):
+    """Narrow, and with few proposals."""
+    model = shrink(model)
+    if 'rpn' in (model.get('test_cfg') or {}):
+        model['test_cfg']['rpn']['max_per_img'] = 8
+    return model
+
+
 def prepare(model, folder):
     """Random weights, and small networks, in place of the teacher's checkpoint."""
     teacher = model.teacher
@@ -85,7 +93,7 @@ def prepare(model, folder):
     # Ours are small as they are, but for teachers that nobody published.
     large = [e for e in networks if 'checkpoint' in e and not is_small(e.get('config', ''))]
     if large or any(kind_of(entry) is VisionModel for entry in networks):
-        model.student = shrink(model.student)
+        model.student = small(model.student)
     for entry in networks:
         if kind_of(entry) is Anchors:
             state = build_model(load_config(entry.config)).state_dict()
@@ -104,4 +112,4 @@ def prepare(model, folder):
         assert re.match(r'https://.*\.pth$|last$|released://|work_dirs/\w+(/teacher)?$', checkpoint)
         entry.checkpoint = 'random'
         if any(entry is e for e in large):
-            entry.update(config=shrink(load_config(entry.config).model))
+            entry.update(config=small(load_config(entry.config).model))
