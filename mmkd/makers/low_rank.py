@@ -22,7 +22,7 @@ class LowRank(Maker):
     Wang et al., ACCV 2016 (dominant convolutional kernels), by singular value decomposition of the
     kernels that read each channel. ``low_rank.py`` builds the network with the edit
     ``mmkd.DominantKernels``, ``low_rank.pth`` has its weights; BatchNorms and all other layers are
-    those of before.
+    those of before. The paper's second half is the method ``PreRegression``.
 
     Args:
         rank (int): R; a 3 x 3 convolution of 64 channels costs 12.7 % for each.

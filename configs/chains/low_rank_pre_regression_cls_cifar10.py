@@ -1,4 +1,4 @@
-# Dominant kernels: convolutions of a classifier by two kernels for each channel, then tuned by KD.
+# Dominant kernels: two kernels for each channel of a classifier, then pre-regression and KD from the whole one.
 stages = dict(
     teacher=dict(config='mmkd::small/cls_r14w16_cifar10.py'),
     low=dict(
@@ -6,9 +6,9 @@ stages = dict(
         student='teacher',
     ),
     student=dict(
-        config='mmkd::small/kd_cls_r14w16_r8w8_cifar10.py',
+        config='mmkd::small/pre_regression_kd_cls_r14w16_r14w16_cifar10.py',
         teacher='teacher',
         student='low',
-        options={'optim_wrapper.optimizer.lr': 0.01, 'model.objectives.kd.tau': 4},
+        options={'optim_wrapper.optimizer.lr': 0.01},
     ),
 )
