@@ -139,6 +139,10 @@ class Traced(nn.Module):
         super().__init__()
         self.model = model
 
+    def train(self, mode: bool = True) -> Traced:
+        """Nothing: a backbone freezes its stages here, and what is frozen is not in the graph."""
+        return self
+
     def forward(self, image: Tensor) -> list[Tensor]:
         """Everything that backbone, neck and dense heads give."""
         model: Any = self.model

@@ -54,11 +54,14 @@ def test_groups_of_a_detector(depth, groups, whole, half, inner, neck):
 
 
 def test_frozen_layers_are_in_the_graph():
-    model = detector(18)
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
+    """Also those that a backbone freezes again whenever it is put into a mode."""
+    torch.manual_seed(0)
+    model = build_model(tiny_faster_rcnn(8, backbone=dict(frozen_stages=1, norm_eval=True))).eval()
+    model.neck.requires_grad_(False)
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    assert 'backbone.layer1.0.conv1.weight' in frozen
     assert len(graph_groups(model, 'test')) == 17
-    assert not any(p.requires_grad for p in model.parameters())
+    assert frozen == {name for name, p in model.named_parameters() if not p.requires_grad}
 
 
 def test_concatenated_maps_are_followed():
