@@ -41,7 +41,8 @@ def read_proposals(file: str | Path) -> dict[str, dict[str, np.ndarray]]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: anything but a mapping of this form; the first wrong entry is named.
+        ValueError: anything but a mapping of this form, or boxes that are not (x1, y1, x2, y2);
+            the first wrong entry is named.
     """
     if not Path(file).is_file():
         raise FileNotFoundError(
@@ -63,6 +64,13 @@ def read_proposals(file: str | Path) -> dict[str, dict[str, np.ndarray]]:
                 f'proposals: {file} must have dict(bboxes=(n, 4), scores=(n,)) for {name}, found '
                 f'bboxes {boxes.shape} and scores {scores}.'
             )
+        wrong = ~(np.isfinite(boxes).all(1) & (boxes[:, 2:] >= boxes[:, :2]).all(1))
+        if wrong.any():
+            raise ValueError(
+                f'proposals: {file} must have finite boxes (x1, y1, x2, y2) with x1 <= x2 and '
+                f'y1 <= y2, found {boxes[wrong][0].tolist()} for {name}. Boxes (x, y, w, h) need '
+                'x and y added to w and h.'
+            )
     return dict(found)
 
 
@@ -78,7 +86,8 @@ class LoadProposals(BaseTransform):
 
     Raises:
         FileNotFoundError, ValueError: see :func:`read_proposals`; before training, images of the
-            dataset that are not in the file.
+            dataset that are not in the file, a file without any box for them, or boxes beyond an
+            image whose size the dataset knows.
     """
 
     def __init__(self, file: str, most: int = 2000) -> None:
@@ -87,11 +96,29 @@ class LoadProposals(BaseTransform):
         self.found = read_proposals(file)
 
     def check_dataset(self, dataset: Any) -> None:
-        """Every image must be in the file, else ValueError; called before training."""
-        paths = [dataset.get_data_info(i)['img_path'] for i in range(len(dataset))]
-        lost = [path for path in paths if key_of(path) not in self.found]
+        """Every image must be in the file, with boxes inside it; called before training."""
+        infos = [dataset.get_data_info(i) for i in range(len(dataset))]
+        lost = [info['img_path'] for info in infos if key_of(info['img_path']) not in self.found]
         if lost:
-            raise ValueError(self._lost(lost[0], f'{len(lost)} of {len(paths)} images'))
+            raise ValueError(self._lost(lost[0], f'{len(lost)} of {len(infos)} images'))
+        boxes = [np.asarray(self.found[key_of(info['img_path'])]['bboxes']) for info in infos]
+        if infos and not any(map(len, boxes)):
+            raise ValueError(
+                f'LoadProposals: {self.file} has no box for any of the {len(infos)} images, so '
+                'nothing can be learned.'
+            )
+        for info, own in zip(infos, boxes, strict=True):
+            if len(own) and 'width' in info and 'height' in info:
+                self._check_inside(info, own)
+
+    def _check_inside(self, info: dict, boxes: np.ndarray) -> None:
+        right, low = boxes[:, 2:].max(0)
+        if right > info['width'] + 1 or low > info['height'] + 1:
+            raise ValueError(
+                f'LoadProposals: {self.file} has boxes up to ({right:.0f}, {low:.0f}) for '
+                f'{key_of(info["img_path"])}, which has {info["width"]} x {info["height"]} pixels. '
+                'Proposals are in pixels of the original image.'
+            )
 
     def _lost(self, path: str, how_many: str) -> str:
         known = next(iter(self.found), 'none')

@@ -63,6 +63,11 @@ def test_a_file_that_would_run_code_is_refused(tmp_path, capsys):
         ({'train/a.jpg': BOXES}, r'dict\(bboxes=\(n, 4\), scores=\(n,\)\) for train/a.jpg'),
         ({'train/a.jpg': dict(bboxes=BOXES)}, r'bboxes \(3, 4\) and scores \(\)'),
         ({'train/a.jpg': dict(bboxes=BOXES[:, :3], scores=np.ones(3))}, r'bboxes \(3, 3\)'),
+        ({'train/a.jpg': entry(np.full((3, 4), np.nan))}, r'finite boxes .* found \[nan'),
+        (
+            {'train/a.jpg': entry(BOXES), 'train/b.jpg': entry(np.array([[30, 5, 10, 13]]))},
+            r'found \[30, 5, 10, 13\] for train/b.jpg. Boxes \(x, y, w, h\) need',
+        ),
     ],
 )
 def test_files_of_another_form_are_refused(tmp_path, content, message):
@@ -70,8 +75,8 @@ def test_files_of_another_form_are_refused(tmp_path, content, message):
         read_proposals(file_of(tmp_path, content))
 
 
-def dataset(load, *names):
-    infos = [dict(img_path=f'/data/train/{name}') for name in names]
+def dataset(load, *names, **size):
+    infos = [dict(img_path=f'/data/train/{name}', **size) for name in names]
 
     class Dataset:
         pipeline = SimpleNamespace(transforms=[object(), load])
@@ -91,6 +96,23 @@ def test_images_that_are_not_in_the_file_stop_before_training(tmp_path):
         check_pipelines(dataset(load, 'a.jpg', 'b.jpg', 'c.jpg'))
     with pytest.raises(ValueError, match='no proposals of an image, the first of them train/b.jpg'):
         load(image() | dict(img_path='/data/train/b.jpg'))
+
+
+def test_boxes_of_resized_images_stop_before_training(tmp_path):
+    load = LoadProposals(file_of(tmp_path, {'train/a.jpg': entry()}))
+    check_pipelines(dataset(load, 'a.jpg', width=40, height=20))
+    for size in (dict(width=38, height=20), dict(width=40, height=18)):
+        message = r'up to \(40, 20\) for train/a.jpg, which has {width} x {height} pixels'
+        with pytest.raises(ValueError, match=message.format(**size)):
+            check_pipelines(dataset(load, 'a.jpg', **size))
+
+
+def test_a_file_without_a_box_stops_before_training(tmp_path):
+    empty = entry(BOXES[:0])
+    load = LoadProposals(file_of(tmp_path, {'train/a.jpg': empty, 'train/b.jpg': entry()}))
+    check_pipelines(dataset(load, 'a.jpg', 'b.jpg'))
+    with pytest.raises(ValueError, match='has no box for any of the 1 images'):
+        check_pipelines(dataset(load, 'a.jpg'))
 
 
 @pytest.mark.parametrize('direction', ['horizontal', 'vertical', 'diagonal', None])
