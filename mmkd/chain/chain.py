@@ -30,7 +30,7 @@ from mmkd.chain.links import Links
 from mmkd.chain.makers import build_maker
 from mmkd.chain.product import DONE, Product, write_json
 from mmkd.chain.progress import ProgressHook
-from mmkd.chain.resolving import read_config, set_file, set_teacher, teacher_places
+from mmkd.chain.resolving import place_of, read_config, set_teacher, teacher_places
 from mmkd.chain.stage import Reference, Stage, read_stages
 from mmkd.checkpoint import check_file, local_file
 from mmkd.checkpoint.newest import newest_checkpoint
@@ -271,7 +271,7 @@ def _check_inputs(config: Config, stage: Stage, amp: bool) -> None:
     there = copy.deepcopy(config)
     for key in stage.files:
         if key.startswith(('train_dataloader.', 'val_dataloader.')):
-            set_file(there, stage, key, '')
+            place_of(there, stage, key).clear()  # the dataset that it is an option of
     check_data(there, 'train', 'val')
     source = config.get('load_from')
     if source and '://' not in source:

@@ -142,7 +142,7 @@ def set_student(config: Config, model: Any) -> None:
 def set_file(config: Config, stage: Stage, key: str, path: str | None) -> None:
     """Set a key of the config to the path of a file; without one the config's own stays."""
     if path is not None:
-        _parent_of(config, stage, key)[key.rpartition('.')[2]] = path
+        place_of(config, stage, key)[key.rpartition('.')[2]] = path
 
 
 def _check_key(config: Config, stage: Stage, key: str) -> None:
@@ -151,7 +151,7 @@ def _check_key(config: Config, stage: Stage, key: str) -> None:
     Raises:
         ValueError: no such place; an option that is misspelt or that its owner does not have.
     """
-    place, name = _parent_of(config, stage, key), key.rpartition('.')[2]
+    place, name = place_of(config, stage, key), key.rpartition('.')[2]
     if name in place:
         return
     check_overrides([key], config, f'Stage {stage.name!r}: files')
@@ -170,7 +170,8 @@ def _check_key(config: Config, stage: Stage, key: str) -> None:
         raise ValueError(f'Stage {stage.name!r}: files has the key {key!r}, but {error}') from None
 
 
-def _parent_of(config: Config, stage: Stage, key: str) -> Any:
+def place_of(config: Config, stage: Stage, key: str) -> Any:
+    """The mapping of a config in which a dotted key is; ValueError for none."""
     place: Any = config._cfg_dict
     for part in key.split('.')[:-1]:
         if isinstance(place, list):
