@@ -37,7 +37,7 @@ from mmkd.visualization.shown import Shown, restore
 from mmkd.visualization.viewer import Viewer, build_dataset
 
 STUDY = 'mmkd::studies/demo_frcnn.py'
-SIZE = dict(n_train=640, n_val=160, size=(192, 160))
+SIZE = dict(n_train=512, n_val=160, size=(192, 160))
 QUICK = dict(n_train=16, n_val=8, size=(96, 80))
 SHOWN = [0, 1, 2]  # validation images in the picture
 
