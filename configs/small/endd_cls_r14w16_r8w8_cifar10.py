@@ -15,6 +15,6 @@ model = dict(
 )
 optim_wrapper = dict(
     clip_grad=dict(max_norm=10),
-    optimizer=dict(_delete_=True, type='Adam', lr=3e-3, weight_decay=5e-4),
+    optimizer=dict(_delete_=True, type='Adam', lr=1e-2, weight_decay=5e-4),
 )
 val_evaluator = [dict(type='mmkd.Accuracy'), dict(type='mmkd.Calibration', dirichlet=True)]
