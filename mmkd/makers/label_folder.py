@@ -33,7 +33,7 @@ def list_images(source: str) -> list[str]:
             raise FileNotFoundError(f'PseudoLabels: there is no file {source}.')
         files = [line.strip() for line in Path(source).read_text().splitlines() if line.strip()]
     else:
-        files = files_of(source, 2**62)
+        files = list(dict.fromkeys(files_of(source, 2**62)))  # a repeated dataset names them again
     if not files:
         raise FileNotFoundError(f'PseudoLabels: {source} has no images.')
     return files

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, DefaultScope
 from torch import Tensor, nn
 
-from mmkd.config import load_config
+from mmkd.config import dataset_leaves, load_config
 from mmkd.datasets.class_folders import SUFFIXES
 from mmkd.options import check_list, check_number
 from mmkd.pixels import Pixels
@@ -81,7 +82,10 @@ def training_batches(
 
 def _training_set(config: Any, **changes: Any) -> Any:
     with DefaultScope.overwrite_default_scope(config.get('default_scope') or 'mmengine'):
-        return DATASETS.build({**config.train_dataloader.dataset, **changes})
+        entry = copy.deepcopy(config.train_dataloader.dataset)
+        for leaf in dataset_leaves(entry):
+            leaf.update(changes)
+        return DATASETS.build(entry)
 
 
 def _evenly(most: int, total: int) -> list[int]:

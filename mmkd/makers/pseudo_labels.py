@@ -161,14 +161,15 @@ class PseudoLabels(Maker):
     def _boxes(
         self, views: ImageViews, files: list[str], out: str, info: dict, kind: str
     ) -> Product:
-        found, damaged = self._found(views, files, out)
         counts, categories = {}, []
         if self.labelled is not None:
             counts, categories = labelled_counts(self.labelled, self.names)
-        if self.threshold == MATCH:
+        limits = None if self.threshold == MATCH else check_thresholds(self.threshold, self.names)
+        if kind == 'voc':
+            check_stems(root_of(self.images, files), files)
+        found, damaged = self._found(views, files, out)
+        if limits is None:
             limits = match_thresholds(found.values(), counts, self.names, self.per_class)
-        else:
-            limits = check_thresholds(self.threshold, self.names)
         objects = {
             path: (tuple(one['size']), label_files.chosen(one, limits, self.ignore))
             for path, one in found.items()
@@ -195,7 +196,6 @@ class PseudoLabels(Maker):
             return path, dict(
                 type='mmdet.CocoDataset', ann_file=path, data_prefix=prefix, metainfo=names
             )
-        check_stems(root, files)
         path = label_files.write_voc(out, objects, self.names)
         return path, dict(
             type='mmdet.XMLDataset',

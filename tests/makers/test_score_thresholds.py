@@ -80,6 +80,8 @@ def test_the_training_set_of_a_config(tmp_path):
         data_prefix=dict(img='train/'),
         metainfo=dict(classes=tuple(CLASSES)),
     )
-    Config(dict(train_dataloader=dict(dataset=dataset))).dump(tmp_path / 'c.py')
-    counts, categories = labelled_counts(str(tmp_path / 'c.py'), list(CLASSES))
-    assert sum(counts.values()) == pytest.approx(2) and categories == []
+    for entry in (dataset, dict(type='RepeatDataset', times=3, dataset=dataset)):
+        config = Config(dict(train_dataloader=dict(dataset=entry)))
+        config.dump(tmp_path / 'c.py')
+        counts, categories = labelled_counts(str(tmp_path / 'c.py'), list(CLASSES))
+        assert sum(counts.values()) == pytest.approx(2) and categories == []
