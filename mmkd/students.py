@@ -18,9 +18,13 @@ Edit = Callable[[nn.Module], nn.Module]
 
 def student_of(model: Mapping[str, Any]) -> Any:
     """The student in the mapping of a Distiller, with those edits that its weights do not carry."""
-    student, edits = model['student'], model.get('edits')
+    return deployed_as(model['student'], model.get('edits'))
+
+
+def deployed_as(model: Any, edits: Any) -> Any:
+    """A model's config with those edits that the saved weights do not carry."""
     kept = [entry for entry in edits or () if not in_weights(build_edit(entry))]
-    return ConfigDict(type='mmkd.Edited', model=student, edits=kept) if kept else student
+    return ConfigDict(type='mmkd.Edited', model=model, edits=kept) if kept else model
 
 
 def import_edits(config: Any) -> None:

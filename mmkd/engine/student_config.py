@@ -14,7 +14,7 @@ from mmkd.checks.preflight import PreflightHook
 from mmkd.config import distils, load_config, type_name
 from mmkd.engine.overhead import OverheadHook
 from mmkd.registry import HOOKS
-from mmkd.students import import_edits, is_edited, student_of
+from mmkd.students import deployed_as, import_edits, is_edited, student_of
 
 #: what the tools add to ``custom_hooks`` of every run
 RUN_HOOKS = (PreflightHook, DataGuardHook, OverheadHook)
@@ -58,7 +58,8 @@ def student_config(config: Config, who: str = 'student') -> Config:
     """A copy for one network alone, without teacher, objectives and the hooks of mmkd's tools.
 
     Args:
-        config (Config): of a distillation run; another is copied as it is.
+        config (Config): of a distillation run, or of an edited model, which keeps the edits that
+            its weights do not carry; another is copied as it is.
         who (str): ``'student'``, or ``'peers.<name>'``.
 
     Raises:
@@ -66,9 +67,10 @@ def student_config(config: Config, who: str = 'student') -> Config:
     """
     plain = copy.deepcopy(config)
     model = model_for(plain, who)
-    if not distils(plain.get('model')):
+    edited = is_edited(model)
+    if not distils(plain.get('model')) and not edited:
         return plain
-    plain.model = model
+    plain.model = deployed_as(model['model'], model['edits']) if edited else model
     ours = {hook.__name__ for hook in RUN_HOOKS}
     hooks = plain.get('custom_hooks') or []
     hooks = [hook for hook in hooks if isinstance(hook, Hook) or type_name(hook) not in ours]

@@ -62,3 +62,16 @@ def test_a_checkpoint_says_how_to_build_the_student_and_how_it_was_distilled():
 def test_a_checkpoint_of_a_plain_run_stays_as_it_is():
     config = Config(dict(model=dict(type='RetinaNet')))
     assert checkpoint_of(config)['meta'] == dict(cfg=config.pretty_text)
+
+
+def test_an_edited_model_keeps_what_its_weights_do_not_carry():
+    quantised, exits = dict(type='mmkd.FakeQuant', bits=4), dict(type='mmkd.Exits')
+    own = dict(type='mmkd.Classifier', num_classes=3)
+
+    def of(*edits):
+        model = dict(type='mmkd.Edited', model=own, edits=list(edits))
+        return student_config(Config(dict(model=model)))
+
+    assert of(quantised).model == own and 'custom_imports' not in of(quantised)
+    assert of(quantised, exits).model.edits == [exits]
+    assert of(exits).custom_imports.imports == ['mmkd']
