@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
 
 from mmkd.datasets.unlabelled import MixedSampler
@@ -106,6 +107,8 @@ def joined(
 def check_listeners(objectives: Mapping[str, Any], dataset: Any, tasks: bool) -> None:
     """Refuse a run on images without any labels for what needs some.
 
+    Where some images have labels and nobody learns from the others, it warns.
+
     Args:
         dataset (Any): the training set.
         tasks (bool): the student has its own losses.
@@ -113,7 +116,8 @@ def check_listeners(objectives: Mapping[str, Any], dataset: Any, tasks: bool) ->
     Raises:
         ValueError: nobody could compute a loss; the message names what can.
     """
-    if not _all_unlabelled(dataset):
+    if not all(_unlabelled(dataset)):
+        _warn_of_idle(objectives, dataset)
         return
     if tasks:
         raise ValueError(
@@ -130,6 +134,19 @@ def check_listeners(objectives: Mapping[str, Any], dataset: Any, tasks: bool) ->
             f'No image of the training set has labels, and {", ".join(needy)} ({kinds}) cannot do '
             f'without.{beside}'
         )
+
+
+def _warn_of_idle(objectives: Mapping[str, Any], dataset: Any) -> None:
+    own = {name: one for name, one in objectives.items() if one.learner == 'student'}
+    if not any(_unlabelled(dataset)) or any(map(listens_without_labels, own.values())):
+        return
+    kinds = ', '.join(f'{name} ({type(one).__name__})' for name, one in own.items())
+    print_log(
+        f'No objective learns from the images without labels: {kinds or "none there is"} cannot '
+        'do without. Add one that can, such as CWD, PKD or AT, or leave these images out.',
+        logger='current',
+        level=30,
+    )
 
 
 def check_mixture(loader: Any) -> None:
@@ -150,11 +167,12 @@ def check_mixture(loader: Any) -> None:
         )
 
 
-def _all_unlabelled(dataset: Any) -> bool:
+def _unlabelled(dataset: Any) -> list[bool]:
+    """Of each dataset inside wrappers, whether its labels are seen by nobody."""
     parts = getattr(dataset, 'datasets', None)
     if parts is not None:
-        return all(map(_all_unlabelled, parts))
+        return [found for part in parts for found in _unlabelled(part)]
     inner = getattr(dataset, 'dataset', None)
     if inner is not None:
-        return _all_unlabelled(inner)
-    return bool(getattr(dataset, 'no_labels', False))
+        return _unlabelled(inner)
+    return [bool(getattr(dataset, 'no_labels', False))]

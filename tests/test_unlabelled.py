@@ -187,8 +187,9 @@ def test_ranks_share_the_images(monkeypatch):
 
 
 def test_labels_are_dropped(tmp_path):
-    (tmp_path / 'a').mkdir()
-    for name in ('b.jpg', 'a/c.png', 'd.txt'):
+    for folder in ('a', '.thumbs'):
+        (tmp_path / folder).mkdir()
+    for name in ('b.jpg', 'a/c.png', 'd.txt', '._b.jpg', '.thumbs/e.jpg'):
         (tmp_path / name).touch()
     dataset = Unlabelled(dict(type='mmkd.ImageFolder', data_root=str(tmp_path), lazy_init=False))
     paths = [dataset.get_data_info(i)['img_path'] for i in range(len(dataset))]
@@ -228,6 +229,17 @@ def test_a_run_without_any_label():
     masked = CWD('neck')
     masked.mask_ignore = True
     assert listens_without_labels(CWD('neck')) and not listens_without_labels(masked)
+
+
+def test_images_from_which_nobody_learns_are_warned_of(monkeypatch):
+    said = []
+    monkeypatch.setattr('mmkd.unlabelled.print_log', lambda text, **_: said.append(text))
+    mixed = ConcatDataset([Numbers(3), Unlabelled(Numbers(3))])
+    check_listeners(dict(fgfi=FGFI(), cwd=CWD('neck')), mixed, tasks=True)
+    check_listeners(dict(fgfi=FGFI()), Numbers(3), tasks=True)
+    assert not said
+    check_listeners(dict(fgfi=FGFI()), mixed, tasks=True)
+    assert 'from the images without labels: fgfi (FGFI) cannot do without' in said[0]
 
 
 def test_batches_that_are_dealt_out_anew():

@@ -67,6 +67,10 @@ def _is_special(path: Any) -> bool:
         return False
 
 
+#: loads nothing from the file of the image, so an error says nothing about that
+ELSEWHERE = 'LoadProposals'
+
+
 class Failure:
     """A file, or the annotations of an image, that a loading step could not read."""
 
@@ -93,7 +97,8 @@ def find_failure(dataset: Any, index: int) -> Failure | None:
     """Run the loading steps once more, to find out whether one of them failed."""
     info = dataset.get_data_info(index)
     for transform in getattr(dataset.pipeline, 'transforms', ()):
-        if not type(transform).__name__.startswith('Load'):
+        name = type(transform).__name__
+        if not name.startswith('Load') or name == ELSEWHERE:
             continue
         kind = 'image'
         if hasattr(transform, 'with_seg'):

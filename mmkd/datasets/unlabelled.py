@@ -64,6 +64,8 @@ def Unlabelled(dataset: Any) -> BaseDataset:
 class ImageFolder(BaseDataset):
     """All images of a folder, at any depth, without annotations.
 
+    Files and folders whose names begin with a dot are left out: previews and copies of attributes.
+
     Args:
         data_root (str): the folder; ``data_prefix=dict(img_path=…)`` names one inside it.
         metainfo (dict): none by default, so that a ConcatDataset needs
@@ -78,7 +80,12 @@ class ImageFolder(BaseDataset):
     def load_data_list(self) -> list[dict]:
         """Path and number of each image, in the order of their names."""
         folder = Path(self.data_prefix.get('img_path') or self.data_root or '.')
-        files = sorted(path for path in folder.rglob('*') if path.suffix.lower() in SUFFIXES)
+        files = sorted(
+            path
+            for path in folder.rglob('*')
+            if path.suffix.lower() in SUFFIXES
+            and not any(part.startswith('.') for part in path.relative_to(folder).parts)
+        )
         if not files:
             raise FileNotFoundError(f'ImageFolder: there are no images in {folder}.')
         return [dict(img_path=str(path), img_id=i, instances=[]) for i, path in enumerate(files)]

@@ -1,12 +1,14 @@
 """An entry that does not get through its pipeline: which file, and why."""
 
+import pickle
 import re
 
+import numpy as np
 import pytest
 from mmengine.registry import DATASETS
 from spoiling import spoil_images
 
-from mmkd.datasets import protection
+from mmkd.datasets import LoadProposals, protection
 
 
 def test_unreadable_test_image_is_one_error(data):
@@ -31,6 +33,22 @@ def test_another_step_that_fails_names_the_image(data, monkeypatch):
     with pytest.raises(protection.DataError, match=words) as caught:
         dataset[2]
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+@pytest.mark.parametrize('test_mode', [False, True])
+def test_missing_proposals_are_no_unreadable_image(data, tmp_path, test_mode):
+    _, config = data('coco')
+    file = tmp_path / 'proposals.pkl'
+    boxes = dict(bboxes=np.zeros((0, 4)), scores=np.zeros(0))
+    file.write_bytes(pickle.dumps({'train/000000.jpg': boxes}))
+    dataset = DATASETS.build({**config, 'test_mode': test_mode})
+    protection.tolerate(dataset)
+    dataset.pipeline.transforms.insert(1, LoadProposals(str(file)))
+    dataset[0]
+    with pytest.raises(
+        protection.DataError, match='pipeline: ValueError: LoadProposals: .* has no'
+    ):
+        dataset[1]
 
 
 @pytest.mark.parametrize('content', [None, b'', b'no image'])
