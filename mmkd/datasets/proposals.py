@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from mmcv.transforms import BaseTransform
+from mmengine.logging import print_log
 
 from mmkd.options import check_list, check_number
 from mmkd.registry import TRANSFORMS
@@ -86,8 +87,8 @@ class LoadProposals(BaseTransform):
 
     Raises:
         FileNotFoundError, ValueError: see :func:`read_proposals`; before training, images of the
-            dataset that are not in the file, a file without any box for them, or boxes beyond an
-            image whose size the dataset knows.
+            dataset that are not in the file, a file without any box for them, or boxes with their
+            centre outside an image whose size the dataset knows.
     """
 
     def __init__(self, file: str, most: int = 2000) -> None:
@@ -96,7 +97,7 @@ class LoadProposals(BaseTransform):
         self.found = read_proposals(file)
 
     def check_dataset(self, dataset: Any) -> None:
-        """Every image must be in the file, with boxes inside it; called before training."""
+        """Every image must be in the file, with boxes in it; called before training."""
         infos = [dataset.get_data_info(i) for i in range(len(dataset))]
         lost = [info['img_path'] for info in infos if key_of(info['img_path']) not in self.found]
         if lost:
@@ -112,12 +113,13 @@ class LoadProposals(BaseTransform):
                 self._check_inside(info, own)
 
     def _check_inside(self, info: dict, boxes: np.ndarray) -> None:
-        right, low = boxes[:, 2:].max(0)
-        if right > info['width'] + 1 or low > info['height'] + 1:
+        size = info['width'], info['height']
+        outside = ((boxes[:, :2] + boxes[:, 2:]) / 2 > size).any(1)
+        if outside.any():
             raise ValueError(
-                f'LoadProposals: {self.file} has boxes up to ({right:.0f}, {low:.0f}) for '
-                f'{key_of(info["img_path"])}, which has {info["width"]} x {info["height"]} pixels. '
-                'Proposals are in pixels of the original image.'
+                f'LoadProposals: {self.file} has a box {boxes[outside][0].tolist()} for '
+                f'{key_of(info["img_path"])}, whose centre is outside of its {size[0]} x {size[1]} '
+                'pixels. Proposals are in pixels of the original image.'
             )
 
     def _lost(self, path: str, how_many: str) -> str:
@@ -235,6 +237,21 @@ class ImageLabels(BaseTransform):
     Raises:
         ValueError: annotations were not loaded.
     """
+
+    def check_dataset(self, dataset: Any) -> None:
+        """Warn of classes that every image shows; called before training."""
+        infos = [dataset.get_data_info(i) for i in range(len(dataset))]
+        shown = [{one['bbox_label'] for one in info.get('instances', ())} for info in infos]
+        names = dataset.metainfo.get('classes') or ()
+        always = set.intersection(*shown) if shown else set()
+        for label in sorted(always):
+            print_log(
+                f'ImageLabels: every one of the {len(infos)} images shows class '
+                f'{names[label] if label < len(names) else label}, so image labels do not say '
+                'where it is. Add images without it, or tiles of these.',
+                logger='current',
+                level=30,
+            )
 
     def transform(self, results: dict) -> dict:
         if 'gt_bboxes_labels' not in results:

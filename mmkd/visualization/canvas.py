@@ -72,17 +72,32 @@ def shorten(text: str, width: int, size: int = 13, bold: bool = False) -> str:
     return text.rstrip() + '…'
 
 
+def wrapped(text: str, width: int, lines: int) -> list[str]:
+    """Bold ``text`` in at most so many lines, broken at spaces; the last one may be shortened."""
+    found, words = [], text.split(' ')
+    while len(found) < lines - 1 and text_width(' '.join(words), bold=True) > width:
+        fit = 1
+        while text_width(' '.join(words[: fit + 1]), bold=True) <= width:
+            fit += 1
+        if fit == len(words):
+            break
+        found.append(shorten(' '.join(words[:fit]), width, bold=True))
+        words = words[fit:]
+    return [*found, shorten(' '.join(words), width, bold=True)]
+
+
 def blank(width: int, height: int) -> np.ndarray:
     return np.full((height, width, 3), 255, np.uint8)
 
 
-def beside(pictures: Sequence[np.ndarray], gap: int = 12) -> np.ndarray:
-    """Pictures from left to right, on white."""
+def beside(pictures: Sequence[np.ndarray], gap: int = 12, low: bool = False) -> np.ndarray:
+    """Pictures from left to right, on white; ``low`` lines up their lower edges."""
     height = max(p.shape[0] for p in pictures)
     cells: list[np.ndarray] = []
     for picture in pictures:
         cell = blank(picture.shape[1], height)
-        cell[: picture.shape[0]] = picture
+        top = height - picture.shape[0] if low else 0
+        cell[top : top + picture.shape[0]] = picture
         cells += [blank(gap, height), cell]
     return np.concatenate(cells[1:], 1)
 
@@ -109,17 +124,23 @@ def captioned(
     caption: str,
     detail: str = '',
     scale: tuple[str, str] | None = None,
+    lines: int = 1,
 ) -> np.ndarray:
-    """A picture below a bold line and a grey one.
+    """A picture below a bold caption and a grey line.
 
     Args:
         picture (np.ndarray): (H, W, 3).
         caption, detail (str): the two lines.
         scale (tuple[str, str] | None): what the coldest and hottest colours stand for, drawn too.
+        lines (int): that the caption may have.
     """
     width = picture.shape[1]
+    *above, last = wrapped(caption, width, lines)
+    heads = [blank(width, 18) for _ in above]
+    for head, line in zip(heads, above, strict=True):
+        write(head, line, (0, 1), 13, bold=True)
     bar = blank(width, 38)
-    write(bar, shorten(caption, width, 13, bold=True), (0, 1), 13, bold=True)
+    write(bar, last, (0, 1), 13, bold=True)
     room = width
     if scale is not None:
         room -= text_width(''.join(scale), 12) + 78
@@ -130,7 +151,7 @@ def captioned(
         bar[23:32, x : x + 60] = overlay_heat(np.full((9, 60, 3), 200, np.uint8), ramp)
         write(bar, scale[1], (x + 63, 19), 12, GREY)
     write(bar, shorten(detail, room, 12), (0, 19), 12, GREY)
-    return np.concatenate([bar, picture])
+    return np.concatenate([*heads, bar, picture])
 
 
 def paragraph(lines: Sequence[tuple[str, tuple[int, int, int]]], width: int) -> np.ndarray:

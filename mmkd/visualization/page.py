@@ -16,6 +16,7 @@ from mmkd.visualization.shown import PANEL, Shown, boxes_on
 from mmkd.visualization.truth import ground_truth
 
 COLUMNS = 4
+LINES = 3  # that the caption of a panel may have
 
 
 def pixel_values(view: View, shown: Shown) -> np.ndarray:
@@ -114,7 +115,7 @@ def row(shown: Shown, views: list[View | Boxes], width: int) -> list[np.ndarray]
     for _, group in groupby(views, key=lambda view: (type(view), view.title)):
         panels += panels_of(list(group), shown)
     chunks = [panels[i : i + COLUMNS] for i in range(0, len(panels), COLUMNS)]
-    return [rule, *(canvas.beside(chunk) for chunk in chunks)]
+    return [rule, *(canvas.beside(chunk, low=True) for chunk in chunks)]
 
 
 def _level_text(view: View | Boxes, shown: Shown) -> str:
@@ -146,15 +147,17 @@ def _map_panel(view: View, shown: Shown, scale: tuple[float, float]) -> np.ndarr
     if view.kind == 'mask':
         count = int(cells.bool().sum())
         detail = f'{count} cell{"s" * (count != 1)}'
-        return canvas.captioned(canvas.overlay_mask(image, values > 0.5), caption, detail)
+        return canvas.captioned(
+            canvas.overlay_mask(image, values > 0.5), caption, detail, lines=LINES
+        )
     if view.kind == 'classes':
         count = len(shown.classes) or int(view.maps.max()) + 1
         drawn = canvas.overlay_classes(image, values.astype(int), shown.palette, count)
-        return canvas.captioned(drawn, caption, f'{len(cells.unique())} classes')
+        return canvas.captioned(drawn, caption, f'{len(cells.unique())} classes', lines=LINES)
     detail = f'peak {_number(float(cells.max()))} {view.unit}'.rstrip()
     low, top = scale
     drawn = canvas.overlay_heat(image, (values - low) / max(top - low, 1e-12))
-    return canvas.captioned(drawn, caption, detail, scale=(_number(low), _number(top)))
+    return canvas.captioned(drawn, caption, detail, scale=(_number(low), _number(top)), lines=LINES)
 
 
 def _number(value: float) -> str:
@@ -170,7 +173,7 @@ def _box_panel(view: Boxes, shown: Shown) -> np.ndarray:
     labels, scores = (nothing if x is None else x[own].tolist() for x in (view.labels, view.scores))
     names = [_box_name(shown, *pair) for pair in zip(labels, scores, strict=True)]
     drawn = boxes_on(shown, boxes.numpy(), [label or 0 for label in labels], names)
-    return canvas.captioned(drawn, caption, f'{len(boxes)} boxes')
+    return canvas.captioned(drawn, caption, f'{len(boxes)} boxes', lines=LINES)
 
 
 def _box_name(shown: Shown, label: int | None, score: float | None) -> str:

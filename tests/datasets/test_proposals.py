@@ -100,11 +100,22 @@ def test_images_that_are_not_in_the_file_stop_before_training(tmp_path):
 
 def test_boxes_of_resized_images_stop_before_training(tmp_path):
     load = LoadProposals(file_of(tmp_path, {'train/a.jpg': entry()}))
-    check_pipelines(dataset(load, 'a.jpg', width=40, height=20))
-    for size in (dict(width=38, height=20), dict(width=40, height=18)):
-        message = r'up to \(40, 20\) for train/a.jpg, which has {width} x {height} pixels'
-        with pytest.raises(ValueError, match=message.format(**size)):
-            check_pipelines(dataset(load, 'a.jpg', **size))
+    check_pipelines(dataset(load, 'a.jpg', width=35, height=12))
+    for size, box in ((34, 12), '30.0, 5.0, 40.0, 18.0'), ((36, 9), '0.0, 0.0, 40.0, 20.0'):
+        message = rf'box \[{box}\] for train/a.jpg, whose centre is outside of its {size[0]} x'
+        with pytest.raises(ValueError, match=message):
+            check_pipelines(dataset(load, 'a.jpg', width=size[0], height=size[1]))
+
+
+def test_a_class_in_every_image_is_warned_of(monkeypatch):
+    said = []
+    monkeypatch.setattr('mmkd.datasets.proposals.print_log', lambda text, **_: said.append(text))
+    data = dataset(ImageLabels(), 'a.jpg', 'b.jpg')
+    data.metainfo = dict(classes=('cat', 'dog'))
+    for info, labels in ((0, (0, 1)), (1, (1, 1))):
+        data.get_data_info(info)['instances'] = [dict(bbox_label=label) for label in labels]
+    check_pipelines(data)
+    assert len(said) == 1 and 'every one of the 2 images shows class dog' in said[0]
 
 
 def test_a_file_without_a_box_stops_before_training(tmp_path):

@@ -12,6 +12,20 @@ def test_text_that_is_too_long_ends_in_an_ellipsis():
     assert canvas.text_width(text) <= 100
 
 
+def test_captions_of_several_lines():
+    text = 'student: objects of largest difference, with the IoU of their masks'
+    found = canvas.wrapped(text, 272, 3)
+    assert len(found) == 3 and ' '.join(found) == text
+    assert all(canvas.text_width(line, bold=True) <= 272 for line in found)
+    assert canvas.wrapped(text, 272, 1) == [canvas.shorten(text, 272, bold=True)]
+    assert canvas.wrapped('short', 272, 2) == ['short']
+    assert canvas.wrapped('x' * 99 + ' y', 60, 2)[0].endswith('…')
+    low, high = (canvas.captioned(grey(272, 9), text, lines=n) for n in (3, 1))
+    assert low.shape[0] == high.shape[0] + 36 == 83
+    row = canvas.beside([low, high], low=True)
+    assert (row[-9:, :272] == 100).all() and (row[-9:, 284:] == 100).all(), 'pictures line up'
+
+
 def test_text_beyond_the_edge_does_no_harm():
     image = canvas.blank(20, 20)
     canvas.write(image, 'a long line', (12, 4))
