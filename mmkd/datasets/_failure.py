@@ -7,6 +7,7 @@ import stat
 import traceback
 from typing import Any
 
+import numpy as np
 from mmengine.dataset import BaseDataset
 
 from mmkd.datasets._coco import DataError
@@ -74,8 +75,11 @@ ELSEWHERE = 'LoadProposals'
 class Failure:
     """A file, or the annotations of an image, that a loading step could not read."""
 
-    def __init__(self, path: str, kind: str, error: Exception | None) -> None:
+    def __init__(self, path: str, kind: str, error: Exception | None, reason: str = '') -> None:
         self.path, self.kind = path, kind
+        if reason:
+            self.reason = reason
+            return
         said = error is not None and path not in str(error) and 'BytesIO' not in str(error)
         detail = f' ({type(error).__name__}: {error})' if said else ''
         problem = '' if '://' in path else fault(path)
@@ -94,7 +98,10 @@ class Failure:
 
 
 def find_failure(dataset: Any, index: int) -> Failure | None:
-    """Run the loading steps once more, to find out whether one of them failed."""
+    """Run the loading steps once more, to find out whether one of them failed.
+
+    Of an image of one pixel's width or height other steps make what no tensor can be made of.
+    """
     info = dataset.get_data_info(index)
     for transform in getattr(dataset.pipeline, 'transforms', ()):
         name = type(transform).__name__
@@ -112,6 +119,8 @@ def find_failure(dataset: Any, index: int) -> Failure | None:
             return Failure(path, kind, error)
         if info is None:
             return Failure(path, kind, None)
+        if kind == 'image' and 1 in np.shape(info.get('img'))[:2]:
+            return Failure(path, kind, None, 'it is one pixel wide or high, which a step refuses')
     return None
 
 

@@ -3,12 +3,14 @@
 import pickle
 import re
 
+import cv2
 import numpy as np
 import pytest
 from mmengine.registry import DATASETS
 from spoiling import spoil_images
 
 from mmkd.datasets import LoadProposals, protection
+from mmkd.datasets._failure import prepare
 
 
 def test_unreadable_test_image_is_one_error(data):
@@ -49,6 +51,28 @@ def test_missing_proposals_are_no_unreadable_image(data, tmp_path, test_mode):
         protection.DataError, match='pipeline: ValueError: LoadProposals: .* has no'
     ):
         dataset[1]
+
+
+def test_an_image_of_one_pixel_is_skipped_in_training(tmp_path):
+    cv2.imwrite(str(tmp_path / 'a.png'), np.zeros((1, 1, 3), np.uint8))
+    cv2.imwrite(str(tmp_path / 'b.png'), np.zeros((2, 3, 3), np.uint8))
+    steps = [dict(type='LoadImageFromFile'), dict(type='mmdet.RandomFlip', prob=1.0)]
+    for test_mode in (False, True):
+        dataset = DATASETS.build(
+            dict(
+                type='mmkd.ImageFolder',
+                data_root=str(tmp_path),
+                pipeline=[*steps, dict(type='mmdet.PackDetInputs')],
+                test_mode=test_mode,
+            )
+        )
+        data, failure = prepare(dataset, 1)
+        assert data is not None and failure is None
+        if test_mode:
+            with pytest.raises(protection.DataError, match='a.png: it is one pixel wide or high'):
+                prepare(dataset, 0)
+        else:
+            assert 'one pixel' in prepare(dataset, 0)[1].reason
 
 
 @pytest.mark.parametrize('content', [None, b'', b'no image'])
