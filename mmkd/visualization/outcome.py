@@ -15,6 +15,7 @@ from mmkd.visualization.truth import (
     annotated_objects,
     ground_truth,
     map_picture,
+    name_of,
     values_of,
 )
 
@@ -28,7 +29,7 @@ def truth_panel(shown: Shown, width: int = PANEL) -> np.ndarray:
     caption = 'ground truth'
     if 'gt_label' in shown.sample:
         caption += f': {shown.class_name(int(shown.sample.gt_label[0]))}'
-    return canvas.captioned(ground_truth(shown, width), caption, shown.name)
+    return canvas.captioned(ground_truth(shown, width), caption, name_of(shown))
 
 
 def outcome_panel(

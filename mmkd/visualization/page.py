@@ -13,7 +13,7 @@ from torch import Tensor
 from mmkd.view import Boxes, View
 from mmkd.visualization import canvas
 from mmkd.visualization.shown import PANEL, Shown, boxes_on
-from mmkd.visualization.truth import ground_truth
+from mmkd.visualization.truth import ground_truth, name_of
 
 COLUMNS = 4
 LINES = 3  # that the caption of a panel may have
@@ -77,7 +77,7 @@ def page(
     title = canvas.blank(width, 26)
     canvas.write(title, canvas.shorten(heading, width, 18, bold=True), (0, 0), 18, bold=True)
     text = [(line, canvas.RED) for line in warnings] + [(line, canvas.INK) for line in lines]
-    first = canvas.captioned(ground_truth(shown), 'ground truth', shown.name)
+    first = canvas.captioned(ground_truth(shown), 'ground truth', name_of(shown))
     beside = [canvas.blank(1, 38), canvas.paragraph(text, width - PANEL - 12)]
     if 'gt_sem_seg' in shown.sample and shown.classes:
         beside += [canvas.blank(1, 10), legend(shown, width - PANEL - 12)]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mmkd.structures import LABELLED
 from mmkd.visualization import canvas
 from mmkd.visualization.shown import PANEL, Shown, boxes_on
 
@@ -54,6 +55,18 @@ def annotated_objects(shown: Shown) -> ShownObjects | None:
     masks = found.masks.to_ndarray() if 'masks' in found else ()
     labels = torch.as_tensor(found.labels).tolist()
     return ShownObjects(boxes, labels, masks=[shown.cut(mask) > 0 for mask in masks])
+
+
+def name_of(shown: Shown) -> str:
+    """The image's name, with its classes if they alone are known, or that nothing was loaded."""
+    sample, name = shown.sample, shown.name
+    found = sample.get('gt_instances')
+    if not sample.metainfo.get(LABELLED, True):
+        return f'{name}, without labels'
+    if found is not None and 'labels' in found and 'bboxes' not in found:
+        return f'{name}: {", ".join(map(shown.class_name, found.labels.tolist()))}'
+    known = annotated_objects(shown) is not None or annotated_map(shown) is not None
+    return name if known or 'gt_label' in sample else f'{name}, no annotations loaded'
 
 
 def annotated_map(shown: Shown) -> np.ndarray | None:

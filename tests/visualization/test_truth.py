@@ -8,7 +8,7 @@ from mmengine.structures import BaseDataElement, InstanceData, PixelData
 
 from mmkd.visualization import canvas
 from mmkd.visualization.shown import PANEL, Shown
-from mmkd.visualization.truth import annotated_map, annotated_objects, ground_truth
+from mmkd.visualization.truth import annotated_map, annotated_objects, ground_truth, name_of
 
 
 def shown(**fields):
@@ -22,6 +22,17 @@ def test_an_image_without_annotations_is_shown_as_it_is():
     for one in (shown(), shown(gt_instances=InstanceData())):
         assert annotated_objects(one) is None and annotated_map(one) is None
         assert (ground_truth(one) == 128).all() and ground_truth(one).shape[1] == PANEL
+
+
+def test_the_caption_says_what_is_not_annotated():
+    nothing, labels = shown(gt_instances=InstanceData()), torch.tensor([1])
+    assert name_of(shown()) == name_of(nothing) == f'{nothing.name}, no annotations loaded'
+    found = InstanceData(bboxes=torch.tensor([[20.0, 10, 40, 30]]), labels=labels)
+    one = shown(gt_instances=found)
+    assert name_of(one) == one.name
+    one.sample.set_metainfo(dict(labelled=False))
+    assert name_of(one) == f'{one.name}, without labels'
+    assert name_of(shown(gt_instances=InstanceData(labels=labels))).endswith(': ring')
 
 
 def test_boxes_of_mmdet_and_masks_of_the_padded_batch():
