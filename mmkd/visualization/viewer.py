@@ -137,7 +137,8 @@ class Viewer:
             (who, objective.student_taps),
             *((other, objective.teacher_taps) for other in others or ['teacher']),
         ):
-            lines.append(f'{side} taps: {", ".join(map(str, taps))}')
+            if taps:
+                lines.append(f'{side} taps: {", ".join(map(str, taps))}')
         return lines + objective.describe(), warnings
 
     def _networks(self, *teachers: Teacher) -> tuple[list[str], list[str]]:
