@@ -30,7 +30,10 @@ class DataGuardHook(Hook):
     priority = 'VERY_HIGH'
 
     def before_train(self, runner: Any) -> None:
-        check_objects(protect(runner.train_dataloader.dataset))
+        dataset = runner.train_dataloader.dataset
+        pairs = zip(leaves(dataset), protect(dataset), strict=True)
+        # Of images without labels other checks say who may learn from them.
+        check_objects([found for one, found in pairs if not getattr(one, 'no_labels', False)])
         by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
         check_batches('train_dataloader', runner.train_dataloader, ends=by_epoch)
         if runner.val_loop is not None:

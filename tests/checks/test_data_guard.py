@@ -3,6 +3,8 @@
 import json
 from types import SimpleNamespace
 
+import cv2
+import numpy as np
 import pytest
 from mmengine.dataset import BaseDataset, DefaultSampler, InfiniteSampler, RepeatDataset
 from mmengine.registry import DATASETS
@@ -10,7 +12,7 @@ from mmengine.runner.runner import _SlicedDataset
 from torch.utils.data import BatchSampler, DataLoader
 
 from mmkd.checks.data_guard import DataGuardHook, check_batches, check_metrics
-from mmkd.datasets import protection
+from mmkd.datasets import Unlabelled, protection
 from mmkd.datasets.scenes import CLASSES, PALETTE
 from mmkd.datasets.synthetic import write_coco
 from mmkd.engine.runner import Runner
@@ -286,3 +288,18 @@ def test_an_evaluation_without_test_mode_is_reported(coco, log):
     runner = SimpleNamespace(test_dataloader=loader, test_evaluator=SimpleNamespace(metrics=[]))
     DataGuardHook().before_test(runner)
     assert 'test_dataloader: CocoDataset has no test_mode=True' in log.text
+
+
+def test_images_without_labels_need_no_object(tmp_path):
+    cv2.imwrite(str(tmp_path / 'a.png'), np.zeros((8, 8, 3), np.uint8))
+    images = dict(type='mmkd.ImageFolder', data_root=str(tmp_path))
+    images['pipeline'] = [*LOAD, dict(type='mmdet.PackDetInputs')]
+
+    def start(dataset):
+        train = DataLoader(dataset, sampler=DefaultSampler(dataset, seed=0))
+        runner = SimpleNamespace(train_dataloader=train, train_loop=None, val_loop=None)
+        DataGuardHook().before_train(runner)
+
+    with pytest.raises(protection.DataError, match='no object in the whole dataset ImageFolder'):
+        start(DATASETS.build(images))
+    start(Unlabelled(images))
