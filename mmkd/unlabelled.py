@@ -9,7 +9,8 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
-from mmkd.datasets.unlabelled import MixedSampler
+from mmkd.datasets.protection import leaves
+from mmkd.datasets.unlabelled import ImageFolder, MixedSampler
 from mmkd.plan.probe import run_to_taps
 from mmkd.schedule import Progress
 from mmkd.structures import LABELLED
@@ -107,7 +108,8 @@ def joined(
 def check_listeners(objectives: Mapping[str, Any], dataset: Any, tasks: bool) -> None:
     """Refuse a run on images without any labels for what needs some.
 
-    Where some images have labels and nobody learns from the others, it warns.
+    Where some images have labels and nobody learns from the others, it warns; also where an
+    ImageFolder is not marked as Unlabelled.
 
     Args:
         dataset (Any): the training set.
@@ -118,6 +120,8 @@ def check_listeners(objectives: Mapping[str, Any], dataset: Any, tasks: bool) ->
     """
     if not all(_unlabelled(dataset)):
         _warn_of_idle(objectives, dataset)
+        if tasks:
+            _warn_of_unmarked(dataset)
         return
     if tasks:
         raise ValueError(
@@ -149,6 +153,16 @@ def _warn_of_idle(objectives: Mapping[str, Any], dataset: Any) -> None:
     )
 
 
+def _warn_of_unmarked(dataset: Any) -> None:
+    if any(type(one) is ImageFolder and not all(_unlabelled(one)) for one in leaves(dataset)):
+        print_log(
+            'An ImageFolder has no annotations, so the student learns its images as background. '
+            "Wrap it, dict(type='mmkd.Unlabelled', dataset=…), unless they show no object.",
+            logger='current',
+            level=30,
+        )
+
+
 def check_mixture(loader: Any) -> None:
     """A MixedSampler decides what a batch is, so that nothing may deal its images out anew.
 
@@ -169,10 +183,4 @@ def check_mixture(loader: Any) -> None:
 
 def _unlabelled(dataset: Any) -> list[bool]:
     """Of each dataset inside wrappers, whether its labels are seen by nobody."""
-    parts = getattr(dataset, 'datasets', None)
-    if parts is not None:
-        return [found for part in parts for found in _unlabelled(part)]
-    inner = getattr(dataset, 'dataset', None)
-    if inner is not None:
-        return _unlabelled(inner)
-    return [bool(getattr(dataset, 'no_labels', False))]
+    return [bool(getattr(one, 'no_labels', False)) for one in leaves(dataset)]

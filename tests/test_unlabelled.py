@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from mmengine.dataset import ConcatDataset
+from mmengine.registry import DATASETS
 from torch.utils.data import BatchSampler
 
 from mmkd.datasets.unlabelled import DropLabels, ImageFolder, MixedSampler, Unlabelled
@@ -240,6 +241,20 @@ def test_images_from_which_nobody_learns_are_warned_of(monkeypatch):
     assert not said
     check_listeners(dict(fgfi=FGFI()), mixed, tasks=True)
     assert 'from the images without labels: fgfi (FGFI) cannot do without' in said[0]
+
+
+def test_a_folder_of_images_that_is_not_marked_is_warned_of(monkeypatch, tmp_path):
+    said = []
+    monkeypatch.setattr('mmkd.unlabelled.print_log', lambda text, **_: said.append(text))
+    (tmp_path / 'a.jpg').touch()
+    folder = dict(type='mmkd.ImageFolder', data_root=str(tmp_path), pipeline=[])
+    cwd = dict(cwd=CWD('neck'))
+    for images in (Unlabelled(folder), DATASETS.build(folder)):
+        mixed = ConcatDataset([Numbers(3), images])
+        check_listeners(cwd, mixed, tasks=False)
+        assert not said
+        check_listeners(cwd, mixed, tasks=True)
+    assert len(said) == 1 and 'learns its images as background' in said[0]
 
 
 def test_batches_that_are_dealt_out_anew():
