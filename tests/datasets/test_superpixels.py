@@ -53,7 +53,6 @@ def test_maps_of_a_folder(tmp_path):
 
 
 def test_they_are_made_where_there_is_no_folder():
-    pytest.importorskip('skimage')
     results = image()
     results['img'] = np.zeros((40, 40, 3), np.uint8)
     results['img'][10:30, 10:30] = 255

@@ -10,13 +10,6 @@ from mmkd.testing import tiny_classifier, tiny_faster_rcnn, tiny_retinanet
 
 
 @pytest.fixture(autouse=True)
-def libraries(request):
-    if 'refused' not in request.node.name:
-        for name in ('onnx', 'onnxscript', 'onnxruntime'):
-            pytest.importorskip(name)
-
-
-@pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr('mmkd.analysis.complexity.SECONDS', 0)
 

@@ -1,5 +1,6 @@
-"""Weights of an ONNX file as whole numbers. Without the extra ``onnx`` this is not run."""
+"""Weights of an ONNX file as whole numbers."""
 
+import onnx
 import pytest
 import torch
 from deployment_toys import EDIT, saved
@@ -19,8 +20,6 @@ def test_what_is_missing_is_named(monkeypatch):
 
 
 def test_bits_in_the_file(tmp_path):
-    onnx = pytest.importorskip('onnx')
-    pytest.importorskip('onnxscript')
     file = str(tmp_path / 'x.pth')
     config, _ = saved(file, tiny_classifier(4), EDIT)
     model = deployed_model(config, file)
@@ -38,7 +37,6 @@ def test_bits_in_the_file(tmp_path):
 
 
 def test_an_operator_that_cannot_be_exported(tmp_path):
-    pytest.importorskip('onnxscript')
     config, model = saved(str(tmp_path / 'x.pth'), tiny_classifier(4))
 
     def forward(x):

@@ -22,8 +22,6 @@ def data(tmp_path_factory):
 
 @pytest.mark.parametrize('name', ['oicr', 'casd', 'wsod2'])
 def test_two_steps_and_corloc(name, data, tmp_path):
-    if name == 'wsod2':
-        pytest.importorskip('skimage')
     config = load_config(str(CONFIGS / f'{name}_r18w16_scenes.py'))
     student = config.model.get('student', config.model)
     student.backbone.update(init_cfg=None, base_channels=4)
