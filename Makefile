@@ -32,7 +32,6 @@ help:
 	@echo 'make demo         train a teacher, a student and two distilled students on synthetic scenes'
 	@echo 'make test         run the tests              (ARGS="-k fgfi" passes arguments on; WORKERS=0: one process)'
 	@echo 'make test-outside the tests that need timm, transformers or onnxruntime, with these'
-	@echo 'make test-outside tests of teachers from outside, with timm and transformers in a folder of their own'
 	@echo 'make versions     write down with which versions all tests ran, in docs/installation.md'
 	@echo 'make gpu-check    try on one GPU what has to work there, in minutes'
 	@echo 'make lint         format, style, types, spelling: look, change nothing'
