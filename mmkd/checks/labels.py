@@ -201,13 +201,13 @@ def check_teacher(name: str, model: Any, labels: Labels) -> None:
             raise ValueError(
                 f'{whose} is built for {wrong[0].found} classes, the training data has '
                 f'{len(labels.names)}, and {comparing} compares classes. Take one of the same '
-                'classes, or AT or Mimic, which compare features.'
+                'classes, or AT, which compares features.'
             )
         return
     found = relation(labels.names, names)
     if comparing and found in ('order', 'names', 'count'):
         remedy = (
-            f'{comparing} compares classes. {_reordering("train")} AT and Mimic compare features, '
+            f'{comparing} compares classes. {_reordering("train")} AT compares features, '
             'whatever the classes; preflight=False skips this check.'
         )
         try:
