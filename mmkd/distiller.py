@@ -18,6 +18,7 @@ from mmkd.checks.guard import Guard
 from mmkd.config import with_preprocessor
 from mmkd.edits import apply_edits
 from mmkd.heard import Heard, Twins
+from mmkd.held_back import hold_back, look_at_held
 from mmkd.inference import for_prediction
 from mmkd.peers import Peers
 from mmkd.pixels import Pixels
@@ -33,7 +34,7 @@ from mmkd.teacher import build_model
 from mmkd.timing import StepTimer
 from mmkd.trains import PLAYERS, Trains, keep_alive, player_of
 from mmkd.unlabelled import add_unlabelled, split_batch
-from mmkd.untouched import at_rest, buffers_kept, untouched_random_state
+from mmkd.untouched import at_rest, untouched_random_state
 
 
 @MODELS.register_module()
@@ -182,7 +183,7 @@ class Distiller(Borrower):
         weights = {name: o.weight(progress) for name, o in self.objectives.items()}
         self._wake_teachers(weights, progress)
         active = [n for n, weight in weights.items() if weight > 0 and self._teaches(n, progress)]
-        inputs, samples, held = self._hold_back(active, inputs, samples)
+        inputs, samples, held = hold_back(self.objectives, active, inputs, samples)
         free = None
         if self.task_weight is not None and self.trains('student', progress):
             (inputs, samples), free = split_batch(inputs, samples)
@@ -193,7 +194,7 @@ class Distiller(Borrower):
             losses = self._run_student(active, progress, inputs, samples, **more)
         for name, side in sides.items():
             self.teachers[name].join(side)
-        second = self._run_held(held, progress)
+        second = look_at_held(self, held, progress)
         living = {'student': (student, samples or [])}
         beside = self._run_peers(living, inputs, samples or [], active, progress)
         traces = {name: self.trace(name, living, sides, progress) for name in active}
@@ -216,41 +217,6 @@ class Distiller(Borrower):
         for named in terms.values():
             losses.update(named)
         return losses
-
-    def _hold_back(self, active: list[str], inputs: Tensor, samples: Any) -> tuple:
-        """The batch without the images that an objective has for itself; and those, by its name.
-
-        Raises:
-            ValueError: several objectives hold images back.
-        """
-        counts = {name: self.objectives[name].held_back(samples or []) for name in active}
-        counts = {name: count for name, count in counts.items() if count}
-        if not counts:
-            return inputs, samples, {}
-        if len(counts) > 1:
-            raise ValueError(
-                f'objectives {", ".join(counts)} each take images at the end of the batch for '
-                'themselves; one at most can.'
-            )
-        ((name, count),) = counts.items()
-        return inputs[:-count], samples[:-count], {name: (inputs[-count:], samples[-count:])}
-
-    def _run_held(
-        self, held: Mapping[str, tuple[Tensor, list]], progress: Progress
-    ) -> dict[str, Trace]:
-        """Look at images that were held back, without gradients, in the student's present mode."""
-        traces = {}
-        for name, (inputs, samples) in held.items():
-            objective = self.objectives[name]
-            still = (
-                contextlib.nullcontext()
-                if objective.moves_statistics
-                else buffers_kept(self.student)
-            )
-            with torch.no_grad(), still, self.recorder.record(inputs) as side:
-                run_to_taps(self.student, objective.student_taps, inputs, samples)
-            traces[name] = Trace(inputs, samples, side, {}, progress)
-        return traces
 
     def _run_peers(
         self,
