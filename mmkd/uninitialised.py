@@ -40,9 +40,9 @@ def finite(build: Callable[[], nn.Module]) -> nn.Module:
 @torch.no_grad()
 def fill_nan(model: nn.Module, std: float = 0.02) -> None:
     """Draw what is NaN among the parameters from a normal distribution, always the same."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator('cpu').manual_seed(0)
     for parameter in model.parameters():
         missing = parameter.isnan()
-        if missing.any():
-            drawn = torch.randn(parameter.shape, generator=generator).to(parameter)
+        if not parameter.is_meta and missing.any():
+            drawn = torch.randn(parameter.shape, generator=generator, device='cpu').to(parameter)
             parameter.copy_(drawn.mul_(std).where(missing, parameter))

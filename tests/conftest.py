@@ -2,8 +2,10 @@
 
 import gc
 import os
+import signal
 from types import SimpleNamespace
 
+import cv2
 import pytest
 import torch
 from mmengine.dataset import base_dataset
@@ -17,6 +19,7 @@ import mmkd  # noqa: F401  (before mmdet and mmseg: provides operators that mmcv
 
 os.environ['MMKD_CACHE'] = 'off'
 torch.set_num_threads(1)
+cv2.setNumThreads(0)  # a process that is forked beside its threads may wait for them for ever
 # mmengine lays out the config anew for each checkpoint, a second each, sleeps between epochs, asks
 # compilers for their version in every run, and looks for garbage after each data set.
 yapf_api.FormatCode = lambda text, **options: (text, False)
@@ -33,8 +36,14 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_left_over():
-    """No scope or training progress of one test is seen by the next."""
+    """No scope, training progress or signal handler of one test is seen by the next.
+
+    A command that was stopped ignores SIGTERM, and so would the processes of pools of later tests.
+    """
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
     for kind in (DefaultScope, MessageHub):
         kind._instance_dict.clear()
 

@@ -62,3 +62,9 @@ def test_every_model_that_mmkd_builds_is_finite():
         assert build_model(dict(type='mmkd.EmbeddedForTest')).level_embed.isfinite().all()
     finally:
         MODELS.module_dict.pop('EmbeddedForTest')
+
+
+def test_parameters_without_memory_stay_so():
+    with torch.device('meta'):
+        found = finite(Embedded)
+    assert found.linear.weight.is_meta and found.level_embed.isfinite().all()

@@ -34,7 +34,8 @@ def isolated() -> Iterator[None]:
             cudnn.benchmark, cudnn.deterministic = flags
             torch.use_deterministic_algorithms(strict)
             torch.set_num_threads(threads[0])
-            cv2.setNumThreads(threads[1])
+            if cv2.getNumThreads() != threads[1]:  # a forked process waits for the old threads
+                cv2.setNumThreads(threads[1])
             for key, value in variables.items():
                 os.environ.pop(key, None) if value is None else os.environ.update({key: value})
             for kind in _named_kinds():

@@ -123,11 +123,10 @@ def set_teacher(entry: Any, network: Any, file: str | None, folder: str) -> None
     if file is None:  # only to look at it
         for key in list(entry) if of_folder else ():
             del entry[key]
-        entry.update(config=network, checkpoint='random')
-    elif of_folder:
-        entry.update(config=network, folder=folder)
+        entry['checkpoint'] = 'random'
     else:
-        entry.update(config=network, checkpoint=file)
+        entry['folder' if of_folder else 'checkpoint'] = folder if of_folder else file
+    entry['config'] = network  # update() would merge the mapping into the entry's own
 
 
 def set_student(config: Config, model: Any) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 from chain_toys import anyone, recipe
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 
 from mmkd.chain.resolving import (
     flat,
@@ -48,6 +48,13 @@ def test_a_teacher_that_reads_a_folder():
     assert past == dict(type='mmkd.Anchors', config='c.py', folder='w/t', at=[0, 0.5])
     set_teacher(past, 'c.py', None, 'w/t')
     assert past == dict(config='c.py', checkpoint='random'), 'only to look at it'
+
+
+def test_a_network_takes_the_place_of_the_one_that_is_written_there():
+    entry = ConfigDict(config=dict(type='A', width=1), checkpoint='a.pth')
+    network = ConfigDict(default_scope='mmdet', model=dict(type='B'))
+    set_teacher(entry, network, 'b.pth', 'w/t')
+    assert entry == dict(config=network, checkpoint='b.pth')
 
 
 def test_a_network_is_a_path_where_the_config_says_all(images, paths):

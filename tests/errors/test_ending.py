@@ -31,11 +31,7 @@ def in_a_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(errors.tempfile, 'gettempdir', lambda: str(tmp_path / 'temporary'))
     for name in ('MMKD_TRACEBACK', 'RANK', 'WORLD_SIZE', 'MMKD_COMMAND'):
         monkeypatch.delenv(name, raising=False)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     (tmp_path / 'temporary').mkdir()
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 def said(function, *arguments):
