@@ -57,7 +57,7 @@ test: setup
 
 # With timm, transformers and onnxruntime in a folder of their own.
 test-outside: $(DONE)/outside
-	@PYTHONPATH=$(VENV)/outside $(RUN) -m pytest tests/encoders tests/teachers/test_onnx.py \
+	@export PYTHONPATH=$(VENV)/outside; $(RUN) -m pytest tests/encoders tests/teachers/test_onnx.py \
 	  tests/teachers/test_vision_model.py $(ARGS)
 
 $(DONE)/outside: $(DONE)/mmkd requirements/outside.txt
