@@ -122,6 +122,19 @@ def check_list(owner: str, name: str, value: Any) -> list[Any]:
     raise ValueError(f'{owner}: {name} must be a list, found {value!r}.')
 
 
+def check_size(owner: str, size: Any) -> tuple[int, int]:
+    """Height and width, both whole and positive; a single number is both.
+
+    Raises:
+        ValueError: something else.
+    """
+    sides = [size] * 2 if isinstance(size, int) else check_list(owner, 'size', size)
+    if len(sides) != 2:
+        raise ValueError(f'{owner}: size must be a height and a width, found {size!r}.')
+    height, width = (check_number(owner, 'size', side, 1, whole=True) for side in sides)
+    return height, width
+
+
 def check_factors(owner: str, factors: Any, defaults: Mapping[str, float]) -> dict[str, float]:
     """Factor of each term, the default one where ``factors`` has none.
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from mmkd.chain import Maker, Product
 from mmkd.chain.product import write_json
-from mmkd.makers.pictures import check_size, features_of, files_of
-from mmkd.options import check_choice, check_number
+from mmkd.makers.pictures import features_of, files_of
+from mmkd.options import check_choice, check_number, check_size
 from mmkd.registry import MAKERS
 from mmkd.teacher import Teacher
 

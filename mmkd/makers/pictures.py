@@ -16,25 +16,11 @@ from torch import Tensor, nn
 
 from mmkd.config import dataset_leaves, load_config
 from mmkd.datasets.class_folders import SUFFIXES
-from mmkd.options import check_list, check_number
 from mmkd.pixels import Pixels
 from mmkd.tap import Tap
 from mmkd.teacher import Teacher
 
 BATCH = 32
-
-
-def check_size(owner: str, size: Any) -> tuple[int, int]:
-    """Height and width, both whole and positive; a single number is both.
-
-    Raises:
-        ValueError: something else.
-    """
-    sides = [size] * 2 if isinstance(size, int) else check_list(owner, 'size', size)
-    if len(sides) != 2:
-        raise ValueError(f'{owner}: size must be a height and a width, found {size!r}.')
-    height, width = (check_number(owner, 'size', side, 1, whole=True) for side in sides)
-    return height, width
 
 
 def files_of(source: str, most: int) -> list[str]:

@@ -10,7 +10,7 @@ from torch import nn
 from mmkd.checkpoint import refuse_not_finite
 from mmkd.checkpoint.fitting import Fit, mismatch_message
 from mmkd.encoders import Encoder, PatchMaps, build_encoder
-from mmkd.options import check_list, check_number
+from mmkd.options import check_list, check_number, check_size
 from mmkd.teacher import Teacher, load_strictly
 from mmkd.teachers.kinds import kind
 
@@ -132,10 +132,7 @@ def _numbers(owner: str, name: str, values: Any) -> list[float]:
 def _size(owner: str, size: Any, encoder: Encoder) -> tuple[int, int] | None:
     if size is None:
         return None
-    sides = [size] * 2 if isinstance(size, int) else check_list(owner, 'size', size)
-    if len(sides) != 2:
-        raise ValueError(f'{owner}: size must be a height and a width, found {size!r}.')
-    height, width = (check_number(owner, 'size', side, 1, whole=True) for side in sides)
+    height, width = check_size(owner, size)
     patch = encoder.patch
     if height % patch or width % patch:
         near = [max(1, round(side / patch)) * patch for side in (height, width)]
