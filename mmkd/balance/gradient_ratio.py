@@ -17,7 +17,7 @@ from mmkd.balance.balance import Balance, Terms, scale_at
 from mmkd.balance.projection import projections
 from mmkd.checks.finite import task_losses
 from mmkd.functional.gather import mean_over_ranks
-from mmkd.functional.gradients import gradients_at
+from mmkd.functional.gradients import gradients_at, gradients_by_place
 from mmkd.names import did_you_mean, find_name
 from mmkd.objective import Objective
 from mmkd.options import check_flags, check_number
@@ -123,8 +123,8 @@ class GradientRatio(Balance):
     def _projected(
         self, factors: Mapping[str, float], terms: Terms, task: Mapping[str, Any], trace: Trace
     ) -> dict[str, Tensor]:
-        own = [value.mean() for _, value in task_losses(task)]
-        if not own or not torch.is_grad_enabled():
+        own = _own_loss(task)
+        if own is None or not torch.is_grad_enabled():
             return {}
         losses = {name: self.loss_of(name, terms) for name in factors}
         places = {}
@@ -134,7 +134,7 @@ class GradientRatio(Balance):
             pairs = zip(edges, [x for x in seen if x.requires_grad], strict=True)
             places[name] = list({edge: (edge, x) for edge, x in pairs}.values())
         scale = scale_at(trace, [tap for name in losses for tap in self._taps_of(name)])
-        return projections(losses, torch.stack(own).sum(), places, factors, scale)
+        return projections(losses, own, places, factors, scale)
 
     def logged(self) -> dict[str, float]:
         return {'balance.projected': float(len(self.added))} if self.project else {}
@@ -160,13 +160,9 @@ class GradientRatio(Balance):
     ) -> None:
         """Compare gradients at the taps, and renew averages and factors."""
         places = {name: self._places(name, trace) for name in names}
-        unique = list(dict.fromkeys(edge for edges in places.values() for edge in edges))
         scale = scale_at(trace, [tap for name in names for tap in self._taps_of(name)])
-        own = [value.mean() for _, value in task_losses(task)]
-        wanted: dict[GradientEdge, Tensor | None] = {}
-        if own:
-            found = gradients_at(torch.stack(own).sum(), unique, scale)
-            wanted = dict(zip(unique, found, strict=True))
+        own = _own_loss(task)
+        wanted = {} if own is None else gradients_by_place(own, places.values(), scale)
         rows = []
         for name in names:
             found = gradients_at(self.loss_of(name, terms), places[name], scale)
@@ -258,6 +254,12 @@ class GradientRatio(Balance):
         shares = state['shares'].items()
         self.shares = {name: Share(**share) for name, share in shares if name in self.ratios}
         self.silent = set(state['silent'])
+
+
+def _own_loss(task: Mapping[str, Any]) -> Tensor | None:
+    """Sum of the student's own losses, if there are any."""
+    own = [value.mean() for _, value in task_losses(task)]
+    return torch.stack(own).sum() if own else None
 
 
 def _check_bounds(clip: Any) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from mmkd.functional.gather import mean_over_ranks
-from mmkd.functional.gradients import gradients_at
+from mmkd.functional.gradients import gradients_at, gradients_by_place
 
 Place = tuple[GradientEdge, Tensor]
 
@@ -40,24 +40,25 @@ def projections(
     """
     if not losses:
         return {}
-    directions: dict[str, list[Tensor | None]] = {}
+    edges = {name: [edge for edge, _ in places[name]] for name in losses}
+    wanted = gradients_by_place(task, edges.values(), scale)
+    directions = {name: [wanted[edge] for edge in own] for name, own in edges.items()}
     rows = []
     for name, loss in losses.items():
-        edges = [edge for edge, _ in places[name]]
-        directions[name] = gradients_at(task, edges, scale)
-        pairs = list(zip(gradients_at(loss, edges, scale), directions[name], strict=True))
+        found = gradients_at(loss, edges[name], scale)
+        pairs = list(zip(found, directions[name], strict=True))
         dots = [(t * g).sum() for t, g in pairs if t is not None and g is not None]
         squares = [g.square().sum() for _, g in pairs if g is not None]
         zero = loss.new_zeros((), dtype=torch.float32)
         rows.append(torch.stack([sum(dots, zero), sum(squares, zero)]))
-    found = {}
+    turned = {}
     for name, (dot, square) in zip(
         losses, mean_over_ranks(torch.stack(rows)).tolist(), strict=True
     ):
         if dot < 0 < square < float('inf'):
             step = -dot / square * factors.get(name, 1.0)
-            found[name] = _pushing(places[name], directions[name], step)
-    return found
+            turned[name] = _pushing(places[name], directions[name], step)
+    return turned
 
 
 def _pushing(places: Sequence[Place], direction: Sequence[Tensor | None], step: float) -> Tensor:

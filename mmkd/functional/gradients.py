@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -29,3 +29,11 @@ def gradients_at(
     found = torch.autograd.grad(scaled, list(places), retain_graph=True, allow_unused=True)
     wide = [None if g is None else g.float() for g in found]
     return wide if scale == 1 else [None if g is None else g / scale for g in wide]
+
+
+def gradients_by_place(
+    loss: Tensor, groups: Iterable[Iterable[GradientEdge]], scale: float = 1.0
+) -> dict[GradientEdge, Tensor | None]:
+    """:func:`gradients_at` every place of several groups, which may share some, by one pass."""
+    places = list(dict.fromkeys(place for group in groups for place in group))
+    return dict(zip(places, gradients_at(loss, places, scale), strict=True))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.autograd.graph import get_gradient_edge
 
-from mmkd.functional.gradients import gradients_at
+from mmkd.functional.gradients import gradients_at, gradients_by_place
 
 
 def graph(dtype=torch.float32):
@@ -50,3 +50,14 @@ def test_small_gradients_survive_half_precision_with_a_scale(scale, wanted):
     (found,) = gradients_at(loss, [x], scale)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, torch.full((3,), wanted), rtol=0.01, atol=0)
+
+
+def test_groups_of_places_share_one_pass(monkeypatch):
+    _, x = graph()
+    _, other = graph()
+    first, second = map(get_gradient_edge, (x, other))
+    passes, stock = [], torch.autograd.grad
+    monkeypatch.setattr(torch.autograd, 'grad', lambda *a, **k: passes.append(1) or stock(*a, **k))
+    found = gradients_by_place(2 * x.sum(), [[first], [first, second]])
+    assert found.keys() == {first, second} and len(passes) == 1
+    assert found[first].tolist() == [2, 2, 2] and found[second] is None
