@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmkd.edits.choosing import Choice
-from mmkd.options import check_list, check_number
+from mmkd.options import check_number
 from mmkd.registry import MODELS
 
 DEPTHWISE = 'depthwise'
@@ -82,26 +82,18 @@ class CheapConvs:
         self.groups = groups
         if groups != DEPTHWISE:
             self.groups = check_number('CheapConvs', 'groups', groups, 1, whole=True)
-        only, skip = (
-            check_list('CheapConvs', key, x) for key, x in (('only', only), ('skip', skip))
-        )
         self.choice = Choice('CheapConvs', only, skip)
         self.told = ''
 
     def __call__(self, model: nn.Module) -> nn.Module:
         """The model itself, changed."""
-        chosen = spatial_convs(model, self.choice)
         for name, module in model.named_modules():
             if isinstance(module, CheapConv) and self.choice.has(name):
                 raise ValueError(
                     f'CheapConvs: {name} is cheap already. Give each CheapConvs layers of its own, '
                     'by only= and skip=.'
                 )
-        if not chosen:
-            raise ValueError(
-                f'CheapConvs: no convolution of 3 x 3 of {type(model).__name__} is left with only='
-                f'{self.choice.only} and skip={self.choice.skip}.'
-            )
+        chosen = spatial_convs(model, self.choice)
         wrong = [name for name, conv in chosen.items() if not self._divides(conv)]
         if wrong:
             raise ValueError(
@@ -135,10 +127,10 @@ def spatial_convs(model: nn.Module, choice: Choice) -> dict[str, nn.Conv2d]:
     """Convolutions larger than 1 x 1, of one group, but for the stem, by their names.
 
     Raises:
-        ValueError: a name in the choice that no module has.
+        ValueError: a name in the choice that no module has; no such convolution.
     """
     choice.check(model)
-    return {
+    found = {
         name: module
         for name, module in model.named_modules()
         if isinstance(module, nn.Conv2d)
@@ -149,6 +141,12 @@ def spatial_convs(model: nn.Module, choice: Choice) -> dict[str, nn.Conv2d]:
         and not name.startswith('backbone.stem.')
         and choice.has(name)
     }
+    if not found:
+        raise ValueError(
+            f'{choice.owner}: no convolution of 3 x 3 of {type(model).__name__} is left with only='
+            f'{choice.only} and skip={choice.skip}.'
+        )
+    return found
 
 
 def put(model: nn.Module, instead: dict[int, nn.Module]) -> None:

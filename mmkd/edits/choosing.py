@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from mmkd.names import did_you_mean
+from mmkd.options import check_list
 
 #: layers that predict, by the end of their names
 PREDICTIONS = re.compile(
@@ -32,10 +33,15 @@ class Choice:
     Args:
         owner (str): the edit, for messages.
         only, skip (list[str]): dotted names of modules, or ends of them.
+
+    Raises:
+        ValueError: one that is no list.
     """
 
     def __init__(self, owner: str, only: Sequence[str], skip: Sequence[str]) -> None:
-        self.owner, self.only, self.skip = owner, only, skip
+        self.owner = owner
+        self.only = check_list(owner, 'only', only)
+        self.skip = check_list(owner, 'skip', skip)
 
     def check(self, model: nn.Module) -> None:
         """Refuse names that no module has; raises ValueError."""

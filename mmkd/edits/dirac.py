@@ -12,7 +12,7 @@ from mmkd.adapters.class_swap import swap_class
 from mmkd.adapters.fake_quant import Latent, Saved
 from mmkd.edits.cheap_convs import spatial_convs
 from mmkd.edits.choosing import Choice
-from mmkd.options import check_list, check_number
+from mmkd.options import check_number
 from mmkd.registry import MODELS
 
 
@@ -86,7 +86,6 @@ class Dirac:
     ) -> None:
         self.alpha = float(check_number('Dirac', 'alpha', alpha))
         self.beta = float(check_number('Dirac', 'beta', beta))
-        only, skip = (check_list('Dirac', key, x) for key, x in (('only', only), ('skip', skip)))
         self.choice = Choice('Dirac', only, skip)
         self.count = 0
 
@@ -101,11 +100,6 @@ class Dirac:
                 'each edit layers of its own, by only= and skip=.'
             )
         chosen = spatial_convs(model, self.choice)
-        if not chosen:
-            raise ValueError(
-                f'Dirac: no convolution of 3 x 3 of {type(model).__name__} is left with only='
-                f'{self.choice.only} and skip={self.choice.skip}.'
-            )
         if not isinstance(getattr(model, 'edits', None), nn.ModuleDict):
             model.edits = nn.ModuleDict()
         for name, conv in chosen.items():

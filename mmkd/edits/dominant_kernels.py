@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mmkd.edits.cheap_convs import put, spatial_convs
 from mmkd.edits.choosing import Choice
-from mmkd.options import check_list, check_number
+from mmkd.options import check_number
 from mmkd.registry import MODELS
 
 
@@ -56,9 +56,6 @@ class DominantKernels:
         self, rank: int, only: Sequence[str] = ('backbone',), skip: Sequence[str] = ()
     ) -> None:
         self.rank = check_number('DominantKernels', 'rank', rank, 1, whole=True)
-        only, skip = (
-            check_list('DominantKernels', key, x) for key, x in (('only', only), ('skip', skip))
-        )
         self.choice = Choice('DominantKernels', only, skip)
         self.told = ''
 
@@ -90,16 +87,7 @@ class DominantKernels:
         Raises:
             ValueError: none, or one that would cost more than before.
         """
-        inside = {
-            f'{name}.spatial' for name, one in model.named_modules() if type(one) is DominantConv
-        }
         found = spatial_convs(model, self.choice)
-        found = {name: conv for name, conv in found.items() if name not in inside}
-        if not found:
-            raise ValueError(
-                f'DominantKernels: no convolution of 3 x 3 of {type(model).__name__} is left with '
-                f'only={self.choice.only} and skip={self.choice.skip}.'
-            )
         for name, conv in found.items():
             if (ratio := cost_ratio(conv, self.rank)) >= 1:
                 raise ValueError(

@@ -11,7 +11,7 @@ from mmkd.adapters.fake_quant import QuantisedWeight, Rounding, quantise_weight
 from mmkd.adapters.learned_quant import Clip, ClippedReLU, clip_relu, learn_weight
 from mmkd.edits.choosing import Choice, ends, quantisable, rectifiers
 from mmkd.functional.fake_quantise import AXES, FORMS, LEARNED_FORMS, bucket_of
-from mmkd.options import check_choice, check_list, check_number
+from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS
 
 FLOAT = 32
@@ -68,8 +68,7 @@ class FakeQuant:
         acts: int | Mapping[str, Any] | None = None,
     ) -> None:
         self.bits, self.ends = (_bits(name, x) for name, x in (('bits', bits), ('ends', ends)))
-        parts = (check_list('FakeQuant', *x) for x in (('only', only), ('skip', skip)))
-        self.choice = Choice('FakeQuant', *parts)
+        self.choice = Choice('FakeQuant', only, skip)
         if bucket_of(axis) is None:
             raise ValueError(
                 f'FakeQuant: axis must be one of {list(AXES)} with N of at least 1, found {axis!r}.'

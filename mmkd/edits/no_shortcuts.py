@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from mmkd.edits.choosing import Choice
-from mmkd.options import check_list
 from mmkd.registry import MODELS
 
 
@@ -37,9 +36,6 @@ class NoShortcuts:
     claims = 'shapes'
 
     def __init__(self, only: Sequence[str] = (), skip: Sequence[str] = ()) -> None:
-        only, skip = (
-            check_list('NoShortcuts', key, x) for key, x in (('only', only), ('skip', skip))
-        )
         self.choice = Choice('NoShortcuts', only, skip)
         self.count = 0
 
