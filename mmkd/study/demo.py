@@ -16,7 +16,7 @@ import numpy as np
 from mmengine.registry import DefaultScope
 
 from mmkd.chain.folders import OtherStageError
-from mmkd.chain.product import read_json, write_json
+from mmkd.chain.product import done_marker, write_json
 from mmkd.config import load_config
 from mmkd.datasets.synthetic import MARKER, write_coco
 from mmkd.pixels import Pixels
@@ -144,7 +144,7 @@ class Demo:
         return model.eval()
 
     def checkpoint(self, one: Result) -> str:
-        made = read_json(str(self.out / one.row.run(self.seed) / 'done.json')) or {}
+        made = done_marker(str(self.out / one.row.run(self.seed))) or {}
         return made['product']['checkpoint']
 
     def picture(self, pair: PairResults) -> Path:

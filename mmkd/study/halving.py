@@ -16,8 +16,8 @@ from typing import Any
 from mmengine.config import Config
 
 from mmkd.analysis.short_runs import short_config, train_short
-from mmkd.chain.product import fingerprint, read_json, write_json
-from mmkd.chain.resolving import read_config, settings_of, teacher_entry
+from mmkd.chain.product import done_marker, fingerprint, read_json, write_json
+from mmkd.chain.resolving import read_config, set_teacher, settings_of, teacher_entry
 from mmkd.chain.stage import Stage
 from mmkd.study.entries import Search
 from mmkd.study.processes import Task
@@ -149,7 +149,7 @@ def _with_teacher(entry: Mapping[str, Any], work_dir: str) -> Config:
     config = read_config(stage, {}, 0)
     for reference in stage.teacher.values():
         folder = osp.join(work_dir, reference.stage)
-        made = (read_json(osp.join(folder, 'done.json')) or {})['product']
-        paths = {key: osp.join(folder, osp.basename(made[key])) for key in ('config', 'checkpoint')}
-        teacher_entry(config, stage, '').update(paths)
+        made = (done_marker(folder) or {})['product']
+        entry = teacher_entry(config, stage, '')
+        set_teacher(entry, made['config'], made['checkpoint'], folder)
     return config

@@ -14,11 +14,11 @@ from mmengine.config import Config
 
 from mmkd.analysis.comparison import Entry, score_entry, teachers_in
 from mmkd.chain import Chain
-from mmkd.chain.product import read_json, write_json
+from mmkd.chain.product import done_marker, read_json, write_json
 from mmkd.chain.resolving import read_config
 from mmkd.chain.stage import Stage
 from mmkd.checkpoint import trust_checkpoints
-from mmkd.config import distils, load_config
+from mmkd.config import load_config
 from mmkd.errors.ending import plain_errors
 from mmkd.study.costs import costs_of
 from mmkd.study.halving import probe
@@ -47,13 +47,13 @@ def costs(work_dir: str, name: str, study: Mapping[str, Any]) -> None:
     """Measure what predictions of the teacher and of the student cost."""
     given = study['networks'][name]
     config = _read(given['config'])
-    own = config.model.student if distils(config.model) else config.model
-    entries = dict(student=Entry(own, _last(work_dir, given['student'])))
+    student = done_marker(osp.join(work_dir, given['student'])) or {}
+    entries = dict(student=Entry(config.model, student['product']['checkpoint']))
     if given.get('teacher'):
-        made = read_json(osp.join(work_dir, given['teacher'], 'done.json'))
+        made = done_marker(osp.join(work_dir, given['teacher']))
         if made:
-            network = load_config(osp.join(work_dir, given['teacher'], _name(made, 'config')))
-            entries['teacher'] = Entry(network.model, _last(work_dir, given['teacher']))
+            network = load_config(made['product']['config'])
+            entries['teacher'] = Entry(network.model, made['product']['checkpoint'])
         else:
             entries['teacher'] = next(entry for _, entry in teachers_in(config.model))
     found = costs_of(entries, config)
@@ -62,15 +62,6 @@ def costs(work_dir: str, name: str, study: Mapping[str, Any]) -> None:
 
 def _read(stage: Mapping[str, Any]) -> Config:
     return read_config(Stage.read('x', stage), {}, 0)
-
-
-def _last(work_dir: str, name: str) -> str:
-    made = read_json(osp.join(work_dir, name, 'done.json')) or {}
-    return osp.join(work_dir, name, _name(made, 'checkpoint'))
-
-
-def _name(made: Mapping[str, Any], key: str) -> str:
-    return osp.basename(made['product'][key])
 
 
 JOBS: dict[str, Callable[[str, str, Mapping[str, Any]], None]] = dict(
