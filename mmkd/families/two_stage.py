@@ -207,7 +207,7 @@ def ranked_rois(
     Args:
         title (str): of both pictures.
         rois (Tensor): (R, 5), image index and xyxy.
-        scores (Sequence[Tensor]): class probabilities of student and teacher, (R, K + 1) each.
+        scores (Sequence[Tensor]): class probabilities of student and teacher, (R, C) each.
         rank (Tensor): (R,).
         shown (int): largest number of boxes of each image.
     """

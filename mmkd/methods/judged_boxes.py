@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mmkd.families import assignments, dense, is_two_stage, queries, two_stage
 from mmkd.families.comparable import Misfit, both, check_coders, check_same, uses_sigmoid
 from mmkd.functional.box_distances import centred, corners, giou
+from mmkd.functional.device import sizes_of_groups
 from mmkd.functional.gather import mean_over_ranks
 from mmkd.functional.sigmoid_distances import against_rest, gap_weighted_cross_entropy
 from mmkd.objective import Objective
@@ -159,15 +160,10 @@ class JudgedBoxes(Objective):
         own = self.asked(trace)
         wanted = self.judged(trace, own.places)[0]
         images = torch.arange(len(wanted)).to(wanted)[:, None, None]
-        rois = torch.cat((images.expand(*own.real.shape, 1), own.places), -1)[:, :10]
-        shown = own.real[:, :10]
-        return [
-            Boxes('surest places', rois[shown], score.argmax(-1), score.amax(-1), side)
-            for side, score in (
-                (side, logits[:, :10].sigmoid()[shown])
-                for side, logits in (('student', own.logits), ('teacher', wanted))
-            )
-        ]
+        rois = torch.cat((images.expand(*own.real.shape, 1), own.places), -1)[own.real]
+        scores = [logits.sigmoid()[own.real] for logits in (own.logits, wanted)]
+        rank = -torch.arange(len(rois), device=rois.device)
+        return two_stage.ranked_rois('surest places', rois, scores, rank)
 
 
 def takes_boxes(model: nn.Module) -> bool:
@@ -221,7 +217,7 @@ def of_rois(trace: Trace, count: int) -> Asked:
     images = rois[:, 0].long()
     order = urgency(logits, (labels >= 0) & (labels < classes)).argsort(descending=True)
     order = order[images[order].argsort(stable=True)]
-    counts = (images == torch.arange(n, device=images.device)[:, None]).sum(1)
+    counts = sizes_of_groups(images, n)
     rank = torch.arange(count, device=images.device)
     starts = (counts.cumsum(0) - counts)[:, None]
     row = starts + rank % counts.clamp(min=1)[:, None]

@@ -128,9 +128,6 @@ class JudgedQueries(Objective):
         """The ten surest queries, with the class that each side gives them."""
         logits, _, rois = self.best(trace)
         p = self.judged(trace, rois)[0]
-        scores = [x[:, :10].flatten(0, 1) for x in (logits.sigmoid(), p)]
-        shown = rois.unflatten(0, (len(p), -1))[:, :10].flatten(0, 1)
-        return [
-            Boxes('surest queries', shown, score.argmax(-1), score.amax(-1), side)
-            for side, score in zip(('student', 'teacher'), scores, strict=True)
-        ]
+        scores = [x.flatten(0, 1) for x in (logits.sigmoid(), p)]
+        rank = -torch.arange(len(rois), device=rois.device)
+        return two_stage.ranked_rois('surest queries', rois, scores, rank)
