@@ -31,6 +31,18 @@ class Latent:
         """Called when training begins, after weights were loaded; not in a resumed run."""
 
 
+def beside(layer: str) -> str:
+    """Name, among ``edits`` of a network, of what a layer learns beside its weight."""
+    return layer.replace('.', '-')
+
+
+def learn_beside(model: nn.Module, layer: str, numbers: nn.Module) -> None:
+    """Register numbers that train under ``edits.`` of the network, not under their layer."""
+    if not isinstance(getattr(model, 'edits', None), nn.ModuleDict):
+        model.edits = nn.ModuleDict()
+    model.edits[beside(layer)] = numbers  # type: ignore[operator, index]
+
+
 @dataclass(frozen=True)
 class Rounding:
     """How a layer's weight is rounded, see :func:`~mmkd.functional.fake_quantise.fake_quantise`."""

@@ -8,14 +8,14 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from torch import Tensor, nn
 
-from mmkd.adapters.fake_quant import Rounding
+from mmkd.adapters.fake_quant import Rounding, beside
 from mmkd.checkpoint import read_checkpoint
 from mmkd.checkpoint.weights import EDITS, weights_in
 from mmkd.config import distils
 from mmkd.deployment.whole_numbers import Whole, roundings, to_whole
 from mmkd.edits import FakeQuant
 from mmkd.engine.student_config import model_for
-from mmkd.students import build_edit, is_edited
+from mmkd.students import build_edit, in_weights, is_edited
 from mmkd.teacher import build_model, load_strictly
 
 
@@ -42,7 +42,7 @@ def _build(config: Config, keep: Callable[[Any], Any]) -> nn.Module:
 def _beside_weights(entry: Any) -> Any:
     """What of an edit the saved weights do not carry; None where they carry all."""
     edit = build_edit(entry)
-    if getattr(edit, 'in_weights', False):
+    if in_weights(edit):
         return None
     return dict(entry, bits=None) if isinstance(edit, FakeQuant) else entry
 
@@ -70,7 +70,7 @@ def whole_weights(config: Config, checkpoint: str, model: nn.Module) -> dict[str
 
 
 def _steps(state: Mapping[str, Tensor], name: str) -> Tensor | None:
-    return state.get(f'{EDITS}{name.replace(".", "-")}.step')
+    return state.get(f'{EDITS}{beside(name)}.step')
 
 
 def _edits_in(saved: Mapping[str, Any]) -> list[Any]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.adapters.class_swap import swap_class
-from mmkd.adapters.fake_quant import Latent, Saved
+from mmkd.adapters.fake_quant import Latent, Saved, learn_beside
 from mmkd.edits.cheap_convs import spatial_convs
 from mmkd.edits.choosing import Choice
 from mmkd.options import check_number
@@ -100,13 +100,11 @@ class Dirac:
                 'each edit layers of its own, by only= and skip=.'
             )
         chosen = spatial_convs(model, self.choice)
-        if not isinstance(getattr(model, 'edits', None), nn.ModuleDict):
-            model.edits = nn.ModuleDict()
         for name, conv in chosen.items():
             numbers = DiracNumbers(conv.weight.detach(), self.alpha, self.beta)
             swap_class(conv, DiracConv)
             conv.numbers = (numbers,)  # type: ignore[assignment]
-            model.edits[name.replace('.', '-')] = numbers  # type: ignore[operator, index]
+            learn_beside(model, name, numbers)
         self.count = len(chosen)
         return model
 

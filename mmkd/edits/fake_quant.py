@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from mmkd.adapters.fake_quant import QuantisedWeight, Rounding, quantise_weight
+from mmkd.adapters.fake_quant import QuantisedWeight, Rounding, learn_beside, quantise_weight
 from mmkd.adapters.learned_quant import Clip, ClippedReLU, clip_relu, learn_weight
 from mmkd.edits.choosing import Choice, ends, quantisable, rectifiers
 from mmkd.functional.fake_quantise import AXES, FORMS, LEARNED_FORMS, bucket_of
@@ -146,7 +146,7 @@ class FakeQuant:
             clip = Clip(*self.acts)
             clip_relu(module, clip)
             if clip.learns:
-                _learn(model, name, clip)
+                learn_beside(model, name, clip)
         return len(chosen)
 
 
@@ -157,16 +157,9 @@ def _quantise(model: nn.Module, name: str, module: Any, rounding: Rounding) -> N
             'FakeQuant layers of its own, by only= and skip=.'
         )
     if rounding.form in LEARNED_FORMS:
-        _learn(model, name, learn_weight(module, rounding))
+        learn_beside(model, name, learn_weight(module, rounding))
     else:
         quantise_weight(module, rounding)
-
-
-def _learn(model: nn.Module, name: str, numbers: nn.Module) -> None:
-    """Register numbers that train under ``edits.`` of the network, not under their layer."""
-    if not isinstance(getattr(model, 'edits', None), nn.ModuleDict):
-        model.edits = nn.ModuleDict()
-    model.edits[name.replace('.', '-')] = numbers
 
 
 def _check_shared(model: nn.Module, chosen: dict[str, tuple[Any, Rounding]]) -> None:
