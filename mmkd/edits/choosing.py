@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from mmkd.adapters.fake_quant import Latent
 from mmkd.names import did_you_mean
 from mmkd.options import check_list
 
@@ -58,6 +59,19 @@ class Choice:
         """Whether a module of this name is meant."""
         asked = not self.only or any(within(name, part) for part in self.only)
         return asked and not any(within(name, part) for part in self.skip)
+
+
+def check_own_weight(owner: str, name: str, module: nn.Module) -> None:
+    """Refuse a layer whose weight an edit has exchanged: only one of two could be saved.
+
+    Raises:
+        ValueError: such a layer.
+    """
+    if isinstance(module, Latent):
+        raise ValueError(
+            f'{owner}: {name} computes with another weight already, by an edit before. Give each '
+            'edit layers of its own, by only= and skip=.'
+        )
 
 
 def quantisable(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

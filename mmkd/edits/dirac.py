@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mmkd.adapters.class_swap import swap_class
 from mmkd.adapters.fake_quant import Latent, Saved, learn_beside
 from mmkd.edits.cheap_convs import spatial_convs
-from mmkd.edits.choosing import Choice
+from mmkd.edits.choosing import Choice, check_own_weight
 from mmkd.options import check_number
 from mmkd.registry import MODELS
 
@@ -91,14 +91,9 @@ class Dirac:
 
     def __call__(self, model: nn.Module) -> nn.Module:
         """The model itself, changed."""
-        taken = [
-            n for n, m in model.named_modules() if isinstance(m, Latent) and self.choice.has(n)
-        ]
-        if taken:
-            raise ValueError(
-                f'Dirac: {taken[0]} computes with another weight already, by an edit before. Give '
-                'each edit layers of its own, by only= and skip=.'
-            )
+        for name, module in model.named_modules():
+            if self.choice.has(name):
+                check_own_weight('Dirac', name, module)
         chosen = spatial_convs(model, self.choice)
         for name, conv in chosen.items():
             numbers = DiracNumbers(conv.weight.detach(), self.alpha, self.beta)

@@ -9,7 +9,7 @@ from torch import nn
 
 from mmkd.adapters.fake_quant import QuantisedWeight, Rounding, learn_beside, quantise_weight
 from mmkd.adapters.learned_quant import Clip, ClippedReLU, clip_relu, learn_weight
-from mmkd.edits.choosing import Choice, ends, quantisable, rectifiers
+from mmkd.edits.choosing import Choice, check_own_weight, ends, quantisable, rectifiers
 from mmkd.functional.fake_quantise import AXES, FORMS, LEARNED_FORMS, bucket_of
 from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS
@@ -52,8 +52,8 @@ class FakeQuant:
             levels are left out. The student is then no plain model: its config has this edit.
 
     Raises:
-        ValueError: options out of range; a module that does not exist; a layer that is quantised
-            already; no layer to quantise.
+        ValueError: options out of range; a module that does not exist; a layer whose weight an edit
+            has exchanged already; no layer to quantise.
     """
 
     def __init__(
@@ -156,6 +156,7 @@ def _quantise(model: nn.Module, name: str, module: Any, rounding: Rounding) -> N
             f'FakeQuant: {name} is quantised already, to {module.rounding.bits} bits. Give each '
             'FakeQuant layers of its own, by only= and skip=.'
         )
+    check_own_weight('FakeQuant', name, module)
     if rounding.form in LEARNED_FORMS:
         learn_beside(model, name, learn_weight(module, rounding))
     else:

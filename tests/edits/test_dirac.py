@@ -62,8 +62,12 @@ def test_plain_at_alpha_0_and_beta_1():
 def test_bad_input():
     with pytest.raises(ValueError, match='no convolution of 3 x 3'):
         classifier(Dirac(only=['head']))
-    for before in (Dirac(), FakeQuant(bits=4)):
+    for before, behind in (
+        (Dirac(), Dirac()),
+        (FakeQuant(bits=4), Dirac()),
+        (Dirac(), FakeQuant(bits=4)),
+    ):
         with pytest.raises(ValueError, match='computes with another weight already'):
-            classifier(before, Dirac())
+            classifier(before, behind)
     with pytest.raises(ValueError, match='alpha must be'):
         Dirac(alpha=float('nan'))
