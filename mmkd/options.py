@@ -135,6 +135,23 @@ def check_size(owner: str, size: Any) -> tuple[int, int]:
     return height, width
 
 
+def check_normalisation(owner: str, mean: Any, std: Any) -> tuple[list[float], list[float]]:
+    """Means and deviations of RGB from 0 to 255.
+
+    Raises:
+        ValueError: not three numbers each; a deviation that is not above 0.
+    """
+    means = [check_number(owner, 'mean', x) for x in check_list(owner, 'mean', mean)]
+    stds = [check_number(owner, 'std', x, above=0) for x in check_list(owner, 'std', std)]
+    for name, found in (('mean', means), ('std', stds)):
+        if len(found) != 3:
+            raise ValueError(
+                f'{owner}: {name} must be three numbers, of red, green and blue from 0 to 255, '
+                f'found {found}.'
+            )
+    return [float(x) for x in means], [float(x) for x in stds]
+
+
 def check_factors(owner: str, factors: Any, defaults: Mapping[str, float]) -> dict[str, float]:
     """Factor of each term, the default one where ``factors`` has none.
 

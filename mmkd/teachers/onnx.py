@@ -10,7 +10,7 @@ import mmcv
 import numpy as np
 
 from mmkd.encoders.encoder import IMAGENET
-from mmkd.options import check_list, check_number
+from mmkd.options import check_normalisation
 from mmkd.teachers.function import Function
 from mmkd.teachers.kinds import kind
 
@@ -34,7 +34,8 @@ class Onnx(Function):
         ImportError: onnxruntime is not installed.
         FileNotFoundError: no such file.
         ValueError: a file that onnxruntime cannot read, or with several inputs; no such output;
-            images of a segmentor of another size than the file's; see Function.
+            mean or std that are not three numbers, or a std of 0; images of a segmentor of another
+            size than the file's; see Function.
     """
 
     def __init__(
@@ -57,10 +58,7 @@ class Onnx(Function):
         if logits and hard:
             raise ValueError('Onnx: logits=True makes probabilities and hard=True takes labels.')
         self.logits, self.output = logits, output or outputs[0]
-        self.pixels_of = [
-            np.array([float(check_number('Onnx', name, x)) for x in check_list('Onnx', name, xs)])
-            for name, xs in (('mean', mean), ('std', std))
-        ]
+        self.pixels_of = [np.array(x) for x in check_normalisation('Onnx', mean, std)]
         super().__init__(self.answer, hard, budget)
         self.name = file
 

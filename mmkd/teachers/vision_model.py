@@ -10,7 +10,7 @@ from torch import nn
 from mmkd.checkpoint import refuse_not_finite
 from mmkd.checkpoint.fitting import Fit, mismatch_message
 from mmkd.encoders import Encoder, PatchMaps, build_encoder
-from mmkd.options import check_list, check_number, check_size
+from mmkd.options import check_list, check_normalisation, check_number, check_size
 from mmkd.teacher import Teacher, load_strictly
 from mmkd.teachers.kinds import kind
 
@@ -76,10 +76,9 @@ class VisionModel(Teacher):
         encoder = build_encoder(model, checkpoint, **options)
         ignored = [ignore_keys] if isinstance(ignore_keys, str) else list(ignore_keys)
         loaded = _load(encoder, checkpoint, ignored)
-        pixels = [
-            _numbers(owner, name, known if given is None else given)
-            for name, given, known in (('mean', mean, encoder.mean), ('std', std, encoder.std))
-        ]
+        pixels = check_normalisation(
+            owner, encoder.mean if mean is None else mean, encoder.std if std is None else std
+        )
         sides = _size(owner, size, encoder)
         encoder.eval()
         if sides is None:
@@ -116,17 +115,6 @@ def _load(encoder: Encoder, checkpoint: str | None, ignored: list[str]) -> tuple
         raise ValueError(mismatch_message(fit, encoder.source, lines, 'teacher'))
     refuse_not_finite(network.state_dict(), f'teacher: {encoder.source}', network)
     return encoder.source, fit.loaded
-
-
-def _numbers(owner: str, name: str, values: Any) -> list[float]:
-    found = check_list(owner, name, values)
-    if len(found) != 3:
-        raise ValueError(
-            f'{owner}: {name} must be three numbers, of red, green and blue from 0 to 255, found '
-            f'{values!r}.'
-        )
-    above = 0 if name == 'std' else None
-    return [float(check_number(owner, name, value, above=above)) for value in found]
 
 
 def _size(owner: str, size: Any, encoder: Encoder) -> tuple[int, int] | None:

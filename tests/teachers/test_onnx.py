@@ -121,6 +121,8 @@ def test_a_budget(session):
         (dict(output='x'), ValueError, "no output 'x', but scores, other"),
         (dict(logits=True, hard=True), ValueError, 'logits=True makes probabilities and'),
         (dict(mean=['a']), ValueError, 'mean must be a finite number'),
+        (dict(mean=[1, 2]), ValueError, 'mean must be three numbers'),
+        (dict(std=[1, 2, 0]), ValueError, 'std must be a finite number above 0'),
     ],
 )
 def test_bad_input(session, options, error, words):
