@@ -79,13 +79,17 @@ def _part(path: str, part: str) -> str:
 def digest(path: str) -> str:
     """What a file holds, as 64 hexadecimal digits; of a checkpoint only the weights count.
 
-    So a stage that is trained again, with the same result, is no other one to those behind it.
+    So a stage that is trained again, with the same result, is no other one to those behind it. Of a
+    file that holds weights in another way, such as in lists, every byte counts.
     """
-    if not path.endswith(_WEIGHTS):
+    weights: dict[str, torch.Tensor] = {}
+    if path.endswith(_WEIGHTS):
+        checkpoint = read_checkpoint(path, mmap=True)
+        weights = _tensors(checkpoint.get('state_dict', checkpoint))
+    if not weights:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     found = hashlib.sha256()
-    checkpoint = read_checkpoint(path, mmap=True)
-    for key, value in sorted(_tensors(checkpoint.get('state_dict', checkpoint)).items()):
+    for key, value in sorted(weights.items()):
         found.update(f'{key} {value.dtype} {tuple(value.shape)} '.encode())
         found.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()

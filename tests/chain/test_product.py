@@ -31,6 +31,16 @@ def test_only_weights_count_in_a_digest(tmp_path):
     assert digest(str(tmp_path / 'a.json')).startswith('6b86b273ff34fce1'), 'sha256 of the bytes'
 
 
+def test_tensors_in_lists_count_in_a_digest(tmp_path):
+    """As in the file of a Standardiser: another one must let the next stage run again."""
+    path = str(tmp_path / 'standardiser.pt')
+    found = []
+    for value in (1.0, 2.0):
+        torch.save(dict(mean=[torch.full((2,), value)]), path)
+        found.append(digest(path))
+    assert found[0] != found[1]
+
+
 def test_a_fingerprint_changes_with_settings_and_inputs():
     found = {fingerprint(*pair) for pair in [({}, {}), ({'a': 1}, {}), ({}, {'a': '1'})]}
     assert len(found) == 3
