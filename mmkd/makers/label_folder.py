@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import json
 import os.path as osp
 import shutil
@@ -76,11 +75,6 @@ def dated(info: Mapping[str, Any], thresholds: Mapping[str, float]) -> dict[str,
     """With the thresholds, the time and the version."""
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds')
     return dict(info, threshold=dict(thresholds), date=now, mmkd=__version__)
-
-
-def digest(path: str) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def spread(items: Sequence[Any], most: int) -> list[Any]:

@@ -15,6 +15,7 @@ import torch
 from mmengine.logging import print_log
 
 from mmkd.chain import Maker, Product
+from mmkd.chain.product import digest
 from mmkd.config import load_config, type_name
 from mmkd.families import family_of
 from mmkd.makers import label_files
@@ -24,7 +25,6 @@ from mmkd.makers.label_folder import (
     check_stems,
     claim,
     dated,
-    digest,
     finish,
     list_images,
     root_of,
