@@ -59,6 +59,15 @@ class PairRows:
     def __iter__(self) -> Iterator[Row]:
         return (row for row in (self.teacher, self.plain, *self.methods) if row)
 
+    def students(self) -> list[Row]:
+        """Those that are trained, the plain one first; none that is refused."""
+        return [row for row in self if row.kind != TEACHER and not row.refused]
+
+    def trained(self) -> list[Row]:
+        """All rows that are trained; a teacher that came with its weights is not."""
+        own = [self.teacher] if self.teacher and not self.pair.checkpoint else []
+        return [*own, *self.students()]
+
 
 def rows_of(study: Study, work_dir: str, look: Callable[[Row], None] | None = None) -> list:
     """The rows of all pairs.

@@ -49,11 +49,9 @@ def report(
     lines += ['![Curves and scores](report.png)', '', '## Commands', '']
     lines += ['Each trains one run without the study.', '', '```bash']
     for pair in pairs:
-        for one in pair.results:
-            own = seeds[:1] if one.row.kind == TEACHER else seeds
-            if one.row.refused or (one.row.kind == TEACHER and pair.rows.pair.checkpoint):
-                continue
-            lines += [f'# {one.row.name}', *(one.row.command(seed, work_dir) for seed in own)]
+        for row in pair.rows.trained():
+            own = row.seeds(seeds)
+            lines += [f'# {row.name}', *(row.command(seed, work_dir) for seed in own)]
     return '\n'.join([*lines, '```', ''])
 
 
@@ -72,7 +70,7 @@ def table(pair: PairResults, seeds: Sequence[int]) -> list[str]:
 
 
 def _cells(one: Result, found: Summary, seeds: Sequence[int], saved: float) -> list[str]:
-    own = seeds[:1] if one.row.kind == TEACHER else seeds
+    own = one.row.seeds(seeds)
     scores = ' / '.join(_number(found.scores.get(seed, math.nan), '.1f', '–') for seed in own)
     if one.problem:
         scores += f' ({one.problem})'
@@ -188,8 +186,6 @@ def _entry(
     pair: PairResults, one: Result, found: Summary, seeds: Sequence[int], work_dir: str
 ) -> dict[str, Any]:
     who = 'teacher' if one.row.kind == TEACHER else 'student'
-    given = one.row.kind == TEACHER and pair.rows.pair.checkpoint
-    runs = not (given or one.row.refused)
     values = dict(
         mean=found.mean,
         std=found.std,
@@ -209,8 +205,10 @@ def _entry(
     )
     numbers = {key: '' if math.isnan(value) else f'{value:.6g}' for key, value in values.items()}
     status = one.problem or ('done' if found.scores else 'not trained')
+    trained = one.row in pair.rows.trained()
+    command = one.row.command(seeds[0], work_dir) if trained else ''
     text = dict(pair=pair.rows.pair.name, row=one.row.name, status=status, metric=pair.metric)
-    return text | numbers | dict(command=one.row.command(seeds[0], work_dir) if runs else '')
+    return text | numbers | dict(command=command)
 
 
 def _middle(values: Mapping[int, float]) -> float:

@@ -50,7 +50,7 @@ def read_result(row: Row, seeds: Sequence[int], work_dir: str, failed: Mapping[s
         failed (dict[str, str]): what went wrong, by name of the run.
     """
     found = Result(row, problem=row.refused)
-    for seed in [] if row.refused else seeds[:1] if row.kind == TEACHER else seeds:
+    for seed in [] if row.refused else row.seeds(seeds):
         folder = osp.join(work_dir, row.run(seed))
         if row.run(seed) in failed:
             found.problem = f'failed: {failed[row.run(seed)]}'

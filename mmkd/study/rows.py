@@ -52,6 +52,10 @@ class Row:
         """Name of the run with a seed, which is that of its folder; a teacher has one run."""
         return self.slug if self.kind == TEACHER else f'{self.slug}_s{seed}'
 
+    def seeds(self, seeds: Sequence[int]) -> Sequence[int]:
+        """Those of the study's seeds that it is trained with."""
+        return seeds[:1] if self.kind == TEACHER else seeds
+
     def stage(self, seed: int) -> dict[str, Any]:
         """The stage of a chain that is this run."""
         options = {**self.options, 'randomness.seed': seed}

@@ -13,7 +13,7 @@ import torch
 from mmkd.analysis.complexity import device_name
 from mmkd.chain.folders import check_folders, find_done
 from mmkd.chain.links import Links
-from mmkd.chain.product import read_json, write_json
+from mmkd.chain.product import DONE, read_json, write_json
 from mmkd.chain.resolving import read_config
 from mmkd.chain.stage import read_stages
 from mmkd.config import type_name
@@ -26,7 +26,6 @@ from mmkd.study.picture import picture
 from mmkd.study.processes import Say, Start, Task, run_all
 from mmkd.study.report import report, table_csv
 from mmkd.study.results import PairResults, costs_folder, read_pair
-from mmkd.study.rows import TEACHER, Row
 from mmkd.study.validations import Validations
 from mmkd.visualization import canvas
 
@@ -97,9 +96,7 @@ class Project:
     def _check(self, pair: PairRows) -> None:
         """Data and metrics of the runs that are to be trained."""
         seed, evaluators = self.study.seeds[0], {}
-        for row in pair:
-            if row.refused or (row.kind == TEACHER and pair.pair.checkpoint):
-                continue
+        for row in pair.trained():
             config = row.read(seed)
             check_data(config, 'train', 'val')
             entries = config.get('val_evaluator') or []
@@ -116,16 +113,10 @@ class Project:
 
     def _stages(self, pair: PairRows) -> dict[str, dict[str, Any]]:
         """Every run of a pair, as the stages of a chain; the teacher comes first."""
-        found = {}
-        for row in pair:
-            if row.refused or (row.kind == TEACHER and pair.pair.checkpoint):
-                continue
-            for seed in self._seeds(row):
-                found[row.run(seed)] = row.stage(seed)
-        return found
-
-    def _seeds(self, row: Row) -> Sequence[int]:
-        return self.study.seeds[:1] if row.kind == TEACHER else self.study.seeds
+        seeds = self.study.seeds
+        return {
+            row.run(seed): row.stage(seed) for row in pair.trained() for seed in row.seeds(seeds)
+        }
 
     def _done(self, pair: PairRows) -> set[str]:
         """Finished runs.
@@ -152,7 +143,7 @@ class Project:
             for name, stage in stages.items():
                 needed = stage.get('teacher')
                 runs[name] = {needed: stages[needed], name: stage} if needed else {name: stage}
-            student = next((r for r in (pair.plain, *pair.methods) if r and not r.refused), None)
+            student = next(iter(pair.students()), None)
             if student is None:
                 continue
             seed = self.study.seeds[0]
@@ -167,11 +158,9 @@ class Project:
 
     def _finished(self, pair: PairRows) -> str:
         """A student that is trained, the plain one if possible."""
-        for row in (pair.plain, *pair.methods):
-            for seed in self.study.seeds if row and not row.refused else ():
-                if row and osp.isfile(osp.join(self.work_dir, row.run(seed), 'done.json')):
-                    return row.run(seed)
-        return ''
+        runs = (row.run(seed) for row in pair.students() for seed in self.study.seeds)
+        found = (run for run in runs if osp.isfile(osp.join(self.work_dir, run, DONE)))
+        return next(found, '')
 
     # --------------------------------------------------------------------------------------- runs
 
@@ -189,11 +178,10 @@ class Project:
         return [] if scored else [self._task(name, 'score')]
 
     def _student_tasks(self, pair: PairRows) -> list[Task]:
-        rows = [row for row in (pair.plain, *pair.methods) if row and not row.refused]
         return [
             self._task(row.run(seed), 'train', (row.learns_from,) if row.learns_from else ())
             for seed in self.study.seeds
-            for row in rows
+            for row in pair.students()
         ]
 
     def _costs_tasks(self, pair: PairRows) -> list[Task]:
