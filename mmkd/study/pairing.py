@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os.path as osp
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -176,7 +177,7 @@ def _wrapped(pair: Pair, method: Method, options: dict[str, Any], work_dir: str)
             own[f'model.objectives.{name.lower()}.{key}'] = value
             notes.append(f'{name} with {key}={value!r}, without which it does not fit')
     shown = method.name or method.objectives.replace('+', ' + ')
-    row = Row(shown, pair.name, DISTILLED, '', {**own, **options}, '', refused, tuple(notes))
+    row = Row(shown, pair.name, DISTILLED, '', {**own, **options}, refused=refused, notes=(*notes,))
     folder = osp.join(work_dir, 'configs')
     path = osp.join(folder, f'{row.slug.lower()}.py')
     checkpoint = 'random' if pair.checkpoint in _UNTRAINED else pair.checkpoint
@@ -200,18 +201,13 @@ def _known(objectives: str) -> list[str]:
     return found
 
 
-_probed: dict[Pair, Networks] = {}
-
-
+@functools.lru_cache(maxsize=1)
 def _networks(pair: Pair) -> Networks:
     """Both networks of a pair with random weights, probed once for all methods."""
-    if pair not in _probed:
-        _probed.clear()
-        config = load_config(pair.student)
-        scope = config.get('default_scope') or 'mmengine'
-        with DefaultScope.overwrite_default_scope(scope):
-            _probed[pair] = Networks(build_model(config), Teacher(pair.teacher, 'random'))
-    return _probed[pair]
+    config = load_config(pair.student)
+    scope = config.get('default_scope') or 'mmengine'
+    with DefaultScope.overwrite_default_scope(scope):
+        return Networks(build_model(config), Teacher(pair.teacher, 'random'))
 
 
 def _named(rows: Sequence[Row], configs: Sequence[Config]) -> list[Row]:
@@ -260,7 +256,7 @@ def _taught(row: Row, config: Config, pair: Pair, run: str) -> Row:
         return replace(row, refused=row.refused or _reason(error))
     key = teacher_key(config)
     if run:
-        return replace(row, learns_from=run)
+        return replace(row, learns_from=run, place=key)
     given = {f'{key}.config': pair.teacher, f'{key}.checkpoint': pair.checkpoint}
     return replace(row, options={**given, **row.options})
 
@@ -271,8 +267,8 @@ def _alone(plain: Row, pair: Pair, seed: int) -> Row:
     entries = dict(teacher_places(config.model.get('teacher'))).values()
     if not plain.learns_from or any('checkpoint' not in entry for entry in entries):
         return plain
-    key = teacher_key(config)
-    given = {f'{key}.config': pair.teacher, f'{key}.checkpoint': 'random'}
+    place = plain.place
+    given = {f'{place}.config': pair.teacher, f'{place}.checkpoint': 'random'}
     return replace(plain, learns_from='', options={**plain.options, **given})
 
 

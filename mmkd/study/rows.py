@@ -29,6 +29,7 @@ class Row:
         config (str): path.
         options (dict): as ``--cfg-options``, without the seed.
         learns_from (str): the run of the teacher that it takes, ``''`` where the config names one.
+        place (str): where that teacher stands in the config, as a dotted key.
         refused (str): why it is not trained: ``'refused: …'``, ``'left out …'``.
         notes (tuple[str, ...]): what the reader of the table has to know.
     """
@@ -39,6 +40,7 @@ class Row:
     config: str
     options: Mapping[str, Any] = field(default_factory=dict)
     learns_from: str = ''
+    place: str = 'model.teacher'
     refused: str = ''
     notes: tuple[str, ...] = ()
 
@@ -79,8 +81,7 @@ class Row:
         folder = osp.join(work_dir, self.run(seed))
         options = {'randomness.seed': seed, **self.options}
         if self.learns_from:
-            place = teacher_key(self.read(seed))
-            options[f'{place}.checkpoint'] = osp.join(work_dir, self.learns_from)
+            options[f'{self.place}.checkpoint'] = osp.join(work_dir, self.learns_from)
         words = [f'{key}={_word(value)}' for key, value in flat(options).items()]
         return f'mmkd train {self.config} --work-dir {folder} --cfg-options {" ".join(words)}'
 

@@ -146,3 +146,9 @@ def test_several_teachers_are_refused(pair, paths, images, tmp_path):
     found = read(tmp_path, lambda row: None, **pair, methods=methods)
     assert not found.methods[0].refused
     assert 'asks for a teacher without a name' in found.methods[1].refused
+
+
+def test_the_command_of_a_run_sets_the_teacher_where_it_stands(pair, images, tmp_path):
+    own = write(tmp_path, images, a=dict(teacher=dict(big=anyone(8))))
+    found = read(tmp_path, lambda row: None, teacher=pair['teacher'], methods=own['a'])
+    assert ' model.teacher.big.checkpoint=out/teacher' in found.methods[0].command(0, 'out')
