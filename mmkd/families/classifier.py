@@ -150,18 +150,22 @@ def preact_norms(model: nn.Module) -> list[nn.Module]:
     raise _unknown(model, 'BatchNorms before the last ReLU')
 
 
+def in_precision(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The network itself, or a copy if its weights are of another precision."""
+    same = next(model.parameters()).dtype == dtype
+    return model if same else copy.deepcopy(model).to(dtype)
+
+
 def carry_on(model: nn.Module, x: Tensor, stage: int) -> tuple[Tensor, Tensor]:
     """What the rest of a classifier makes of a map, with gradients in the map.
 
     Args:
-        x (Tensor): what a stage gives, (N, C, H, W); a network of another precision is copied.
+        x (Tensor): what a stage gives, (N, C, H, W), in the network's precision.
         stage (int): its place, counted from 0.
 
     Returns:
         tuple: logits (N, K), and the value before the last ReLU of the last stage (N, D, H, W).
     """
-    if next(model.parameters()).dtype != x.dtype:
-        model = copy.deepcopy(model).to(x.dtype)
     model_: Any = model
     stages = [model.get_submodule(name) for name in stage_taps(model)]
     tap = Tap.parse(preact_taps(model)[-1])

@@ -144,8 +144,9 @@ class ResDist(Objective):
         maps = [trace.student[cut][0] for cut in self.cuts]
         own = trace.student[self.student_taps[-2]][-1]
         wanted = trace.teacher[self.teacher_taps[-1]][-1].detach()
+        network = classifier.in_precision(trace.teacher.model, maps[0].dtype)
         tails = [
-            classifier.carry_on(trace.teacher.model, x, stage)
+            classifier.carry_on(network, x, stage)
             for x, stage in zip(maps, self.stages, strict=True)
         ]
         target = soft_or_hard_target(trace.samples, self.classes, own.device)

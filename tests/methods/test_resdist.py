@@ -20,11 +20,11 @@ RESNET = dict(
 )  # fmt: skip
 
 
-def distiller(student=None, teacher=None, task_weight=1 / 3, seed=0, **options):
+def distiller(student=None, teacher=None, task_weight=1 / 3, seed=0, dtype=None, **options):
     torch.manual_seed(seed)
     student, teacher = (build_model(x or tiny_classifier(4)) for x in (student, teacher))
     objectives = dict(it=ResDist(**options))
-    frozen = Teacher(teacher, checkpoint='random')
+    frozen = Teacher(teacher, checkpoint='random', dtype=dtype)
     return Distiller(student, objectives, frozen, task_weight=task_weight, preflight=False)
 
 
@@ -50,6 +50,18 @@ def test_the_tail_carries_on_as_the_network_does(backbone):
         scores, feature = classifier.carry_on(model, side[stage][0], place)
         torch.testing.assert_close(scores, side['head.fc'][0], atol=1e-6, rtol=1e-5)
         torch.testing.assert_close(feature, side[taps[-1]][-1], atol=1e-6, rtol=1e-5)
+
+
+def test_a_teacher_of_half_precision_is_copied_once_a_step(monkeypatch):
+    it = distiller(dtype='bf16')
+    made, stock = [], classifier.in_precision
+    monkeypatch.setattr(classifier, 'in_precision', lambda *a: made.append(stock(*a)) or made[-1])
+    losses = it.loss(*classification_batch(4))
+    assert losses['kd.it.loss_ce'].isfinite() and len(it.objectives['it'].cuts) == 2
+    teacher = it.teachers['teacher'].model
+    assert next(teacher.parameters()).dtype == torch.bfloat16
+    assert [next(x.parameters()).dtype for x in made] == [torch.float32]
+    assert stock(teacher, torch.bfloat16) is teacher
 
 
 def test_equal_networks_have_the_teachers_losses_at_every_cut():
