@@ -77,12 +77,6 @@ def dated(info: Mapping[str, Any], thresholds: Mapping[str, float]) -> dict[str,
     return dict(info, threshold=dict(thresholds), date=now, mmkd=__version__)
 
 
-def spread(items: Sequence[Any], most: int) -> list[Any]:
-    """At most so many of them, evenly."""
-    count = min(most, len(items))
-    return [items[i * len(items) // count] for i in range(count)]
-
-
 def write_compact(path: str, content: Any) -> None:
     """JSON in one line, complete or not at all."""
     with atomic_file(path) as part:

@@ -39,7 +39,7 @@ def files_of(source: str, most: int) -> list[str]:
         files = sorted(str(p) for p in found if p.suffix.lower() in SUFFIXES)
     else:
         raise FileNotFoundError(f'There is neither a folder of images nor a config {source!r}.')
-    return [files[i] for i in _evenly(most, len(files))]
+    return spread(files, most)
 
 
 def entries_of(config: Any) -> list[dict]:
@@ -59,7 +59,7 @@ def training_batches(
         size (int): images of a batch; the last may have fewer.
     """
     dataset = _training_set(config)
-    chosen = _evenly(most, len(dataset))
+    chosen = spread(range(len(dataset)), most)
     for start in range(0, len(chosen), size):
         part = pseudo_collate([dataset[i] for i in chosen[start : start + size]])
         data = model.data_preprocessor(part, True)  # type: ignore[operator]
@@ -74,9 +74,10 @@ def _training_set(config: Any, **changes: Any) -> Any:
         return DATASETS.build(entry)
 
 
-def _evenly(most: int, total: int) -> list[int]:
-    count = min(most, total)
-    return [i * total // count for i in range(count)]
+def spread(items: Sequence[Any], most: int) -> list[Any]:
+    """At most so many of them, evenly."""
+    count = min(most, len(items))
+    return [items[i * len(items) // count] for i in range(count)]
 
 
 def batches(files: Sequence[str], pixels: Pixels, size: tuple[int, int]) -> Iterator[Tensor]:

@@ -28,9 +28,9 @@ from mmkd.makers.label_folder import (
     finish,
     list_images,
     root_of,
-    spread,
     write_compact,
 )
+from mmkd.makers.pictures import spread
 from mmkd.makers.score_thresholds import (
     MATCH,
     check_thresholds,

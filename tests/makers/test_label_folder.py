@@ -2,7 +2,7 @@
 
 from view_toys import picture
 
-from mmkd.makers.label_folder import list_images, root_of, spread
+from mmkd.makers.label_folder import list_images, root_of
 
 
 def test_where_images_are(tmp_path):
@@ -13,7 +13,3 @@ def test_where_images_are(tmp_path):
     assert list_images(str(tmp_path / 'l.txt')) == files, 'in their order'
     assert root_of(str(tmp_path), files) == str(tmp_path)
     assert root_of('l.txt', files) == str(tmp_path / 'x')
-
-
-def test_spread():
-    assert spread('abcdefgh', 4) == ['a', 'c', 'e', 'g'] and spread('ab', 4) == ['a', 'b']

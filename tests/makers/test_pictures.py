@@ -6,7 +6,7 @@ import torch
 from chain_toys import recipe, write
 from PIL import Image
 
-from mmkd.makers.pictures import batches, features_of, files_of, training_batches
+from mmkd.makers.pictures import batches, features_of, files_of, spread, training_batches
 from mmkd.pixels import Pixels
 from mmkd.teacher import Teacher, build_model
 from mmkd.testing import tiny_classifier
@@ -20,6 +20,10 @@ def test_files_of_a_folder_and_of_a_config(images, tmp_path):
     assert files_of(str(images / 'train'), 3) == [folder[0], folder[4], folder[8]]
     with pytest.raises(FileNotFoundError, match='neither a folder of images nor a config'):
         files_of('nowhere', 3)
+
+
+def test_spread():
+    assert spread('abcdefgh', 4) == ['a', 'c', 'e', 'g'] and spread('ab', 4) == ['a', 'b']
 
 
 def test_training_images_in_batches(images):
