@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,14 @@ from mmengine.dataset import BaseDataset
 from mmkd.registry import DATASETS
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
+
+
+def images_below(folder: Path) -> Iterator[Path]:
+    """Image files at any depth of a folder; names that begin with a dot do not count."""
+    for path in folder.rglob('*'):
+        own = path.relative_to(folder).parts
+        if path.suffix.lower() in SUFFIXES and not any(name.startswith('.') for name in own):
+            yield path
 
 
 @DATASETS.register_module()

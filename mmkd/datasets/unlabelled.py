@@ -12,7 +12,7 @@ from mmengine.dataset import BaseDataset, ConcatDataset
 from mmengine.dist import get_dist_info, sync_random_seed
 from torch.utils.data import Sampler
 
-from mmkd.datasets.class_folders import SUFFIXES
+from mmkd.datasets.class_folders import images_below
 from mmkd.options import check_number
 from mmkd.registry import DATA_SAMPLERS, DATASETS, TRANSFORMS
 from mmkd.structures import LABELLED
@@ -80,12 +80,7 @@ class ImageFolder(BaseDataset):
     def load_data_list(self) -> list[dict]:
         """Path and number of each image, in the order of their names."""
         folder = Path(self.data_prefix.get('img_path') or self.data_root or '.')
-        files = sorted(
-            path
-            for path in folder.rglob('*')
-            if path.suffix.lower() in SUFFIXES
-            and not any(part.startswith('.') for part in path.relative_to(folder).parts)
-        )
+        files = sorted(images_below(folder))
         if not files:
             raise FileNotFoundError(f'ImageFolder: there are no images in {folder}.')
         return [dict(img_path=str(path), img_id=i, instances=[]) for i, path in enumerate(files)]

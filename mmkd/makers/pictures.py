@@ -15,7 +15,7 @@ from mmengine.registry import DATASETS, DefaultScope
 from torch import Tensor, nn
 
 from mmkd.config import dataset_leaves, load_config
-from mmkd.datasets.class_folders import SUFFIXES
+from mmkd.datasets.class_folders import images_below
 from mmkd.pixels import Pixels
 from mmkd.tap import Tap
 from mmkd.teacher import Teacher
@@ -27,7 +27,8 @@ def files_of(source: str, most: int) -> list[str]:
     """At most so many image files, drawn evenly from all in their order.
 
     Args:
-        source (str): a folder, at any depth, or a config with a training set.
+        source (str): a folder, at any depth and without hidden files, or a config with a training
+            set.
 
     Raises:
         FileNotFoundError: there is neither.
@@ -35,8 +36,7 @@ def files_of(source: str, most: int) -> list[str]:
     if source.endswith('.py') or '::' in source:
         files = [entry['img_path'] for entry in entries_of(load_config(source))]
     elif Path(source).is_dir():
-        found = Path(source).rglob('*')
-        files = sorted(str(p) for p in found if p.suffix.lower() in SUFFIXES)
+        files = sorted(map(str, images_below(Path(source))))
     else:
         raise FileNotFoundError(f'There is neither a folder of images nor a config {source!r}.')
     return spread(files, most)
