@@ -68,10 +68,9 @@ class FSKD(Maker):
             student = Widths(sizes)(copy.deepcopy(model))
             student.load_state_dict(state)
             device = 'cuda' if torch.cuda.is_available() else 'cpu'
-            size = int(config.train_dataloader.get('batch_size') or 1)
             for network in (model, student):
                 network.to(device)
-            batches = [*training_batches(config, model, self.images, size)]
+            batches = [*training_batches(config, model, self.images)]
             gaps = [self.align(model, student, *one, batches) for one in chosen]
             before, after = (sum(x) / len(gaps) for x in zip(*gaps, strict=True))
             current_screen().say(

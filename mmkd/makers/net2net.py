@@ -85,8 +85,7 @@ class Net2Net(Maker):
         grown = apply_edits(copy.deepcopy(model), edits)
         grown.load_state_dict({**grown.state_dict(), **state})
         if self.deepen:
-            size = int(config.train_dataloader.get('batch_size') or 1)
-            set_identities(grown, training_batches(config, model, self.images, size))
+            set_identities(grown, training_batches(config, model, self.images))
         gap = preserved(model, grown)
         if self.noise:
             add_noise(grown, sizes, self.noise, drawn)

@@ -49,15 +49,17 @@ def entries_of(config: Any) -> list[dict]:
 
 
 def training_batches(
-    config: Any, model: nn.Module, most: int, size: int
+    config: Any, model: nn.Module, most: int, size: int | None = None
 ) -> Iterator[tuple[Tensor, list]]:
     """Training images of a config as its model sees them, with their samples.
 
     Args:
         model (nn.Module): its data preprocessor makes the batches.
         most (int): images, drawn evenly from all in their order.
-        size (int): images of a batch; the last may have fewer.
+        size (int | None): images of a batch, of which the last may have fewer; None: as many as in
+            training.
     """
+    size = size or int(config.train_dataloader.get('batch_size') or 1)
     dataset = _training_set(config)
     chosen = spread(range(len(dataset)), most)
     for start in range(0, len(chosen), size):

@@ -117,7 +117,6 @@ class QuantisedMap(Maker):
         if torch.cuda.is_available():
             network.to('cuda')
         found = []
-        size = int(config.train_dataloader.get('batch_size') or 1)
-        for inputs, samples in training_batches(config, network.model, self.images, size):
+        for inputs, samples in training_batches(config, network.model, self.images):
             found.append([x.cpu() for x in network(inputs, samples, network.pixels)[tap]])
         return found
