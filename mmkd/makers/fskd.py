@@ -22,7 +22,7 @@ from mmkd.makers.reshaped import write_reshaped
 from mmkd.options import check_number
 from mmkd.plan.probe import run_to_taps
 from mmkd.registry import MAKERS
-from mmkd.tap import Tap
+from mmkd.tap import Recorder, Tap
 from mmkd.untouched import at_rest
 
 Batches = Sequence[tuple[Tensor, list]]
@@ -122,29 +122,19 @@ def moments(
         dict: ``count``, ``x`` (C,), ``xx`` and ``xy`` (C, C), ``yy``, in float64; x is the
         student's, y the kept channels of the teacher's.
     """
-    seen: dict[str, Tensor] = {}
-
-    def note(who: str, value: Tensor) -> None:
-        seen[who] = value.detach().double().transpose(0, 1).flatten(1)
-
-    hooks = [
-        network.get_submodule(norm).register_forward_hook(lambda m, _, out, who=who: note(who, out))
-        for who, network in (('x', student), ('y', teacher))
-    ]
+    tap = Tap.parse(norm)
+    recorders = [Recorder(network, [tap]) for network in (student, teacher)]
     sums: dict[str, Any] = dict(count=0, x=0, xx=0, xy=0, yy=0)
-    taps = [Tap.parse(norm)]
-    try:
-        for inputs, samples in batches:
-            for network in (student, teacher):
-                with at_rest(network):
-                    run_to_taps(network, taps, inputs, samples)
-            x, y = seen['x'], seen['y'][list(keep)]
-            sums['count'] += x.shape[1]
-            for key, value in dict(x=x.sum(1), xx=x @ x.T, xy=x @ y.T, yy=y.square().sum()).items():
-                sums[key] = sums[key] + value
-    finally:
-        for hook in hooks:
-            hook.remove()
+    for inputs, samples in batches:
+        seen = []
+        for recorder in recorders:
+            with at_rest(recorder.model), recorder.record(inputs) as side:
+                run_to_taps(recorder.model, [tap], inputs, samples)
+            seen.append(side.seen(tap)[-1].double().transpose(0, 1).flatten(1))
+        x, y = seen[0], seen[1][list(keep)]
+        sums['count'] += x.shape[1]
+        for key, value in dict(x=x.sum(1), xx=x @ x.T, xy=x @ y.T, yy=y.square().sum()).items():
+            sums[key] = sums[key] + value
     return sums
 
 

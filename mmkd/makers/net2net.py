@@ -23,7 +23,7 @@ from mmkd.makers.reshaped import write_reshaped
 from mmkd.options import check_choice, check_list, check_number
 from mmkd.plan.probe import run_to_taps
 from mmkd.registry import MAKERS
-from mmkd.tap import Tap
+from mmkd.tap import Recorder, Tap
 from mmkd.untouched import at_rest
 
 #: largest difference that is rounding of weights to float32, as a share of the largest output
@@ -123,25 +123,16 @@ class Net2Net(Maker):
 def set_identities(model: nn.Module, batches: Any) -> None:
     """Set the BatchNorms of identity layers from what the layers get on images."""
     layers = {n: m for n, m in model.named_modules() if isinstance(m, IdentityLayer)}
+    taps = {name: Tap.parse(f'{name}@in[0]') for name in layers}
+    recorder = Recorder(model, taps.values())
     sums = {name: [0.0, 0.0, 0] for name in layers}
-
-    def note(name: str, x: Tensor) -> None:
-        x = x.detach().double().transpose(0, 1).flatten(1)
-        for place, value in enumerate((x.sum(1), x.square().sum(1), x.shape[1])):
-            sums[name][place] += value
-
-    hooks = [
-        layer.register_forward_pre_hook(lambda m, x, name=name: note(name, x[0]))
-        for name, layer in layers.items()
-    ]
-    taps = [Tap.parse(name) for name in layers]
-    try:
-        with at_rest(model):
-            for inputs, samples in batches:
-                run_to_taps(model, taps, inputs, samples)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    for inputs, samples in batches:
+        with at_rest(model), recorder.record(inputs) as side:
+            run_to_taps(model, taps.values(), inputs, samples)
+        for name, tap in taps.items():
+            x = torch.cat(side.seen(tap)).double().transpose(0, 1).flatten(1)
+            for place, value in enumerate((x.sum(1), x.square().sum(1), x.shape[1])):
+                sums[name][place] += value
     for name, layer in layers.items():
         total, squares, count = sums[name]
         mean = total / count
