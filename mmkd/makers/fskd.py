@@ -78,7 +78,7 @@ class FSKD(Maker):
                 f'their mean squared difference is {after / before:.1%} of that before.'
             )
             state = student.cpu().state_dict()
-        return write_reshaped(work_dir, 'aligned', config, edits, state)[0]
+        return write_reshaped(work_dir, 'aligned', config, edits, state)
 
     def align(
         self,

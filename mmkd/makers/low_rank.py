@@ -64,7 +64,7 @@ class LowRank(Maker):
         choice = self.edit.choice
         entry = dict(type='mmkd.DominantKernels', rank=self.edit.rank, only=choice.only)
         edits = [dict(entry, skip=choice.skip) if choice.skip else entry]
-        product, _ = write_reshaped(work_dir, 'low_rank', config, edits, state)
+        product = write_reshaped(work_dir, 'low_rank', config, edits, state)
         mean = sum(losses.values()) / len(losses)
         current_screen().say(
             f'LowRank: {len(losses)} convolutions of rank {self.edit.rank} lose {mean:.1%} of '

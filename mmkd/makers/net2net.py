@@ -89,7 +89,7 @@ class Net2Net(Maker):
         gap = preserved(model, grown)
         if self.noise:
             add_noise(grown, sizes, self.noise, drawn)
-        product, _ = write_reshaped(work_dir, 'grown', config, edits, grown.state_dict())
+        product = write_reshaped(work_dir, 'grown', config, edits, grown.state_dict())
         before, after = (sum(p.numel() for p in one.parameters()) for one in (model, grown))
         noise = f', before noise of {self.noise:g}' if self.noise else ''
         current_screen().say(

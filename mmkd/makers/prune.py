@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from mmkd.chain import Maker, Product
-from mmkd.edits.checking import outputs
 from mmkd.edits.choosing import Choice
 from mmkd.engine.console.screen import current_screen
 from mmkd.makers.channel_groups import Group, graph_groups, inner_groups
@@ -87,8 +86,7 @@ class Prune(Maker):
         ]
         state, sizes = chosen_state(model, chosen)
         edits = [dict(type='mmkd.Widths', sizes=sizes)] if sizes else []
-        product, built = write_reshaped(work_dir, 'pruned', config, edits, state)
-        outputs(built)
+        product = write_reshaped(work_dir, 'pruned', config, edits, state)
         self._tell(model, groups, chosen, uses)
         return product
 
@@ -129,6 +127,8 @@ class Prune(Maker):
             pairs = zip(groups, self._at(level, groups, scores), strict=True)
             return products(model, uses, [*pairs]) / whole
 
+        if share(0) <= self.macs:
+            return self._at(0.0, groups, scores)
         top = max(1.0, max(float(one.max()) for one in scores) + 1)
         if share(top) > self.macs:
             raise ValueError(
@@ -137,10 +137,10 @@ class Prune(Maker):
                 "network (where='all'), or raise macs or limit."
             )
         low, high = 0.0, top
-        for _ in range(HALVINGS if share(0) > self.macs else 0):
+        for _ in range(HALVINGS):
             middle = (low + high) / 2
             low, high = (low, middle) if share(middle) <= self.macs else (middle, high)
-        return self._at(high if share(0) > self.macs else 0.0, groups, scores)
+        return self._at(high, groups, scores)
 
     def _level(self, scores: list[torch.Tensor], ratio: float) -> float:
         """What drops this share of all channels."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmkd.chain import Product
 from mmkd.makers.networks import write_network
@@ -20,14 +20,11 @@ def write_reshaped(
     config: Config,
     edits: Sequence[Mapping[str, Any]],
     state: Mapping[str, Tensor],
-) -> tuple[Product, nn.Module]:
+) -> Product:
     """Write ``<name>.py``, which builds the edited network, and ``<name>.pth``, its weights.
 
     Args:
         config (Config): of the network before.
-
-    Returns:
-        tuple: both as a product, and the network as it is built from them.
 
     Raises:
         ValueError, CheckpointError: the config does not build a network of these weights.
@@ -37,9 +34,8 @@ def write_reshaped(
         config.model = dict(type='mmkd.Edited', model=config.model, edits=[*edits])
         import_edits(config)
     product = write_network(work_dir, name, config, dict(state))
-    built = build_model(product.config)
-    load_strictly(built, product.checkpoint)
-    return product, built.eval()
+    load_strictly(build_model(product.config), product.checkpoint)
+    return product
 
 
 def _without_start(entry: Any) -> None:
