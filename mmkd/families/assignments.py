@@ -39,9 +39,13 @@ class Assignment(NamedTuple):
     positive: Tensor
     weights: Tensor
 
+    def positives(self) -> Tensor:
+        """Number of positives of this rank's batch, at least one of each image."""
+        return self.positive.sum(1).clamp(min=1).sum().float()
+
     def normaliser(self) -> Tensor:
-        """Positives of the batch, at least one of each image, as a mean over ranks."""
-        return mean_over_ranks(self.positive.sum(1).clamp(min=1).sum().float())
+        """:meth:`positives` as a mean over ranks."""
+        return mean_over_ranks(self.positives())
 
 
 def assigner_kind(model: nn.Module) -> str | None:

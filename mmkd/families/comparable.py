@@ -178,7 +178,7 @@ def pair_priors(
     """
     generators = [head.prior_generator for head in (student, teacher)]
     strides = [[stride[0] for stride in generator.strides] for generator in generators]
-    seen = [s if scale == 1 else s / scale for s in strides[0]]
+    seen = [s / scale for s in strides[0]]
     pairs = [(i, strides[1].index(s)) for i, s in enumerate(seen) if s in strides[1]]
     if scale != 1 and not pairs:
         raise _nothing_shared(owner, strides, scale)
@@ -194,7 +194,7 @@ def pair_priors(
             g.single_level_grid_priors((1, 2), k, device='cpu')
             for g, k in zip(generators, (i, j), strict=True)
         )
-        own = own if scale == 1 else own * scale.denominator / scale.numerator
+        own = own * scale.denominator / scale.numerator
         if counts[0] == 1:
             own, other = (x if x.shape[1] == 2 else (x[:, :2] + x[:, 2:]) / 2 for x in (own, other))
         if own.shape != other.shape or (own - other).abs().max() > 1e-3 * stride:

@@ -186,8 +186,7 @@ def assignment(trace: Trace) -> tuple[Tensor, Tensor, Tensor]:
     head, kind = dense_head(model), tower_kind(model)
     if kind in ('RTMDetHead', 'YOLOXHead'):
         step = assignments.assignment(trace)
-        count = step.positive.sum(1).clamp(min=1).sum()
-        return step.weights, step.positive, count.to(step.weights)
+        return step.weights, step.positive, step.positives()
     found = targets(trace)
     if kind == 'FCOSHead':  # labels and distances of all images, level by level
         n = len(trace.inputs)
