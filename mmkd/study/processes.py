@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -115,11 +115,13 @@ def run_all(
     start: Start,
     say: Say,
     watch: Watch = lambda running: None,
+    before: Container[str] = (),
 ) -> dict[str, str]:
     """Run tasks, at most ``jobs`` at once, in their order as far as their needs allow.
 
     Args:
         watch (callable): gets the running tasks every now and then.
+        before (Container[str]): tasks that failed earlier, as those do that need them.
 
     Returns:
         dict[str, str]: what went wrong, by name of the task; nothing of those that succeeded.
@@ -129,10 +131,11 @@ def run_all(
     waiting, running = list(tasks), dict[int, tuple[Task, Process, float]]()
     try:
         while waiting or running:
-            for task in [task for task in waiting if failed.keys() & set(task.needs)]:
-                bad = next(name for name in task.needs if name in failed)
-                failed[task.name] = f'{bad} failed before'
-                waiting.remove(task)
+            for task in list(waiting):
+                bad = next((name for name in task.needs if name in failed or name in before), None)
+                if bad:
+                    failed[task.name] = f'{bad} failed before'
+                    waiting.remove(task)
             ready = [t for t in waiting if not (set(t.needs) & names) - done]
             for slot in [s for s in range(jobs) if s not in running][: len(ready)]:
                 task = ready.pop(0)

@@ -195,17 +195,12 @@ class Project:
         for task in tasks:
             if task.name in done:
                 self.say(f'{task.name}: done already')
-        bad = {need for task in tasks for need in task.needs if need in self.failed}
-        waiting = [task for task in tasks if task.name not in done]
-        for task in [task for task in waiting if bad & set(task.needs)]:
-            self.failed[task.name] = f'{task.needs[0]} failed before'
-            waiting.remove(task)
-        self.failed |= self.run_tasks(waiting)
+        self.failed |= self.run_tasks([task for task in tasks if task.name not in done])
 
     def run_tasks(self, tasks: Sequence[Task]) -> dict[str, str]:
         """Run tasks with a line for each validation."""
         heard = Validations(self.work_dir, self.say)
-        return run_all(tasks, self.jobs, self.start, self.say, heard)
+        return run_all(tasks, self.jobs, self.start, self.say, heard, self.failed)
 
     def _searched(self, pair: PairRows) -> PairRows:
         """Leave out the methods that short runs find behind others."""

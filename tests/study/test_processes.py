@@ -50,6 +50,8 @@ def test_order_slots_and_failures():
     tasks = [task('a', 'elsewhere'), task('b'), task('c', 'b'), task('d', 'a'), task('e', 'c')]
     failed = run_all(tasks, 2, start, said.append)
     assert seen == [('a', 0), ('b', 1), ('d', 0)]
+    again = run_all(tasks[2:3], 2, start, said.append, before=failed)
+    assert again == {'c': 'b failed before'} and len(seen) == 3
     assert failed == {
         'b': 'exit status 1, without a message',
         'c': 'b failed before',

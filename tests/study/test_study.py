@@ -90,9 +90,10 @@ def test_a_run_that_fails(study, tmp_path):
     assert (found['status'], found['seed_0'], found['gain']) == ('failed: out of luck', '60', '20')
 
 
-def test_a_teacher_that_fails_takes_its_students_with_it(study, tmp_path):
+@pytest.mark.parametrize('more', [{}, dict(search={})], ids=['', 'search'])
+def test_a_teacher_that_fails_takes_its_students_with_it(study, tmp_path, more):
     start = FakeStart({}, bad=('teacher',))
-    _, failed = study(start)
+    _, failed = study(start, **more)
     assert [name for _, name in start.calls] == ['teacher', 'plain_s0', 'plain_s1', 'costs']
     assert [*failed] == ['teacher', 'kd_s0', 'kd_s1'], 'the plain students need no teacher'
     assert rows(tmp_path)['kd']['status'] == 'failed: teacher failed before'
