@@ -49,12 +49,16 @@ class ShownObjects:
 def annotated_objects(shown: Shown) -> ShownObjects | None:
     """The boxes and masks of a sample; None where nothing is annotated."""
     found = shown.sample.get('gt_instances')
-    if found is None or 'bboxes' not in found or 'labels' not in found:
+    if not _has_objects(found):
         return None
     boxes = torch.as_tensor(getattr(found.bboxes, 'tensor', found.bboxes)).detach().cpu().numpy()
     masks = found.masks.to_ndarray() if 'masks' in found else ()
     labels = torch.as_tensor(found.labels).tolist()
     return ShownObjects(boxes, labels, masks=[shown.cut(mask) > 0 for mask in masks])
+
+
+def _has_objects(found: Any) -> bool:
+    return found is not None and 'bboxes' in found and 'labels' in found
 
 
 def name_of(shown: Shown) -> str:
@@ -65,8 +69,8 @@ def name_of(shown: Shown) -> str:
         return f'{name}, without labels'
     if found is not None and 'labels' in found and 'bboxes' not in found:
         return f'{name}: {", ".join(map(shown.class_name, found.labels.tolist()))}'
-    known = annotated_objects(shown) is not None or annotated_map(shown) is not None
-    return name if known or 'gt_label' in sample else f'{name}, no annotations loaded'
+    known = _has_objects(found) or 'gt_sem_seg' in sample or 'gt_label' in sample
+    return name if known else f'{name}, no annotations loaded'
 
 
 def annotated_map(shown: Shown) -> np.ndarray | None:
