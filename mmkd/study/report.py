@@ -6,6 +6,7 @@ import csv
 import io
 import math
 import os.path as osp
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -97,38 +98,38 @@ def saved(pair: PairResults, one: Result) -> float:
 def screen(pair: PairResults) -> list[str]:
     """The table in brief, for a terminal."""
     head = [pair.rows.pair.name, pair.metric, 'gain', 'of the gap', 'step', 'memory', 'minutes']
-    cells, problems = [head], {}
-    for one, found in pair.summaries():
-        name = one.row.name
-        if one.problem:
-            problems[len(cells)] = one.problem
-        shown = [_with_deviation(found.mean, found.std, '.1f')]
-        shown += [_with_deviation(found.gain, found.gain_std, '+.1f'), _percent(found.share)]
-        shown += [f'{text} x' if text else '' for text in (_number(found.step, '.2f'),)]
-        shown += [f'{text} x' if text else '' for text in (_number(found.memory, '.2f'),)]
-        cells.append([name, *shown, _number(found.minutes, '.1f')])
-    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    rows = [(head, ''), *((_brief(one, found), one.problem) for one, found in pair.summaries())]
+    widths = [max(map(len, column)) for column in zip(*(cells for cells, _ in rows), strict=True)]
     lines = []
-    for number, row in enumerate(cells):
-        words = [row[0].ljust(widths[0])]
-        words += [text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True)]
-        bad = problems.get(number, '')
-        empty = bad and not any(row[1:])
-        lines.append(f'{words[0]}  {bad}' if empty else '  '.join([*words, bad]).rstrip())
+    for (name, *cells), problem in rows:
+        words = [name.ljust(widths[0])]
+        if any(cells) or not problem:
+            words += [text.rjust(width) for text, width in zip(cells, widths[1:], strict=True)]
+        lines.append('  '.join([*words, problem]).rstrip())
     return [*lines, *_costs_in_words(pair)]
 
 
+def _brief(one: Result, found: Summary) -> list[str]:
+    return [
+        one.row.name,
+        _with_deviation(found.mean, found.std, '.1f'),
+        _with_deviation(found.gain, found.gain_std, '+.1f'),
+        _percent(found.share),
+        _times(found.step),
+        _times(found.memory),
+        _number(found.minutes, '.1f'),
+    ]
+
+
 def _costs_in_words(pair: PairResults) -> list[str]:
+    units = [key.rpartition(' (') for key in ORDER]
     lines = []
-    for who in ('teacher', 'student'):
-        if who in pair.costs:
-            units = [key.rpartition(' (') for key in ORDER]
-            values = [_cost(pair.costs[who].get(key, math.nan)) for key in ORDER]
-            words = [
-                f'{value} {unit.rstrip(")")} {name}'
-                for value, (name, _, unit) in zip(values, units, strict=True)
-            ]
-            lines.append(f'{who}: {", ".join(words)}')
+    for who, values in _costs_of(pair):
+        words = [
+            f'{value} {unit.rstrip(")")} {name}'
+            for value, (name, _, unit) in zip(values, units, strict=True)
+        ]
+        lines.append(f'{who}: {", ".join(words)}')
     return [''] * bool(lines) + lines
 
 
@@ -137,11 +138,17 @@ def costs(pair: PairResults) -> list[str]:
     if not pair.costs:
         return []
     lines = [_line(['prediction', *ORDER]), '|---' * (len(ORDER) + 1) + '|']
-    for who in ('teacher', 'student'):
-        if who in pair.costs:
-            values = [_cost(pair.costs[who].get(key, math.nan)) for key in ORDER]
-            lines.append(_line([who, *values]))
+    lines += [_line([who, *values]) for who, values in _costs_of(pair)]
     return [*lines, '', ' '.join(pair.notes), '']
+
+
+def _costs_of(pair: PairResults) -> list[tuple[str, list[str]]]:
+    """The networks whose costs are known, and these, in their order."""
+    return [
+        (who, [_cost(pair.costs[who].get(key, math.nan)) for key in ORDER])
+        for who in ('teacher', 'student')
+        if who in pair.costs
+    ]
 
 
 def notes(pair: PairResults) -> list[str]:
@@ -197,8 +204,8 @@ def _entry(
         better_than_plain=found.better,
         step_x_plain=found.step,
         memory_x_plain=found.memory,
-        step_s=_middle(one.step),
-        peak_bytes=_middle(one.peak),
+        step_s=statistics.median_high(one.step.values() or [math.nan]),
+        peak_bytes=statistics.median_high(one.peak.values() or [math.nan]),
         minutes=found.minutes,
         **{f'seed_{seed}': found.scores.get(seed, math.nan) for seed in seeds},
         **{key: pair.costs.get(who, {}).get(key, math.nan) for key in ORDER},
@@ -211,11 +218,6 @@ def _entry(
     return text | numbers | dict(command=command)
 
 
-def _middle(values: Mapping[int, float]) -> float:
-    found = sorted(values.values())
-    return found[len(found) // 2] if found else math.nan
-
-
 def _line(cells: Sequence[str]) -> str:
     return '| ' + ' | '.join(cell.replace('|', '\\|') for cell in cells) + ' |'
 
@@ -226,6 +228,10 @@ def _cost(value: float) -> str:
 
 def _number(value: float, form: str, missing: str = '') -> str:
     return missing if math.isnan(value) else format(value, form)
+
+
+def _times(value: float) -> str:
+    return '' if math.isnan(value) else f'{value:.2f} x'
 
 
 def _with_deviation(mean: float, std: float, form: str) -> str:
