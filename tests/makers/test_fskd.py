@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from chain_toys import recipe
+from network_toys import made
 from torch import nn
 
 from mmkd.chain import Product, build_maker
@@ -14,7 +15,7 @@ from mmkd.makers.channel_groups import inner_groups
 from mmkd.makers.chosen_channels import chosen_state
 from mmkd.makers.fskd import FSKD, least_squares, merge, moments, residual
 from mmkd.makers.pictures import training_batches
-from mmkd.teacher import build_model, load_strictly
+from mmkd.teacher import build_model
 from mmkd.testing import detection_batch, tiny_classifier, tiny_faster_rcnn
 
 X = torch.tensor([[1, 0], [0, 1], [1, 1], [2, 1.0]], dtype=torch.float64)
@@ -81,17 +82,10 @@ def source(images, tmp_path_factory):
     return Product(str(folder / 'plain.py'), str(folder / 'plain.pth'), ''), model
 
 
-def made(source, work_dir, kind='FSKD', **options):
-    product = build_maker(dict(type=f'mmkd.{kind}', **options))(dict(teacher=source), str(work_dir))
-    model = build_model(product.config).eval()
-    load_strictly(model, product.checkpoint)
-    return product, model
-
-
 def test_aligned_layers_are_nearer_to_the_whole_network(source, tmp_path):
     product, whole = source
-    _, cut = made(product, tmp_path, 'Prune', ratio=0.5, where='inner')
-    _, aligned = made(product, tmp_path, images=12)
+    _, cut = made('Prune', product, tmp_path, ratio=0.5, where='inner')
+    _, aligned = made('FSKD', product, tmp_path, images=12)
     assert {k: v.shape for k, v in cut.state_dict().items()} == {
         k: v.shape for k, v in aligned.state_dict().items()
     }
@@ -109,7 +103,7 @@ def test_aligned_layers_are_nearer_to_the_whole_network(source, tmp_path):
 
 def test_nothing_to_drop_is_the_network_itself(source, tmp_path):
     product, whole = source
-    _, same = made(product, tmp_path, ratio=0)
+    _, same = made('FSKD', product, tmp_path, ratio=0)
     assert same_outputs(whole, same)[0] == 0
     assert all(torch.equal(v, same.state_dict()[k]) for k, v in whole.state_dict().items())
 
@@ -131,7 +125,7 @@ def test_more_ridge_stays_nearer_to_zero(source, tmp_path):
     product, _ = source
     norms = []
     for ridge in (1e-2, 10.0):
-        _, model = made(product, tmp_path, images=12, ridge=ridge)
+        _, model = made('FSKD', product, tmp_path, images=12, ridge=ridge)
         norms.append(float(model.backbone.layer1[0].conv1.weight.detach().norm()))
     assert norms[1] < norms[0]
 
@@ -140,8 +134,8 @@ def test_fewer_images_than_channels(source, tmp_path, log):
     product, _ = source
     words = 'FSKD: the images give 4 positions for the 16 channels of backbone.layer3.0.conv1'
     with pytest.raises(ValueError, match=words):
-        made(product, tmp_path, images=1, ridge=0)
-    made(product, tmp_path, images=1)
+        made('FSKD', product, tmp_path, images=1, ridge=0)
+    made('FSKD', product, tmp_path, images=1)
     assert words in log.text and 'Take more images' in log.text
 
 

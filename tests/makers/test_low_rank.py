@@ -3,10 +3,9 @@
 import pytest
 import torch
 from mmengine.config import Config
+from network_toys import made, saved
 
-from mmkd.chain import Product, build_maker
 from mmkd.config import load_config
-from mmkd.teacher import build_model, load_strictly
 from mmkd.testing import tiny_classifier
 
 WIDE = dict(skip=['backbone.layer1'], most=1)
@@ -15,18 +14,8 @@ WIDE = dict(skip=['backbone.layer1'], most=1)
 @pytest.fixture(scope='module')
 def source(tmp_path_factory):
     folder = tmp_path_factory.mktemp('source')
-    torch.manual_seed(0)
-    model = build_model(tiny_classifier(8)).eval()
-    Config(dict(default_scope='mmengine', model=tiny_classifier(8))).dump(folder / 'plain.py')
-    torch.save(dict(state_dict=model.state_dict(), meta={}), folder / 'plain.pth')
-    return Product(str(folder / 'plain.py'), str(folder / 'plain.pth'), ''), model
-
-
-def made(source, work_dir, **options):
-    product = build_maker(dict(type='mmkd.LowRank', **options))(dict(student=source), str(work_dir))
-    model = build_model(product.config).eval()
-    load_strictly(model, product.checkpoint)
-    return product, model
+    config = Config(dict(default_scope='mmengine', model=tiny_classifier(8)))
+    return saved(config, folder, 'plain')
 
 
 def test_more_kernels_are_nearer_to_the_network(source, tmp_path):
@@ -34,7 +23,7 @@ def test_more_kernels_are_nearer_to_the_network(source, tmp_path):
     x = torch.randn(2, 3, 16, 16)
     gaps = []
     for rank in (1, 3, 5):
-        product, low = made(source, tmp_path, rank=rank, **WIDE)
+        product, low = made('LowRank', source, tmp_path, rank=rank, **WIDE)
         with torch.no_grad():
             gaps.append(float((low(x, mode='tensor') - model(x, mode='tensor')).norm()))
     assert gaps == sorted(gaps, reverse=True) and gaps[0] > 1.5 * gaps[2]
@@ -49,8 +38,8 @@ def test_a_layer_that_loses_too_much(source, tmp_path):
     with pytest.raises(
         ValueError, match=r'LowRank: backbone.* would lose \d\d\.\d% of its weights'
     ):
-        made(source, tmp_path, rank=1)
+        made('LowRank', source, tmp_path, rank=1)
     with pytest.raises(ValueError, match='would cost'):
-        made(source, tmp_path, rank=9)
+        made('LowRank', source, tmp_path, rank=9)
     with pytest.raises(ValueError, match='most must be'):
-        made(source, tmp_path, rank=1, most=2)
+        made('LowRank', source, tmp_path, rank=1, most=2)

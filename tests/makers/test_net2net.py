@@ -4,14 +4,14 @@ import pytest
 import torch
 from chain_toys import recipe
 from mmengine.config import Config
+from network_toys import made, saved
 
-from mmkd.chain import Product, build_maker
 from mmkd.config import load_config
 from mmkd.edits import same_outputs
 from mmkd.edits.deepen import IdentityLayer
 from mmkd.makers.net2net import preserved
 from mmkd.makers.pictures import training_batches
-from mmkd.teacher import build_model, load_strictly
+from mmkd.teacher import build_model
 from mmkd.testing import tiny_classifier, tiny_faster_rcnn, tiny_pspnet
 
 MODELS = dict(cls=tiny_classifier(4), frcnn=tiny_faster_rcnn(4), pspnet=tiny_pspnet(4))
@@ -23,24 +23,16 @@ def sources(images, tmp_path_factory):
     folder = tmp_path_factory.mktemp('sources')
     found = {}
     for name, entry in MODELS.items():
-        torch.manual_seed(0)
-        model = build_model(entry).eval()
         config = recipe(images)
         config.train_dataloader.dataset.pipeline.pop(1)  # the flip
         if name != 'cls':
             config = Config(dict(default_scope=entry['type'].partition('.')[0], model=entry))
-        config.dump(folder / f'{name}.py')
-        torch.save(dict(state_dict=model.state_dict(), meta={}), folder / f'{name}.pth')
-        found[name] = Product(str(folder / f'{name}.py'), str(folder / f'{name}.pth'), ''), model
+        found[name] = saved(config, folder, name)
     return found
 
 
 def grown(source, work_dir, **options):
-    maker = build_maker(dict(type='mmkd.Net2Net', **options))
-    product = maker(dict(teacher=source), str(work_dir))
-    model = build_model(product.config).eval()
-    load_strictly(model, product.checkpoint)
-    return product, model
+    return made('Net2Net', source, work_dir, **options)
 
 
 @pytest.mark.parametrize('name', MODELS)

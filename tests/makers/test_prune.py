@@ -1,12 +1,12 @@
 """Prune: the budget, the config that builds the result, bad input, a chain."""
 
 import pytest
-import torch
 from chain_toys import recipe, run
 from mmengine.config import Config
 from mmengine.runner import Runner as StockRunner
+from network_toys import made, saved
 
-from mmkd.chain import Product, build_maker
+from mmkd.chain import build_maker
 from mmkd.config import load_config
 from mmkd.edits import same_outputs
 from mmkd.makers.chosen_channels import products, uses_of
@@ -22,21 +22,13 @@ def sources(tmp_path_factory):
     folder = tmp_path_factory.mktemp('sources')
     found = {}
     for name, entry in MODELS.items():
-        torch.manual_seed(0)
-        model = build_model(entry).eval()
         scope = 'mmseg' if name == 'pspnet' else 'mmdet'
-        Config(dict(default_scope=scope, model=entry)).dump(folder / f'{name}.py')
-        torch.save(dict(state_dict=model.state_dict(), meta={}), folder / f'{name}.pth')
-        found[name] = Product(str(folder / f'{name}.py'), str(folder / f'{name}.pth'), ''), model
+        found[name] = saved(Config(dict(default_scope=scope, model=entry)), folder, name)
     return found
 
 
 def pruned(source, work_dir, **options):
-    maker = build_maker(dict(type='mmkd.Prune', **options))
-    product = maker(dict(teacher=source), str(work_dir))
-    model = build_model(product.config).eval()
-    load_strictly(model, product.checkpoint)
-    return product, model
+    return made('Prune', source, work_dir, **options)
 
 
 @pytest.mark.parametrize('name', MODELS)
