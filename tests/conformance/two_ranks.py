@@ -7,13 +7,31 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import distributed, multiprocessing
+from torch import Tensor, distributed, multiprocessing
+from torch.nn.parallel import DistributedDataParallel
+
+from mmkd.distiller import Distiller
+from mmkd.testing import detection_batch
 
 
 def of_two_ranks(function: Callable[[int], Any], folder: Path | str) -> list:
     """What ``function(rank)`` of a test file's top level returns on ranks 0 and 1."""
     multiprocessing.spawn(_run, (function, str(folder)), nprocs=2)
     return [torch.load(f'{folder}/{rank}.pth') for rank in (0, 1)]
+
+
+def two_steps(model: Distiller, rank: int) -> dict[str, Tensor]:
+    """Parameters of a detector after two steps of DDP that does not look for unused ones; rank 1
+    has no box."""
+    wrapped = DistributedDataParallel(model, broadcast_buffers=False)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.01)
+    for step in range(2):
+        inputs, samples = detection_batch(1, objects=2 - 2 * rank, seed=step * 2 + rank)
+        losses = wrapped(inputs, samples, mode='loss')
+        optimiser.zero_grad()
+        model.parse_losses(losses)[0].backward()
+        optimiser.step()
+    return {k: p.detach() for k, p in model.named_parameters()}
 
 
 def _run(rank: int, function: Callable[[int], Any], folder: str) -> None:

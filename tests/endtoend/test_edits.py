@@ -8,14 +8,14 @@ from mmengine.config import Config
 from mmengine.runner import Runner as StockRunner
 from recipes import MODELS, distilled, recipe
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
+from two_ranks import of_two_ranks, two_steps
 
 from mmkd.distiller import Distiller
 from mmkd.engine import launch
 from mmkd.engine.launch import build_runner, prepare
 from mmkd.registry import MODELS as REGISTRY
 from mmkd.teacher import Teacher, build_model, load_strictly
-from mmkd.testing import detection_batch, tiny_faster_rcnn
+from mmkd.testing import tiny_faster_rcnn
 
 QUANTISED = dict(type='mmkd.FakeQuant', bits=4)
 
@@ -77,27 +77,17 @@ def test_mmkd_scores_it_and_takes_it_as_a_teacher(trained, tmp_path):
     assert meta['cfg'] == Config.fromfile(path).pretty_text or 'Edited' in meta['cfg']
 
 
-def two_steps(rank):
+def one_rank(rank):
     torch.manual_seed(0)
     edits = [dict(QUANTISED, rounding='stochastic', form='asymmetric')]
     teacher = Teacher(MODELS['frcnn'](width=8), checkpoint='random')
     objectives = dict(fgfi=dict(type='mmkd.FGFI'))
     student = tiny_faster_rcnn(4, num_classes=5)
     model = Distiller(student, objectives, teacher, preflight=False, edits=edits).train()
-    wrapped = DistributedDataParallel(model, broadcast_buffers=False)
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.01)
-    for step in range(2):
-        inputs, samples = detection_batch(1, objects=2 - 2 * rank, seed=step * 2 + rank)
-        losses = wrapped(inputs, samples, mode='loss')
-        optimiser.zero_grad()
-        model.parse_losses(losses)[0].backward()
-        optimiser.step()
-    return {k: p.detach() for k, p in model.named_parameters()}
+    return two_steps(model, rank)
 
 
 def test_two_ranks_agree(tmp_path):
-    from two_ranks import of_two_ranks
-
-    first, second = of_two_ranks(two_steps, tmp_path)
+    first, second = of_two_ranks(one_rank, tmp_path)
     assert first.keys() == second.keys()
     assert all(torch.equal(first[k], second[k]) for k in first)
