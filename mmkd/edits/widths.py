@@ -100,7 +100,6 @@ def resize(name: str, module: nn.Module, size: list[int]) -> None:
             f'Widths: {name} is {type(module).__name__}, so its size must be '
             f'{"[channels]" if norm else "[out, in]"}, found {size}.'
         )
-    like = next(iter(module.parameters()), None)
     if norm:
         module.num_features = size[0]  # type: ignore[assignment]
         for store in (module._parameters, module._buffers):
@@ -110,8 +109,6 @@ def resize(name: str, module: nn.Module, size: list[int]) -> None:
     else:
         _resize_product(name, module, size)
     module.reset_parameters()  # type: ignore[operator]
-    if like is not None:
-        module.to(like)
 
 
 def _resize_product(name: str, module: Any, size: list[int]) -> None:
