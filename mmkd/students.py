@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.config import ConfigDict
 from torch import nn
 
-from mmkd.config import type_name
+from mmkd.config import distils, type_name
 from mmkd.names import did_you_mean
 from mmkd.options import read_options
 from mmkd.registry import MODELS
@@ -19,6 +19,11 @@ Edit = Callable[[nn.Module], nn.Module]
 def student_of(model: Mapping[str, Any]) -> Any:
     """The student in the mapping of a Distiller, with those edits that its weights do not carry."""
     return deployed_as(model['student'], model.get('edits'))
+
+
+def deployed(model: Any) -> Any:
+    """The network of a run: the student where the model's config is a Distiller's, else that."""
+    return student_of(model) if distils(model) else model
 
 
 def deployed_as(model: Any, edits: Any) -> Any:

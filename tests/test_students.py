@@ -7,6 +7,7 @@ from torch import nn
 from mmkd.edits import FakeQuant
 from mmkd.students import (
     build_edit,
+    deployed,
     import_edits,
     in_weights,
     is_edited,
@@ -26,6 +27,8 @@ def test_edits_that_the_weights_carry_are_left_out():
     assert student_of(dict(student=model['student'])) is model['student']
     found = student_of(dict(model, edits=[QUANTISED, EXITS]))
     assert is_edited(found) and found.edits == [EXITS] and found.model == model['student']
+    assert deployed(dict(model, type='mmkd.Distiller')) is deployed(model['student'])
+    assert deployed(model['student']) is model['student']
     assert not is_edited(model) and not is_edited('mmkd.Edited')
 
 

@@ -21,7 +21,7 @@ from mmkd.checkpoint import weights_of
 from mmkd.config import distils, load_config
 from mmkd.engine.console.screen import current_screen
 from mmkd.engine.launch import check_data, tester
-from mmkd.students import student_of
+from mmkd.students import deployed
 from mmkd.teacher import build_model, load_strictly
 from mmkd.teachers import frozen_networks, is_teacher
 
@@ -106,7 +106,7 @@ def _entries(config: Config, students: Mapping[str, str]) -> tuple[dict[str, Ent
             )
     if taken := sorted(set(students) & set(teachers)):
         raise ValueError(f"{taken[0]!r} is the config's own teacher; rename the student.")
-    own = student_of(model) if distils(model) else model
+    own = deployed(model)
     entries = {**teachers, **{name: Entry(own, path) for name, path in students.items()}}
     check_data(config, 'test')
     for name, entry in entries.items():
@@ -127,8 +127,7 @@ def teachers_in(model: Mapping[str, Any]) -> Iterator[tuple[str, Entry]]:
         config = entry['config']
         config = load_config(config) if isinstance(config, str) else Config(copy.deepcopy(config))
         config.merge_from_dict(dict(entry.get('cfg_options') or {}))
-        own = config.get('model', config._cfg_dict)
-        own = student_of(own) if distils(own) else own
+        own = deployed(config.get('model', config._cfg_dict))
         weights = weights_of(entry['checkpoint'], entry['config'])
         yield name, Entry(own, weights, tuple(entry.get('ignore_keys') or ()))
 

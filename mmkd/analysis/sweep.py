@@ -19,7 +19,7 @@ from mmkd.analysis.comparison import Entry, score_entry
 from mmkd.chain.resolving import settings_of
 from mmkd.checkpoint.newest import newest_checkpoint
 from mmkd.config import distils, load_config
-from mmkd.students import student_of
+from mmkd.students import deployed
 
 #: metrics by which runs are compared, the first that a run has
 METRICS = ('bbox_mAP', 'segm_mAP', 'mAP', 'mIoU', 'top1')
@@ -279,8 +279,7 @@ def add_densities(sweep: Sweep, work_dir: str) -> None:
     config = sweep.runs[0].config
     groups = terciles(object_counts(config))
     for run in [*sweep.runs, *sweep.baseline]:
-        model = run.config.model
-        entry = Entry(student_of(model) if distils(model) else model, run.checkpoint)
+        entry = Entry(deployed(run.config.model), run.checkpoint)
         scores = []
         for name, chosen in zip(DENSITIES, groups, strict=True):
             folder = str(Path(work_dir) / Path(run.folder).name)

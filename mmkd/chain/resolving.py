@@ -17,7 +17,7 @@ from mmkd.engine.overrides import check_overrides
 from mmkd.engine.settings import plain
 from mmkd.options import match_options, options_of
 from mmkd.registry import DATASETS, HOOKS, MODELS
-from mmkd.students import import_edits, student_of
+from mmkd.students import deployed, import_edits
 from mmkd.teachers import groups_of, is_teacher, kind_of
 
 #: of a config; they do not decide what is learned
@@ -200,11 +200,9 @@ def network_of(config: Config, path: str, part: str = '') -> Any:
         model = peers[name]
         if isinstance(model, str):
             return model
-    elif distils(model):
-        model = student_of(model)
-    if not part and path:
-        stock = load_config(path).model
-        if (student_of(stock) if distils(stock) else stock) == model:
+    else:
+        model = deployed(model)
+        if path and deployed(load_config(path).model) == model:
             return path
     scope = config.get('default_scope')
     return ConfigDict(default_scope=scope, model=copy.deepcopy(model))

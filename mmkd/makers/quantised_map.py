@@ -12,14 +12,14 @@ from torch import Tensor
 from mmkd.chain import Maker, Product
 from mmkd.checkpoint import read_checkpoint
 from mmkd.checkpoint.weights import weights_in
-from mmkd.config import distils, load_config
+from mmkd.config import load_config
 from mmkd.engine.console.screen import current_screen
 from mmkd.functional.quantise import percentile, quantise, zeros_in
 from mmkd.makers.networks import only_network, write_network
 from mmkd.makers.pictures import training_batches
 from mmkd.options import check_number
 from mmkd.registry import MAKERS
-from mmkd.students import student_of
+from mmkd.students import deployed
 from mmkd.tap import Tap
 from mmkd.teacher import Teacher
 
@@ -72,8 +72,7 @@ class QuantisedMap(Maker):
         edit = dict(type='mmkd.QuantiseMap', at=self.at, step=step, signed=signed)
         if self.levels:
             edit['levels'] = self.levels
-        own = student_of(config.model) if distils(config.model) else config.model
-        config.model = dict(type='mmkd.Edited', model=own, edits=[edit])
+        config.model = dict(type='mmkd.Edited', model=deployed(config.model), edits=[edit])
         state = weights_in(read_checkpoint(source.checkpoint))
         return write_network(work_dir, 'quantised', config, state)
 
