@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import mmcv
@@ -14,7 +14,7 @@ from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmkd.config import type_name
+from mmkd.config import dataset_leaves, type_name
 from mmkd.makers.box_voting import mirrored, vote
 
 #: of the pipeline, transforms that a view does itself or that need annotations
@@ -39,9 +39,9 @@ class ImageViews:
     ) -> None:
         self.model, self.flip = model, flip
         with DefaultScope.overwrite_default_scope(config.get('default_scope') or 'mmengine'):
-            pipeline = _pipeline_of(config.test_dataloader.dataset)
-            self.load, *rest = [t for t in pipeline if type_name(t) not in LEFT_OUT]
-            self.loader = Compose([self.load])
+            pipeline = next(dataset_leaves(config.test_dataloader.dataset))['pipeline']
+            load, *rest = [t for t in pipeline if type_name(t) not in LEFT_OUT]
+            self.loader = Compose([copy.deepcopy(load)])
             self.pipelines = [Compose(_resized(rest, scale)) for scale in scales]
 
     @property
@@ -115,13 +115,6 @@ class ImageViews:
 
 def _two(foreground: Tensor) -> Tensor:
     return torch.cat((1 - foreground, foreground))
-
-
-def _pipeline_of(dataset: Mapping[str, Any]) -> list[Any]:
-    """The pipeline of a dataset, also inside wrappers."""
-    while 'pipeline' not in dataset and isinstance(dataset.get('dataset'), Mapping):
-        dataset = dataset['dataset']
-    return list(copy.deepcopy(dataset['pipeline']))
 
 
 def _resized(pipeline: Sequence[Any], scale: float) -> list[Any]:

@@ -23,6 +23,10 @@ def test_one_view_is_what_the_network_says(tmp_path):
     file = picture(tmp_path / 'a.png')
     views = ImageViews(Bright(), config(), flip=False)
     assert views.count == 1 and views.boxes(file)['boxes'] == [list(BOX)]
+    joined = config()
+    parts = [joined.test_dataloader.dataset.dataset] * 2
+    joined.test_dataloader.dataset = dict(type='ConcatDataset', datasets=parts)
+    assert ImageViews(Bright(), joined, flip=False).boxes(file) == views.boxes(file)
     assert views.boxes(file, least=0.95)['boxes'] == []
 
 
