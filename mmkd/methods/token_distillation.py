@@ -95,8 +95,9 @@ class TokenDistillation(PairObjective):
         self.smooth = 0.1 if smooth is None else smooth
         self.normalise = normalise
         self.zero_at_equality = normalise is None
-        self.fixed = _read(normalise) if normalise not in (None, BATCH) else []
-        for j, (mean, matrix) in enumerate(self.fixed):
+        fixed = _read(normalise) if normalise not in (None, BATCH) else []
+        self.file_channels = [len(mean) for mean, _ in fixed]  # of the maps that the file is for
+        for j, (mean, matrix) in enumerate(fixed):
             self.register_buffer(f'mean_{j}', mean, persistent=False)
             self.register_buffer(f'matrix_{j}', matrix, persistent=False)
 
@@ -108,14 +109,14 @@ class TokenDistillation(PairObjective):
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
         super().setup(student, teacher)
-        if not self.fixed:
+        if not self.file_channels:
             return
-        own = [len(mean) for mean, _ in self.fixed]
         shown = [level.channels for level in teacher or []]
-        if shown and own != shown:
+        if shown and self.file_channels != shown:
             raise ValueError(
-                f'TokenDistillation: {self.normalise} is for maps of {own} channels, but the '
-                f'teacher shows {shown}. Make it for these taps: mmkd make Standardiser.'
+                f'TokenDistillation: {self.normalise} is for maps of {self.file_channels} '
+                f'channels, but the teacher shows {shown}. Make it for these taps: mmkd make '
+                'Standardiser.'
             )
 
     def maps(self, trace: Trace) -> list[tuple[Tensor, Tensor]]:
