@@ -54,11 +54,10 @@ class TimmEncoder(Encoder):
                 f'{self.title} gives no maps of its layers (forward_intermediates), with which '
                 'student maps could be compared. Take another model of timm.'
             )
-        if checkpoint is None:
-            hub = getattr(network, 'pretrained_cfg', {}).get('hf_hub_id') or f'timm/{name}'
-            where = folder or folder_of(_hub_name(hub, network, name), 'timm/', download)
-            self.file = weights_in(where)
         known = getattr(network, 'pretrained_cfg', {})
+        if checkpoint is None:
+            hub = _hub_name(known.get('hf_hub_id') or f'timm/{name}', known.get('tag'), name)
+            self.file = weights_in(folder or folder_of(hub, 'timm/', download))
         size = known.get('input_size')
         self.size = tuple(size[1:]) if size else None
         self.mean = [255 * x for x in known.get('mean') or (x / 255 for x in IMAGENET[0])]
@@ -69,8 +68,7 @@ class TimmEncoder(Encoder):
         self.layers = positions(self.title, layers, len(reductions))
         known_options = inspect.signature(network.forward_intermediates).parameters
         self.options: dict[str, Any] = dict(norm=norm) if 'norm' in known_options else {}
-        self.prefix = 'return_prefix_tokens' in known_options
-        if self.prefix:
+        if 'return_prefix_tokens' in known_options:
             self.options['return_prefix_tokens'] = True
 
     def forward(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -109,9 +107,9 @@ def _built(timm: Any, address: str) -> nn.Module:
     return network
 
 
-def _hub_name(address: str, network: Any, name: str) -> str:
+def _hub_name(address: str, tag: str | None, name: str) -> str:
     """``'timm/'`` stands for the model of the same name there."""
     if not address.endswith('/'):
         return address
-    tag = network.pretrained_cfg.get('tag') if '.' not in name else ''
+    tag = tag if '.' not in name else ''
     return f'{address}{name}.{tag}' if tag else f'{address}{name}'
