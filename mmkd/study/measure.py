@@ -18,7 +18,8 @@ from mmengine.hooks import Hook
 from mmkd.chain.product import read_json, write_json
 from mmkd.engine.console.lines import scalars
 
-MEASURED = 'measured.json'
+#: in the work dir what is to be done; in a folder what a run noted, what a teacher scores, costs
+STUDY, MEASURED, SCORED, COSTS = 'study.json', 'measured.json', 'scored.json', 'costs.json'
 KEPT = 2000  # steps whose median counts
 
 

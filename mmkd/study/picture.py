@@ -8,6 +8,7 @@ from collections import defaultdict
 import numpy as np
 
 from mmkd.study.results import PairResults, Result
+from mmkd.study.rows import DISTILLED
 from mmkd.visualization import canvas
 from mmkd.visualization.chart import Bar, bars, curves
 
@@ -24,8 +25,8 @@ def picture(pairs: list[PairResults]) -> np.ndarray:
 def charts(pair: PairResults) -> np.ndarray:
     """Curves and bars of a pair."""
     found = [(one, summary) for one, summary in pair.summaries() if summary.scores]
-    fixed = [entry for entry in found if entry[0].row.kind != 'distilled']
-    best = sorted((e for e in found if e[0].row.kind == 'distilled'), key=lambda e: -e[1].mean)
+    fixed = [entry for entry in found if entry[0].row.kind != DISTILLED]
+    best = sorted((e for e in found if e[0].row.kind == DISTILLED), key=lambda e: -e[1].mean)
     chosen = [*fixed, *best[: CURVES - len(fixed)]]
     colours = {id(one): i for i, (one, _) in enumerate(chosen)}
     lines = {one.row.name: _mean_curve(one, pair) for one, _ in chosen}

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mmkd.analysis.sweep import METRICS, spread
-from mmkd.chain.product import read_json
-from mmkd.study.measure import MEASURED
+from mmkd.chain.product import DONE, read_json
+from mmkd.study.measure import COSTS, MEASURED, SCORED
 from mmkd.study.pairing import PairRows
-from mmkd.study.rows import DISTILLED, TEACHER, Row
+from mmkd.study.rows import DISTILLED, PLAIN, TEACHER, Row
 
 Numbers = dict[int, float]  # by seed
 
@@ -55,8 +55,8 @@ def read_result(row: Row, seeds: Sequence[int], work_dir: str, failed: Mapping[s
         if row.run(seed) in failed:
             found.problem = f'failed: {failed[row.run(seed)]}'
             continue
-        done = read_json(osp.join(folder, 'done.json')) or {}
-        given = read_json(osp.join(folder, 'scored.json')) or {}
+        done = read_json(osp.join(folder, DONE)) or {}
+        given = read_json(osp.join(folder, SCORED)) or {}
         scores = (done.get('product') or given).get('scores')
         if scores is None:
             continue
@@ -210,7 +210,7 @@ class PairResults:
         return next((r for r in self.results if r.row.kind == kind), None)
 
     def summaries(self) -> list[tuple[Result, Summary]]:
-        plain, teacher = self.of('plain'), self.of('teacher')
+        plain, teacher = self.of(PLAIN), self.of(TEACHER)
         return [
             (one, summarise(one, self.metric, plain, teacher, self.factor)) for one in self.results
         ]
@@ -227,7 +227,7 @@ def read_pair(
     results = [read_result(row, seeds, work_dir, failed) for row in rows]
     metric = choose_metric(results, asked)
     values = [value for one in results for value in one.scores(metric).values()]
-    found = read_json(osp.join(work_dir, costs_folder(rows), 'costs.json')) or {}
+    found = read_json(osp.join(work_dir, costs_folder(rows), COSTS)) or {}
     factor = 100.0 if all(0 <= value <= 1 for value in values) else 1.0
     return PairResults(
         rows, results, metric, factor, found.get('costs', {}), found.get('notes', ())

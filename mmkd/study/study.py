@@ -21,6 +21,7 @@ from mmkd.engine.launch import check_data
 from mmkd.engine.writable import make_folder
 from mmkd.study.entries import Study
 from mmkd.study.halving import search
+from mmkd.study.measure import COSTS, SCORED, STUDY
 from mmkd.study.pairing import PairRows, rows_of
 from mmkd.study.picture import picture
 from mmkd.study.processes import Say, Start, Task, run_all
@@ -83,7 +84,8 @@ class Project:
             tasks = []
         for pair in pairs:
             for row in pair.methods:
-                self.say(f'{row.slug}: {row.refused}') if row.refused else None
+                if row.refused:
+                    self.say(f'{row.slug}: {row.refused}')
         students = [task for pair in pairs for task in self._student_tasks(pair)]
         self._run([*{task.name: task for task in (*tasks, *students)}.values()], done)
         self._write(pairs)  # which students are finished
@@ -154,7 +156,7 @@ class Project:
                 networks[name]['teacher'] = pair.teacher.run(seed)
                 networks[pair.teacher.run(seed)] = networks[name]
         study = dict(runs=runs, networks=networks, amp=self.amp, trust=self.trust, **more)
-        write_json(osp.join(self.work_dir, 'study.json'), study)
+        write_json(osp.join(self.work_dir, STUDY), study)
 
     def _finished(self, pair: PairRows) -> str:
         """A student that is trained, the plain one if possible."""
@@ -174,7 +176,7 @@ class Project:
         name = pair.teacher.run(self.study.seeds[0])
         if not pair.pair.checkpoint:
             return [self._task(name, 'train')]
-        scored = read_json(osp.join(self.work_dir, name, 'scored.json'))
+        scored = read_json(osp.join(self.work_dir, name, SCORED))
         return [] if scored else [self._task(name, 'score')]
 
     def _student_tasks(self, pair: PairRows) -> list[Task]:
@@ -186,7 +188,7 @@ class Project:
 
     def _costs_tasks(self, pair: PairRows) -> list[Task]:
         name = costs_folder(pair)
-        known = osp.isfile(osp.join(self.work_dir, name, 'costs.json'))
+        known = osp.isfile(osp.join(self.work_dir, name, COSTS))
         if known or not self._finished(pair):
             return []
         return [self._task(name, 'costs')]

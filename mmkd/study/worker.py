@@ -22,9 +22,7 @@ from mmkd.config import load_config
 from mmkd.errors.ending import plain_errors
 from mmkd.study.costs import costs_of
 from mmkd.study.halving import probe
-from mmkd.study.measure import MeasureHook
-
-STUDY, SCORED, COSTS = 'study.json', 'scored.json', 'costs.json'
+from mmkd.study.measure import COSTS, SCORED, STUDY, MeasureHook
 
 
 def train(work_dir: str, name: str, study: Mapping[str, Any]) -> None:
