@@ -52,6 +52,12 @@ class Entry(NamedTuple):
     checkpoint: str
     ignore_keys: Sequence[str] = ()
 
+    def built(self, name: str, scope: str | None) -> nn.Module:
+        """The model with its weights; raises what does not fit, of ``name``."""
+        model = build_model(Config(dict(model=self.model, default_scope=scope)))
+        load_strictly(model, self.checkpoint, self.ignore_keys, who=name)
+        return model
+
 
 def compare(
     config: Config,
@@ -143,8 +149,7 @@ def _check(name: str, entry: Entry, config: Config) -> None:
     """Load the weights once, so that nobody waits for a score before the next model is refused."""
     if '://' not in entry.checkpoint and not Path(entry.checkpoint).exists():
         raise FileNotFoundError(f'{name}: there is no checkpoint {entry.checkpoint}.')
-    own = dict(model=entry.model, default_scope=config.get('default_scope'))
-    load_strictly(build_model(Config(own)), entry.checkpoint, entry.ignore_keys, who=name)
+    entry.built(name, config.get('default_scope'))
 
 
 def score_entry(

@@ -12,7 +12,6 @@ from torch import nn
 
 from mmkd.analysis.comparison import Entry
 from mmkd.analysis.prediction_cost import LATENCY, MACS, PARAMETERS, PredictionCosts
-from mmkd.teacher import build_model, load_strictly
 
 FILE = 'file size (MB)'
 ORDER = (PARAMETERS, MACS, LATENCY, FILE)
@@ -34,8 +33,7 @@ def costs_of(entries: Mapping[str, Entry], config: Config) -> dict[str, Any]:
         measured, sizes = PredictionCosts(), {}
         device = 'cuda' if torch.cuda.is_available() else 'cpu'
         for name, entry in entries.items():
-            model = build_model(Config(dict(model=entry.model, default_scope=scope)))
-            load_strictly(model, entry.checkpoint, entry.ignore_keys, who=name)
+            model = entry.built(name, scope)
             sizes[name] = file_size(model) / 1e6
             measured.add(name, model.eval().to(device), dataset)
         found = measured.measure()
