@@ -10,7 +10,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mmkd.functional.nested import flatten
-from mmkd.plan.probe import probe, sizes_for
+from mmkd.plan.probe import first_that_runs, probe, sizes_for
 from mmkd.tap import Tap
 
 #: largest difference of outputs that is rounding, in float32
@@ -33,17 +33,13 @@ def outputs(model: nn.Module, size: int | None = None) -> tuple[int, dict[str, l
     taps = {name: Tap.parse(f'{name}.forward()') for name in _parts(model)}
     if not taps:
         raise ValueError(f'{type(model).__name__} has no parts that could be looked at.')
-    reason: Exception | None = None
-    for side in sizes_for([model]) if size is None else [size]:
-        try:
-            with _same_boxes(model, side):
-                found = probe(model, taps.values(), side)
-            return side, {
-                name: flatten(found.raw(tap)) for name, tap in taps.items() if found.raw(tap)
-            }
-        except Exception as error:  # noqa: BLE001  a larger image may do
-            reason = error
-    raise reason  # type: ignore[misc]
+
+    def run(side: int) -> dict[str, list[Tensor]]:
+        with _same_boxes(model, side):
+            found = probe(model, taps.values(), side)
+        return {name: flatten(found.raw(tap)) for name, tap in taps.items() if found.raw(tap)}
+
+    return first_that_runs(sizes_for([model]) if size is None else [size], run)
 
 
 def _parts(model: nn.Module) -> Iterator[str]:

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmkd.functional.nested import flatten
 from mmkd.pixels import picture
-from mmkd.plan.probe import sizes_for
+from mmkd.plan.probe import first_that_runs, sizes_for
 
 OUT, IN, NORM = 'out', 'in', 'norm'
 #: operations of autograd that give channels of their own
@@ -113,7 +113,7 @@ def graph_groups(model: nn.Module, owner: str) -> list[Group]:
         parameter.requires_grad_(True)
     _check_known(traced, owner)
     body = Traced(traced)
-    image, shown = _first_that_runs(body)
+    image, shown = _image_and_shown(body)
     names = {id(module): name for name, module in traced.named_modules()}
     with warnings.catch_warnings():  # of scales, numbers that no channel has
         warnings.filterwarnings('ignore', 'Unwrapped parameters detected')
@@ -157,20 +157,17 @@ class Traced(nn.Module):
         return [*flatten(maps), *found] if hasattr(model, 'roi_head') or not found else found
 
 
-def _first_that_runs(body: Traced) -> tuple[Tensor, set[str]]:
+def _image_and_shown(body: Traced) -> tuple[Tensor, set[str]]:
     """The image of the probe, and the layers whose channels come out."""
-    reason: Exception | None = None
-    for size in sizes_for([body.model]):
+
+    def run(size: int) -> tuple[Tensor, set[int]]:
         image = picture(body.model, size)
-        try:
-            with torch.enable_grad():
-                shown = producers(body(image))
-        except Exception as error:  # noqa: BLE001  a larger image may do
-            reason = error
-            continue
-        layers = body.model.named_modules()
-        return image, {name for name, one in layers if id(getattr(one, 'weight', None)) in shown}
-    raise reason  # type: ignore[misc]
+        with torch.enable_grad():
+            return image, producers(body(image))
+
+    _, (image, shown) = first_that_runs(sizes_for([body.model]), run)
+    layers = body.model.named_modules()
+    return image, {name for name, one in layers if id(getattr(one, 'weight', None)) in shown}
 
 
 def producers(tensors: Sequence[Tensor]) -> set[int]:

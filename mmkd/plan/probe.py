@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from mmengine.structures import BaseDataElement
@@ -257,6 +257,24 @@ class Probes:
         if places[0] != places[1]:
             self.known[key] = known = probe_all(requests)
         return known
+
+
+Result = TypeVar('Result')
+
+
+def first_that_runs(sizes: Iterable[int], run: Callable[[int], Result]) -> tuple[int, Result]:
+    """The first size of an image at which ``run(size)`` raises nothing, and what it returns.
+
+    Raises:
+        Exception: that of the last size, if there is none.
+    """
+    reason: Exception | None = None
+    for size in sizes:
+        try:
+            return size, run(size)
+        except Exception as error:  # noqa: BLE001  a larger image may do
+            reason = error
+    raise reason  # type: ignore[misc]
 
 
 def sizes_for(models: Iterable[nn.Module]) -> list[int]:

@@ -6,7 +6,7 @@ from plan_toys import distil, step
 from torch import nn
 
 from mmkd.plan.places import candidates
-from mmkd.plan.probe import Request, probe, probe_all
+from mmkd.plan.probe import Request, first_that_runs, probe, probe_all
 from mmkd.tap import TapError, parse_taps
 from mmkd.teacher import build_model
 from mmkd.testing import (
@@ -193,3 +193,14 @@ def test_auxiliary_heads_of_unequal_strides_are_refused_by_dist():
         distil(model, finer, 'DIST')
     for options in (dict(auxiliary=0), dict(resize='student')):
         assert step(distil(model, finer, 'DIST', **options), segmentation_batch())
+
+
+def test_the_first_size_that_runs():
+    def run(size):
+        if size < 3:
+            raise RuntimeError(f'{size} is too small')
+        return -size
+
+    assert first_that_runs([1, 2, 3, 4], run) == (3, -3)
+    with pytest.raises(RuntimeError, match='2 is too small'):
+        first_that_runs([1, 2], run)
