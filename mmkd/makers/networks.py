@@ -30,6 +30,23 @@ def only_network(owner: str, given: Mapping[str, Product]) -> Product:
     return next(iter(given.values()))
 
 
+def given_teacher(owner: str, given: Mapping[str, Product], what: str = 'teacher') -> Product:
+    """The trained network that a maker asks.
+
+    Args:
+        what (str): its part, for the message.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if 'teacher' not in given:
+        raise ValueError(
+            f'{owner} needs a {what}: teacher= of the stage, or --teacher CONFIG CHECKPOINT of '
+            'mmkd make.'
+        )
+    return given['teacher']
+
+
 def load_network(owner: str, given: Mapping[str, Product]) -> tuple[Config, nn.Module]:
     """That network with its weights, and the config of it alone.
 

@@ -30,6 +30,7 @@ from mmkd.makers.label_folder import (
     root_of,
     write_compact,
 )
+from mmkd.makers.networks import given_teacher
 from mmkd.makers.pictures import spread
 from mmkd.makers.score_thresholds import (
     MATCH,
@@ -126,12 +127,7 @@ class PseudoLabels(Maker):
             raise ValueError("PseudoLabels: per_class=True is an option of threshold='match'.")
 
     def __call__(self, given: Mapping[str, Product], work_dir: str) -> Product:
-        if 'teacher' not in given:
-            raise ValueError(
-                'PseudoLabels needs a teacher: teacher= of the stage, or --teacher CONFIG '
-                'CHECKPOINT of mmkd make.'
-            )
-        product = given['teacher']
+        product = given_teacher('PseudoLabels', given)
         config, teacher = load_config(product.config), Teacher(product.config, product.checkpoint)
         if torch.cuda.is_available():
             teacher.to('cuda')

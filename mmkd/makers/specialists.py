@@ -19,6 +19,7 @@ from mmkd.config import calm_dataset, load_config
 from mmkd.engine.runner import Runner
 from mmkd.families import family_of
 from mmkd.functional.clustering import kmeans, nearest
+from mmkd.makers.networks import given_teacher
 from mmkd.options import check_number
 from mmkd.registry import MAKERS
 from mmkd.teacher import Teacher
@@ -86,12 +87,7 @@ class Specialists(Maker):
         self.seed = check_number('Specialists', 'seed', seed, 0, whole=True)
 
     def __call__(self, given: Mapping[str, Product], work_dir: str) -> Product:
-        if 'teacher' not in given:
-            raise ValueError(
-                'Specialists needs a generalist: the teacher= of the stage, or --teacher CONFIG '
-                'CHECKPOINT of mmkd make.'
-            )
-        source = given['teacher']
+        source = given_teacher('Specialists', given, 'generalist')
         config = load_config(source.config)
         teacher = Teacher(source.config, source.checkpoint)
         if family_of(teacher.model) != 'classifier' or 'num_classes' not in config.model:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from mmkd.chain import Maker, Product
 from mmkd.chain.product import write_json
 from mmkd.families import classifier, family_of
+from mmkd.makers.networks import given_teacher
 from mmkd.makers.pictures import features_of, files_of
 from mmkd.options import check_number, check_size
 from mmkd.registry import MAKERS
@@ -71,12 +72,8 @@ class TrustedImages(Maker):
         self.size = check_size('TrustedImages', size)
 
     def __call__(self, given: Mapping[str, Product], work_dir: str) -> Product:
-        if 'teacher' not in given:
-            raise ValueError(
-                'TrustedImages needs a teacher: that of the stage, or --teacher CONFIG CHECKPOINT '
-                'of mmkd make.'
-            )
-        teacher = Teacher(given['teacher'].config, given['teacher'].checkpoint)
+        source = given_teacher('TrustedImages', given)
+        teacher = Teacher(source.config, source.checkpoint)
         if family_of(teacher.model) != 'classifier':
             raise ValueError(
                 f'TrustedImages needs an image classifier, found {type(teacher.model).__name__}.'

@@ -5,7 +5,7 @@ import torch
 
 from mmkd.chain import Product
 from mmkd.config import load_config
-from mmkd.makers.networks import load_network, only_network, write_network
+from mmkd.makers.networks import given_teacher, load_network, only_network, write_network
 from mmkd.teacher import build_model
 from mmkd.testing import tiny_classifier
 
@@ -16,6 +16,13 @@ def test_one_network():
     for given, found in (({}, 'none'), (dict(student=one, teacher=one), 'student, teacher')):
         with pytest.raises(ValueError, match=f'Bake needs one network: .* found {found}'):
             only_network('Bake', given)
+
+
+def test_a_teacher():
+    one, other = Product('a.py', 'a.pth', ''), Product('b.py', 'b.pth', '')
+    assert given_teacher('Bake', dict(student=other, teacher=one)) is one
+    with pytest.raises(ValueError, match='Bake needs a judge: teacher= of the stage'):
+        given_teacher('Bake', dict(student=other), 'judge')
 
 
 def test_written_and_read_again(tmp_path):
