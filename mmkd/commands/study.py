@@ -108,7 +108,7 @@ def read(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from mmkd.config import default_work_dir, distils, load_config
 
     first = load_config(args.config[0])
-    entries: dict[str, Any] = {}
+    folder = default_work_dir(args.config[0])
     if first.get('model') is None:
         entries = first._cfg_dict.to_dict()
         if len(args.config) > 1 or args.teacher:
@@ -116,17 +116,23 @@ def read(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
                 f'{args.config[0]} is a study, which names its networks itself: leave out '
                 '--teacher and further configs.'
             )
-    elif distils(first.model):
-        entries['methods'] = args.config
+        if args.methods and 'methods' in entries:
+            raise ValueError(f'{args.config[0]} is a study with methods of its own: no --methods.')
+        return _with_arguments(entries, args), folder
+    if distils(first.model):
         if args.teacher or args.methods:
             raise ValueError(
                 f'{args.config[0]} distils already; --teacher and --methods are for a plain '
                 'student.'
             )
+        entries = dict(methods=args.config)
     else:
         entries = of_student(args)
-    if args.methods and 'methods' in entries and first.get('model') is None:
-        raise ValueError(f'{args.config[0]} is a study with methods of its own: no --methods.')
+    return _with_arguments(entries, args), f'{folder}_study'
+
+
+def _with_arguments(entries: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+    """Entries of a study, and over them what the command line says."""
     given = dict(seeds=args.seeds, baseline=args.baseline, metric=args.metric, grid=args.grid)
     entries |= {key: value for key, value in given.items() if value is not None}
     if args.search is not None or args.keep is not None:
@@ -134,8 +140,7 @@ def read(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         own = {key: value for key, value in asked.items() if value is not None}
         entries['search'] = dict(entries.get('search') or {}, **own)
     entries['options'] = {**(entries.get('options') or {}), **(args.cfg_options or {})}
-    folder = default_work_dir(args.config[0])
-    return entries, folder if first.get('model') is None else f'{folder}_study'
+    return entries
 
 
 def of_student(args: argparse.Namespace) -> dict[str, Any]:
