@@ -53,7 +53,10 @@ class DiracConv(Latent):
 
 def folded(weight: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
     """``alpha I + beta W``, I the kernel that gives what it gets, (O, I, k, k)."""
-    return alpha * nn.init.dirac_(torch.empty_like(weight)).detach() + beta * weight
+    identity = torch.zeros_like(weight)  # nn.init.dirac_ loops over channels, in every pass
+    height, width = weight.shape[2:]
+    identity[:, :, height // 2, width // 2].fill_diagonal_(1)
+    return alpha * identity + beta * weight
 
 
 @MODELS.register_module()

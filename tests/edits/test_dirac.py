@@ -24,6 +24,10 @@ def test_a_layer_is_a_share_of_the_identity_and_its_weight():
     weight = folded(conv.weight, torch.tensor(0.7), torch.tensor(0.2))
     found = nn.functional.conv2d(x, weight, padding=1)
     assert (found - (0.7 * x + 0.2 * conv(x))).abs().max() < 5e-8  # 0.7 in float32
+    for shape in ((4, 6, 3, 3), (6, 4, 5, 3)):
+        weight = torch.randn(shape)
+        identity = nn.init.dirac_(torch.empty(shape))
+        assert torch.equal(folded(weight, torch.tensor(1.0), torch.tensor(0.0)), identity)
 
 
 def test_saved_weights_are_folded_and_do_the_same_in_the_plain_network():
