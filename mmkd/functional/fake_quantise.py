@@ -59,7 +59,7 @@ def asymmetric(rows: Tensor, bits: int, noise: Tensor | None = None) -> Tensor:
         noise (Tensor | None): (R, n), in [0, 1): rounds up with the probability of the rest.
     """
     low, high = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)
-    size, steps = high - low, rows.new_tensor(2**bits - 1)
+    size, steps = high - low, rows.new_full((), 2**bits - 1)
     number = _rounded((rows - low) / torch.where(size > 0, size, 1) * steps, noise)
     share = number.clamp(min=0).minimum(steps) / steps
     found = torch.where(share < 0.5, low + size * share, high - size * (1 - share))
@@ -71,7 +71,7 @@ def symmetric(rows: Tensor, bits: int, noise: Tensor | None = None) -> Tensor:
 
     Zero is among the values, as integers of a runtime want it. Arguments as :func:`asymmetric`.
     """
-    most, steps = rows.abs().amax(1, keepdim=True), rows.new_tensor(2 ** (bits - 1) - 1)
+    most, steps = rows.abs().amax(1, keepdim=True), rows.new_full((), 2 ** (bits - 1) - 1)
     number = _rounded(rows / torch.where(most > 0, most, 1) * steps, noise)
     return number.maximum(-steps).minimum(steps) / steps * most
 
@@ -81,7 +81,7 @@ def wrpn(rows: Tensor, bits: int, noise: Tensor | None = None) -> Tensor:
 
     Mishra et al., ICLR 2018 (WRPN); at 2 bits -1, 0 and 1. Arguments as :func:`asymmetric`.
     """
-    steps = rows.new_tensor(2 ** (bits - 1) - 1)
+    steps = rows.new_full((), 2 ** (bits - 1) - 1)
     return _rounded(rows.clamp(-1, 1) * steps, noise).maximum(-steps).minimum(steps) / steps
 
 
@@ -169,7 +169,7 @@ class _Clipped(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, most: Tensor, bits: int) -> Tensor:
         ctx.save_for_backward(x, most)
-        steps = x.new_tensor(2**bits - 1)
+        steps = x.new_full((), 2**bits - 1)
         return (x.clamp(min=0).minimum(most) / most * steps).round() / steps * most
 
     @staticmethod
