@@ -116,9 +116,10 @@ class _LearnedStep(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, step: Tensor, bits: int) -> Tensor:
         low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
-        ctx.save_for_backward(rows / step, step)
+        number = rows / step
+        ctx.save_for_backward(number, step)
         ctx.ends, ctx.factor = (low, high), (rows.numel() * high) ** -0.5
-        return (rows / step).round().clamp(low, high) * step
+        return number.round().clamp(low, high) * step
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple:  # type: ignore[override]
