@@ -124,7 +124,8 @@ class TransformersEncoder(Encoder):
         if checkpoint is None:
             options |= dict(local_files_only=True, use_safetensors=True, trust_remote_code=False)
         else:
-            kind = type(library.AutoModel.from_config(config, dtype=torch.float32))
+            with torch.device('meta'):  # of this one no more than the class is wanted
+                kind = type(library.AutoModel.from_config(config, dtype=torch.float32))
             options['state_dict'] = weights_in(read_checkpoint(checkpoint))
             self.source = checkpoint
         try:
