@@ -27,14 +27,11 @@ def named_object(owner: str, name: str) -> Any:
         raise TypeError(
             f"{owner} must be 'package.module:name' or 'path/file.py:name', found {name!r}."
         )
+    load = _file if module.endswith('.py') else importlib.import_module
     try:
-        return getattr(_file(module) if module.endswith('.py') else _module(module), attribute)
+        return getattr(load(module), attribute)
     except (ImportError, AttributeError, FileNotFoundError) as error:
         raise ValueError(f'{owner}: there is no {name!r} ({error}).') from None
-
-
-def _module(name: str) -> Any:
-    return importlib.import_module(name)
 
 
 def _file(path: str) -> Any:

@@ -43,8 +43,8 @@ SAM = dict(
 )
 ViT = dict(SIZES, patch_size=14)
 ENCODERS = {  # kind of config, its options, options of the teacher, width, patch
-    'DINOv2': ('Dinov2Config', dict(SIZES, patch_size=14), {}, 16, 14),
-    'registers': ('Dinov2WithRegistersConfig', dict(SIZES, patch_size=14), {}, 16, 14),
+    'DINOv2': ('Dinov2Config', ViT, {}, 16, 14),
+    'registers': ('Dinov2WithRegistersConfig', ViT, {}, 16, 14),
     'DINOv3': ('DINOv3ViTConfig', dict(SIZES, patch_size=16), {}, 16, 16),
     'ViT': ('ViTConfig', ViT, {}, 16, 14),
     'SigLIP': ('SiglipConfig', dict(vision_config=ViT, text_config=WORDS), {}, 16, 14),
@@ -97,7 +97,7 @@ def test_encoders_of_transformers(transformers, tmp_path, name):
 def test_weights_of_transformers_are_strict(transformers, tmp_path):
     from safetensors.torch import load_file, save_file
 
-    config = transformers.Dinov2Config(**SIZES, patch_size=14)
+    config = transformers.Dinov2Config(**ViT)
     transformers.AutoModel.from_config(config).save_pretrained(tmp_path)
     file = tmp_path / 'model.safetensors'
     state = load_file(file)
