@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+
+from mmkd.checkpoint.fitting import Fit
 
 #: of ImageNet, by channel, for RGB from 0 to 255: where a model's files do not say
 IMAGENET = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -22,9 +24,7 @@ class Encoder(nn.Module):
         mean, std (Sequence[float]): of RGB from 0 to 255.
         source (str): where it is from.
         file (str): its own weights, which the caller loads; ``''`` for none.
-        loaded_by_library (bool): its weights are in already, and then
-        missing, unexpected, shapes: what of them does not fit, see
-            :class:`~mmkd.checkpoint.fitting.Fit`.
+        fit (Fit | None): how its weights fit, which its library has loaded; None: it has not.
     """
 
     network: nn.Module
@@ -35,10 +35,7 @@ class Encoder(nn.Module):
     std: Sequence[float] = IMAGENET[1]
     source: str = ''
     file: str = ''
-    loaded_by_library: bool = False
-    missing: Sequence[str] = ()
-    unexpected: Sequence[str] = ()
-    shapes: Mapping[str, tuple] = {}
+    fit: Fit | None = None
 
     def forward(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         raise NotImplementedError

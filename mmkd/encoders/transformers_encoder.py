@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.checkpoint import read_checkpoint
+from mmkd.checkpoint.fitting import Fit
 from mmkd.checkpoint.weights import weights_in
 from mmkd.encoders.encoder import IMAGENET, Encoder, as_map, positions, refuse_patch, summary
 from mmkd.encoders.hub import folder_of
@@ -136,10 +137,13 @@ class TransformersEncoder(Encoder):
                 f'({" ".join(str(error).split()):.400}). The folder must hold *.safetensors that '
                 'fit its config.json; for a file of another format set checkpoint=.'
             ) from None
-        self.loaded_by_library = True
-        self.missing = sorted(map(str, report['missing_keys']))
-        self.unexpected = sorted(map(str, report['unexpected_keys']))
-        self.shapes = {key: (tuple(a), tuple(b)) for key, a, b in report['mismatched_keys']}
+        self.fit = Fit(
+            type(network).__name__,
+            len(network.state_dict()),
+            missing=sorted(map(str, report['missing_keys'])),
+            unexpected=sorted(map(str, report['unexpected_keys'])),
+            shapes={key: (tuple(a), tuple(b)) for key, a, b in report['mismatched_keys']},
+        )
         return network
 
     def _read_sizes(self, config: Any) -> None:

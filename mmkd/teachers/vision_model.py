@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from mmkd.checkpoint import refuse_not_finite
-from mmkd.checkpoint.fitting import Fit, mismatch_message
+from mmkd.checkpoint.fitting import mismatch_message
 from mmkd.encoders import Encoder, PatchMaps, build_encoder
 from mmkd.options import check_list, check_normalisation, check_number, check_size
 from mmkd.teacher import Teacher, load_strictly
@@ -100,21 +100,14 @@ def _load(encoder: Encoder, checkpoint: str | None, ignored: list[str]) -> tuple
     network = encoder.network
     if checkpoint in ('random', 'own'):
         return encoder.source, 0
-    if not encoder.loaded_by_library:
+    if encoder.fit is None:
         file = checkpoint or encoder.file
         return file, load_strictly(network, file, ignored)
-    fit = Fit(
-        type(network).__name__,
-        len(network.state_dict()),
-        list(encoder.missing),
-        list(encoder.unexpected),
-        dict(encoder.shapes),
-    )
-    lines = fit.without(ignored).lines(10)
+    lines = encoder.fit.without(ignored).lines(10)
     if lines:
-        raise ValueError(mismatch_message(fit, encoder.source, lines, 'teacher'))
+        raise ValueError(mismatch_message(encoder.fit, encoder.source, lines, 'teacher'))
     refuse_not_finite(network.state_dict(), f'teacher: {encoder.source}', network)
-    return encoder.source, fit.loaded
+    return encoder.source, encoder.fit.loaded
 
 
 def _size(owner: str, size: Any, encoder: Encoder) -> tuple[int, int] | None:

@@ -33,7 +33,7 @@ def test_pixels_of_the_folder(transformers, tmp_path):
     write_folder(tmp_path / 'm')
     encoder = TransformersEncoder(str(tmp_path / 'm'), None)
     assert encoder.mean == pytest.approx([127.5, 102, 76.5]) and encoder.std == [51.0] * 3
-    assert encoder.size == (16, 16) and encoder.loaded_by_library and not encoder.missing
+    assert encoder.size == (16, 16) and encoder.fit and not encoder.fit.missing
     file = tmp_path / 'm' / 'preprocessor_config.json'
     file.write_text(json.dumps(json.loads(file.read_text()) | dict(do_rescale=False)))
     assert TransformersEncoder(str(tmp_path / 'm'), None).mean == [0.5, 0.4, 0.3]
@@ -61,7 +61,7 @@ def test_one_size_alone(transformers, tmp_path):
 
 def test_random_weights_need_a_config_alone(transformers, tmp_path):
     write_folder(tmp_path / 'm', weights=False)
-    assert not TransformersEncoder(str(tmp_path / 'm'), 'random').loaded_by_library
+    assert TransformersEncoder(str(tmp_path / 'm'), 'random').fit is None
     with pytest.raises(ValueError, match='cannot be loaded .no file named model.safe'):
         TransformersEncoder(str(tmp_path / 'm'), None)
 
@@ -73,7 +73,7 @@ def test_a_file_of_weights(transformers, tmp_path):
     x = torch.randn(1, 3, 8, 12)
     *_, last = model.steps(x)
     assert torch.equal(encoder(x)[0][0], as_grid(model.layernorm(last)))
-    assert encoder.source == str(tmp_path / 'w.pth') and encoder.loaded_by_library
+    assert encoder.source == str(tmp_path / 'w.pth') and encoder.fit
 
 
 @pytest.mark.parametrize(
