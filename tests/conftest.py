@@ -5,6 +5,9 @@ import os
 import signal
 from types import SimpleNamespace
 
+os.environ['MMKD_CACHE'] = 'off'
+os.environ['CUDA_VISIBLE_DEVICES'] = ''  # tests are for the CPU, `make gpu-check` is for GPUs
+
 import cv2
 import pytest
 import torch
@@ -17,7 +20,6 @@ from yapf.yapflib import yapf_api
 
 import mmkd  # noqa: F401  (before mmdet and mmseg: provides operators that mmcv may lack)
 
-os.environ['MMKD_CACHE'] = 'off'
 torch.set_num_threads(1)
 cv2.setNumThreads(0)  # a process that is forked beside its threads may wait for them for ever
 # mmengine lays out the config anew for each checkpoint, a second each, sleeps between epochs, asks

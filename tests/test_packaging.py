@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from recipes import python_path
 
 import mmkd
 from mmkd.config import own_config
@@ -92,7 +93,7 @@ def test_configs_of_the_installed_package_serve_as_parents(wheel, tmp_path):
         'config = Config.fromfile("mine.py")\n'
         f'print(own_config("mmkd::{CONFIG}"), config.model.type, config.randomness)\n'
     )
-    environment = os.environ | {'PYTHONPATH': str(tmp_path / 'site')}
+    environment = os.environ | {'PYTHONPATH': python_path(tmp_path / 'site')}
     command = [sys.executable, '-c', code]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -8,7 +8,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -63,15 +64,33 @@ def start(task: Task, slot: int, at_once: int) -> Process:
         slot (int): which place is free; its GPU is the task's, where there are any.
         at_once (int): how many tasks may run at once, and share the cores.
     """
-    known = multiprocessing.get_all_start_methods()
+    # A fork of a process that has looked for GPUs, as mmengine's import does, cannot use them.
+    known = () if torch.cuda.is_available() else multiprocessing.get_all_start_methods()
     way = 'forkserver' if 'forkserver' in known else 'spawn'
     context: Any = multiprocessing.get_context(way)
-    if 'forkserver' in known:
+    if way == 'forkserver':
         context.set_forkserver_preload(['mmkd.study.worker'])
     Path(task.log).parent.mkdir(parents=True, exist_ok=True)
-    process = context.Process(target=_work, args=(task, environment(slot, at_once)))
-    process.start()
+    variables = environment(slot, at_once)
+    process = context.Process(target=_work, args=(task, variables))
+    with _set(variables):  # CUDA reads its own when a spawned process imports mmengine
+        process.start()
     return process
+
+
+@contextmanager
+def _set(variables: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables for the processes that start within."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def environment(slot: int, at_once: int) -> dict[str, str]:

@@ -130,6 +130,12 @@ def distilled(kind, teacher='random', weight=None, **options):
     )
 
 
+def python_path(*folders):
+    """PYTHONPATH of a process of its own: these folders before those of this one."""
+    known = os.environ.get('PYTHONPATH')
+    return os.pathsep.join([*map(str, folders), *([known] if known else [])])
+
+
 class Curve(Hook):
     """Remembers every logged loss of every step, exactly."""
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from recipes import distilled, recipe
+from recipes import distilled, python_path, recipe
 
 from mmkd.testing import tiny_faster_rcnn
 
@@ -27,7 +27,7 @@ def test_dist_train_with_an_image_without_boxes_on_one_rank(tmp_path):
     config.dump(tmp_path / 'config.py')
     environment = dict(
         os.environ,
-        PYTHONPATH=str(ROOT),
+        PYTHONPATH=python_path(ROOT),
         OMP_NUM_THREADS='1',
         PORT=str(29500 + os.getpid() % 400),
         PATH=f'{Path(sys.executable).parent}:{os.environ["PATH"]}',

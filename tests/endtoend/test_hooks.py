@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from recipes import distilled, recipe
+from recipes import distilled, python_path, recipe
 
 from mmkd.engine.launch import train
 from mmkd.schedule import ACCUMULATION
@@ -56,7 +56,7 @@ def test_turns_count_steps_of_the_optimiser(averaged):
 
 def test_the_average_is_scored_from_the_command_line(averaged):
     _, folder = averaged
-    environment = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1')
+    environment = dict(os.environ, PYTHONPATH=python_path(ROOT), OMP_NUM_THREADS='1')
     command = [sys.executable, str(ROOT / 'tools' / 'test.py'), 'config.py', 'out/iter_4.pth']
     done = subprocess.run(
         [*command, '--work-dir', 'scores'],

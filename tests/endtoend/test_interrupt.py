@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from recipes import distilled, recipe
+from recipes import distilled, python_path, recipe
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,7 +23,7 @@ def test_ctrl_c_ends_in_one_line_that_says_how_to_go_on(tmp_path):
     process = subprocess.Popen(
         [sys.executable, str(ROOT / 'tools' / 'train.py'), 'config.py'],
         cwd=tmp_path,
-        env=dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1'),
+        env=dict(os.environ, PYTHONPATH=python_path(ROOT), OMP_NUM_THREADS='1'),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.runner import Runner as StockRunner
-from recipes import MODELS, distilled, recipe, run
+from recipes import MODELS, distilled, python_path, recipe, run
 
 from mmkd.commands.train import main
 from mmkd.engine.launch import build_runner, prepare
@@ -129,7 +129,7 @@ def check_the_screen(done, log):
 
 
 def _tool(folder, name, *arguments):
-    environment = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1')
+    environment = dict(os.environ, PYTHONPATH=python_path(ROOT), OMP_NUM_THREADS='1')
     command = [sys.executable, str(ROOT / 'tools' / name), *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 

@@ -28,7 +28,7 @@ def said(function, *arguments):
 @pytest.mark.parametrize(
     ('text', 'advice'),
     [
-        ('import sklearn', 'pip install scikit-learn'),
+        ('raise ModuleNotFoundError("", name="sklearn")', 'pip install scikit-learn'),
         ('import panopticapi', 'pip install git+https://github.com/cocodataset/panopticapi.git'),
         ('import my_own_module', 'Install my_own_module, or add the folder in which it lies'),
         ('raise ImportError("please install mmpretrain first")', 'pip install onedl-mmpretrain'),

@@ -11,7 +11,9 @@ pytestmark = pytest.mark.usefixtures('own')  # mmcv has no compiled one for a CP
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.bfloat16])
 def test_values_and_gradients(dtype):
-    x = maps(dtype)
+    # All different, in every type: which of two equal ones is the maximum depends on the machine.
+    cells = torch.stack([torch.randperm(8 * 11) for _ in range(6)]).view(2, 3, 8, 11)
+    x = cells.to(dtype).requires_grad_()
     rois = ROIS[[0, 1, 2, 3, 6]]
     out = mmcv.ops.roi_pool(x, rois.to(dtype), (3, 2), SCALE)
     wanted = roi_pool(x, rois, (3, 2), SCALE)
