@@ -61,6 +61,7 @@ class Place:
 
     def config(self, kind: str, name: str, model: dict | None = None, **changes):
         """A run on synthetic scenes, deterministic where its kernels can be."""
+        torch.use_deterministic_algorithms(False)  # which a run before it may have asked for
         randomness = dict(seed=3, deterministic=self.repeats(kind))
         changes = dict(iterations=self.steps, randomness=randomness) | changes
         return recipe(kind, self.folder / f'data_{kind}', self.folder / name, model, **changes)
@@ -210,7 +211,7 @@ def resuming(place: Place) -> str:
     states = [torch.load(f, map_location='cpu', weights_only=False)['state_dict'] for f in files]
     apart = [k for k in states[0] if not torch.equal(states[0][k], states[1][k])]
     assert not apart, f'{len(apart)} weights differ, {apart[0]} among them'
-    return f'killed after step {place.steps // 2} of {place.steps}, bit for bit'
+    return f'Faster R-CNN killed after step {place.steps // 2} of {place.steps}, bit for bit'
 
 
 DIE = """
@@ -412,8 +413,6 @@ def main(argv: list[str] | None = None) -> int:
         place = Place(args.device, Path(folder), args.steps)
         for title, function in CHECKS:
             start, result = time.monotonic(), 'ok'
-            # A deterministic run before it told torch so.
-            torch.use_deterministic_algorithms(False)
             try:
                 told = function(place)
             except NotRun as reason:

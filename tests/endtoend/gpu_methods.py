@@ -135,7 +135,8 @@ def waits_of(objective: nn.Module, step: Callable[[], object], device: str) -> C
             finally:
                 torch.cuda.set_sync_debug_mode('default')
                 for warning in caught:
-                    if 'synchroniz' in str(warning.message):
+                    # torch also warns that its debug mode is new
+                    if 'called a synchronizing' in str(warning.message):
                         counted[f'{warning.filename[-48:]}:{warning.lineno}'] += 1
 
     objective.forward = watched
