@@ -1,6 +1,7 @@
 """Who runs when, and what becomes of the others."""
 
 import os
+from types import SimpleNamespace
 
 import pytest
 from chain_toys import in_child
@@ -117,3 +118,32 @@ def test_a_worker_ends_when_the_study_is_killed(monkeypatch):
     monkeypatch.setattr(processes.os, 'kill', lambda *given: seen.append(given))
     processes._end_with(Ended())
     assert seen == [(os.getpid(), processes.signal.SIGTERM)]
+
+
+def test_on_a_gpu_each_is_spawned_with_its_own(monkeypatch, tmp_path):
+    """A fork of a process that has looked for GPUs cannot use them, and the import looks."""
+    seen = []
+
+    class Process(Ended):
+        def __init__(self, target, args):
+            super().__init__()
+            assert args[1] == {'OMP_NUM_THREADS': str(max(os.cpu_count() // 2, 1)), **gpu(1)}
+
+        def start(self):
+            seen.append(os.environ['CUDA_VISIBLE_DEVICES'])
+
+    def gpu(number):
+        return {'CUDA_VISIBLE_DEVICES': str(number)}
+
+    def context(way):
+        seen.append(way)
+        return SimpleNamespace(Process=Process)
+
+    monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+    monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
+    monkeypatch.setattr(processes.torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(processes.torch.cuda, 'device_count', lambda: 2)
+    monkeypatch.setattr(processes.multiprocessing, 'get_context', context)
+    processes.start(Task('a', (), str(tmp_path / 'log')), 1, 2)
+    assert seen == ['spawn', '1']
+    assert 'CUDA_VISIBLE_DEVICES' not in os.environ and 'OMP_NUM_THREADS' not in os.environ
