@@ -17,7 +17,8 @@ class ClassSample(BaseDataElement):
 
     Attributes:
         gt_label (Tensor): (1,) long, the class; of a mixture the heaviest one.
-        gt_score (Tensor): (K,) float32, of a mixture (mixup, CutMix) the share of each class.
+        gt_score (Tensor): (K,) float32, of a mixture (mixup, CutMix) the share of each class, of
+            an answered image (``mmkd.AnsweredImages``) its probability.
         pred_label (Tensor): (1,) long.
         pred_score (Tensor): (K,) float32, sums to one.
         pred_logit (Tensor): (K,) float32, whose softmax that is, where it is known.

@@ -84,7 +84,7 @@ class Chain:
         for name, stage in self.links.stages.items():
             with _named(stage):
                 if stage.make:
-                    build_maker(stage.make)
+                    build_maker(stage.maker({}))
                     continue
                 configs[name] = read_config(stage, options or {}, seed or 0)
                 configs[name].launcher = launcher
@@ -211,8 +211,9 @@ class Chain:
         given = {
             role: replace(done[reference.stage], checkpoint=files[role])
             for role, reference in stage.references().items()
+            if not role.startswith('files.')
         }
-        product = of_main(lambda: build_maker(stage.make or {})(given, folder))
+        product = of_main(lambda: build_maker(stage.maker(files))(given, folder))
         return product, time.time() - began
 
     def _train(

@@ -66,7 +66,8 @@ class Stage:
         teacher (dict[str, Reference]): the teacher of a name, ``''`` the only one.
         student (Reference | None): weights that the student starts from, strictly.
         objectives (Reference | None): ``objectives.*`` of equal name and shape carry on.
-        files (dict[str, Reference]): keys of the config that get the path of a file.
+        files (dict[str, Reference]): keys of the config, or options of the maker, that get the
+            path of a file.
         take (str): which file a reference of this stage means that does not say.
         options (dict): as ``--cfg-options``.
     """
@@ -88,6 +89,15 @@ class Stage:
             if getattr(self, role):
                 found[role] = getattr(self, role)
         return found | {f'files.{key}': value for key, value in self.files.items()}
+
+    def maker(self, files: Mapping[str, str]) -> dict[str, Any]:
+        """The entry of its maker with the files from other stages.
+
+        Args:
+            files (dict[str, str]): paths by role; without one the reference itself stands there.
+        """
+        given = {key: files.get(f'files.{key}', str(one)) for key, one in self.files.items()}
+        return {**(self.make or {}), **given}
 
     @classmethod
     def read(cls, name: str, entry: Any) -> Stage:

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from mmkd.datasets._kinds import loads_masks
+from mmkd.datasets.answered_images import AnsweredImages
 from mmkd.datasets.cifar import Cifar10, Cifar100
 from mmkd.datasets.class_folders import ClassFolders
 from mmkd.datasets.hold_out import hold_out
@@ -33,6 +34,7 @@ from mmkd.datasets.unlabelled import DropLabels, ImageFolder, MixedSampler, Unla
 from mmkd.registry import DATASETS, TRANSFORMS
 
 __all__ = [
+    'AnsweredImages',
     'Cifar10',
     'Cifar100',
     'ClassFolders',

@@ -173,6 +173,8 @@ class ColorJitter(BaseTransform):
 class PackClassInputs(BaseTransform):
     """The end of a pipeline: ``inputs`` (3, H, W) and ``data_samples``, a ClassSample.
 
+    ``gt_label`` is the class, ``gt_score`` (K,) the share or probability of each, where known.
+
     Args:
         meta_keys (Sequence[str]): keys that are copied into ``metainfo`` if present.
 
@@ -194,5 +196,7 @@ class PackClassInputs(BaseTransform):
         sample = ClassSample(metainfo=meta)
         if 'gt_label' in results:
             sample.set_gt_label(results['gt_label'])
+        if 'gt_score' in results:
+            sample.set_gt_score(torch.as_tensor(results['gt_score'], dtype=torch.float32))
         pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
         return dict(inputs=pixels, data_samples=sample)

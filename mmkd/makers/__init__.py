@@ -1,5 +1,6 @@
 """Stages of a chain that write files instead of training, one file each."""
 
+from mmkd.makers.active_mixup import ActiveMixup
 from mmkd.makers.bake import Bake
 from mmkd.makers.domain_weights import DomainWeights
 from mmkd.makers.fskd import FSKD
@@ -19,6 +20,7 @@ from mmkd.makers.trusted_images import TrustedImages
 
 __all__ = [
     'FSKD',
+    'ActiveMixup',
     'Bake',
     'DomainWeights',
     'GuidanceRoutes',

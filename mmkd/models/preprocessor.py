@@ -129,7 +129,8 @@ def mix_samples(samples: list, partner: list[int], share: float, num_classes: in
             mixed.append(unknown)
             continue
         own, strange = (
-            F.one_hot(x.gt_label.flatten()[0], num_classes).float() for x in (sample, other)
+            x.get('gt_score', F.one_hot(x.gt_label.flatten()[0], num_classes).float())
+            for x in (sample, other)
         )
         score = share * own + (1 - share) * strange
         mixed.append((sample if share >= 0.5 else other).clone().set_gt_score(score))

@@ -39,11 +39,10 @@ class Cached(BlackBox):
 
     def __init__(self, file: str, key: str = 'img_path') -> None:
         self.file, self.key = file, key
-        keys, self.found = _read(file)
+        held = read_scores('Cached', file)
+        keys, self.found = held['keys'], held['scores']
         self.table = torch.empty(0)
         self.rows = {name: i for i, name in enumerate(keys)}
-        if len(self.rows) != len(keys):
-            raise ValueError(f'Cached: {file} names an image twice.')
 
     @property
     def loaded(self) -> str:
@@ -124,27 +123,38 @@ def names_of(dataset: Any, key: str) -> list[Any]:
     return [info[key] for info in infos if key in info]
 
 
-def _read(file: str) -> tuple[list[str], Any]:
+def read_scores(owner: str, file: str) -> dict[str, Any]:
+    """What a file of scores by image holds: ``keys``, names of images, ``scores`` and the rest.
+
+    Args:
+        owner (str): for messages.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: one without the two, or that names an image twice.
+    """
     path = Path(file).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f'Cached: there is no file {file}.')
-    held: Any = _arrays(path) if path.suffix == '.npz' else read_file(str(path))
+        raise FileNotFoundError(f'{owner}: there is no file {file}.')
+    held: Any = _arrays(owner, path) if path.suffix == '.npz' else read_file(str(path))
     good = isinstance(held, Mapping) and {'keys', 'scores'} <= set(held)
     if not good or not all(getattr(held[k], 'ndim', 1) for k in ('keys', 'scores')):
-        raise ValueError(f'Cached: {file} must hold keys and scores, an entry for each image.')
+        raise ValueError(f'{owner}: {file} must hold keys and scores, an entry for each image.')
     keys = [str(key).replace('\\', '/').removeprefix('./') for key in held['keys']]
     scores = held['scores']
     if not keys or len(keys) != len(scores):
-        raise ValueError(f'Cached: {file} has {len(keys)} keys and {len(scores)} rows of scores.')
-    return keys, scores
+        raise ValueError(f'{owner}: {file} has {len(keys)} keys and {len(scores)} rows of scores.')
+    if len({*keys}) != len(keys):
+        raise ValueError(f'{owner}: {file} names an image twice.')
+    return {**held, 'keys': keys}
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
+def _arrays(owner: str, path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path) as file:
             return dict(file)
     except (OSError, EOFError, ValueError, BadZipFile) as error:
         raise ValueError(
-            f'Cached: {path} cannot be read ({error}). Write it with np.savez, keys as text: '
+            f'{owner}: {path} cannot be read ({error}). Write it with np.savez, keys as text: '
             'keys=np.array(names, dtype=str).'
         ) from None

@@ -106,3 +106,9 @@ def test_bad_orders(stages, message):
 
 def test_what_is_a_chain():
     assert is_chain(dict(stages={})) and not is_chain(dict(model={}))
+
+
+def test_files_are_options_of_a_maker():
+    stage = Stage.read('b', dict(make=dict(type='mmkd.X', n=1), files=dict(asked='a')))
+    assert stage.maker({}) == dict(type='mmkd.X', n=1, asked='a:last')
+    assert stage.maker({'files.asked': 'a/file'})['asked'] == 'a/file'
