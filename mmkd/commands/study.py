@@ -35,7 +35,9 @@ def parser() -> argparse.ArgumentParser:
         help='of a student; without a checkpoint it is trained',
     )
     parser.add_argument(
-        '--methods', help="with --teacher: names such as FGFI,CWD or KD+AT, or 'all' that fit"
+        '--methods',
+        help="names such as FGFI,CWD or KD+AT, or 'all' that fit; of a study with methods: which "
+        'of them to train now',
     )
     parser.add_argument('--seeds', nargs='+', type=int, help='(0)')
     parser.add_argument(
@@ -116,8 +118,8 @@ def read(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
                 f'{args.config[0]} is a study, which names its networks itself: leave out '
                 '--teacher and further configs.'
             )
-        if args.methods and 'methods' in entries:
-            raise ValueError(f'{args.config[0]} is a study with methods of its own: no --methods.')
+        if args.methods:
+            entries['only' if entries.get('methods') else 'methods'] = _names(args.methods)
         return _with_arguments(entries, args), folder
     if distils(first.model):
         if args.teacher or args.methods:
@@ -151,8 +153,11 @@ def of_student(args: argparse.Namespace) -> dict[str, Any]:
             '[CHECKPOINT], and --methods FGFI,CWD.'
         )
     teacher = dict(zip(('config', 'checkpoint'), args.teacher, strict=False))
-    methods = [name for name in args.methods.split(',') if name]
-    return dict(student=args.config[0], teacher=teacher, methods=methods)
+    return dict(student=args.config[0], teacher=teacher, methods=_names(args.methods))
+
+
+def _names(given: str) -> list[str]:
+    return [name for name in (part.strip() for part in given.split(',')) if name]
 
 
 def main(argv: Sequence[str] | None = None) -> None:

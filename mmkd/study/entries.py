@@ -128,6 +128,8 @@ class Study:
         metric (str | None): name in the log, None for AP, mIoU or top-1.
         baseline (bool): train plain students, too.
         search (Search | None): short runs that choose methods before.
+        only (list[str]): names of the methods that are trained; empty: all of them. The plain
+            student is that of the first method all the same, so others can follow later.
     """
 
     pairs: Sequence[Pair]
@@ -138,6 +140,7 @@ class Study:
     metric: str | None = None
     baseline: bool = True
     search: Search | None = None
+    only: Sequence[str] = ()
 
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> Study:
@@ -162,6 +165,7 @@ class Study:
             config.get('metric'),
             baseline,
             Search.read(config.get('search')),
+            list(config.get('only') or ()),
         )
 
 

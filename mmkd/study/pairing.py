@@ -111,18 +111,24 @@ def _of_pair(
     configs = [_config_of(row, study.seeds[0]) for row in rows]
     check_grid(study.grid, configs)
     rows = _named(rows, configs)
+    only = _only(study.only, rows)
     pairs = [
-        (new, config)
+        (new, config, row.name in only)
         for row, config in zip(rows, configs, strict=True)
         for new in with_grid(row, study.grid, config)
     ]
-    _check_names([row for row, _ in pairs])
+    _check_names([row for row, _, _ in pairs])
     pair = _with_teacher(pair, configs)
     home = homes.setdefault((pair.teacher, pair.checkpoint), pair.name)
     teacher = Row(TEACHER, home, TEACHER, pair.teacher, dict(study.options))
     run = '' if pair.checkpoint else teacher.run(study.seeds[0])
-    rows = [_judged(_taught(row, config, pair, run), look) for row, config in pairs]
-    first = next((row for row in rows if not row.refused), None)
+    first, rows = None, []
+    for row, config, wanted in pairs:
+        if not (wanted or first is None):
+            continue
+        row = _judged(_taught(row, config, pair, run), look)
+        first = first or (None if row.refused else row)
+        rows += [row] * wanted
     plain = None
     if study.baseline and first:
         plain = _alone(plain_of(first, first.read(study.seeds[0])), pair, study.seeds[0])
@@ -219,6 +225,18 @@ def _named(rows: Sequence[Row], configs: Sequence[Config]) -> list[Row]:
         replace(row, name=file if not row.name and given.count(name) > 1 else name)
         for row, name, file in pairs
     ]
+
+
+def _only(asked: Sequence[str], rows: Sequence[Row]) -> set[str]:
+    """Names of the rows, before the grid, that are to be trained."""
+    known = [row.name for row in rows]
+    for name in asked:
+        if name not in known:
+            raise ValueError(
+                f'--methods: the study has no {name!r}.{did_you_mean(name, known)} It has '
+                f'{", ".join(known)}.'
+            )
+    return {*(asked or known)}
 
 
 def _check_names(rows: Sequence[Row]) -> None:
