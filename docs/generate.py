@@ -1,6 +1,8 @@
 """Writes the tables and pages that repeat what the code says: python docs/generate.py [--check]
 
-With ``--check`` nothing is written; the exit status is 1 if a file is out of date.
+With ``--check`` nothing is written; the exit status is 1 if a file is out of date. With
+``--study WORK_DIR TITLE`` the table of a study is kept in docs/studies/ and shown in
+docs/results.md.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from helper_table import helper_table
 from method_page import page
 from recipe_page import recipe_page
 from source import ROOT, read_first_lines, read_methods, read_recipes
+from study_tables import keep, read_studies, study_tables
 from tables import full_table, name_list, navigation, short_tables
 
 
@@ -44,6 +47,7 @@ def outputs(root: Path = ROOT) -> dict[Path, str]:
         (docs / 'methods.md', 'methods', short_tables(methods)),
         (docs / 'methods.md', 'families', full_table(methods)),
         (docs / 'helpers.md', 'modules', helper_table(ROOT)),
+        (docs / 'results.md', 'studies', study_tables(read_studies(docs / 'studies'))),
     ):
         text = files.get(path) or path.read_text()
         files[path] = between(text, marker, content)
@@ -65,7 +69,13 @@ def stale(root: Path = ROOT) -> list[Path]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--check', action='store_true', help='write nothing, only compare')
+    parser.add_argument(
+        '--study', nargs=2, metavar=('WORK_DIR', 'TITLE'), help='keep and show the table of a study'
+    )
     args = parser.parse_args()
+    if args.study:
+        work_dir, title = args.study
+        print(f'wrote {keep(Path(work_dir), title, ROOT / "docs" / "studies").relative_to(ROOT)}')
     old = stale()
     for path in old:
         print(('out of date: ' if args.check else 'wrote ') + path.relative_to(ROOT).as_posix())

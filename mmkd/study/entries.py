@@ -128,8 +128,9 @@ class Study:
         metric (str | None): name in the log, None for AP, mIoU or top-1.
         baseline (bool): train plain students, too.
         search (Search | None): short runs that choose methods before.
-        only (list[str]): names of the methods that are trained; empty: all of them. The plain
-            student is that of the first method all the same, so others can follow later.
+        only (list[str]): names of the methods that are trained; empty: all of them. Others are in
+            the table if they are finished. The plain student is that of the first method all the
+            same, so others can follow later.
     """
 
     pairs: Sequence[Pair]

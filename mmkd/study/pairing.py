@@ -16,6 +16,7 @@ from mmkd import methods
 from mmkd.analysis.fits import Pair as Networks
 from mmkd.analysis.fits import first_sentence
 from mmkd.chain import Chain
+from mmkd.chain.product import DONE
 from mmkd.chain.resolving import teacher_places
 from mmkd.config import distils, load_config
 from mmkd.engine.wrapping import wrap_stock
@@ -113,7 +114,7 @@ def _of_pair(
     rows = _named(rows, configs)
     only = _only(study.only, rows)
     pairs = [
-        (new, config, row.name in only)
+        (new, config, row.name in only or _finished(new, study.seeds, work_dir))
         for row, config in zip(rows, configs, strict=True)
         for new in with_grid(row, study.grid, config)
     ]
@@ -225,6 +226,10 @@ def _named(rows: Sequence[Row], configs: Sequence[Config]) -> list[Row]:
         replace(row, name=file if not row.name and given.count(name) > 1 else name)
         for row, name, file in pairs
     ]
+
+
+def _finished(row: Row, seeds: Sequence[int], work_dir: str) -> bool:
+    return all(osp.isfile(osp.join(work_dir, row.run(seed), DONE)) for seed in seeds)
 
 
 def _only(asked: Sequence[str], rows: Sequence[Row]) -> set[str]:

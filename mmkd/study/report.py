@@ -183,15 +183,24 @@ def table_csv(pairs: Sequence[PairResults], seeds: Sequence[int], work_dir: str)
     out = io.StringIO()
     writer = csv.DictWriter(out, fields, lineterminator='\n')
     writer.writeheader()
-    for pair in pairs:
-        for one, found in pair.summaries():
-            writer.writerow(_entry(pair, one, found, seeds, work_dir))
+    writer.writerows(entries(pairs, seeds, work_dir))
     return out.getvalue()
+
+
+def entries(
+    pairs: Sequence[PairResults], seeds: Sequence[int], work_dir: str
+) -> list[dict[str, str]]:
+    """Everything that is known of each row, as text."""
+    return [
+        _entry(pair, one, found, seeds, work_dir)
+        for pair in pairs
+        for one, found in pair.summaries()
+    ]
 
 
 def _entry(
     pair: PairResults, one: Result, found: Summary, seeds: Sequence[int], work_dir: str
-) -> dict[str, Any]:
+) -> dict[str, str]:
     who = 'teacher' if one.row.kind == TEACHER else 'student'
     values = dict(
         mean=found.mean,

@@ -25,6 +25,7 @@ from mmkd.study.measure import COSTS, SCORED, STUDY
 from mmkd.study.pairing import PairRows, rows_of
 from mmkd.study.picture import picture
 from mmkd.study.processes import Say, Start, Task, run_all
+from mmkd.study.record import record
 from mmkd.study.report import report, table_csv
 from mmkd.study.results import PairResults, costs_folder, read_pair
 from mmkd.study.validations import Validations
@@ -221,7 +222,7 @@ class Project:
     # ------------------------------------------------------------------------------------- report
 
     def report(self, pairs: Sequence[PairRows]) -> None:
-        """Write ``report.md``, ``report.csv`` and ``report.png``."""
+        """Write ``report.md``, ``report.csv``, ``report.json`` and ``report.png``."""
         seeds, folder = self.study.seeds, Path(self.work_dir)
         self.results = [
             read_pair(pair, seeds, self.work_dir, self.study.metric, self.failed) for pair in pairs
@@ -230,4 +231,5 @@ class Project:
         how = dict(command=self.command, jobs=self.jobs, device=device, left_out=self.searched)
         (folder / 'report.md').write_text(report(self.results, seeds, self.work_dir, how))
         (folder / 'report.csv').write_text(table_csv(self.results, seeds, self.work_dir))
+        write_json(str(folder / 'report.json'), record(self.results, seeds, self.work_dir, how))
         canvas.save(picture(self.results), folder / 'report.png')

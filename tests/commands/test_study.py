@@ -57,6 +57,16 @@ def test_a_student_and_methods_by_name(projects):
     assert made.study.grid == {'model.objectives.kd.weight': [0.1, 1], 'model.balance': [0.3]}
 
 
+def test_methods_for_a_study(projects):
+    """Which of its own; by name where it has none."""
+    study.main(['all.py', '--methods', 'KD'])
+    Config(dict(student='plain.py', teacher='t.py')).dump('bare.py')
+    study.main(['bare.py', '--methods', 'KD, CWD'])
+    own, bare = (made.study for made in projects.made)
+    assert (own.methods, own.only) == ([Method(objectives='KD')], ['KD'])
+    assert (bare.methods, bare.only) == ([Method(objectives='KD'), Method(objectives='CWD')], [])
+
+
 def test_distilled_configs_and_a_search(projects):
     words = ['--search', '2', '--keep', '3', '--metric', 'top1', '--work-dir', 'w', '--resume']
     study.main(['distilled.py', 'distilled.py', *words])
@@ -89,7 +99,6 @@ def test_ctrl_c_names_the_command_that_goes_on(projects, capsys, monkeypatch):
         (['plain.py', '--teacher', 't.py'], '--methods FGFI,CWD'),
         (['plain.py', '--methods', 'KD', '--teacher', 'a', 'b', 'c'], 'is a plain student'),
         (['distilled.py', '--methods', 'KD'], 'distilled.py distils already'),
-        (['all.py', '--methods', 'KD'], 'is a study with methods of its own'),
         (['all.py', 'plain.py'], 'is a study, which names its networks itself'),
         (['all.py', '--jobs', '0'], '--jobs'),
         (['all.py', '--launcher', 'pytorch'], 'a study starts its own'),

@@ -66,6 +66,31 @@ def test_more_seeds_and_methods_later(study, paths):
     assert names == ['b_s0', 'plain_s2', 'kd_s2', 'b_s2']
 
 
+def test_some_of_the_methods_first(study, paths, tmp_path):
+    both = dict(a=paths['student'], b=paths['student'])
+    for only, trained in (
+        (['b'], ['teacher', 'plain_s0', 'b_s0']),
+        (['a'], ['a_s0']),
+    ):
+        start = FakeStart({})
+        study(start, methods=both, seeds=[0], only=only)
+        assert [name for job, name in start.calls if job == 'train'] == trained
+    assert [*rows(tmp_path)] == ['teacher', 'plain', 'a', 'b'], 'and those that are finished'
+    with pytest.raises(ValueError, match="the study has no 'c'.* It has a, b"):
+        study(start, methods=both, only=['c'])
+
+
+def test_a_record_for_the_results(study, tmp_path):
+    study(FakeStart(dict(teacher=80, plain=40, kd=60)))
+    found = read_json(str(tmp_path / 's' / 'report.json'))
+    assert found['command'] == 'mmkd study' and found['seeds'] == [0, 1]
+    assert found['versions'].keys() >= {'mmkd', 'torch', 'mmengine'}
+    assert [one['row'] for one in found['rows']] == ['teacher', 'plain', 'kd']
+    assert found['rows'][2]['gain'] == '20' and '' not in found['rows'][0].values()
+    assert '--work-dir work_dirs/s/kd_s0' in found['rows'][2]['command']
+    assert str(tmp_path / 's') not in str(found)
+
+
 def test_an_interrupted_study_goes_on(study):
     with pytest.raises(KeyboardInterrupt):
         study(FakeStart({}, cut=('kd_s0',)))
