@@ -194,7 +194,7 @@ def _methods(entry: Any) -> list[Method]:
     if not found:
         raise ValueError(
             f"methods = {entry!r} names none. Write methods=['FGFI', 'CWD'], paths of distilled "
-            "configs, or 'all' for those that fit the pair."
+            "configs, or 'all' for those that fit the pair; or --methods FGFI,CWD."
         )
     return found
 
