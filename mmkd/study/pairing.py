@@ -238,8 +238,8 @@ def _only(asked: Sequence[str], rows: Sequence[Row]) -> set[str]:
     for name in asked:
         if name not in known:
             raise ValueError(
-                f'--methods: the study has no {name!r}.{did_you_mean(name, known)} It has '
-                f'{", ".join(known)}.'
+                f'--methods: the study has no {name!r}; it has '
+                f'{", ".join(known)}.{did_you_mean(name, known)}'
             )
     return {*(asked or known)}
 
