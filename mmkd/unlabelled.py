@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from mmkd.datasets.protection import leaves
-from mmkd.datasets.unlabelled import ImageFolder, MixedSampler
+from mmkd.datasets.unlabelled import AlternatingSampler, ImageFolder, MixedSampler
 from mmkd.plan.probe import run_to_taps
 from mmkd.schedule import Progress
 from mmkd.structures import LABELLED
@@ -164,20 +164,28 @@ def _warn_of_unmarked(dataset: Any) -> None:
 
 
 def check_mixture(loader: Any) -> None:
-    """A MixedSampler decides what a batch is, so that nothing may deal its images out anew.
+    """Our samplers decide what a batch is, so that nothing may deal its images out anew.
 
     Raises:
-        ValueError: batches of another size, or a batch sampler that sorts images.
+        ValueError: batches of another size, a batch sampler that sorts images, or batches of an
+            AlternatingSampler that may be without labels.
     """
     sampler, batches = getattr(loader, 'sampler', None), getattr(loader, 'batch_sampler', None)
-    if not isinstance(sampler, MixedSampler) or batches is None:
+    if not isinstance(sampler, (MixedSampler, AlternatingSampler)) or batches is None:
         return
+    owner = type(sampler).__name__
     kind, size = type(batches).__name__, getattr(batches, 'batch_size', None)
     if kind != 'BatchSampler' or size != sampler.batch_size:
         raise ValueError(
-            f'MixedSampler makes batches of {sampler.batch_size}, but the dataloader has '
+            f'{owner} makes batches of {sampler.batch_size}, but the dataloader has '
             f'batch_size={size} and batch_sampler={kind}. Set both sizes alike, and '
             'batch_sampler=None.'
+        )
+    if isinstance(sampler, AlternatingSampler) and any(_unlabelled(loader.dataset)):
+        raise ValueError(
+            'AlternatingSampler makes batches that may have no labelled image, and some of the '
+            'training set are Unlabelled. Give those pseudo labels (mmkd make PseudoLabels), or '
+            'mix every batch with mmkd.MixedSampler.'
         )
 
 

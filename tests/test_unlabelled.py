@@ -8,7 +8,13 @@ from mmengine.dataset import ConcatDataset
 from mmengine.registry import DATASETS
 from torch.utils.data import BatchSampler
 
-from mmkd.datasets.unlabelled import DropLabels, ImageFolder, MixedSampler, Unlabelled
+from mmkd.datasets.unlabelled import (
+    AlternatingSampler,
+    DropLabels,
+    ImageFolder,
+    MixedSampler,
+    Unlabelled,
+)
 from mmkd.distiller import Distiller
 from mmkd.methods.cwd import CWD
 from mmkd.methods.fgfi import FGFI
@@ -187,6 +193,32 @@ def test_ranks_share_the_images(monkeypatch):
     assert sorted(x for part in found for x in part[::2]) == list(range(10))
 
 
+def test_batches_of_the_labelled_and_of_all_in_turn():
+    """Tang et al.: 1:1; an epoch of as many images as there are."""
+    sampler = AlternatingSampler(mixture(n=6, m=12), 4, seed=0)
+    numbers = []
+    for epoch in range(5):
+        sampler.set_epoch(epoch)
+        own = list(sampler)
+        assert len(own) == len(sampler) == 20 and own == list(sampler)
+        numbers.append(torch.tensor(own).view(5, 4))
+    labelled = torch.cat([x[::2] for x in numbers]).flatten().tolist()
+    union = torch.cat([x[1::2] for x in numbers]).flatten().tolist()
+    assert [sorted(labelled[i : i + 6]) for i in range(0, 60, 6)] == [[*range(6)]] * 10
+    assert [sorted(union[i : i + 18]) for i in (0, 18)] == [[*range(18)]] * 2
+    assert labelled[:6] != labelled[6:12] and union[:18] != union[18:36]
+
+
+def test_ranks_share_the_alternating_batches(monkeypatch):
+    found = []
+    for rank in (0, 1):
+        monkeypatch.setattr('mmkd.datasets.unlabelled.get_dist_info', lambda r=rank: (r, 2))
+        found.append(torch.tensor([*AlternatingSampler(mixture(8, 8), 2, seed=0)]).view(4, 2))
+    both = torch.stack(found)
+    assert sorted(both[:, ::2].flatten().tolist()) == list(range(8))
+    assert len(set(both[:, 1::2].flatten().tolist())) == 8
+
+
 def test_labels_are_dropped(tmp_path):
     for folder in ('a', '.thumbs'):
         (tmp_path / folder).mkdir()
@@ -210,6 +242,8 @@ def test_other_datasets_and_sizes(tmp_path):
         MixedSampler(Numbers(3), 4)
     with pytest.raises(ValueError, match='batch_size must be a whole number of at least 2'):
         MixedSampler(mixture(), 1)
+    with pytest.raises(TypeError, match='AlternatingSampler takes a ConcatDataset of two'):
+        AlternatingSampler(Numbers(3), 4)
     with pytest.raises(TypeError, match='without wrappers, found a ConcatDataset'):
         Unlabelled(mixture())
     with pytest.raises(FileNotFoundError, match='there are no images in'):
@@ -257,13 +291,20 @@ def test_a_folder_of_images_that_is_not_marked_is_warned_of(monkeypatch, tmp_pat
     assert len(said) == 1 and 'learns its images as background' in said[0]
 
 
-def test_batches_that_are_dealt_out_anew():
-    sampler = MixedSampler(mixture(), 4, seed=0)
+@pytest.mark.parametrize('kind', [MixedSampler, AlternatingSampler])
+def test_batches_that_are_dealt_out_anew(kind):
+    sampler = kind(mixture(), 4, seed=0)
 
-    def loader(size):
-        batches = BatchSampler(sampler, size, False)
-        return type('Loader', (), dict(sampler=sampler, batch_sampler=batches))
+    def loader(size, dataset=None):
+        parts = dict(sampler=sampler, dataset=dataset or mixture())
+        return type('Loader', (), dict(parts, batch_sampler=BatchSampler(sampler, size, False)))
 
     check_mixture(loader(4))
     with pytest.raises(ValueError, match='batches of 4, but the dataloader has batch_size=8'):
         check_mixture(loader(8))
+    partly = ConcatDataset([Numbers(3), Unlabelled(Numbers(3))])
+    if kind is MixedSampler:
+        check_mixture(loader(4, partly))
+    else:
+        with pytest.raises(ValueError, match='batches that may have no labelled image'):
+            check_mixture(loader(4, partly))

@@ -1,6 +1,8 @@
-# ADL as released: hard boxes of the teacher where there are no labels, and its class scores everywhere.
+# ADL as released: batches of labelled images, and of those and others with the teacher's boxes, in turn.
 _base_ = ['retinanet_r18w8_pseudo_bccd.py']
 
+sampler = dict(type='mmkd.AlternatingSampler', batch_size=4)
+train_dataloader = dict(sampler=dict(_delete_=True, **sampler))
 model = dict(
     _delete_=True,
     type='mmkd.Distiller',

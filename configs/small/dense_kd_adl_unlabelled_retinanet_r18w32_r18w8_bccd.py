@@ -1,13 +1,11 @@
 # ADL without boxes of the teacher: of the images without labels it says its class scores alone.
-_base_ = ['retinanet_r18w8_bccd.py']
+_base_ = ['retinanet_r18w8_few_bccd.py']
 
-known = dict(_base_.train_dataloader.dataset, indices=51)
-others = dict(_base_.train_dataloader.dataset, indices=[*range(51, 205)])
-both = [dict(type='RepeatDataset', times=2, dataset=known)]
-both += [dict(type='mmkd.Unlabelled', dataset=others)]
-sampler = dict(type='mmkd.MixedSampler', batch_size=4)
+others = dict(type='mmkd.Unlabelled', dataset=dict(_base_.few, indices=[*range(41, 205)]))
+both = [_base_.train_dataloader.dataset, others]
 train_dataloader = dict(
-    sampler=dict(_delete_=True, **sampler),
+    batch_size=8,  # four of each kind
+    sampler=dict(_delete_=True, type='mmkd.MixedSampler', batch_size=8),
     dataset=dict(_delete_=True, type='ConcatDataset', datasets=both),
 )
 model = dict(

@@ -30,11 +30,18 @@ from mmkd.datasets.transforms import (
     RandomCrop,
     RandomResizedCrop,
 )
-from mmkd.datasets.unlabelled import DropLabels, ImageFolder, MixedSampler, Unlabelled
+from mmkd.datasets.unlabelled import (
+    AlternatingSampler,
+    DropLabels,
+    ImageFolder,
+    MixedSampler,
+    Unlabelled,
+)
 from mmkd.registry import DATASETS, TRANSFORMS
 
 __all__ = [
     'AnsweredImages',
+    'AlternatingSampler',
     'Cifar10',
     'Cifar100',
     'ClassFolders',

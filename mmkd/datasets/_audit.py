@@ -122,7 +122,9 @@ def _audit(dataset, budget: float) -> Audit:
         raise ValueError(f'dataset {describe(dataset)} is empty')
     steps = getattr(dataset.pipeline, 'transforms', ())
     classes = len(dataset.metainfo.get('classes') or ())
-    objects = Objects(classes, any(getattr(step, 'with_mask', False) for step in steps))
+    masks = [step for step in steps if getattr(step, 'with_mask', False)]
+    polygons = any(not getattr(step, 'poly2mask', True) for step in masks)
+    objects = Objects(classes, bool(masks), polygons)
     report = Audit(describe(dataset), len(dataset), objects=objects)
     loader = file_loader(dataset)
     settings = vars(dataset) if loader is None else vars(loader)

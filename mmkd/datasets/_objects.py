@@ -20,6 +20,7 @@ class Objects:
     Attributes:
         classes: Classes of the dataset, 0 if they are not known.
         with_mask: Whether a loading step needs a mask of each object.
+        polygons: Whether it reads polygons alone (``poly2mask=False``).
         images: Images whose annotations are lists of objects.
         empty: Images without any, or with ignored ones only.
         kept: Those that training uses.
@@ -34,6 +35,7 @@ class Objects:
 
     classes: int = 0
     with_mask: bool = False
+    polygons: bool = False
     images: int = 0
     empty: int = 0
     kept: int = 0
@@ -60,7 +62,7 @@ class Objects:
                 x1, y1, x2, y2 = one['bbox']
                 good = 0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height
                 good = good and 0 <= one['bbox_label'] < classes and not one['ignore_flag']
-                good = good and not (self.with_mask and mask_fault(one, width, height))
+                good = good and not (self.with_mask and self._mask_fault(one, width, height))
             except (KeyError, TypeError, ValueError):
                 good = False
             if good:
@@ -110,7 +112,15 @@ class Objects:
             return box_fault(one['bbox'], 'x1, y1, x2, y2')
         if self.classes and _is_number(label) and not 0 <= label < self.classes:
             return f'has label {label}, but there are {self.classes} classes'
-        return mask_fault(one, *size_of(info)) if self.with_mask else ''
+        return self._mask_fault(one, *size_of(info)) if self.with_mask else ''
+
+    def _mask_fault(self, one: dict, width: float, height: float) -> str:
+        if self.polygons and isinstance(one.get('mask'), dict) and not one.get('ignore_flag'):
+            return (
+                'has a mask of run-length code, and LoadAnnotations(poly2mask=False) ignores such '
+                'objects. Leave poly2mask out'
+            )
+        return mask_fault(one, width, height)
 
     def note(self) -> str:
         """A complaint about boxes that look like those of another layout; '' without one."""

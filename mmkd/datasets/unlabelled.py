@@ -125,17 +125,11 @@ class MixedSampler(Sampler[int]):
             check_number(owner, name, value, 1, whole=True)
             for name, value in (('labelled', labelled), ('unlabelled', unlabelled))
         ]
-        if not isinstance(dataset, ConcatDataset) or len(dataset.datasets) != 2:
-            raise TypeError(
-                f'{owner} takes a ConcatDataset of two, labelled images and unlabelled ones, found '
-                f'a {type(dataset).__name__}.'
-            )
+        self.sizes = _two_parts(owner, dataset)
         self.rank, self.world_size = get_dist_info()
         self.batch_size = size
         self.counts = shares(*parts, size)
-        self.sizes = [len(part) for part in dataset.datasets]
-        seed = check_number(owner, 'seed', seed, 0, whole=True, optional=True)
-        self.seed = sync_random_seed() if seed is None else seed
+        self.seed = _seed(owner, seed)
         self.epoch = 0
 
     @property
@@ -143,27 +137,16 @@ class MixedSampler(Sampler[int]):
         """Of one rank and epoch."""
         return -(-self.sizes[0] // (self.counts[0] * self.world_size))
 
-    def _drawn(self, part: int) -> list[int]:
-        """Images of one kind of this rank for one epoch, in the order of its batches."""
-        need = self.batches * self.counts[part] * self.world_size
-        start = self.epoch * need if part else 0
-        offset = self.sizes[0] if part else 0
-        found: list[int] = []
-        turn, place = divmod(start, self.sizes[part])
-        while len(found) < need:
-            # Labelled images begin anew in each epoch, in another order.
-            number = turn if part else self.epoch * 1009 + turn
-            order = torch.Generator().manual_seed(self.seed * 2 + part + 7919 * number)
-            found += torch.randperm(self.sizes[part], generator=order).tolist()[place:]
-            turn, place = turn + 1, 0
-        return [i + offset for i in found[:need][self.rank :: self.world_size]]
-
     def __iter__(self) -> Iterator[int]:
-        own, free = self._drawn(0), self._drawn(1)
         n, m = self.counts
+        needs = [count * self.batches * self.world_size for count in self.counts]
+        # Labelled images begin anew in each epoch, in another order.
+        own = _drawn(self.sizes[0], 0, needs[0], self.seed * 2 + 7919 * 1009 * self.epoch)
+        free = _drawn(self.sizes[1], self.epoch * needs[1], needs[1], self.seed * 2 + 1)
+        own, free = (found[self.rank :: self.world_size] for found in (own, free))
         for k in range(self.batches):
             yield from own[k * n : (k + 1) * n]
-            yield from free[k * m : (k + 1) * m]
+            yield from (self.sizes[0] + i for i in free[k * m : (k + 1) * m])
 
     def __len__(self) -> int:
         return self.batches * self.batch_size
@@ -171,3 +154,78 @@ class MixedSampler(Sampler[int]):
     def set_epoch(self, epoch: int) -> None:
         """Draw other batches in every epoch."""
         self.epoch = epoch
+
+
+@DATA_SAMPLERS.register_module()
+class AlternatingSampler(Sampler[int]):
+    """Every second batch has labelled images alone, the others images of both kinds.
+
+    Tang et al. (2019) train so on labelled images and on others with boxes of a teacher: a batch of
+    the first, a batch of the union of both. All batches of an epoch together have as many images as
+    the union. Each kind of batch takes every image once before any comes again.
+
+    Args:
+        dataset (Sized): a ConcatDataset of two: labelled images first, then those with pseudo
+            labels.
+        batch_size (int): that of the dataloader.
+        seed (int | None): the same on all ranks.
+
+    Raises:
+        ValueError: options out of range.
+        TypeError: another dataset.
+    """
+
+    def __init__(self, dataset: Sized, batch_size: int, seed: int | None = None) -> None:
+        owner = 'AlternatingSampler'
+        self.batch_size = check_number(owner, 'batch_size', batch_size, 1, whole=True)
+        sizes = _two_parts(owner, dataset)
+        self.sizes = [sizes[0], sum(sizes)]
+        self.rank, self.world_size = get_dist_info()
+        self.seed = _seed(owner, seed)
+        self.epoch = 0
+
+    def __iter__(self) -> Iterator[int]:
+        size, batches = self.batch_size, len(self) // self.batch_size
+        parts = []
+        for part, count in enumerate((-(-batches // 2), batches // 2)):
+            need = count * size * self.world_size
+            found = _drawn(self.sizes[part], self.epoch * need, need, self.seed * 2 + part)
+            parts.append(found[self.rank :: self.world_size])
+        for k in range(batches):
+            yield from parts[k % 2][k // 2 * size : (k // 2 + 1) * size]
+
+    def __len__(self) -> int:
+        return -(-self.sizes[1] // (self.batch_size * self.world_size)) * self.batch_size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw other batches in every epoch."""
+        self.epoch = epoch
+
+
+def _two_parts(owner: str, dataset: Any) -> list[int]:
+    """How many images both parts of a ConcatDataset have."""
+    if not isinstance(dataset, ConcatDataset) or len(dataset.datasets) != 2:
+        raise TypeError(
+            f'{owner} takes a ConcatDataset of two, labelled images and the others, found a '
+            f'{type(dataset).__name__}.'
+        )
+    return [len(part) for part in dataset.datasets]
+
+
+def _seed(owner: str, seed: int | None) -> int:
+    seed = check_number(owner, 'seed', seed, 0, whole=True, optional=True)
+    return sync_random_seed() if seed is None else seed
+
+
+def _drawn(size: int, start: int, need: int, seed: int) -> list[int]:
+    """``need`` numbers below ``size`` from place ``start`` of an endless list.
+
+    In it each number comes once before any comes again, every time in another order.
+    """
+    turn, place = divmod(start, size)
+    found: list[int] = []
+    while len(found) < need:
+        order = torch.Generator().manual_seed(seed + 7919 * turn)
+        found += torch.randperm(size, generator=order).tolist()[place:]
+        turn, place = turn + 1, 0
+    return found[:need]

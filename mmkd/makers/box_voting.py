@@ -22,7 +22,7 @@ def vote(
     suppress: float = 0.5,
     same: float = 0.8,
     rule: str = 'max',
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Boxes of all views become one for each object (Radosavovic et al., CVPR 2018; Detectron).
 
     The best boxes that overlap no better one by ``suppress`` stay. Each becomes the mean, weighted
@@ -36,7 +36,8 @@ def vote(
             boxes that voted, over V, at most 1, so that a box which few views saw counts less.
 
     Returns:
-        tuple: boxes (Q, 4) and scores (Q,), best first.
+        tuple: boxes (Q, 4) and scores (Q,), best first, and the weights of the pooled boxes in
+            each of them (Q, P), of sum 1.
     """
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     scores = np.asarray(scores, dtype=np.float64).reshape(-1)
@@ -45,13 +46,16 @@ def vote(
         first, rest = left[0], left[1:]
         kept.append(first)
         left = rest[overlap(boxes[first], boxes[rest]) < suppress]
-    voted, given = np.zeros((len(kept), 4)), np.zeros(len(kept))
+    weights, given = np.zeros((len(kept), len(boxes))), np.zeros(len(kept))
     for row, index in enumerate(kept):
         own = overlap(boxes[index], boxes) >= same
         own[index] = True
         total = scores[own].sum()
-        mean = (boxes[own] * scores[own, None]).sum(0) / total if total > 0 else boxes[index]
-        voted[row] = mean
+        if total > 0:
+            weights[row, own] = scores[own] / total
+        else:
+            weights[row, index] = 1
         given[row] = scores[index] if rule == 'max' else min(total / views, 1.0)
     order = np.argsort(-given, kind='stable')
-    return voted[order], given[order]
+    weights = weights[order]
+    return weights @ boxes, given[order], weights

@@ -43,6 +43,8 @@ class ImageViews:
             load, *rest = [t for t in pipeline if type_name(t) not in LEFT_OUT]
             self.loader = Compose([copy.deepcopy(load)])
             self.pipelines = [Compose(_resized(rest, scale)) for scale in scales]
+        if self.count > 1:
+            _show_probabilities(model)
 
     @property
     def count(self) -> int:
@@ -79,25 +81,37 @@ class ImageViews:
         """Voted detections of a file, in its pixels.
 
         Returns:
-            dict: ``size`` (H, W), ``boxes`` (P, 4) xyxy, ``scores`` and ``labels`` as lists.
+            dict: ``size`` (H, W), ``boxes`` (P, 4) xyxy, ``scores`` and ``labels`` as lists; of a
+                network with instance masks also ``masks``, run-length codes as in COCO.
         """
-        pooled: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
-        size = (0, 0)
+        pooled: dict[int, list[list[np.ndarray]]] = {}
+        size, masked = (0, 0), False
         for sample, flipped, size in self.predictions(file):
             found = sample.pred_instances.cpu().numpy()
             boxes = mirrored(found.bboxes, size[1]) if flipped else found.bboxes
+            masked = 'masks' in found
             for label in np.unique(found.labels):
                 own = (found.labels == label) & (found.scores >= least)
-                pooled.setdefault(int(label), []).append((boxes[own], found.scores[own]))
+                part = [boxes[own], found.scores[own]]
+                if masked:
+                    part.append(found.masks[own][..., ::-1] if flipped else found.masks[own])
+                pooled.setdefault(int(label), []).append(part)
         result: dict[str, Any] = dict(size=size, boxes=[], scores=[], labels=[])
+        result |= dict(masks=[]) if masked else {}
         for label in sorted(pooled):
-            parts = [np.concatenate(x) for x in zip(*pooled[label], strict=True)]
-            boxes, scores = vote(*parts, views=self.count, rule=rule)
+            boxes, scores, *masks = (np.concatenate(x) for x in zip(*pooled[label], strict=True))
+            boxes, scores, weights = vote(boxes, scores, views=self.count, rule=rule)
             boxes = boxes.clip(0, [size[1], size[0]] * 2)
             good = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(1) & (scores >= least)
-            result['boxes'] += boxes[good].round(3).tolist()
-            result['scores'] += scores[good].round(6).tolist()
-            result['labels'] += [label] * int(good.sum())
+            for row in np.flatnonzero(good):
+                if masks:
+                    mask = _mean_mask(masks[0], weights[row], boxes[row])
+                    if not mask.any():
+                        continue
+                    result['masks'].append(encoded(mask))
+                result['boxes'].append(boxes[row].round(3).tolist())
+                result['scores'].append(round(float(scores[row]), 6))
+                result['labels'].append(label)
         return result
 
     def probabilities(self, file: str) -> Tensor:
@@ -111,6 +125,43 @@ class ImageViews:
                 own = F.interpolate(own[None], size, mode='bilinear')[0]
             total = total + own
         return total / self.count
+
+
+def _show_probabilities(model: nn.Module) -> None:
+    """Let a mask head of RoIs give probabilities of pixels, 0 to 255, which can be averaged.
+
+    Other networks give masks of True and False, whose mean is a vote.
+    """
+    head = getattr(model, 'roi_head', None)
+    if head is not None and 'mask_thr_binary' in (head.test_cfg or {}):
+        head.test_cfg.mask_thr_binary = -1
+
+
+def _mean_mask(masks: np.ndarray, weights: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """Where the weighted mean of masks (P, H, W) is at least 1/2, within a box: (H, W).
+
+    Args:
+        masks (np.ndarray): of bool, or of uint8, probabilities times 255.
+        weights (np.ndarray): (P,), of sum 1.
+        box (np.ndarray): (4,) xyxy.
+    """
+    left, top = np.floor(box[:2]).astype(int)
+    right, bottom = np.ceil(box[2:]).astype(int)
+    inside = slice(top, bottom), slice(left, right)
+    voters = np.flatnonzero(weights)
+    mean = sum(weights[i] * masks[i][inside].astype(np.float64) for i in voters)
+    mask = np.zeros(masks.shape[1:], dtype=np.uint8)
+    # Half of 255; sums of weights are exact to 1e-9.
+    mask[inside] = mean >= (0.5 if masks.dtype == bool else 127.5) - 1e-9
+    return mask
+
+
+def encoded(mask: np.ndarray) -> dict[str, Any]:
+    """The run-length code of a mask (H, W) of 0 and 1, as COCO's files have it."""
+    from pycocotools import mask as coding
+
+    code = coding.encode(np.asfortranarray(mask))
+    return dict(size=list(map(int, code['size'])), counts=code['counts'].decode())
 
 
 def _two(foreground: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import os
 import os.path as osp
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import cv2
@@ -21,8 +21,28 @@ from mmkd.visualization import canvas
 COLUMNS, WIDTH = 4, 320
 
 
-def chosen(found: Mapping[str, Any], thresholds: Sequence[float], ignore: float | None) -> list:
-    """Objects of an image as (box, label, score, whether it is to be ignored).
+class Object(NamedTuple):
+    """What is written of an object.
+
+    Args:
+        box (list[float]): x1, y1, x2, y2 in pixels of the file.
+        label (int): of its class.
+        score (float): of the teacher.
+        ignored (bool): neither an object nor background.
+        mask (dict | None): run-length code, of an instance.
+    """
+
+    box: list[float]
+    label: int
+    score: float
+    ignored: bool
+    mask: dict[str, Any] | None = None
+
+
+def chosen(
+    found: Mapping[str, Any], thresholds: Sequence[float], ignore: float | None
+) -> list[Object]:
+    """Objects of an image that reach the threshold of their class.
 
     Args:
         found (Mapping): of :meth:`~mmkd.makers.image_views.ImageViews.boxes`.
@@ -30,10 +50,11 @@ def chosen(found: Mapping[str, Any], thresholds: Sequence[float], ignore: float 
         ignore (float | None): objects from this score on, below the threshold, are neither objects
             nor background.
     """
-    rows = zip(found['boxes'], found['labels'], found['scores'], strict=True)
+    masks = found.get('masks') or [None] * len(found['scores'])
+    rows = zip(found['boxes'], found['labels'], found['scores'], masks, strict=True)
     return [
-        (box, label, score, score < thresholds[label])
-        for box, label, score in rows
+        Object(box, label, score, score < thresholds[label], mask)
+        for box, label, score, mask in rows
         if score >= thresholds[label] or (ignore is not None and score >= ignore)
     ]
 
@@ -41,11 +62,13 @@ def chosen(found: Mapping[str, Any], thresholds: Sequence[float], ignore: float 
 def write_coco(
     out: str,
     root: str,
-    images: Mapping[str, tuple[tuple[int, int], list]],
+    images: Mapping[str, tuple[tuple[int, int], list[Object]]],
     categories: Sequence[Mapping[str, Any]],
     info: Mapping[str, Any],
 ) -> str:
-    """``annotations.json``, with a ``score`` for each box; ignored ones have ``iscrowd=1``.
+    """``annotations.json``, with a ``score`` for each object; ignored ones have ``iscrowd=1``.
+
+    Masks are run-length codes, and the area is theirs.
 
     Args:
         root (str): folder to which file names are relative.
@@ -57,27 +80,35 @@ def write_coco(
     for number, (path, ((height, width), objects)) in enumerate(images.items(), 1):
         name = osp.relpath(path, root).replace(os.sep, '/')
         listed.append(dict(id=number, file_name=name, width=width, height=height))
-        for (x1, y1, x2, y2), label, score, ignored in objects:
-            w, h = round(x2 - x1, 3), round(y2 - y1, 3)
-            annotations.append(
-                dict(
-                    id=len(annotations) + 1,
-                    image_id=number,
-                    category_id=categories[label]['id'],
-                    bbox=[x1, y1, w, h],
-                    area=round(w * h, 3),
-                    iscrowd=int(ignored),
-                    score=score,
-                )
-            )
+        for one in objects:
+            numbers = dict(id=len(annotations) + 1, image_id=number)
+            numbers.update(category_id=categories[one.label]['id'])
+            annotations.append(dict(numbers, **_annotation(one)))
     path = osp.join(out, 'annotations.json')
     content = dict(info=dict(info), images=listed, annotations=annotations)
     write_json(path, content | dict(categories=[dict(c) for c in categories]))
     return path
 
 
+def _annotation(one: Object) -> dict[str, Any]:
+    """Box, area, score and mask of an object, as COCO's files have them."""
+    x1, y1, x2, y2 = one.box
+    w, h = round(x2 - x1, 3), round(y2 - y1, 3)
+    rest = dict(bbox=[x1, y1, w, h], iscrowd=int(one.ignored), score=one.score)
+    if one.mask is None:
+        return dict(rest, area=round(w * h, 3))
+    return dict(rest, area=int(_decoded(one.mask).sum()), segmentation=one.mask)
+
+
+def _decoded(mask: Mapping[str, Any]) -> np.ndarray:
+    """A mask (H, W) of 0 and 1 of its run-length code."""
+    from pycocotools import mask as coding
+
+    return coding.decode(dict(mask))
+
+
 def write_voc(
-    out: str, images: Mapping[str, tuple[tuple[int, int], list]], names: Sequence[str]
+    out: str, images: Mapping[str, tuple[tuple[int, int], list[Object]]], names: Sequence[str]
 ) -> str:
     """``Annotations/<name>.xml``, with a ``score`` for each box, and ``ImageSets/Main/pseudo.txt``.
 
@@ -90,7 +121,7 @@ def write_voc(
         top = ElementTree.Element('annotation')
         _texts(top, filename=Path(path).name)
         _texts(ElementTree.SubElement(top, 'size'), width=width, height=height, depth=3)
-        for (x1, y1, x2, y2), label, score, ignored in objects:
+        for (x1, y1, x2, y2), label, score, ignored, _ in objects:
             one = ElementTree.SubElement(top, 'object')
             _texts(one, name=names[label], difficult=int(ignored), score=score)
             corners = dict(xmin=round(x1) + 1, ymin=round(y1) + 1, xmax=round(x2), ymax=round(y2))
@@ -133,18 +164,24 @@ def write_map(path: str, labels: np.ndarray) -> None:
         Path(part).write_bytes(buffer.tobytes())
 
 
-def picture_of_boxes(file: str, objects: list, names: Sequence[str]) -> np.ndarray:
-    """An image with its boxes; grey ones are ignored."""
+def picture_of_boxes(file: str, objects: list[Object], names: Sequence[str]) -> np.ndarray:
+    """An image with its boxes and the outlines of masks; grey ones are ignored."""
     image = mmcv.imread(file)
     picture = canvas.enlarge(image, WIDTH)
     scale = WIDTH / image.shape[1]
-    for box, label, score, ignored in objects:
+    for box, label, score, ignored, mask in objects:
         x1, y1, x2, y2 = (round(scale * v) for v in box)
         colour = canvas.GREY if ignored else canvas.colour_of(label)
         cv2.rectangle(picture, (x1, y1), (x2, y2), colour, 1)
+        if mask is not None:
+            whole = canvas.resize_labels(_decoded(mask), picture.shape[1::-1]).astype(np.uint8)
+            lines, _ = cv2.findContours(whole, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+            cv2.drawContours(picture, lines, -1, colour, 1)
         if not ignored:
             canvas.write(picture, f'{names[label]} {score:.2f}', (x1, max(0, y1 - 12)), 10, colour)
-    return canvas.captioned(picture, Path(file).name, f'{sum(not x[3] for x in objects)} objects')
+    return canvas.captioned(
+        picture, Path(file).name, f'{sum(not x.ignored for x in objects)} objects'
+    )
 
 
 def picture_of_map(file: str, labels: np.ndarray, classes: int, shift: int) -> np.ndarray:

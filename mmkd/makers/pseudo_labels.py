@@ -16,6 +16,7 @@ from mmengine.logging import print_log
 
 from mmkd.chain import Maker, Product
 from mmkd.chain.product import digest
+from mmkd.checkpoint import atomic_file
 from mmkd.config import load_config, type_name
 from mmkd.families import family_of
 from mmkd.makers import label_files
@@ -52,7 +53,8 @@ class PseudoLabels(Maker):
 
     Data distillation (Radosavovic et al., CVPR 2018): each image is seen in several sizes and
     flipped, and what all views say becomes one answer. Boxes of a class vote
-    (:func:`~mmkd.makers.box_voting.vote`), probabilities of pixels are averaged. What reaches the
+    (:func:`~mmkd.makers.box_voting.vote`), probabilities of pixels are averaged, those of instance
+    masks over the boxes that voted. What reaches the
     threshold is written, with ``check.png``, pictures of some images, and ``dataset.py``, the
     dataset for a config. If it is interrupted, the same command goes on; the threshold may change
     without asking the teacher again.
@@ -60,8 +62,9 @@ class PseudoLabels(Maker):
     Args:
         images (str): a folder, at any depth, a config whose training images are meant, or a
             ``.txt`` file of one path a line.
-        format (str | None): ``'coco'`` or ``'voc'`` for detectors, ``'masks'`` (PNG) for
-            segmentors; None: ``'coco'`` or ``'masks'``.
+        format (str | None): ``'coco'`` (with instance masks, where the teacher has some) or
+            ``'voc'`` for what finds objects, ``'masks'`` (PNG) for segmentors; None: ``'coco'`` or
+            ``'masks'``.
         scales (list[float]): views, times the size of the test pipeline.
         flip (bool): each flipped from left to right as well.
         threshold (float | dict[str, float] | str): least score, of all classes or by class
@@ -228,7 +231,7 @@ class PseudoLabels(Maker):
         Raises:
             ValueError: there is none.
         """
-        counts = Counter(o[1] for _, own in objects.values() for o in own if not o[3])
+        counts = Counter(o.label for _, own in objects.values() for o in own if not o.ignored)
         for i, name in enumerate(self.names):
             line = f'{name}: {counts[i]} objects of a score of at least {limits[i]:.3g}'
             print_log(line, 'current')
@@ -274,8 +277,13 @@ class PseudoLabels(Maker):
             )
             for file, path in spread(done, self.pictures)
         ]
+        listed = osp.join(out, 'images.txt')
+        names = [osp.splitext(osp.relpath(file, root))[0] for file, _ in done]
+        with atomic_file(listed) as part:
+            Path(part).write_text(''.join(f'{name}\n' for name in names))
         entry = dict(
             type='mmseg.BaseSegDataset',
+            ann_file=osp.abspath(listed),
             data_prefix=dict(img_path=root, seg_map_path=folder),
             img_suffix=Counter(osp.splitext(f)[1] for f in files).most_common(1)[0][0],
             seg_map_suffix='.png',
@@ -303,7 +311,9 @@ class PseudoLabels(Maker):
                 f'PseudoLabels: {type_name(teacher.model)} neither finds objects nor classifies '
                 'pixels. The answers of a classifier are KD on images without labels.'
             )
-        right = ('masks',) if family == 'segmentor' else ('coco', 'voc')
+        right: tuple[str, ...] = ('masks',) if family == 'segmentor' else ('coco', 'voc')
+        if hasattr(teacher.model, 'panoptic_head'):
+            right = self._of_queries(teacher)
         if self.format is not None and self.format not in right:
             raise ValueError(
                 f'PseudoLabels: format={self.format!r} does not fit a {family}, but '
@@ -315,3 +325,12 @@ class PseudoLabels(Maker):
                 'number, or one for each class.'
             )
         return self.format or right[0]
+
+    def _of_queries(self, teacher: Teacher) -> tuple[str, ...]:
+        """mmdet's MaskFormer and Mask2Former find objects if their config says so."""
+        if not (teacher.model.test_cfg or {}).get('instance_on'):
+            raise ValueError(
+                f'PseudoLabels: {type_name(teacher.model)} of mmdet names objects only with '
+                'model.test_cfg.instance_on=True, which its config does not have. Set it there.'
+            )
+        return 'coco', 'voc'

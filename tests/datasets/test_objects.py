@@ -58,12 +58,24 @@ def test_objects_are_counted_by_kind():
             dict(with_mask=True),
             r'a mask of size \[9, 9\] .* its image \[48, 64\]',
         ),
+        (
+            one(1, 2, 3, 4, mask=dict(size=[48, 64], counts='x')),
+            dict(with_mask=True, polygons=True),
+            r'run-length code, and LoadAnnotations\(poly2mask=False\) ignores',
+        ),
     ],
 )
 def test_objects_that_no_step_can_work_with(instance, options, words):
     found = Objects(**options)
     found.add(info(instance), 0)
     assert found.faulty == 1 and re.search(words, found.faults[0]), found.faults
+
+
+def test_run_length_codes_of_ignored_objects_and_polygons_are_fine():
+    found = Objects(with_mask=True, polygons=True)
+    crowd = one(1, 2, 3, 4, mask=dict(size=[48, 64], counts='x')) | dict(ignore_flag=1)
+    found.add(info(crowd, one(1, 2, 3, 4, mask=[[1, 2, 3, 4, 5, 6]])), 0)
+    assert not found.faulty and found.kept == found.ignored == 1
 
 
 def test_only_some_faults_are_kept_in_words():

@@ -8,6 +8,7 @@ import torch
 from mmdet.datasets import CocoDataset, XMLDataset
 from view_toys import picture
 
+from mmkd.makers.image_views import encoded
 from mmkd.makers.label_files import (
     chosen,
     label_map,
@@ -32,7 +33,7 @@ def objects(ignore=None):
 
 
 def test_thresholds_and_what_is_neither_object_nor_background():
-    assert [(label, ignored) for _, label, _, ignored in objects()] == [(1, False), (0, False)]
+    assert [(label, ignored) for _, label, _, ignored, _ in objects()] == [(1, False), (0, False)]
     assert [o[3] for o in objects(0.3)] == [False, False, True]
     assert [o[3] for o in chosen(FOUND, [0.95, 0.95], 0.5)] == [True, True]
 
@@ -55,6 +56,30 @@ def test_coco(tmp_path):  # PL-2
     read = [(o['bbox'], o['bbox_label'], o['ignore_flag']) for o in first['instances']]
     np.testing.assert_allclose([b for b, *_ in read], FOUND['boxes'], atol=1e-2)
     assert [tuple(rest) for _, *rest in read] == [(1, 0), (0, 0), (0, 1)]
+
+
+def test_coco_with_masks(tmp_path):
+    """Run-length codes that mmdet's loading step turns into the masks that were written."""
+    masks = np.zeros((3, 40, 60), np.uint8)
+    masks[0, 3:20, 2:10], masks[1, 4:8, 3:9], masks[2, :5, :5] = 1, 1, 1
+    found = dict(FOUND, masks=[encoded(mask) for mask in masks])
+    images = {picture(tmp_path / 'a.jpg'): ((40, 60), chosen(found, [0.4, 0.8], 0.3))}
+    ids = [dict(id=1, name='cat'), dict(id=2, name='dog')]
+    path = write_coco(str(tmp_path), str(tmp_path), images, ids, {})
+    assert [a['area'] for a in json.loads(open(path).read())['annotations']] == [136, 24, 25]
+    step = dict(type='mmdet.LoadAnnotations', with_bbox=True, with_mask=True)
+    dataset = CocoDataset(
+        ann_file=path,
+        data_prefix=dict(img=str(tmp_path)),
+        metainfo=dict(classes=tuple(NAMES)),
+        pipeline=[dict(type='LoadImageFromFile'), step],
+    )
+    read = dataset[0]
+    np.testing.assert_array_equal(read['gt_masks'].masks, masks)
+    assert read['gt_ignore_flags'].tolist() == [False, False, True]
+    ((file, (_, own)),) = images.items()
+    bare = [one._replace(mask=None) for one in own]
+    assert (picture_of_boxes(file, own, NAMES) != picture_of_boxes(file, bare, NAMES)).any()
 
 
 def test_voc(tmp_path):  # PL-2

@@ -2,18 +2,21 @@
 
 import json
 import os
+from types import SimpleNamespace
 
 import cv2
 import pytest
 import torch
 import view_toys
 from mmengine.config import Config
+from mmengine.registry import DATASETS
+from pycocotools import mask as coding
 from view_toys import BOX, Bright, BrightPixels, picture
 
 from mmkd.chain import Product, build_maker
 from mmkd.makers import pseudo_labels
 from mmkd.teacher import build_model
-from mmkd.testing import tiny_pspnet, tiny_retinanet
+from mmkd.testing import tiny_mask_rcnn, tiny_pspnet, tiny_retinanet
 
 
 @pytest.fixture
@@ -141,6 +144,42 @@ def test_maps_of_a_segmentor(tmp_path, monkeypatch):
     for options in (dict(format='coco'), dict(ignore=0.3)):
         with pytest.raises(ValueError, match='does not fit a segmentor|are of objects, not of'):
             make(teacher, tmp_path, overwrite=True, **options)
+
+
+def test_the_dataset_of_maps_has_those_images_alone(tmp_path, monkeypatch):
+    """Beside them in the folder may be images that were not asked for."""
+    (tmp_path / 'images').mkdir()
+    for name in ('a', 'b', 'c'):
+        picture(tmp_path / 'images' / f'{name}.png')
+    (tmp_path / 'some.txt').write_text(''.join(f'{tmp_path}/images/{n}.png\n' for n in 'ac'))
+    teacher = use(monkeypatch, tmp_path, tiny_pspnet(4), BrightPixels(), 'mmseg.PackSegInputs')
+    make(teacher, tmp_path, images=str(tmp_path / 'some.txt'))
+    entry = Config.fromfile(str(tmp_path / 'out' / 'dataset.py')).pseudo
+    dataset = DATASETS.build(dict(entry, pipeline=[dict(type='mmseg.LoadImageFromFile')]))
+    found = [dataset.get_data_info(i) for i in range(len(dataset))]
+    assert [os.path.basename(one['img_path']) for one in found] == ['a.png', 'c.png']
+    assert all(os.path.isfile(one['seg_map_path']) for one in found)
+
+
+def test_instances_have_masks(tmp_path, monkeypatch):
+    (tmp_path / 'images').mkdir()
+    file = picture(tmp_path / 'images' / 'a.jpg')
+    teacher = use(monkeypatch, tmp_path, tiny_mask_rcnn(4), Bright(masks=True))
+    (one,) = held(make(teacher, tmp_path, scales=[1.0, 2.0]))['annotations']
+    found = coding.decode(one['segmentation'])
+    assert one['area'] == found.sum() == (cv2.imread(file)[..., 0] > 127).sum()
+    make(teacher, tmp_path, format='voc', overwrite=True)
+    assert (tmp_path / 'out' / 'Annotations' / 'a.xml').is_file()
+
+
+def test_mask_queries_of_mmdet_find_objects_where_they_are_told_to():
+    model = torch.nn.Module()
+    model.panoptic_head, model.test_cfg = torch.nn.Identity(), dict(instance_on=True)
+    asked = SimpleNamespace(model=model)
+    assert pseudo_labels.PseudoLabels('x')._format(asked) == 'coco'
+    model.test_cfg = dict(panoptic_on=True)
+    with pytest.raises(ValueError, match='only with model.test_cfg.instance_on=True'):
+        pseudo_labels.PseudoLabels('x')._format(asked)
 
 
 def test_damaged_images_are_told_at_the_end(setting, tmp_path):

@@ -31,9 +31,9 @@ def config(pack='mmdet.PackDetInputs', resize=True):
 class Bright(nn.Module):
     """Finds the box of what is brighter than half, in pixels of the file."""
 
-    def __init__(self):
+    def __init__(self, masks=False):
         super().__init__()
-        self.seen = []
+        self.seen, self.masks = [], masks
 
     def test_step(self, data):
         (image,), (sample,) = data['inputs'], data['data_samples']
@@ -44,6 +44,9 @@ class Bright(nn.Module):
         box = torch.tensor([[float(v) / f for v, f in zip(corners, [*factors] * 2, strict=True)]])
         score = torch.tensor([0.9 if image.shape[1] == SIZE[0] else 0.6])
         sample.pred_instances = InstanceData(bboxes=box, scores=score, labels=torch.tensor([1]))
+        if self.masks:  # as mmdet's: of the file's size
+            whole = nn.functional.interpolate(image[None, :1].float(), SIZE, mode='area')[0]
+            sample.pred_instances.masks = whole > 127
         return [sample]
 
 
