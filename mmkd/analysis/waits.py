@@ -25,6 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves
 
 from mmkd.errors.origin import short
+from mmkd.families.dense import cached_priors
 from mmkd.operators import contiguous
 from mmkd.tap import Trace
 
@@ -41,6 +42,8 @@ _READS = {
     _ATEN.unique_dim,
 }
 _WITH_INDICES = {_ATEN.index, _ATEN.index_put, _ATEN.index_put_, _ATEN._index_put_impl_}
+#: operators that copy between device and processor, or take indices of either
+_TAKE_BOTH = _WITH_INDICES | {_ATEN.copy_, _ATEN._to_copy}
 _DOWNLOADS = (Tensor.cpu, Tensor.numpy, Tensor.tolist, Tensor.__array__)
 #: files whose lines are not told: this one, and decorators around operators
 _SKIPPED = (__file__, contiguous.__code__.co_filename)
@@ -59,10 +62,13 @@ class WaitCounter:
     Attributes:
         places (Counter[str]): how often, by ``'mmkd/methods/gid.py:120 nonzero'``: the innermost
             line outside of torch.
+        mixed (Counter[str]): operators on tensors of the device and of the processor, which a GPU
+            refuses, likewise.
     """
 
     def __init__(self, on_device: Iterable[Tensor]) -> None:
         self.places: Counter[str] = Counter()
+        self.mixed: Counter[str] = Counter()
         #: by address; held, so that no address is used again
         self._storages: dict[int, Any] = {}
         for tensor in on_device:
@@ -101,13 +107,14 @@ class WaitCounter:
         """Whether a tensor among ``values`` lies on the device."""
         return any(t.untyped_storage().data_ptr() in self._storages for t in _tensors(values))
 
-    def add(self, what: str) -> None:
-        """Count a wait of the line that is running."""
+    def add(self, what: str, places: Counter[str] | None = None) -> None:
+        """Count a wait of the line that is running, or what else ``places`` holds."""
         if self.paused:
             return
+        places = self.places if places is None else places
         frames = [(f.f_code.co_filename, n) for f, n in traceback.walk_stack(sys._getframe(1))]
         path, line = next(f for f in frames if '/torch/' not in f[0] and f[0] not in _SKIPPED)
-        self.places[f'{short(path)}:{line} {what}'] += 1
+        places[f'{short(path)}:{line} {what}'] += 1
 
 
 def tensors_of(trace: Trace, objective: nn.Module) -> Iterator[Tensor]:
@@ -115,11 +122,15 @@ def tensors_of(trace: Trace, objective: nn.Module) -> Iterator[Tensor]:
     yield trace.inputs
     for side in (trace.student, *trace.teachers.values()):
         yield side.inputs
-        yield from _tensors(side.calls)
+        for leaf in tree_leaves(side.calls):  # among them objects, such as mmdet's sampling results
+            yield from _tensors([leaf, *getattr(leaf, '__dict__', {}).values()])
         yield from chain(side.model.parameters(), side.model.buffers())
     yield from chain(objective.parameters(), objective.buffers())
     for name in getattr(objective, 'transient', ()):
         yield from _tensors(getattr(objective, name))
+    yield from cached_priors()
+    if trace.second is not None:
+        yield from tensors_of(trace.second, objective)
     for sample in trace.samples:
         for _, field in sample.all_items():
             values = field.values() if isinstance(field, BaseDataElement) else [field]
@@ -138,10 +149,21 @@ class _Operators(TorchDispatchMode):
     ) -> Any:
         packet, kwargs = func.overloadpacket, kwargs or {}
         on_device = self.counter.marked((args, kwargs))
+        name = packet._qualified_op_name.rpartition(':')[2]
         if on_device and _reads(packet, args, kwargs):
-            self.counter.add(packet._qualified_op_name.rpartition(':')[2])
+            self.counter.add(name)
+        known = packet in _TAKE_BOTH or name.endswith('_backward')  # of a forward that is over
+        if on_device and not known and self._strange((args, kwargs)):
+            self.counter.add(name, self.counter.mixed)
         result = func(*args, **kwargs)
         return self.counter.mark(result) if on_device else result
+
+    def _strange(self, values: Any) -> bool:
+        """Whether a tensor among them lies on the processor; single numbers may.
+
+        Empty tensors have no place in memory by which they could be known.
+        """
+        return any(t.dim() and len(t) and not self.counter.marked(t) for t in _tensors(values))
 
 
 class _Functions(TorchFunctionMode):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from math import log2
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -84,6 +85,12 @@ def level_priors(generator: Any, size: tuple[int, int], level: int, device: torc
         if len(known) > _MOST_SIZES:
             known.popitem(last=False)
     return known[key]
+
+
+def cached_priors() -> Iterator[Tensor]:
+    """All that :func:`level_priors` keeps."""
+    for known in _PRIORS.values():
+        yield from known.values()
 
 
 def square_anchors(size: tuple[int, int], stride: int, device: torch.device) -> Tensor:

@@ -43,6 +43,28 @@ def test_counts(case):
     assert not counter.places or 'test_waits.py:' in next(iter(counter.places))
 
 
+MIXTURES = {
+    'added': (1, lambda x: x + torch.arange(3)),
+    'gathered': (1, lambda x: x.gather(0, torch.arange(2))),
+    'a number': (0, lambda x: x * torch.tensor(2.0)),
+    'indexed': (0, lambda x: x[torch.arange(2)]),
+    'copied': (0, lambda x: x.clone().copy_(torch.arange(3))),
+    'sent': (0, lambda x: x + torch.arange(3).to(x.device)),
+    'made there': (0, lambda x: x + torch.arange(3, device=x.device)),
+    'on the processor': (0, lambda x: torch.ones(3) + torch.arange(3)),
+}
+
+
+@pytest.mark.parametrize('case', MIXTURES)
+def test_what_a_gpu_refuses(case):
+    expected, run = MIXTURES[case]
+    x = torch.tensor([-1.0, 2.0, 3.0])
+    with WaitCounter([x]) as counter:
+        run(x)
+    assert counter.mixed.total() == expected
+    assert not expected or 'test_waits.py:' in next(iter(counter.mixed))
+
+
 def test_results_of_device_tensors_are_the_devices_too():
     x = torch.rand(3)
     with WaitCounter([x]) as counter:

@@ -251,7 +251,7 @@ def test_recorded_tensors_are_only_aliased_once():
     assert isinstance(fresh_teacher(networks('classifier')[1]), Teacher)
 
 
-def test_the_steady_state_hardly_waits_for_the_device(it):
+def test_the_steady_state_keeps_to_the_device_and_hardly_waits_for_it(it):
     torch.manual_seed(0)
     distiller = build(it.name, it.family).train()
     data = batch(it.family)
@@ -267,3 +267,4 @@ def test_the_steady_state_hardly_waits_for_the_device(it):
     objective.forward = counted
     terms(distiller, data)
     assert counters[0].count <= 2, counters[0].places
+    assert not counters[0].mixed
