@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mmkd.adapters.fake_quant import Rounding, beside
 from mmkd.checkpoint import read_checkpoint
+from mmkd.checkpoint.edit_record import EditRecord
 from mmkd.checkpoint.weights import EDITS, weights_in
 from mmkd.config import distils
 from mmkd.deployment.whole_numbers import Whole, roundings, to_whole
@@ -75,8 +76,7 @@ def _steps(state: Mapping[str, Tensor], name: str) -> Tensor | None:
 
 def _edits_in(saved: Mapping[str, Any]) -> list[Any]:
     """FakeQuant edits of the student, as the checkpoint has them."""
-    entries = (saved.get('edits') or {}).get('edits') or []
-    return [entry for who, entry in entries if who == 'student' and _is_fake_quant(entry)]
+    return [entry for entry in EditRecord.read(saved).of('student') if _is_fake_quant(entry)]
 
 
 def _edits_of(config: Config) -> list[Any]:

@@ -13,13 +13,12 @@ from torch import nn
 
 from mmkd.adapters.fake_quant import bake, latent_modules
 from mmkd.borrowed import unwrapped
-from mmkd.checkpoint import atomic_file
+from mmkd.checkpoint.edit_record import EditRecord
 from mmkd.edits import made_in
 from mmkd.engine.settings import plain
-from mmkd.engine.student_config import student_config
+from mmkd.engine.student_config import student_config, write_config
 from mmkd.registry import HOOKS
 
-KEY = 'edits'
 #: in the work dir of a run
 STUDENT = 'student.py'
 
@@ -42,10 +41,7 @@ class EditHook(Hook):
         for _, module in latent_modules(model) if not runner._resume else ():
             module.begin()
         if is_main_process() and isinstance(runner.cfg.get('model'), Mapping):
-            with atomic_file(osp.join(runner.work_dir, STUDENT)) as part:
-                config = student_config(runner.cfg)
-                with open(part, 'w', encoding='utf-8') as file:
-                    file.write(config.pretty_text)
+            write_config(student_config(runner.cfg), osp.join(runner.work_dir, STUDENT))
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         model, state = unwrapped(runner.model), checkpoint['state_dict']
@@ -54,8 +50,7 @@ class EditHook(Hook):
             return
         baked = bake(model, state)
         if 'optimizer' in checkpoint:  # a file without it is resumed by nobody
-            latent = {key: state[key] for key in baked}
-            checkpoint[KEY] = dict(edits=entries, latent=latent)
+            EditRecord(entries, {key: state[key] for key in baked}).write(checkpoint)
         state.update(baked)
 
 
@@ -75,32 +70,22 @@ def take_back(model: nn.Module, checkpoint: dict) -> None:
     Raises:
         ValueError: the run that wrote it had other edits.
     """
-    saved = checkpoint.get(KEY)
-    saved = saved if isinstance(saved, Mapping) else {}
-    found, wanted = saved.get('edits') or [], _entries(model)
-    if found != wanted:
+    found, wanted = EditRecord.read(checkpoint), EditRecord(_entries(model))
+    if found.entries != wanted.entries:
         raise ValueError(
-            f'cannot resume: edits are {_told(found)} in the checkpoint and {_told(wanted)} in '
+            f'cannot resume: edits are {found.told()} in the checkpoint and {wanted.told()} in '
             'this run. Resume with the same edits, or take the weights alone: load_from without '
             'resume.'
         )
     state = checkpoint['state_dict']
-    state.update({key: x for key, x in (saved.get('latent') or {}).items() if key in state})
+    state.update({key: x for key, x in found.latent.items() if key in state})
 
 
 def tell_baked(checkpoint: Mapping, source: str) -> None:
     """Say that a run starts from weights as they are deployed."""
-    if isinstance(saved := checkpoint.get(KEY), Mapping) and saved.get('latent'):
+    if (saved := EditRecord.read(checkpoint)).latent:
         print_log(
-            f'load_from {source}: it is of a student with edits ({_told(saved.get("edits"))}); '
+            f'load_from {source}: it is of a student with edits ({saved.told()}); '
             'training starts from the weights that are deployed, not from the unrounded ones.',
             logger='current',
         )
-
-
-def _told(entries: Any) -> str:
-    try:
-        texts = [f'{entry}' if who == 'student' else f'{who}: {entry}' for who, entry in entries]
-    except (TypeError, ValueError):
-        return repr(entries)[:200]
-    return '; '.join(texts) or 'none'

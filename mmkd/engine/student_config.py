@@ -9,6 +9,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
+from mmkd.checkpoint import atomic_file
 from mmkd.checks.data_guard import DataGuardHook
 from mmkd.checks.preflight import PreflightHook
 from mmkd.config import distils, load_config, type_name
@@ -81,6 +82,12 @@ def student_config(config: Config, who: str = 'student') -> Config:
         _keep(plain, 'custom_imports', imports if 'imports' in imports else [])
     import_edits(plain)
     return plain
+
+
+def write_config(config: Config, path: str) -> None:
+    """Write a config to a file that was not there, or not half."""
+    with atomic_file(path) as part, open(part, 'w', encoding='utf-8') as file:
+        file.write(config.pretty_text)
 
 
 def _keep(config: Any, key: str, rest: Any) -> None:

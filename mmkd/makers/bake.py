@@ -7,6 +7,7 @@ from typing import Any
 
 from mmkd.adapters.fake_quant import bake, latent_modules
 from mmkd.chain import Maker, Product
+from mmkd.checkpoint.edit_record import EditRecord
 from mmkd.edits import apply_edits, made_in
 from mmkd.engine.console.screen import current_screen
 from mmkd.makers.networks import load_network, write_network
@@ -49,6 +50,5 @@ class Bake(Maker):
             current_screen().say(f'{made.name}: {made.line}')
         state = model.state_dict()
         state.update(bake(model, state))
-        entries = [['student', edit] for edit in self.edits]
-        record = dict(edits=dict(edits=entries, latent={}))
+        record = EditRecord([['student', edit] for edit in self.edits])
         return write_network(work_dir, 'baked', config, {key: state[key] for key in known}, record)

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from mmkd.chain import Product
 from mmkd.checkpoint import atomic_file
+from mmkd.checkpoint.edit_record import EditRecord
 from mmkd.config import load_config
-from mmkd.engine.student_config import student_config
+from mmkd.engine.student_config import student_config, write_config
 from mmkd.teacher import build_model, load_strictly
 
 
@@ -61,15 +62,18 @@ def load_network(owner: str, given: Mapping[str, Product]) -> tuple[Config, nn.M
 
 
 def write_network(
-    work_dir: str, name: str, config: Config, state: Mapping[str, Tensor], record: Mapping = {}
+    work_dir: str, name: str, config: Config, state: Mapping[str, Tensor], record: EditRecord | None = None
 ) -> Product:
     """``<name>.py`` and ``<name>.pth`` in a folder.
 
     Args:
-        record (Mapping): further entries of the file.
+        record (EditRecord | None): of edits that are in the weights.
     """
     path = osp.join(work_dir, name)
-    config.dump(f'{path}.py')
+    write_config(config, f'{path}.py')
+    saved = dict(state_dict=state, meta={})
+    if record is not None:
+        record.write(saved)
     with atomic_file(f'{path}.pth') as part:
-        torch.save(dict(record, state_dict=state, meta={}), part)
+        torch.save(saved, part)
     return Product(f'{path}.py', f'{path}.pth', work_dir)

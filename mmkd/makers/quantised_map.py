@@ -6,22 +6,21 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from mmengine.config import Config
 from mmengine.logging import print_log
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmkd.chain import Maker, Product
-from mmkd.checkpoint import read_checkpoint
-from mmkd.checkpoint.weights import weights_in
-from mmkd.config import load_config
 from mmkd.engine.console.screen import current_screen
 from mmkd.functional.quantise import percentile, quantise, zeros_in
-from mmkd.makers.networks import only_network, write_network
+from mmkd.makers.networks import load_network
 from mmkd.makers.pictures import training_batches
+from mmkd.makers.reshaped import write_reshaped
 from mmkd.options import check_number
+from mmkd.plan.probe import run_to_taps
 from mmkd.registry import MAKERS
-from mmkd.students import deployed
-from mmkd.tap import Tap
-from mmkd.teacher import Teacher
+from mmkd.tap import Recorder, Tap
+from mmkd.untouched import at_rest
 
 #: share of zeros above which nothing is left of a map
 MOST_ZEROS = 0.99
@@ -65,16 +64,12 @@ class QuantisedMap(Maker):
         check_number('QuantisedMap', 'levels', levels, 2, whole=True, optional=True)
 
     def __call__(self, given: Mapping[str, Product], work_dir: str) -> Product:
-        source = only_network('QuantisedMap', given)
-        config = load_config(source.config)
-        maps = self._maps(Teacher(source.config, source.checkpoint), config)
-        step, signed = self._choose(maps)
+        config, model = load_network('QuantisedMap', given)
+        step, signed = self._choose(self._maps(config, model))
         edit = dict(type='mmkd.QuantiseMap', at=self.at, step=step, signed=signed)
         if self.levels:
             edit['levels'] = self.levels
-        config.model = dict(type='mmkd.Edited', model=deployed(config.model), edits=[edit])
-        state = weights_in(read_checkpoint(source.checkpoint))
-        return write_network(work_dir, 'quantised', config, state)
+        return write_reshaped(work_dir, 'quantised', config, [edit], model.cpu().state_dict())
 
     def _choose(self, maps: list[list[Tensor]]) -> tuple[float, bool]:
         """Step and sign, reported, for the maps of some batches."""
@@ -108,14 +103,15 @@ class QuantisedMap(Maker):
             )
         return step, signed
 
-    @torch.no_grad()
-    def _maps(self, network: Teacher, config: Any) -> list[list[Tensor]]:
+    def _maps(self, config: Config, model: nn.Module) -> list[list[Tensor]]:
         """The maps at the place, of each batch."""
         tap = Tap.parse(self.at)
-        network.set_taps([tap])
+        recorder = Recorder(model, [tap])
         if torch.cuda.is_available():
-            network.to('cuda')
+            model.to('cuda')
         found = []
-        for inputs, samples in training_batches(config, network.model, self.images):
-            found.append([x.cpu() for x in network(inputs, samples, network.pixels)[tap]])
+        for inputs, samples in training_batches(config, model, self.images):
+            with at_rest(model), recorder.record(inputs) as side:
+                run_to_taps(model, [tap], inputs, samples)
+            found.append([x.cpu() for x in side[tap]])
         return found

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmkd.chain import Product
 from mmkd.makers.networks import write_network
-from mmkd.students import import_edits
+from mmkd.students import import_edits, is_edited
 from mmkd.teacher import build_model, load_strictly
 
 
@@ -31,7 +31,9 @@ def write_reshaped(
     """
     _without_start(config.model)
     if edits:
-        config.model = dict(type='mmkd.Edited', model=config.model, edits=[*edits])
+        before = config.model if is_edited(config.model) else dict(model=config.model, edits=[])
+        every = [*before['edits'], *edits]
+        config.model = dict(type='mmkd.Edited', model=before['model'], edits=every)
         import_edits(config)
     product = write_network(work_dir, name, config, dict(state))
     load_strictly(build_model(product.config), product.checkpoint)
