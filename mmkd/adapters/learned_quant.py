@@ -114,6 +114,7 @@ def learn_weight(module: Any, rounding: Rounding) -> nn.Module:
         module.weight.requires_grad_(False)
     else:
         numbers = LearnedStep(module.weight, rounding)
+    numbers.begin(module.weight.detach())  # type: ignore[operator]  # a plan looks before training
     swap_class(module, LearnedWeight)
     module.rounding, module.learned = rounding, (numbers,)
     return numbers

@@ -1,6 +1,6 @@
-"""Write a student as an ONNX file, and print its size and speed before and after.
+"""Write a student as an ONNX file, and print size, speed and scores before and after.
 
-mmkd export CONFIG CHECKPOINT [--out FILE] [--size H W] [--part body]
+mmkd export CONFIG CHECKPOINT [--out FILE] [--size H W] [--part body] [--bits 8 4] [--score]
 
 CONFIG is that of the run, or of the student alone (student.py in its work dir). Weights that were
 trained with few bits (the edit FakeQuant) are stored as whole numbers with one step for each
@@ -12,8 +12,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from mmkd.commands.arguments import add_common, command_parser, execute
-from mmkd.commands.console import without_log
+from mmkd.commands.arguments import add_common, add_verbose, command_parser, execute
 
 
 def parser() -> argparse.ArgumentParser:
@@ -22,7 +21,22 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument('checkpoint')
     parser.add_argument('--out', default='student.onnx', help='default: student.onnx')
     parser.add_argument(
-        '--size', type=int, nargs=2, default=(256, 256), metavar=('H', 'W'), help='of an image'
+        '--size',
+        type=int,
+        nargs=2,
+        metavar=('H', 'W'),
+        help='of an image; default: 256 256, with --score that of the first test image',
+    )
+    parser.add_argument(
+        '--bits',
+        type=int,
+        nargs='+',
+        default=(),
+        metavar='N',
+        help='also files whose weights are rounded to N bits after training, such as 8 4',
+    )
+    parser.add_argument(
+        '--score', action='store_true', help='test the student and each file on the test set'
     )
     parser.add_argument(
         '--part',
@@ -31,23 +45,26 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('--float', action='store_true', help='leave weights in float32')
     add_common(parser)
+    add_verbose(parser)
     return parser
 
 
-@without_log()
 def run(args: argparse.Namespace) -> None:
     from mmengine.registry import init_default_scope
 
     from mmkd.checkpoint import local_file, weights_of
+    from mmkd.commands.console import console
     from mmkd.config import load_config
     from mmkd.deployment.exporting import export
     from mmkd.engine.launch import apply_common
 
-    config = apply_common(args, load_config(args.config))
-    init_default_scope(config.get('default_scope') or 'mmengine')
-    with local_file(weights_of(args.checkpoint, args.config)) as path:
-        for line in export(config, path, args.out, tuple(args.size), args.part, args.float):
-            print(line)
+    size = tuple(args.size) if args.size else None
+    how = (size, args.part, args.float, args.bits, args.score)
+    with console(args), local_file(weights_of(args.checkpoint, args.config)) as path:
+        config = apply_common(args, load_config(args.config))
+        init_default_scope(config.get('default_scope') or 'mmengine')
+        lines = export(config, path, args.out, *how)
+    print(*lines, sep='\n')
 
 
 def main(argv: Sequence[str] | None = None) -> None:

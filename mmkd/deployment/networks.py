@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mmkd.families.comparable import has_anchor_targets, uses_sigmoid
 from mmkd.families.segmentor import gives_logits
 from mmkd.models import Classifier
+from mmkd.pixels import Pixels as Source
 
 #: what may be exported
 PARTS = ('whole', 'body')
@@ -23,13 +24,26 @@ class Deployed(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model.eval()
+        self.channels = Source.of(model).channels
 
     def normalised(self, pixels: Tensor) -> Tensor:
         """As the data preprocessor does it; resizing and the order of channels are the caller's."""
         preprocessor = self.model.data_preprocessor
-        if not getattr(preprocessor, '_enable_normalize', hasattr(preprocessor, 'mean')):
+        if not self._normalises():
             return pixels
         return (pixels - preprocessor.mean) / preprocessor.std
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """What :meth:`normalised` makes these images of."""
+        preprocessor = self.model.data_preprocessor
+        if not self._normalises():
+            return images
+        mean, std = (x.to(images.device) for x in (preprocessor.mean, preprocessor.std))
+        return images * std + mean
+
+    def _normalises(self) -> bool:
+        preprocessor = self.model.data_preprocessor
+        return getattr(preprocessor, '_enable_normalize', hasattr(preprocessor, 'mean'))
 
 
 class Classes(Deployed):
@@ -50,7 +64,7 @@ class Pixels(Deployed):
 
 
 class Anchors(Deployed):
-    """For heads that move anchors by deltas, with sigmoid scores: RetinaNet, ATSS, …"""
+    """For heads that move anchors by deltas, with sigmoid scores: RetinaNet and its kind."""
 
     names = ('boxes', 'scores')
 

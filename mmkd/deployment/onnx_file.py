@@ -48,7 +48,7 @@ def write(network: Deployed, size: tuple[int, int]) -> Any:
     Raises:
         ValueError: an operator that ONNX or its exporter does not have.
     """
-    image = torch.rand(1, 3, *size) * 255
+    image = torch.rand(1, network.channels, *size) * 255
     kind = type(network.model).__name__
     logging.getLogger('torch.onnx').setLevel(logging.ERROR)  # of torchvision, which is not needed
     with _rounding_nodes(network), warnings.catch_warnings(), torch.no_grad():

@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from torch import Tensor, nn
 
-from mmkd.adapters.fake_quant import Rounding, beside
+from mmkd.adapters.fake_quant import Rounding, bake, beside
 from mmkd.checkpoint import read_checkpoint
 from mmkd.checkpoint.edit_record import EditRecord
 from mmkd.checkpoint.weights import EDITS, weights_in
@@ -66,6 +66,25 @@ def whole_weights(config: Config, checkpoint: str, model: nn.Module) -> dict[str
     numbers, layers = weights_in(saved), dict(model.named_modules())
     return {
         name: to_whole(name, layers[name].weight.detach(), rounding, _steps(numbers, name))
+        for name, rounding in found.items()
+    }
+
+
+def rounded_model(config: Config, checkpoint: str, bits: int) -> tuple[nn.Module, dict[str, Whole]]:
+    """The student with weights rounded after training, symmetric by channel, and as whole numbers.
+
+    Args:
+        bits (int): of each weight; the first layer and those that predict have 8.
+    """
+    edited = deployed_model(config, checkpoint)
+    found = roundings(edited, [dict(type='mmkd.FakeQuant', bits=bits)])
+    state = edited.state_dict()
+    state.update(bake(edited, state))
+    plain = deployed_model(config, checkpoint)
+    plain.load_state_dict(state)
+    layers = dict(plain.named_modules())
+    return plain, {
+        name: to_whole(name, layers[name].weight.detach(), rounding)
         for name, rounding in found.items()
     }
 

@@ -62,9 +62,14 @@ def stem_tap(model: nn.Module) -> str:
     raise _unknown(model, 'stem')
 
 
-def shown(model: nn.Module, taps: Iterable[Tap]) -> Side:
-    """What a network at rest shows at taps for :func:`~mmkd.pixels.picture` of 64 pixels."""
-    image = picture(model, 64).to(next(model.parameters()).dtype)
+def shown(model: nn.Module, taps: Iterable[Tap], image: Tensor | None = None) -> Side:
+    """What a network at rest shows at taps.
+
+    Args:
+        image (Tensor | None): (N, C, H, W); None: :func:`~mmkd.pixels.picture` of 64 pixels.
+    """
+    if image is None:
+        image = picture(model, 64).to(next(model.parameters()).dtype)
     with at_rest(model), Recorder(model, taps).record(image) as side:
         model(image, mode='tensor')
     return side

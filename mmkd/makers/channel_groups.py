@@ -13,6 +13,7 @@ from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmkd.edits.checking import outputs
 from mmkd.functional.nested import flatten
 from mmkd.pixels import picture
 from mmkd.plan.probe import first_that_runs, sizes_for
@@ -65,30 +66,60 @@ class Group:
 def inner_groups(model: nn.Module) -> list[Group]:
     """Channels between the convolutions of residual blocks: one BatchNorm and one reader each.
 
-    The first convolution of a basic block, the first two of a bottleneck. No graph is needed.
+    The first convolution of a basic block, the first two of a bottleneck, and the BatchNorm that
+    reads what they give, whatever its name. No graph is needed.
 
     Raises:
         ValueError: there is no such block.
     """
+    pairs = [
+        (f'{name}.conv{first}'.lstrip('.'), f'{name}.conv{first + 1}'.lstrip('.'))
+        for name, block in model.named_modules()
+        for first in (1, 2)
+        if all(_is_plain(block._modules.get(f'conv{n}')) for n in (first, first + 1))
+        and not getattr(block, 'with_plugins', False)
+    ]
+    behind = norms_behind(model) if pairs else {}
     groups = []
-    for name, block in model.named_modules():
-        for first in (1, 2):
-            chain = [f'conv{first}', f'bn{first}', f'conv{first + 1}']
-            conv, norm, reader = (block._modules.get(part) for part in chain)
-            plain = all(type(x) is nn.Conv2d and x.groups == 1 for x in (conv, reader))
-            normed = isinstance(norm, _BatchNorm) and norm.affine
-            if not plain or not normed or getattr(block, 'with_plugins', False):
-                continue
-            every = [*range(conv.out_channels)]
-            sides = zip(chain, (OUT, NORM, IN), strict=True)
-            members = [Member(f'{name}.{part}'.lstrip('.'), side, every) for part, side in sides]
-            groups.append(Group(len(every), members))
+    for conv, reader in pairs:
+        if conv in behind:
+            every = [*range(model.get_submodule(conv).out_channels)]  # type: ignore[arg-type]
+            sides = zip((conv, behind[conv], reader), (OUT, NORM, IN), strict=True)
+            groups.append(Group(len(every), [Member(part, side, every) for part, side in sides]))
     if not groups:
         raise ValueError(
-            f'{type(model).__name__} has no residual block with conv1, bn1 and conv2, between '
-            "which channels could be chosen. Take where='all'."
+            f'{type(model).__name__} has no residual block with conv1, a BatchNorm and conv2, '
+            "between which channels could be chosen. Take where='all'."
         )
     return groups
+
+
+def _is_plain(module: Any) -> bool:
+    return type(module) is nn.Conv2d and module.groups == 1
+
+
+def norms_behind(model: nn.Module) -> dict[str, str]:
+    """The BatchNorm with weights that reads what a convolution gives, by the convolution's name."""
+    given: dict[int, tuple[str, Tensor]] = {}
+    found: dict[str, str] = {}
+
+    def look(name: str, module: nn.Module, inputs: Any, out: Tensor) -> None:
+        if isinstance(module, nn.Conv2d):
+            given[id(out)] = name, out  # kept, so that no other tensor gets its identity
+        elif id(inputs[0]) in given:
+            found[given[id(inputs[0])][0]] = name
+
+    hooks = [
+        module.register_forward_hook(lambda m, x, out, name=name: look(name, m, x, out))
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d) or isinstance(module, _BatchNorm) and module.affine
+    ]
+    try:
+        outputs(model)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
 
 
 def graph_groups(model: nn.Module, owner: str) -> list[Group]:

@@ -62,7 +62,11 @@ def load_network(owner: str, given: Mapping[str, Product]) -> tuple[Config, nn.M
 
 
 def write_network(
-    work_dir: str, name: str, config: Config, state: Mapping[str, Tensor], record: EditRecord | None = None
+    work_dir: str,
+    name: str,
+    config: Config,
+    state: Mapping[str, Tensor],
+    record: EditRecord | None = None,
 ) -> Product:
     """``<name>.py`` and ``<name>.pth`` in a folder.
 

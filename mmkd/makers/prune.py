@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -14,12 +15,15 @@ from mmkd.makers.channel_groups import Group, graph_groups, inner_groups
 from mmkd.makers.chosen_channels import chosen_state, importance, products, strongest, uses_of
 from mmkd.makers.networks import load_network
 from mmkd.makers.reshaped import write_reshaped
+from mmkd.makers.stock_widths import stock_model
 from mmkd.options import check_choice, check_list, check_number
 from mmkd.registry import MAKERS
 
 WHERE = ('all', 'backbone', 'inner')
 #: halvings of the interval in which the budget's level lies
 HALVINGS = 40
+#: a divisor of all widths from which one share for all is fine enough: steps of 3 %
+FINE = 32
 
 
 @MAKERS.register_module()
@@ -30,8 +34,10 @@ class Prune(Maker):
     layers share (Fang et al., CVPR 2023, "DepGraph"): sums of residual blocks, their BatchNorms,
     and whatever reads them. How much a channel counts is the L1 norm of its weights, over the mean
     of its layer, averaged over the layers that give it. Predictions and what a head of RoIs reads
-    keep their channels. ``pruned.py`` builds the network, ``pruned.pth`` has its weights; the graph
-    is torch-pruning's (``pip install "mmkd[prune]"``).
+    keep their channels. ``pruned.py`` builds the network, ``pruned.pth`` has its weights: a plain
+    config where the same share of each width is what options of stock modules can say
+    (``base_channels``), else with the edit ``mmkd.Widths``. The graph is torch-pruning's
+    (``pip install "mmkd[prune]"``).
 
     Args:
         macs (float | None): share of the multiply-accumulates that may stay, in (0, 1]; counted for
@@ -39,8 +45,8 @@ class Prune(Maker):
         ratio (float | None): instead, the share of channels to drop, in [0, 1).
         where (str): ``'all'``, backbone, neck and dense heads; ``'backbone'``, what it alone gives;
             ``'inner'``, between the convolutions of residual blocks, without torch-pruning.
-        mode (str): ``'uniform'``, the same share of each group; ``'global'``, the channels that
-            count least anywhere.
+        mode (str): ``'uniform'``, the same share of each group, where all widths have a divisor of
+            32 or more exactly the same; ``'global'``, the channels that count least anywhere.
         limit (float): largest share of one group that ``'global'`` drops.
         round_to (int): widths are multiples of it.
         skip (list[str]): names of modules whose channels stay.
@@ -86,8 +92,15 @@ class Prune(Maker):
         ]
         state, sizes = chosen_state(model, chosen)
         edits = [dict(type='mmkd.Widths', sizes=sizes)] if sizes else []
+        stock = None
+        if chosen and self.mode == 'uniform' and self.where != 'inner':
+            stock = stock_model(config, state, {group.size: len(keep) for group, keep in chosen})
+        if stock is not None:
+            config.model, edits = stock, []
         product = write_reshaped(work_dir, 'pruned', config, edits, state)
         self._tell(model, groups, chosen, uses)
+        if stock is not None:
+            current_screen().say('pruned.py is a plain config, with other widths.')
         return product
 
     def groups(self, model: nn.Module) -> list[Group]:
@@ -153,9 +166,14 @@ class Prune(Maker):
     def _at(self, level: float, groups: list[Group], scores: list[torch.Tensor]) -> list[int]:
         """Channels that stay where this share is dropped, or all that count no more than this."""
         found = []
+        unit = math.gcd(*(group.size for group in groups)) if self.round_to == 1 else 1
+        unit = unit if unit >= FINE else 1
         for group, score in zip(groups, scores, strict=True):
             if self.mode == 'uniform':
-                stay = group.size * (1 - min(level, 1.0))
+                share = 1 - min(level, 1.0)
+                # Widths that stay multiples of each other are those of a narrower stock network.
+                share = max(int(unit * share + 0.5), 1) / unit if unit > 1 else share
+                stay = group.size * share
             else:
                 stay = max(int((score > level).sum()), group.size * (1 - self.limit))
             whole = int(stay / self.round_to + 0.5) * self.round_to

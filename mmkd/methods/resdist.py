@@ -11,6 +11,7 @@ from mmkd.adapters import build_adapter
 from mmkd.families import classifier
 from mmkd.functional.margin_relu import margin_distance, margin_of
 from mmkd.functional.pooling import pool_to_smaller
+from mmkd.heard import Heard
 from mmkd.levels import Level
 from mmkd.models.image_classifier import soft_or_hard_target
 from mmkd.objective import Objective, Taps
@@ -27,6 +28,21 @@ def joined(own: Tensor | float, others: list[Tensor] | list[float], m: float) ->
     return own + m * sum(others)
 
 
+def margin_in(teacher: nn.Module) -> Tensor:
+    """Margins (C,) of the BatchNorm in front of a classifier's last ReLU.
+
+    Raises:
+        ValueError: it has neither weight nor bias.
+    """
+    norm: Any = classifier.preact_norms(teacher)[-1]
+    if norm.weight is None:
+        raise ValueError(
+            'ResDist reads its margin from the weight and bias of the BatchNorm in front of '
+            "the teacher's last ReLU, which has none (affine=False)."
+        )
+    return margin_of(norm.bias.detach(), norm.weight.detach().abs()).float()
+
+
 @MODELS.register_module()
 class ResDist(Objective):
     """Residual distillation: towards portable deep neural networks without shortcuts.
@@ -36,8 +52,10 @@ class ResDist(Objective):
     before the last ReLU. With n cuts and the student itself the loss is ``1/n [CE + m sum CE(y_i)]
     + w/n [d(g_s, g_t) + m sum d(g_i, g_t)]``; CE is the student's own loss, so that
     ``task_weight`` must be ``scale``. d is OFD's distance behind a 1x1 convolution with
-    BatchNorm. Gradients flow through the teacher, which does not change (JOINT trains it as well,
-    which is not done here). The edits ``mmkd.NoShortcuts`` and ``mmkd.Dirac`` make the student.
+    BatchNorm. Gradients flow through the teacher, which does not change. JOINT, the paper's form,
+    trains it beside the student by its own loss: it is a peer then, ``teacher_name='peer'``, heard
+    in evaluation mode as it was before the step (the code updates it first), and its margin is read
+    anew. The edits ``mmkd.NoShortcuts`` and ``mmkd.Dirac`` make the student.
 
     Args:
         cuts (str | list[str] | None): student's taps at outputs of stages; all but the last if
@@ -101,15 +119,7 @@ class ResDist(Objective):
         last = [parse_taps(classifier.preact_taps(x)[-1:]) for x in (student, teacher)]
         self.student_taps = (*self.cuts, *last[0], *parse_taps(classifier.LOGITS))
         self.teacher_taps = (*(own[i] for i in self.stages), *last[1])
-        norm: Any = classifier.preact_norms(teacher)[-1]
-        if norm.weight is None:
-            raise ValueError(
-                'ResDist reads its margin from the weight and bias of the BatchNorm in front of '
-                "the teacher's last ReLU, which has none (affine=False)."
-            )
-        self.register_buffer(
-            'margin', margin_of(norm.bias.detach(), norm.weight.detach().abs()).float()
-        )
+        self.register_buffer('margin', margin_in(teacher))
         self.classes = int(student.head.fc.out_features)
         self.scale = self.scale or 1 / (len(self.cuts) + 1)
 
@@ -143,7 +153,11 @@ class ResDist(Objective):
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         maps = [trace.student[cut][0] for cut in self.cuts]
         own = trace.student[self.student_taps[-2]][-1]
-        wanted = trace.teacher[self.teacher_taps[-1]][-1].detach()
+        teacher, margin = trace.teacher, self.margin
+        if isinstance(teacher, Heard):  # it learns, and its record is of training
+            margin = margin_in(teacher.model)
+            teacher = classifier.shown(teacher.model, self.teacher_taps[-1:], teacher.inputs)
+        wanted = teacher[self.teacher_taps[-1]][-1].detach()
         network = classifier.in_precision(trace.teacher.model, maps[0].dtype)
         tails = [
             classifier.carry_on(network, x, stage)
@@ -153,7 +167,7 @@ class ResDist(Objective):
         scores = cross_entropies(trace, [score for score, _ in tails], target)
         features = [own, *(feature for _, feature in tails)]
         first, *others = (
-            margin_distance(*pool_to_smaller(connector(x), wanted), self.margin)
+            margin_distance(*pool_to_smaller(connector(x), wanted), margin)
             for connector, x in zip(self.connectors, features, strict=True)
         )
         return {

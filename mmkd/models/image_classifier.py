@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from mmkd.families.classifier import labels
 from mmkd.options import check_number
+from mmkd.pixels import Pixels
 from mmkd.registry import MODELS
 from mmkd.structures import ClassSample
 from mmkd.untouched import evaluation, untouched_random_state
@@ -73,7 +74,7 @@ class Classifier(BaseModel):
                 level=WARNING,
             )
         self.pool = GlobalAveragePool()
-        width = _width(self.backbone)
+        width = _width(self.backbone, Pixels.of(self).channels)
         self.projector = None
         if projector is not None:
             self.projector = MODELS.build(dict(projector, in_channels=width))
@@ -141,9 +142,9 @@ class LinearHead(BaseModule):
 
 
 @torch.no_grad()
-def _width(backbone: nn.Module) -> int:
-    """Channels of the backbone's last map, found by showing it an image."""
-    image = torch.zeros(1, 3, PROBE_SIZE, PROBE_SIZE)
+def _width(backbone: nn.Module, channels: int) -> int:
+    """Channels of the backbone's last map, found by showing it an image of so many."""
+    image = torch.zeros(1, channels, PROBE_SIZE, PROBE_SIZE)
     with untouched_random_state(), evaluation(backbone):
         maps = backbone(image)
     last = maps[-1] if isinstance(maps, Sequence) else maps

@@ -124,3 +124,14 @@ def test_a_largest_value_that_is_set_has_no_state():
     x = torch.tensor([-1, 0.3, 1.4, 2.5])
     assert relu(x.clone()).tolist() == pytest.approx([0, 0, 4 / 3, 2])
     assert relu(x.half()).dtype == torch.half
+
+
+@pytest.mark.parametrize('form', ['lsq', 'points'])
+def test_a_layer_computes_nearly_the_same_before_training(form):
+    """What a plan shows of eight bits: without numbers of the weights all of them are 0, or 1."""
+    torch.manual_seed(0)
+    net = nn.Conv2d(3, 4, 3)
+    x = torch.randn(2, 3, 8, 8)
+    plain = net(x)
+    numbers = learn_weight(net, Rounding(8, 'channel', form))
+    assert (net(x) - plain).abs().max() < 0.1 and isinstance(numbers, nn.Module)

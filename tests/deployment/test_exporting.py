@@ -42,6 +42,20 @@ def test_the_file_computes_the_same(tmp_path, edit, words):
     torch.testing.assert_close(torch.from_numpy(found), wanted, atol=1e-4, rtol=1e-4)
 
 
+def test_weights_of_few_bits_are_not_rounded_again(tmp_path):
+    config, _ = saved(tmp_path / 'x.pth', tiny_classifier(4), EDIT)
+    with pytest.raises(ValueError, match='were trained with few bits. Leave --bits out'):
+        export(config, str(tmp_path / 'x.pth'), str(tmp_path / 'x.onnx'), (16, 16), bits=[8])
+
+
+def test_a_student_of_grey_images(tmp_path):
+    grey = tiny_classifier(4, kind='mmdet', backbone=dict(in_channels=1))
+    grey['data_preprocessor'] = dict(mean=[100.0], std=[50.0])
+    config, _ = saved(tmp_path / 'x.pth', grey)
+    lines = export(config, str(tmp_path / 'x.pth'), str(tmp_path / 'x.onnx'), (32, 32))
+    assert any(line.startswith('float32 ') for line in lines)
+
+
 def test_a_detector_by_the_command(tmp_path, capsys):
     config, _ = saved(tmp_path / 'x.pth', tiny_retinanet(4), EDIT, scope='mmdet')
     config.dump(tmp_path / 'x.py')
@@ -68,6 +82,7 @@ def test_the_body_of_a_two_stage_detector(tmp_path):
     [
         (dict(part='head'), "--part must be one of .* found 'head'"),
         (dict(size=(0, 64)), '--size must be a whole number of at least 1'),
+        (dict(bits=[32]), '--bits must be a whole number'),
     ],
 )
 def test_bad_input_is_refused(tmp_path, options, message):

@@ -18,7 +18,7 @@ def rounded(bits=4, axis='channel', form='symmetric'):
     return fake_quantise(torch.randn(5, 3, 3, 3), bits, axis, form)
 
 
-@pytest.mark.parametrize('bits', [2, 4, 5, 8, 12])
+@pytest.mark.parametrize('bits', [2, 4, 5, 8, 12, 16])
 @pytest.mark.parametrize(
     ('axis', 'form'), [('channel', 'symmetric'), ('tensor', 'symmetric'), ('channel', 'wrpn')]
 )

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from mmkd.edits import Widths
 from mmkd.makers.channel_groups import graph_groups, inner_groups
 from mmkd.makers.chosen_channels import chosen_state, strongest
 from mmkd.teacher import build_model
@@ -95,3 +96,18 @@ def test_torch_pruning_is_an_extra(monkeypatch):
     monkeypatch.setitem(__import__('sys').modules, 'torch_pruning', None)
     with pytest.raises(ImportError, match=r'mmkd\[prune\]'):
         graph_groups(build_model(tiny_classifier(4)), 'test')
+
+
+def test_the_norm_behind_a_convolution_is_found_by_what_it_reads():
+    """In a block that begins with its norm, bn1 reads what comes in and bn2 what conv1 gives."""
+    torch.manual_seed(0)
+    model = build_model(tiny_classifier(4, kind='wrn')).eval()
+    groups = inner_groups(model)
+    assert len(groups) == 3
+    for group in groups:
+        conv, norm, reader = (one.name.rpartition('.')[2] for one in group.members)
+        assert (conv, norm, reader) == ('conv1', 'bn2', 'conv2')
+    state, sizes = chosen_state(model, [(g, strongest(g, model, g.size // 2)) for g in groups])
+    assert sizes['backbone.layer2.0.bn2'] == [4] and 'backbone.layer2.0.bn1' not in sizes
+    narrow = Widths(sizes)(model)
+    narrow.load_state_dict(state)

@@ -64,10 +64,10 @@ def test_options_change_what_is_dropped(sources, tmp_path):
         wide=dict(mode='global', limit=0.1),
         deep=dict(mode='global', limit=0.9),
     ).items():
-        product, _ = pruned(source, tmp_path, ratio=0.5, **options)
+        product, _ = pruned(source, tmp_path, ratio=0.45, **options)  # no stock widths
         sizes[name] = dict(load_config(product.config).model.edits[0].sizes)
     assert (
-        sizes['all']['rpn_head.rpn_cls'] == [3, 8] and 'rpn_head.rpn_cls' not in sizes['backbone']
+        sizes['all']['rpn_head.rpn_cls'] == [3, 9] and 'rpn_head.rpn_cls' not in sizes['backbone']
     )
     assert sizes['backbone']['neck.lateral_convs.0.conv'] == [16, 4]
     assert {name.rpartition('.')[2] for name in sizes['inner']} == {'conv1', 'bn1', 'conv2'}

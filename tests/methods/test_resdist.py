@@ -143,3 +143,41 @@ def test_a_teacher_without_a_tail():
     it.backbone.forward = lambda x: tuple(2 * y for y in plain(x))
     with pytest.raises(ValueError, match='cannot be run one after the other'):
         ResDist().bind(build_model(tiny_classifier(4)), it)
+
+
+def joint(seed=0, **options):
+    torch.manual_seed(seed)
+    objectives = dict(it=ResDist(teacher_name='whole', **options))
+    student, peers = build_model(tiny_classifier(4)), dict(whole=build_model(tiny_classifier(4)))
+    return Distiller(student, objectives, peers=peers, task_weight=1 / 3, preflight=False)
+
+
+def test_a_teacher_that_learns_is_heard_as_it_is_now():
+    """JOINT: its tails and its feature are those of evaluation mode, and only its own loss moves it."""
+    it = joint()
+    whole, inputs = it.peers['whole'], classification_batch(4)[0]
+    samples = classification_batch(4)[1]
+    it.student.load_state_dict(whole.state_dict())
+    it.eval()
+    losses = it.loss(inputs, copy.deepcopy(samples))
+    own = float(losses['peer.whole.loss_cls'].detach())
+    assert float(losses['kd.it.loss_ce'].detach()) == pytest.approx(2 * own / 3, rel=1e-5)
+    losses['kd.it.loss_ce'].backward(retain_graph=True)
+    losses['kd.it.loss_feature'].backward()
+    assert all(p.grad is None for p in whole.parameters())
+    assert it.student.backbone.layer2[0].conv2.weight.grad.abs().sum() > 0
+
+    def feature():
+        return it.loss(inputs, copy.deepcopy(samples))['kd.it.loss_feature'].detach()
+
+    before = feature()
+    with torch.no_grad():
+        whole.backbone.layer3[-1].bn2.running_mean += 1  # a record of training would not show it
+    shifted = feature()
+    with torch.no_grad():
+        whole.backbone.layer3[-1].bn2.running_mean -= 1
+        whole.backbone.layer3[-1].bn2.weight *= 2  # its margin falls with it
+    assert before != shifted and feature() not in (before, shifted)
+    it.train()
+    in_training = it.loss(inputs, copy.deepcopy(samples))['kd.it.loss_feature']
+    assert in_training.isfinite()

@@ -110,6 +110,12 @@ def test_what_cannot_work_is_refused(changes, message):
         build_model(dict(type='mmkd.Classifier', **options))
 
 
+def test_images_of_one_channel():
+    grey = tiny_classifier(kind='mmdet', backbone=dict(in_channels=1))
+    grey['data_preprocessor'] = dict(mean=[100.0], std=[50.0])
+    assert build_model(grey)(torch.zeros(2, 1, 32, 32)).shape == (2, 3)
+
+
 def test_frozen_statistics_are_pointed_out(log):
     build_model(tiny_classifier(kind='mmdet'))
     assert 'norm_eval' not in log.text
