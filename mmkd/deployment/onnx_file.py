@@ -107,7 +107,7 @@ def _rounding_nodes(network: nn.Module) -> Iterator[None]:
         clip = module.clip[0]
         if clip.learns and not int(clip.passes):
             continue  # never trained: a plain ReLU
-        module.__dict__['clip'] = (_RoundedReLU(clip.bits, float(clip.most)),)
+        module.__dict__['clip'] = (_RoundedReLU(clip.bits, float(clip.most.detach())),)
     try:
         yield
     finally:

@@ -23,15 +23,13 @@ def source(images, tmp_path, monkeypatch):  # noqa: F811
     torch.manual_seed(0)
     state = build_model(tiny_classifier(4, num_classes=len(CLASSES))).state_dict()
     torch.save(dict(state_dict=state, meta={}), tmp_path / 'x.pth')
-    config.filename = str(tmp_path / 'x.py')
     return config, str(tmp_path / 'x.pth')
 
 
 def test_one_command_measures_everything(source, tmp_path, capsys):
     """Files of float32, int8 and int4: sizes, latencies and scores beside PyTorch's."""
-    config, checkpoint = source
     out = str(tmp_path / 'student.onnx')
-    main(['export', config.filename, checkpoint, '--out', out, '--bits', '8', '4', '--score'])
+    main(['export', str(tmp_path / 'x.py'), source[1], '--out', out, '--bits', '8', '4', '--score'])
     text = capsys.readouterr().out
     rows = {line[:10].strip(): line for line in text.splitlines() if ' KiB ' in line}
     assert list(rows) == ['PyTorch', 'float32', '8 bits', '4 bits']
