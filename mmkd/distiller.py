@@ -267,7 +267,8 @@ class Distiller(Borrower):
             if judge in frozen:
                 teachers[judge] = frozen[judge]
             elif judge in living:
-                teachers[judge] = Heard(living[judge][0], self.twins)
+                side = living[judge][0]
+                teachers[judge] = side if objective.teaches_back else Heard(side, self.twins)
         scale = objective.image_scale
         if scale != 1 and samples and 'full_scale' not in samples[0]:
             raise ValueError(
@@ -293,7 +294,11 @@ class Distiller(Borrower):
     def _teaches(self, name: str, progress: Progress) -> bool:
         """Whether anybody who trains in this step learns from an objective."""
         objective = self.objectives[name]
-        if self.trains(player_of(objective.learner), progress):
+        learners = [objective.learner]
+        if objective.teaches_back:
+            heard = self.plan.teacher_names(objective)
+            learners += [judge for judge in heard if judge not in self.teachers]
+        if any(self.trains(player_of(learner), progress) for learner in learners):
             return True
         own = any(p.requires_grad for p in objective.parameters())
         return own and self.trains('objectives', progress)

@@ -64,8 +64,14 @@ class Objective(nn.Module):
     compares_classes: ClassVar[bool | None] = None
     #: the loss is zero if student and teacher are equal and adapters are identities
     zero_at_equality: ClassVar[bool] = True
+    #: a peer that it listens to learns from it, too: its taps come with gradients, for losses that
+    #: are among ``own_losses``
+    teaches_back: ClassVar[bool] = False
     #: attribute that holds the factor of a loss, by the loss's key; factor 0: not checked
     term_factors: ClassVar[Mapping[str, str]] = {}
+    #: a critic compares both networks as distributions: a term that does so image by image goes
+    #: beside it
+    adversarial: ClassVar[bool] = False
     #: keys of losses that train the objective's own parameters, without a gradient in the student
     own_losses: ClassVar[tuple[str, ...]] = ()
     #: config of an optimiser for the objective's parameters; None: the student's optimiser

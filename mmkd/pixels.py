@@ -63,14 +63,15 @@ class Pixels:
         A grey image becomes one of equal channels.
         """
         if not self.same_values(source):
-            inputs = self._restore_padding(self._renormalise(inputs, source), samples)
+            inputs = self._restore_padding(self.renormalise(inputs, source), samples)
         h, w = inputs.shape[2:]
         extra = (-w % self.divisor, -h % self.divisor)
         if any(extra):
             inputs = F.pad(inputs, (0, extra[0], 0, extra[1]), value=self.pad)
         return inputs
 
-    def _renormalise(self, inputs: Tensor, source: Pixels) -> Tensor:
+    def renormalise(self, inputs: Tensor, source: Pixels) -> Tensor:
+        """(N, C, H, W) normalised for ``source`` -> the same for this model, padding as it is."""
         order = list(range(self.channels))
         if self.swapped != source.swapped and self.channels == 3:
             order.reverse()

@@ -1,13 +1,22 @@
-"""A critic of segmentation maps, as in self-attention GANs."""
+"""Critics: of segmentation maps as in self-attention GANs, of patches, and what all need."""
 
 from __future__ import annotations
 
+from logging import WARNING
+from typing import Any
+
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.utils.parametrizations import spectral_norm
+
+from mmkd.schedule import Progress
 
 #: cells a side below which the last convolution has nothing to see
 LEAST_SIDE = 64
+#: accuracy of a critic above which it is too sure to teach anything
+SURE = 0.95
 _EPS = 1e-12  # the root has no gradient at 0
 
 
@@ -80,3 +89,51 @@ def gradient_penalty(
     (slope,) = torch.autograd.grad(critic(mixed).sum(), mixed, create_graph=True)
     norm = (slope[:, :channels].square().flatten(1).sum(1) + _EPS).sqrt()
     return (norm - 1).square().mean()
+
+
+def judged(critic: nn.Module, *inputs: Any) -> Any:
+    """What a critic makes of ``inputs``, with gradients in them; its parameters are constants."""
+    constants = {name: p.detach() for name, p in critic.named_parameters()}
+    return functional_call(critic, constants, inputs)
+
+
+def patch_layers(channels: int, width: int) -> nn.Sequential:
+    """(N, C, H, W) -> (N, width, ceil(H / 4), ceil(W / 4)): two convolutions 3x3 of stride 2.
+
+    With spectral norm (one power iteration a forward) and LeakyReLU 0.2, without BatchNorm, so that
+    one image is enough.
+    """
+    layers: list[nn.Module] = []
+    for before in (channels, width):
+        layers += [spectral_norm(nn.Conv2d(before, width, 3, stride=2, padding=1))]
+        layers += [nn.LeakyReLU(0.2)]
+    return nn.Sequential(*layers)
+
+
+class Certainty(nn.Module):
+    """Warns once where a critic has been right in more than :data:`SURE` of the cases for a tenth
+    of the run; then its term teaches nothing.
+
+    Args:
+        owner (str): the method, for the message.
+    """
+
+    def __init__(self, owner: str) -> None:
+        super().__init__()
+        self.owner, self.told = owner, False
+        self.register_buffer('steps', torch.zeros((), dtype=torch.long))
+
+    @torch.no_grad()
+    def forward(self, accuracy: Tensor, progress: Progress) -> None:
+        """Count one step, of an accuracy () in [0, 1]; the count is read ten times in a run."""
+        self.steps.copy_(torch.where(accuracy > SURE, self.steps + 1, 0))
+        tenth = progress.total // 10
+        if self.told or not tenth or (progress.iteration + 1) % tenth or int(self.steps) < tenth:
+            return
+        self.told = True
+        text = (
+            f'{self.owner}: for {tenth} iterations its critic has been right in more than '
+            f'{SURE:.0%} of the cases, so that its term hardly teaches anything. Lower the '
+            "learning rate of the critic's optimizer, or the factor of its term."
+        )
+        print_log(text, 'current', WARNING)

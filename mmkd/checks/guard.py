@@ -15,7 +15,7 @@ from mmkd.functional.gradients import gradients_at
 from mmkd.functional.nested import flatten
 from mmkd.options import check_number, match_options, options_of
 from mmkd.structures import LABELLED
-from mmkd.tap import Trace
+from mmkd.tap import Side, Trace
 from mmkd.task_weight import check_known
 from mmkd.trains import player_of
 
@@ -31,11 +31,11 @@ class Guard:
     The labels of the first ``steps`` batches of a segmentor must be there and mean classes. In
     every step all losses must be finite. In the first ``steps`` steps in which an objective takes
     part, the teacher's taps must be finite and each of its losses must depend on the student, or,
-    for its ``own_losses``, on what it learns itself and not on the student; after them, each must
-    have been non-zero with a non-zero gradient at least once. Where the learner rests, something of
-    the objective's own must learn, in these steps and in the first of that kind. A batch without
-    ground truth does not count for a term that is zero in it, and a term whose factor is 0 in the
-    config is not checked.
+    for its ``own_losses``, on what it learns itself (or a peer, where it ``teaches_back``) and not
+    on the student; after them, each must have been non-zero with a non-zero gradient at least once.
+    Where the learner rests, something of the objective's own must learn, in these steps and in the
+    first of that kind. A batch without ground truth does not count for a term that is zero in it,
+    and a term whose factor is 0 in the config is not checked.
 
     Args:
         steps (int): guarded steps of each objective, 0 for none.
@@ -174,7 +174,7 @@ class Guard:
     ) -> None:
         objective = distiller.objectives[name]
         taps = objective.student_taps
-        leaves = [t for tap in taps for t in _leaves(trace, tap)]
+        leaves = [t for tap in taps for t in _leaves(trace.student, tap)]
         # Of a ReLU network the gradient in the pixels does not depend on the output.
         if objective.needs_input_gradient or objective.runs_student:
             learner = distiller.plan.learner(objective)
@@ -196,8 +196,10 @@ class Guard:
     def _check_own(
         self, name: str, losses: Mapping[str, Tensor], trace: Trace, objective: Any
     ) -> None:
-        leaves = [t for tap in objective.student_taps for t in _leaves(trace, tap)]
+        leaves = [t for tap in objective.student_taps for t in _leaves(trace.student, tap)]
         learnt = [p for p in objective.parameters() if p.requires_grad]
+        if objective.teaches_back:
+            learnt += [t for tap in objective.teacher_taps for t in _leaves(trace.teacher, tap)]
         for key, loss in losses.items():
             gradients = gradients_at(loss, [*leaves, *learnt])
             if any(g is not None for g in gradients[: len(leaves)]):
@@ -291,7 +293,7 @@ def _reaching(
     return found
 
 
-def _leaves(trace: Trace, tap: Any) -> list[Tensor]:
-    """Recorded student tensors themselves; reading through the Side may cast to a copy."""
-    tensors = flatten(trace.student.raw(tap))
+def _leaves(side: Side, tap: Any) -> list[Tensor]:
+    """Recorded tensors themselves; reading through the Side may cast to a copy."""
+    tensors = flatten(side.raw(tap))
     return [t for t in tensors if t.requires_grad]

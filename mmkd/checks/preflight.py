@@ -77,6 +77,7 @@ class PreflightHook(Hook):
                 factor = 0.0 if model.task_weight is None else model.task_weight
                 objective.check_task_weight(factor)
             check_learner(name, objective, model.trains)
+            check_company(name, model.objectives)
         for name, teacher in model.teachers.items():
             used = [o for o in model.objectives.values() if name in model.plan.teacher_names(o)]
             unused = all(objective.weight.is_zero for objective in used)
@@ -185,6 +186,19 @@ def check_learner(name: str, objective: Any, trains: Any) -> None:
         f"objective '{name}' has no effect: it teaches '{objective.learner}', which does not train "
         f'in this run (trains: {trains})'
     )
+
+
+def check_company(name: str, objectives: Any) -> None:
+    """Warn if a critic is all that a network learns from its teachers."""
+    objective = objectives[name]
+    counted = [o for o in objectives.values() if not o.weight.is_zero]
+    own = [o for o in counted if o.learner == objective.learner and o.needs_teacher]
+    if objective in own and all(o.adversarial for o in own):
+        _warn(
+            f"objective '{name}' is adversarial alone: a critic compares the two networks as "
+            'distributions, which does not say which image an answer belongs to. Add an objective '
+            'that compares image by image, such as KD, SKDPixel or FitNet'
+        )
 
 
 def check_start(name: str, student: nn.Module, teacher: nn.Module) -> None:

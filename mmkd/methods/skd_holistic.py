@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 
-from mmkd.adapters.critic import LEAST_SIDE, Critic, gradient_penalty
+from mmkd.adapters.critic import LEAST_SIDE, Critic, gradient_penalty, judged
 from mmkd.families import segmentor
 from mmkd.functional.resize import resize
 from mmkd.levels import Level
@@ -31,8 +30,7 @@ def fool(critic: nn.Module, student: Tensor) -> Tensor:
         critic (nn.Module): D, (N, C, H, W) -> (N,).
         student (Tensor): (N, C, H, W).
     """
-    constants = {name: p.detach() for name, p in critic.named_parameters()}
-    return -functional_call(critic, constants, (student,)).mean()
+    return -judged(critic, student).mean()
 
 
 def contest(
@@ -102,6 +100,7 @@ class SKDHolistic(PairObjective):
 
     default_weight = 0.1
     zero_at_equality = False
+    adversarial = True
     own_losses = ('loss_critic',)
     term_factors = {'loss_fool': 'student_factor'}
     label_free = False

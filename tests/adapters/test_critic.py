@@ -1,10 +1,11 @@
-"""The critic of segmentation maps: its size, its parts, and how small a map may be."""
+"""Critics: their size, their parts, how small a map may be, and one that is too sure."""
 
 import pytest
 import torch
 from torch import nn
 
-from mmkd.adapters.critic import Critic, SelfAttention
+from mmkd.adapters.critic import Certainty, Critic, SelfAttention, judged, patch_layers
+from mmkd.schedule import Progress
 
 
 def critic(classes=3, others=0, first=None):
@@ -82,3 +83,40 @@ def test_spectral_norm_and_where_it_is():
         flat = layer.parametrizations.weight.original.flatten(1)
         wanted = torch.nn.functional.normalize(flat @ v, dim=0)
         torch.testing.assert_close(spectrum._u, wanted)
+
+
+def test_a_judged_network_learns_nothing():
+    net, x = nn.Linear(2, 1), torch.randn(3, 2, requires_grad=True)
+    answer = judged(net, x)
+    assert torch.equal(answer, net(x))
+    answer.sum().backward()
+    assert net.weight.grad is None and torch.equal(x.grad, net.weight.detach().expand(3, 2))
+
+
+@pytest.mark.parametrize(
+    ('size', 'wanted'), [((8, 12), (2, 3)), ((9, 5), (3, 2)), ((1, 1), (1, 1))]
+)
+def test_patches(size, wanted):
+    net = patch_layers(3, 8)
+    assert net(torch.randn(1, 3, *size)).shape == (1, 8, *wanted)
+    convolutions = [m for m in net if isinstance(m, nn.Conv2d)]
+    assert [(m.in_channels, m.out_channels) for m in convolutions] == [(3, 8), (8, 8)]
+    assert all(hasattr(m, 'parametrizations') for m in convolutions)
+
+
+def test_a_critic_that_is_sure_for_a_tenth_of_the_run_is_told_of_once(log):
+    certainty, sure = Certainty('Some'), torch.tensor(0.96)
+    for i in range(19):
+        certainty(torch.tensor(0.95) if i % 2 else sure, Progress(i, 40))
+    assert 'Some' not in log.text
+    for i in range(19, 40):
+        certainty(sure, Progress(i, 40))
+    assert log.text.count('Some: for 4 iterations its critic has been right in more than 95%') == 1
+    assert int(certainty.steps) == 22
+
+
+def test_runs_of_less_than_ten_steps_say_nothing(log):
+    certainty = Certainty('Some')
+    for i in range(9):
+        certainty(torch.tensor(1.0), Progress(i, 9))
+    assert not log.text

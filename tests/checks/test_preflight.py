@@ -13,6 +13,7 @@ from torch import nn
 from mmkd.building import build_objective
 from mmkd.checks.preflight import (
     PreflightHook,
+    check_company,
     check_learner,
     check_numbers,
     check_optimised,
@@ -22,6 +23,7 @@ from mmkd.checks.preflight import (
 from mmkd.distiller import Distiller
 from mmkd.evaluation import Accuracy
 from mmkd.methods.cwd import CWD
+from mmkd.methods.feature_gan import FeatureGAN
 from mmkd.schedule import Schedule
 from mmkd.teacher import Teacher
 from mmkd.testing import ToyNet, class_labels, pixels
@@ -253,3 +255,16 @@ def test_an_objective_whose_learner_does_not_train_is_reported(log):
     check(('objectives', 'peers'))
     assert "objective 'cwd' has no effect: it teaches 'student', which does not train" in log.text
     assert 'trains: objectives, peers' in log.text
+
+
+def test_a_critic_that_is_alone_is_reported(log):
+    def check(**others):
+        check_company('gan', dict(gan=FeatureGAN(), **others))
+
+    check(cwd=CWD(student='neck'))
+    check_company('gan', dict(gan=FeatureGAN(weight=0)))
+    assert not log.text
+    check(cwd=CWD(student='neck', weight=0))
+    check(cwd=CWD(student='neck', learner='other'))
+    check(second=FeatureGAN())
+    assert log.text.count("objective 'gan' is adversarial alone") == 3

@@ -17,15 +17,18 @@ from mmkd.tap import Side, Tap, Trace
 SIZE = (16, 24)
 #: losses in which something counts as a constant, so that differences say otherwise
 CONSTANTS = {
+    'AdversarialLogits': "the student in the critic's loss",
     'BYOT': 'the last exit',
     'CSKD': 'the partner',
+    'FeatureGAN': "the student in the critic's loss",
     'IRG': 'the largest distance',
+    'KDGAN': "the student in the critic's loss",
     'MultiExit': 'the last exit',
     'ONE': 'the ensemble',
     'WSLD': 'the weight of a sample',
 }
 #: what is drawn at random by place in the batch
-DRAWN = {'NoisyTeacher': 'the noise'}
+DRAWN = {'BSS': 'the target of an attack', 'NoisyTeacher': 'the noise'}
 
 
 @pytest.fixture(

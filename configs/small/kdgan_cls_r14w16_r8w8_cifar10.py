@@ -1,0 +1,18 @@
+# The teacher learns as well, so it is a peer; it starts from the weights of cls_r14w16_cifar10.py.
+_base_ = ['cls_r8w8_cifar10.py']
+
+model = dict(
+    _delete_=True,
+    type='mmkd.Distiller',
+    student=_base_.model,
+    peers=dict(
+        big=dict(
+            type='mmkd.Classifier',
+            data_preprocessor=_base_.model.data_preprocessor,
+            backbone=dict(type='mmkd.CifarResNet', depth=14, base_channels=16),
+            num_classes=10,
+            init_cfg=dict(type='Pretrained', checkpoint='work_dirs/cls_r14w16_cifar10'),
+        )
+    ),
+    objectives=dict(kdgan=dict(type='mmkd.KDGAN', teacher_name='big')),
+)
