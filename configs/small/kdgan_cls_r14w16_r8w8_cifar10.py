@@ -11,7 +11,9 @@ model = dict(
             data_preprocessor=_base_.model.data_preprocessor,
             backbone=dict(type='mmkd.CifarResNet', depth=14, base_channels=16),
             num_classes=10,
-            init_cfg=dict(type='Pretrained', checkpoint='work_dirs/cls_r14w16_cifar10'),
+            init_cfg=dict(
+                type='Pretrained', checkpoint='work_dirs/cls_r14w16_cifar10/epoch_30.pth'
+            ),
         )
     ),
     objectives=dict(kdgan=dict(type='mmkd.KDGAN', teacher_name='big')),

@@ -118,6 +118,8 @@ class Certainty(nn.Module):
         owner (str): the method, for the message.
     """
 
+    steps: Tensor
+
     def __init__(self, owner: str) -> None:
         super().__init__()
         self.owner, self.told = owner, False

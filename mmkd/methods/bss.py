@@ -129,6 +129,8 @@ class BSS(Objective):
             channels.
     """
 
+    low: Tensor
+    high: Tensor
     asks_teacher = True
     runs_student = True
     zero_at_equality = False
@@ -169,6 +171,7 @@ class BSS(Objective):
                 "BSS shows the teacher's attacked images to the student, but the teacher's have "
                 f'{wanted} channels and the student takes {own}. Take networks of equal channels.'
             )
+        self.same_pixels = self.formats[0].same_values(self.formats[1])
         mean, std = (v.view(1, -1, 1, 1) for v in (self.formats[1].mean, self.formats[1].std))
         for name, value in (('low', 0.0), ('high', 255.0)):
             self.register_buffer(name, (value - mean) / std, persistent=False)
@@ -203,15 +206,15 @@ class BSS(Objective):
             return network(pixels, mode='tensor')
 
         pixels = trace.teacher.inputs.detach().float()[index]
-        bounds = self.low, self.high
+        bounds = self.low.to(pixels.dtype), self.high.to(pixels.dtype)
         return attack(score, pixels, (labels, targets), base, self.eta, self.steps, bounds)
 
     def _ask(self, trace: Trace, pixels: Tensor) -> Tensor:
         """The student's logits of attacked images, (n, K)."""
-        own, teachers = self.formats
         student = trace.student.model
         pixels = pixels[..., : trace.inputs.shape[2], : trace.inputs.shape[3]]
-        if not own.same_values(teachers):
+        if not self.same_pixels:
+            own, teachers = self.formats
             pixels = own.renormalise(pixels, teachers)
         with buffers_aside(student):
             return student(pixels, mode='tensor').float()

@@ -49,7 +49,7 @@ def contest(real: Tensor, fake: Tensor, form: str) -> Tensor:
 
 @MODELS.register_module()
 class FeatureGAN(PairObjective):
-    """Feature-map-level online adversarial knowledge distillation, with a critic of patches.
+    """Feature-map-level online adversarial knowledge distillation.
 
     Chung et al., ICML 2020 (AFD), for a frozen teacher or for peers. Each pair of maps has a critic
     of two 3x3 convolutions of stride 2, with spectral norm and without BatchNorm, which scores
@@ -72,7 +72,7 @@ class FeatureGAN(PairObjective):
     Without taps: the last stage of two classifiers; with taps maps of any model.
 
     Args:
-        form (str): ``'lsgan'`` (least squares, the paper's), ``'hinge'`` or ``'bce'``.
+        form (str): ``'lsgan'`` (least squares), ``'hinge'`` or ``'bce'``.
         width (int): channels of the critics.
         optimizer (dict | None): of critics and adapters; None is Adam, learning rate 1e-3, betas
             0.5 and 0.999. It follows the run's ``param_scheduler``.

@@ -142,7 +142,7 @@ class KDGAN(Objective):
         student, _, labels = logits.rows(trace, self, 'images')
         teacher = trace.teacher[self.teacher_taps[0]][0]
         self._check_start(trace, teacher)
-        score = self.critic(trace.inputs.float().detach())
+        score = self.critic(trace.inputs.detach().to(self.critic.fc.weight.dtype))
         losses = {
             'loss_fool': self.alpha * self._fool(score, student),
             'loss_mimic': self.beta * half_squared_error(student, teacher.detach()),

@@ -133,7 +133,7 @@ def test_the_whole_loss_is_that_of_the_equation():
     found = bound(step, alpha=3.0, beta=0.5, eta=1.5, steps=30)(step)
     own, wanted = (side['head.fc'][0] for side in (step.student, step.teacher))
     assert found['base'] == 2 and found['crossed'] == 1
-    assert float(found['loss_kd']) == near(
+    assert float(found['loss_kd'].detach()) == near(
         3 * float(weighted_cross_entropy(own, wanted, tau=3).mean())
     )
     score, index = base_scores(own, wanted, LABELS).topk(2)
