@@ -61,13 +61,16 @@ MODELS_OF = {
     ),
     # the teacher's layout, whose tails the student's maps fit
     'alike': lambda width, **more: tiny_classifier(8, **more),
+    # the teacher's layout and nearly its weights; its labels are what the teacher says
+    'agreeing': lambda width, **more: tiny_classifier(8, **more),
 }
-CLASSIFIERS = ('classifier', 'projected', 'alike')
+CLASSIFIERS = ('classifier', 'projected', 'alike', 'agreeing')
 SEGMENTORS = ('segmentor', 'Mask2Former')
 #: what a student must have besides its family, or of each family
 BUILT_FOR = {
     'SimKD': 'projected',
     'ResDist': 'alike',
+    'BSS': 'agreeing',
     'KDDETR': 'DABDETR',
     'DETRDistill': 'DABDETR',
     'JudgedQueries': 'DETR of FasterRCNN',
@@ -79,6 +82,8 @@ DENSITIES = {'EnDD'}
 #: families that differ from another in the head alone; test_detectors.py trains them all
 ALIKE = {'instance': 'two_stage', 'anchor_free': 'anchor', 'yolo': 'anchor'}
 SIZE = (64, 96)  # H != W
+#: factor of the first layer with which attacks on pixels reach a boundary
+STEEP = 100.0
 
 
 def pairs() -> list[tuple[str, str]]:
@@ -109,6 +114,11 @@ def networks(family: str) -> tuple[nn.Module, Teacher]:
     student, teacher = (build_model(MODELS_OF[family](width=w)) for w in (4, 8))
     for model in (student, teacher):
         lively(model)
+    if family == 'agreeing':
+        student.load_state_dict(teacher.state_dict())
+        lively(student)
+        teacher.backbone.conv1.weight.data.mul_(STEEP)
+        _undecide(student.train(), teacher.eval())
     return student.train(), Teacher(teacher, checkpoint='random')
 
 
@@ -126,6 +136,14 @@ def lively(model: nn.Module) -> None:
                 module.mask_feature.bias.normal_(0, 3)
         if family_of(model) == 'classifier':
             model.head.fc.weight.mul_(4)  # opinions, next to which an epsilon is small
+
+
+@torch.no_grad()
+def _undecide(*classifiers: nn.Module) -> None:
+    """Logits have mean 0 over images, so that none is far from a boundary."""
+    for model in classifiers:
+        fc = model.head.fc
+        fc.bias.sub_(copy.deepcopy(model)(classification_batch(8, SIZE)[0]).mean(0))
 
 
 def odd_size(family: str) -> tuple[int, int]:
@@ -146,7 +164,11 @@ def batch(
     the second half repeats the classes of the first, for methods that pair them.
     """
     if family in CLASSIFIERS:
-        return classification_batch(n or 8, size, seed=seed)
+        inputs, samples = classification_batch(n or 8, size, seed=seed)
+        if family == 'agreeing':
+            for sample, scores in zip(samples, networks(family)[1].model(inputs), strict=True):
+                sample.set_gt_label(scores.argmax())
+        return inputs, samples
     n = n or 2
     if family == 'MaskRCNN':
         return mask_batch(n, size, 0 if empty else 2, seed)

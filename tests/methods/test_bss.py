@@ -131,7 +131,7 @@ def bound(step, **options):
 def test_the_whole_loss_is_that_of_the_equation():
     step = sure_step()
     found = bound(step, alpha=3.0, beta=0.5, eta=1.5, steps=30)(step)
-    own, wanted = (side['head.fc'][0] for side in (step.student, step.teacher))
+    own, wanted = (side['head.fc'][0].detach() for side in (step.student, step.teacher))
     assert found['base'] == 2 and found['crossed'] == 1
     assert float(found['loss_kd'].detach()) == near(
         3 * float(weighted_cross_entropy(own, wanted, tau=3).mean())

@@ -135,7 +135,7 @@ def test_relaxed_draws_estimate_the_expectation():
     assert len(set(found)) > 1
     assert sum(found) / 400 == pytest.approx(value(exact(trace)['loss_fool']), rel=0.05)
     assert drawn.describe() == [
-        'discriminator of 38,979 parameters, draws of temperature 0.001 over labels'
+        'discriminator of 38,915 parameters, draws of temperature 0.001 over labels'
     ]
 
 
