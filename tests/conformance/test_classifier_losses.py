@@ -28,7 +28,7 @@ CONSTANTS = {
     'WSLD': 'the weight of a sample',
 }
 #: what is drawn at random by place in the batch
-DRAWN = {'BSS': 'the target of an attack', 'NoisyTeacher': 'the noise'}
+DRAWN = {'NoisyTeacher': 'the noise'}
 
 
 @pytest.fixture(
