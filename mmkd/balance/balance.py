@@ -32,7 +32,7 @@ class Balance:
 
     #: taps of the student that it reads, beside those of the objectives
     taps: tuple[Tap, ...] = ()
-    #: losses of value 0 that turn the gradient of a term, by objective; of the last step
+    #: losses of value 0 that turn the gradient of a term, by objective, until the step adds them
     added: Mapping[str, Tensor] = {}
     #: whom it balances, set by :meth:`bind`
     objectives: Mapping[str, Objective]
@@ -109,8 +109,10 @@ def scale_terms(
 ) -> dict[str, dict[str, Tensor]]:
     """Multiply losses by the factor of their objective, and log factor and weight in force.
 
-    A factor of 1 leaves the very tensors alone, as do losses that train the objective alone.
+    A factor of 1 leaves the very tensors alone, as do losses that train the objective alone. Losses
+    that the balance added are taken out of it: tensors of a graph cannot be copied.
     """
+    added, balance.added = balance.added, {}
     result = {name: dict(named) for name, named in terms.items()}
     for name, factor in factors.items():
         objective, named = balance.objectives[name], result[name]
@@ -121,8 +123,8 @@ def scale_terms(
         weight = objective.weight(progress)
         named[f'kd.{name}.factor'] = torch.tensor(factor, device=device)
         named[f'kd.{name}.weight'] = torch.tensor(weight * factor, device=device)
-        if name in balance.added:
-            named[f'kd.{name}.loss_projection'] = balance.added[name]
+        if name in added:
+            named[f'kd.{name}.loss_projection'] = added[name]
     return result
 
 

@@ -38,6 +38,14 @@ class Share:
     count: int
 
 
+@dataclass(frozen=True)
+class Gradients:
+    """By objective: the task's gradients at its places, and its own; None where there is none."""
+
+    task: Mapping[str, list[Tensor | None]]
+    terms: Mapping[str, list[Tensor | None]]
+
+
 @MODELS.register_module()
 class GradientRatio(Balance):
     """Keep the gradient of each term at a stated share of the task's, at the same place.
@@ -91,6 +99,8 @@ class GradientRatio(Balance):
         self.clip = _check_bounds(clip)
         self.shares: dict[str, Share] = {}
         self.silent: set[str] = set()
+        #: terms that were projected in the last step
+        self.projected = 0
 
     def bind(self, objectives: Mapping[str, Objective]) -> None:
         super().bind(objectives)
@@ -113,31 +123,21 @@ class GradientRatio(Balance):
     ) -> dict[str, float]:
         running = self.running(self.ratios, terms, progress)
         due = [name for name in running if self._is_due(name, progress.iteration)]
-        if due and torch.is_grad_enabled():
-            self._measure(due, terms, task, trace, progress)
+        compared = running if self.project else due
+        found, device = None, trace.inputs.device
+        if compared and torch.is_grad_enabled():
+            found = self._gradients(compared, terms, task, trace)
+        if due and found:
+            self._measure(due, found, device, progress)
         factors = {name: self._factor(name) for name in running}
-        if self.project:
-            self.added = self._projected(factors, terms, task, trace)
+        if self.project and found:
+            tensors = {name: self._tensors(name, trace) for name in running}
+            self.added = projections(found.terms, found.task, tensors, factors, device)
+        self.projected = len(self.added)
         return factors
 
-    def _projected(
-        self, factors: Mapping[str, float], terms: Terms, task: Mapping[str, Any], trace: Trace
-    ) -> dict[str, Tensor]:
-        own = _own_loss(task)
-        if own is None or not torch.is_grad_enabled():
-            return {}
-        losses = {name: self.loss_of(name, terms) for name in factors}
-        places = {}
-        for name in losses:
-            seen = [x for tap in self._taps_of(name) for x in trace.student.seen(tap)]
-            edges = [edge for tap in self._taps_of(name) for edge in trace.student.places(tap)]
-            pairs = zip(edges, [x for x in seen if x.requires_grad], strict=True)
-            places[name] = list({edge: (edge, x) for edge, x in pairs}.values())
-        scale = scale_at(trace, [tap for name in losses for tap in self._taps_of(name)])
-        return projections(losses, own, places, factors, scale)
-
     def logged(self) -> dict[str, float]:
-        return {'balance.projected': float(len(self.added))} if self.project else {}
+        return {'balance.projected': float(self.projected)} if self.project else {}
 
     def _factor(self, name: str) -> float:
         return self.shares[name].factor if name in self.shares else 1.0
@@ -150,24 +150,22 @@ class GradientRatio(Balance):
         gap = min(self.every, 2 ** min(share.count - 1, 30))
         return iteration - share.iteration >= gap
 
-    def _measure(
-        self,
-        names: list[str],
-        terms: Terms,
-        task: Mapping[str, Any],
-        trace: Trace,
-        progress: Progress,
-    ) -> None:
-        """Compare gradients at the taps, and renew averages and factors."""
+    def _gradients(
+        self, names: list[str], terms: Terms, task: Mapping[str, Any], trace: Trace
+    ) -> Gradients:
+        """Of the task, by one pass, and of each term, by one."""
         places = {name: self._places(name, trace) for name in names}
         scale = scale_at(trace, [tap for name in names for tap in self._taps_of(name)])
         own = _own_loss(task)
         wanted = {} if own is None else gradients_by_place(own, places.values(), scale)
-        rows = []
-        for name in names:
-            found = gradients_at(self.loss_of(name, terms), places[name], scale)
-            rows.append([*_measured([wanted.get(e) for e in places[name]]), *_measured(found)])
-        device = trace.inputs.device
+        found = {n: gradients_at(self.loss_of(n, terms), places[n], scale) for n in names}
+        return Gradients({n: [wanted.get(e) for e in places[n]] for n in names}, found)
+
+    def _measure(
+        self, names: list[str], found: Gradients, device: torch.device, progress: Progress
+    ) -> None:
+        """Compare gradients at the taps, and renew averages and factors."""
+        rows = [[*_measured(found.task[name]), *_measured(found.terms[name])] for name in names]
         flat = torch.stack([torch.stack([x.to(device) for x in row]) for row in rows])
         for name, row in zip(names, mean_over_ranks(flat).tolist(), strict=True):
             self._renew(name, *row, progress=progress)
@@ -233,6 +231,13 @@ class GradientRatio(Balance):
     def _places(self, name: str, trace: Trace) -> list[GradientEdge]:
         edges = [edge for tap in self._taps_of(name) for edge in trace.student.places(tap)]
         return list(dict.fromkeys(edges))
+
+    def _tensors(self, name: str, trace: Trace) -> list[Tensor]:
+        """The tensors recorded at :meth:`_places`, in the same order."""
+        seen = [x for tap in self._taps_of(name) for x in trace.student.seen(tap)]
+        edges = [edge for tap in self._taps_of(name) for edge in trace.student.places(tap)]
+        pairs = zip(edges, [x for x in seen if x.requires_grad], strict=True)
+        return list(dict(pairs).values())
 
     def describe(self) -> list[str]:
         where = ', '.join(map(str, self.taps)) or 'the taps of each objective'

@@ -6,20 +6,16 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge
 
 from mmkd.functional.gather import mean_over_ranks
-from mmkd.functional.gradients import gradients_at, gradients_by_place
-
-Place = tuple[GradientEdge, Tensor]
 
 
 def projections(
-    losses: Mapping[str, Tensor],
-    task: Tensor,
-    places: Mapping[str, Sequence[Place]],
+    terms: Mapping[str, Sequence[Tensor | None]],
+    task: Mapping[str, Sequence[Tensor | None]],
+    tensors: Mapping[str, Sequence[Tensor]],
     factors: Mapping[str, float],
-    scale: float = 1.0,
+    device: torch.device,
 ) -> dict[str, Tensor]:
     """Losses of value 0 whose gradients project those of conflicting terms.
 
@@ -29,43 +25,36 @@ def projections(
     products are those over all ranks.
 
     Args:
-        losses (dict[str, Tensor]): of each term, without its factor.
-        task (Tensor): sum of the student's own losses.
-        places (dict[str, list]): of each term, places of the graph with the tensors recorded there.
+        terms (dict[str, list]): gradients of each term, without its factor, in float32; None where
+            it does not reach.
+        task (dict[str, list]): those of the task, at the same tensors.
+        tensors (dict[str, list]): of the graph, where the gradients were taken.
         factors (dict[str, float]): of each term.
-        scale (float): of losses on the way, against underflow in float16.
+        device (torch.device): of the inputs.
 
     Returns:
         dict[str, Tensor]: of the terms that conflict, in float32.
     """
-    if not losses:
-        return {}
-    edges = {name: [edge for edge, _ in places[name]] for name in losses}
-    wanted = gradients_by_place(task, edges.values(), scale)
-    directions = {name: [wanted[edge] for edge in own] for name, own in edges.items()}
     rows = []
-    for name, loss in losses.items():
-        found = gradients_at(loss, edges[name], scale)
-        pairs = list(zip(found, directions[name], strict=True))
+    for name, found in terms.items():
+        pairs = list(zip(found, task[name], strict=True))
         dots = [(t * g).sum() for t, g in pairs if t is not None and g is not None]
         squares = [g.square().sum() for _, g in pairs if g is not None]
-        zero = loss.new_zeros((), dtype=torch.float32)
+        zero = torch.zeros((), device=device)
         rows.append(torch.stack([sum(dots, zero), sum(squares, zero)]))
     turned = {}
-    for name, (dot, square) in zip(
-        losses, mean_over_ranks(torch.stack(rows)).tolist(), strict=True
-    ):
+    for name, (dot, square) in zip(terms, mean_over_ranks(torch.stack(rows)).tolist(), strict=True):
         if dot < 0 < square < float('inf'):
             step = -dot / square * factors.get(name, 1.0)
-            turned[name] = _pushing(places[name], directions[name], step)
+            turned[name] = _pushing(tensors[name], task[name], step)
     return turned
 
 
-def _pushing(places: Sequence[Place], direction: Sequence[Tensor | None], step: float) -> Tensor:
-    """A loss of value 0 with the gradient ``step * direction`` at the places."""
+def _pushing(tensors: Sequence[Tensor], direction: Sequence[Tensor | None], step: float) -> Tensor:
+    """A loss of value 0 with the gradient ``step * direction`` at the tensors."""
     parts = [
         ((x.float() - x.detach().float()) * (step * g)).sum()
-        for (_, x), g in zip(places, direction, strict=True)
+        for x, g in zip(tensors, direction, strict=True)
         if g is not None
     ]
     return torch.stack(parts).sum()

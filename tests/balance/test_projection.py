@@ -1,11 +1,13 @@
 """Terms that oppose the task are projected, the others stay."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from balance_toys import objectives, step
 from distiller_toys import Returns, Square, batch, toy
 
-from mmkd.balance import GradientRatio, scale_terms
+from mmkd.balance import GradientRatio, gradient_ratio, scale_terms
 from mmkd.testing import class_labels
 
 
@@ -44,6 +46,24 @@ def test_nothing_to_compare_with():
     assert found == pytest.approx([-1.0, 1.0]) and logged == {'balance.projected': 0}
 
 
+def test_a_measured_step_has_one_pass_of_the_task(monkeypatch):
+    """And one of each term, whether it is measured, projected or both."""
+    passes = []
+    plain = gradient_ratio.gradients_at, gradient_ratio.gradients_by_place
+
+    def counted(which):
+        def run(loss, *args):
+            passes.append(which)
+            return plain[which](loss, *args)
+
+        return run
+
+    monkeypatch.setattr(gradient_ratio, 'gradients_at', counted(0))
+    monkeypatch.setattr(gradient_ratio, 'gradients_by_place', counted(1))
+    gradient(dict(a=[-3.0, 4.0], b=[1.0, 1.0]), [2.0, 0.0])
+    assert sorted(passes) == [0, 0, 1]
+
+
 class Against(Square):
     """Pulls the head's logits away from what the task wants."""
 
@@ -68,3 +88,5 @@ def test_a_step_of_a_distiller():
         gradients.append(model.student.backbone[0].weight.grad)
     assert losses['balance.projected'] == 1
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-7)
+    copy = deepcopy(found)  # no tensor of the step's graph is left in it
+    assert copy.balance.logged() == {'balance.projected': 1}
