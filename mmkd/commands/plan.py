@@ -10,8 +10,9 @@ options that they need.
 
 Of a chain, a config with stages=dict(…), it prints the plan of every stage with random weights.
 
---step then runs one real training batch and prints each term, the ratio of its gradient to the
-task's at each tap, and its logged counts. --suggest runs a few, and proposes weights with which
+--step then makes every check that training makes before its first step, runs one real training
+batch, and prints each term, the ratio of its gradient to the task's at each tap, and its logged
+counts. --suggest runs a few, and proposes weights with which
 each term's gradient would have a share of the task's.
 """
 
@@ -79,8 +80,8 @@ def run(args: argparse.Namespace) -> None:
 def show_plan(config: Any, args: argparse.Namespace) -> None:
     """The taps of student and teachers, the plan, and one batch if asked for."""
     from mmkd.analysis.first_batch import report_step
+    from mmkd.analysis.rehearsal import rehearse
     from mmkd.analysis.suggest import report, suggest
-    from mmkd.engine.launch import check_data
     from mmkd.registry import MODELS
     from mmkd.teachers import frozen_networks
 
@@ -92,11 +93,11 @@ def show_plan(config: Any, args: argparse.Namespace) -> None:
     for name, teacher in distiller.teachers.items():
         show(name, teacher.model, args.depth)
     print(f'\n{distiller.plan}')
+    if args.step or args.suggest is not None:
+        rehearse(config)
     if args.step:
-        check_data(config, 'train')
         print(f'\nfirst batch\n{report_step(config, args.checkpoint)}')
     if args.suggest is not None:
-        check_data(config, 'train')
         found = suggest(config, args.checkpoint, args.suggest)
         print(f'\nsuggested weights\n{report(found)}')
 

@@ -33,20 +33,31 @@ def check_overrides(keys: Iterable[str], config: Config, who: str = '--cfg-optio
         who (str): what named the keys, for messages.
 
     Raises:
-        ValueError: a key that is not there, but differs by one slip from one that is.
+        ValueError: a key that is not there, but differs by one slip from one that is; the number of
+            an entry in a list that is not there.
     """
     for key in keys:
         place: Any = config._cfg_dict
-        for depth, part in enumerate(key.split('.')):
+        parts = key.split('.')
+        for depth, part in enumerate(parts):
             if isinstance(place, (list, tuple)) and part.isdigit() and int(part) < len(place):
                 place = place[int(part)]
             elif isinstance(place, Mapping) and part in place:
                 place = place[part]
             else:
+                if ''.join(parts[depth + 1 : depth + 2]).isdigit():
+                    _refuse_entry(key, '.'.join(parts[: depth + 1]), parts[depth + 1], who)
                 of_stages = part == 'options' and 'stages' in config  # read by each stage
                 if isinstance(place, Mapping) and (depth or part not in _TOP) and not of_stages:
                     _check_new(key, part, depth, place, who)
                 break
+
+
+def _refuse_entry(key: str, missing: str, number: str, who: str) -> None:
+    raise ValueError(
+        f'{who} {key}: the config has no list {missing}, so it has no entry {number}. Write the '
+        'list into a config file.'
+    )
 
 
 def _check_new(key: str, part: str, depth: int, place: Mapping[str, Any], who: str) -> None:

@@ -52,15 +52,14 @@ def test_a_list_of_no_depth(config, capsys):
 
 
 def test_weights_are_suggested_for_a_distiller(config, capsys, monkeypatch):
-    from mmkd.analysis import suggest
-    from mmkd.engine import launch
+    from mmkd.analysis import rehearsal, suggest
 
     found = suggest.Suggestion('cwd', 2.0, (8.0,), 0.2, 'model.objectives.cwd.weight')
     calls = []
-    monkeypatch.setattr(launch, 'check_data', lambda config, split: None)
+    monkeypatch.setattr(rehearsal, 'rehearse', lambda config: calls.append('rehearsed'))
     monkeypatch.setattr(suggest, 'suggest', lambda *given: calls.append(given[1:]) or [found])
     plan.main([config, '--teacher', config, 'random', '--method', 'CWD', '--suggest', '0.2'])
-    assert calls == [(None, 0.2)]
+    assert calls == ['rehearsed', (None, 0.2)]
     assert '--cfg-options model.objectives.cwd.weight=0.05' in capsys.readouterr().out
     for words, message in (
         ([config, '--suggest'], '--suggest needs a distillation config'),

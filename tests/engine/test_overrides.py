@@ -37,6 +37,12 @@ def test_a_slip_is_refused_with_the_key_that_is_meant(key, right):
         check_overrides([key], copy.deepcopy(CONFIG))
 
 
+@pytest.mark.parametrize('where', ['custom_hooks', 'train_dataloader.dataset.transforms'])
+def test_an_entry_of_a_list_that_is_not_there(where):
+    with pytest.raises(ValueError, match=f'no list {where}, so it has no entry 0'):
+        check_overrides([f'{where}.0.type'], CONFIG)
+
+
 @pytest.fixture
 def told(monkeypatch):
     lines = []
