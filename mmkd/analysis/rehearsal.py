@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import tempfile
 from collections.abc import Mapping
@@ -37,10 +38,8 @@ def rehearse(config: Config) -> None:
     with tempfile.TemporaryDirectory(prefix='mmkd_') as folder, isolated():
         runner = build_runner(prepare(own, work_dir=folder))
         runner.register_hook(_Stop())
-        try:
+        with contextlib.suppress(_Ready):
             runner.train()
-        except _Ready:
-            pass
 
 
 class _Ready(Exception):
