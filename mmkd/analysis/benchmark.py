@@ -26,6 +26,7 @@ from mmkd.route import run_route
 from mmkd.schedule import Schedule
 from mmkd.teacher import Teacher, parts_of
 from mmkd.teachers import frozen_networks
+from mmkd.teachers.untrained import untrain
 
 #: kinds of teacher to compare, as options of its config
 TEACHERS: dict[str, dict[str, Any]] = dict(
@@ -95,6 +96,10 @@ def benchmark_step(
     Raises:
         ValueError: no distillation config, or students or teachers that differ.
     """
+    configs = {name: copy.deepcopy(config) for name, config in configs.items()}
+    for config in configs.values():
+        if distils(config.model):
+            untrain(config.model)
     _check_comparable(configs)
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
     steps: dict[str, Callable[[], None]] = {}
@@ -335,8 +340,6 @@ def peak_bytes(step: Callable[[], None]) -> int:
 
 def _distiller(config: Config) -> Distiller:
     model = config.model
-    for entry in _teacher_entries(model):
-        entry['checkpoint'] = 'random'
     model.preflight = False
     distiller = MODELS.build(model).train()
     for objective in distiller.objectives.values():

@@ -83,11 +83,10 @@ def show_plan(config: Any, args: argparse.Namespace) -> None:
     from mmkd.analysis.rehearsal import rehearse
     from mmkd.analysis.suggest import report, suggest
     from mmkd.registry import MODELS
-    from mmkd.teachers import frozen_networks
+    from mmkd.teachers.untrained import untrain
 
     if args.random_teacher:
-        for entry in frozen_networks(config.model.get('teacher')).values():
-            entry['checkpoint'] = 'random'
+        untrain(config.model)
     distiller = MODELS.build(config.model)
     show('student', distiller.student, args.depth)
     for name, teacher in distiller.teachers.items():

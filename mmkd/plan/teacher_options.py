@@ -32,8 +32,14 @@ ADVICE = {
     'fuse_conv_bn=True': 'Set fuse_conv_bn=False, or tap behind the BatchNorm.',
     "memory_format='channels_last'": 'Leave memory_format out.',
     "dtype='bf16'": 'Leave dtype out.',
-    "dtype='fp16'": "Numbers above 65504 do not fit fp16: set dtype='bf16' or leave it out.",
+    "dtype='fp16'": 'Leave dtype out.',
 }
+#: … and where a number became infinite or NaN, or stayed finite, in fp16
+OVERFLOW = "Numbers above 65504 do not fit fp16: set dtype='bf16' or leave it out."
+AMPLIFIED = (
+    'All numbers fit fp16, but a step of the network makes more of rounding than sums do, such as '
+    'a threshold of attention masks (Mask2Former) or a choice of queries: leave dtype out.'
+)
 
 
 class Step(NamedTuple):
@@ -204,6 +210,13 @@ _CHANNELS_LAST = Step(
 )
 
 
+def _advice(option: str, found: list[Tensor] | None) -> str:
+    """What to do about an option that changes outputs, which are now ``found``."""
+    if option != "dtype='fp16'" or found is None:
+        return ADVICE[option]
+    return AMPLIFIED if all(bool(x.isfinite().all()) for x in found) else OVERFLOW
+
+
 def _answers(model: nn.Module, side: Side | None) -> dict[str, list[Tensor]]:
     """All numbers at the taps, and those of a second stage if its features are tapped."""
     if side is None:
@@ -238,7 +251,7 @@ def _compare(
         if not error <= limit:  # NaN is no small change
             raise ValueError(
                 f"teacher '{name}': {option} changes what {place!r} shows by {error:.2g} of its "
-                f'largest number, where rounding explains {limit:g}. {ADVICE[option]}'
+                f'largest number, where rounding explains {limit:g}. {_advice(option, found)}'
             )
         largest = max(largest, error)
     return largest

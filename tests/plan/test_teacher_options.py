@@ -82,6 +82,20 @@ def test_numbers_too_large_for_fp16_are_refused():
     planned(model, dtype='bf16')
 
 
+class Fractions(nn.Module):
+    """Small numbers in which a rounding error is large, as behind a threshold."""
+
+    def forward(self, x):
+        return (x * 1e4) % 1
+
+
+def test_rounding_that_a_network_amplifies_is_no_overflow():
+    model = ToyNet(4)
+    model.backbone = nn.Sequential(*model.backbone, Fractions())
+    with pytest.raises(ValueError, match='All numbers fit fp16, but a step of the network'):
+        planned(model, dtype='fp16')
+
+
 def test_what_a_box_head_says_of_given_rois_is_compared(monkeypatch):
     answers = iter((1.0, 1.0, 1.5))  # plain, in channels_last, in channels_last
 
