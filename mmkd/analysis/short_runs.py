@@ -79,7 +79,8 @@ class Prober:
 
     def _losses(self, route: Route, epochs: int) -> tuple[float, float]:
         own = self.probe_config(route, epochs)
-        return train_short(own, epochs, self.longest, [self.objective], self.seed)
+        names, term = [self.objective], self.objective
+        return train_short(own, epochs, self.longest, names, self.seed, term)
 
     def probe_config(self, route: Route, epochs: int) -> Config:
         """The run with one route, on a part of its training set, and nothing but training."""
@@ -117,16 +118,21 @@ def short_config(own: Config, name: str, work_dir: str, hold_out: float, seed: i
 
 
 def train_short(
-    own: Config, epochs: int, longest: int, names: Sequence[str], seed: int
+    own: Config,
+    epochs: int,
+    longest: int,
+    names: Sequence[str],
+    seed: int,
+    term: str | None = None,
 ) -> tuple[float, float]:
     """Train the beginning of a run, then compute losses on the part that is held out.
 
     Args:
         own (Config): of :func:`short_config`.
         epochs, longest (int): of this run, and of the longest one that it is compared with.
-        names (list[str]): objectives of which one has to teach; the first one's term is returned,
-            if it is the only one.
+        names (list[str]): objectives of which one has to teach.
         seed (int): of the draws of the pipeline, for the losses.
+        term (str | None): objective whose term is wanted, see :func:`held_out_losses`.
 
     Returns:
         tuple[float, float]: the task's loss and the term.
@@ -144,8 +150,7 @@ def train_short(
     for key in ('batch_sampler', 'persistent_workers', 'num_batch_per_epoch'):
         loader.pop(key, None)
     batches = Runner.build_dataloader(loader, seed=seed)
-    name = names[0] if len(names) == 1 else None
-    return held_out_losses(runner.model, batches, name, seed)
+    return held_out_losses(runner.model, batches, term, seed)
 
 
 @torch.no_grad()
@@ -154,8 +159,11 @@ def held_out_losses(
 ) -> tuple[float, float]:
     """Mean task loss and weighted term of objective ``name`` over the images of ``batches``.
 
-    Without a name the term is 0, and no teacher runs.
+    Without a name the term is 0, no teacher runs, and the task counts as in plain training,
+    whatever ``task_weight`` is: such losses of different methods can be compared.
     """
+    if name is None:
+        model.task_weight = 1.0
     for key, objective in model.objectives.items():
         objective.weight = Schedule(objective.weight.value if key == name else 0)
     model.guard = Guard.of(False)

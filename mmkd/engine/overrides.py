@@ -70,7 +70,8 @@ def _check_new(key: str, part: str, depth: int, place: Mapping[str, Any], who: s
             f'{who} {key}: the config has no {part!r} here. Did you mean {right}? If the '
             'key is meant to be new, write it into a config file.'
         )
-    checked = 'type' in place or parts[:2] == ['model', 'teacher']  # whoever is built refuses it
+    built = (['model', 'teacher'], ['model', 'objectives'])  # whoever is built refuses it
+    checked = 'type' in place or parts[:2] in built
     if not checked:
         where = '.'.join(parts[:depth]) or 'The config'
         print_log(

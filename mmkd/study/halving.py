@@ -1,8 +1,8 @@
 """Which methods are worth a whole training: short runs, of which the better half goes on.
 
 A probe is the beginning of the run itself, with its schedules, on a part of the training set. The
-student's own losses on the rest of that set decide: they have one scale for all methods, and no
-image of the validation set is looked at.
+student's own losses on the rest of that set decide, without ``task_weight``: they have one scale
+for all methods, and no image of the validation set is looked at.
 """
 
 from __future__ import annotations

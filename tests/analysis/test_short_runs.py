@@ -3,9 +3,12 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 
-from mmkd.analysis.short_runs import Length, Probe, ProbeLog
+from mmkd.analysis.short_runs import Length, Probe, ProbeLog, held_out_losses
+from mmkd.registry import MODELS
 from mmkd.schedule import Schedule
+from mmkd.testing import class_labels, pixels
 
 SETTINGS = dict(config='a.py', seed=0)
 
@@ -59,3 +62,23 @@ def test_a_weight_of_0_in_all_steps_cannot_tell_routes_apart():
     with pytest.raises(ValueError, match="objective 'guide' is 0 in all 20 steps of a probe"):
         Length(2, 3, ['guide']).before_train(run_of(60, late))
     Length(4, 4, ['guide']).before_train(run_of(60, late))
+
+
+def test_held_out_losses_of_methods_have_one_scale():
+    """KD's task weight of 0.1 would make its loss a tenth of another method's."""
+    batch = dict(inputs=list(pixels()), data_samples=class_labels(torch.arange(2)))
+    lsr = dict(type='mmkd.LSR')
+
+    def losses(task_weight, name):
+        torch.manual_seed(0)
+        model = dict(
+            type='mmkd.Distiller', student=dict(type='mmkd.ToyNet'), objectives=dict(a=lsr)
+        )
+        model = MODELS.build(model | dict(task_weight=task_weight))
+        return held_out_losses(model, [batch, batch], name, seed=0)
+
+    whole, none = losses(1.0, None)
+    assert whole > 0 and none == 0
+    assert losses(0.1, None) == losses(None, None) == (whole, 0)
+    task, term = losses(0.1, 'a')
+    assert task == pytest.approx(whole / 10) and term > 0

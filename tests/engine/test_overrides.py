@@ -11,7 +11,10 @@ from mmkd.engine.overrides import check_overrides, one_slip
 CONFIG = Config(
     dict(
         model=dict(
-            type='mmkd.Distiller', teacher=dict(config='a.py'), test_cfg=dict(score_thr=0.1)
+            type='mmkd.Distiller',
+            teacher=dict(config='a.py'),
+            objectives=dict(kd=dict(type='mmkd.KD')),
+            test_cfg=dict(score_thr=0.1),
         ),
         train_dataloader=dict(batch_size=2, dataset=dict(pipeline=[dict(type='A', scale=3)])),
         optim_wrapper=dict(type='OptimWrapper', optimizer=dict(lr=0.1)),
@@ -55,7 +58,11 @@ def told(monkeypatch):
     [
         *('model.test_cfg.score_thr', 'train_dataloader.dataset.pipeline.0.scale', 'work_dir'),
         *('randomness.seed', 'test_dataloader.batch_size', 'model.task_weight'),
-        *('model.teacher.dtype', 'train_dataloader.dataset.pipeline.7.x'),
+        *(
+            'model.teacher.dtype',
+            'model.objectives.at.type',
+            'train_dataloader.dataset.pipeline.7.x',
+        ),
     ],
 )
 def test_what_is_there_or_is_checked_elsewhere_passes(key, told):
