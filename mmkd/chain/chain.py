@@ -264,20 +264,26 @@ class Chain:
 def _check_inputs(config: Config, stage: Stage, amp: bool) -> None:
     """Data and weights that a config names must be there, its numbers possible, and AMP, too.
 
-    A file of the data that a stage before it is going to write is not there yet.
+    What a stage before it is going to write, data or weights to start from, is not there yet.
     """
     check_settings(config.get('train_cfg'), config.get('optim_wrapper'))
     if amp:
         enable_amp(copy.deepcopy(config))
     there = copy.deepcopy(config)
-    for key in stage.files:
-        if key.startswith(('train_dataloader.', 'val_dataloader.')):
-            place_of(there, stage, key).clear()  # the dataset that it is an option of
+    data = [key for key in stage.files if key.startswith(('train_dataloader.', 'val_dataloader.'))]
+    for dataset in [_dataset_of(there, stage, key) for key in data]:
+        dataset.clear()
     check_data(there, 'train', 'val')
     source = config.get('load_from')
-    if source and '://' not in source:
+    if source and '://' not in source and 'load_from' not in stage.files:
         with local_file(source) as path:
             check_file(path)
+
+
+def _dataset_of(config: Config, stage: Stage, key: str) -> Any:
+    """The dataset that a dotted key is an option of, itself or of its ``data_prefix``."""
+    place = place_of(config, stage, key)
+    return place if 'type' in place else _dataset_of(config, stage, key.rpartition('.')[0])
 
 
 @contextlib.contextmanager

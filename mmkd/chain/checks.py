@@ -14,7 +14,7 @@ from mmkd.chain.resolving import build
 from mmkd.chain.stage import Reference, Stage
 from mmkd.checkpoint.weights import EDITS
 from mmkd.checks.labels import check_splits, labels_of, relation
-from mmkd.config import dataset_leaves, distils
+from mmkd.config import dataset_leaves, distils, type_name
 from mmkd.families.class_heads import Labels, compares_classes, numbers_classes, wrong_heads
 from mmkd.plan.parts import millions
 from mmkd.untouched import untouched_random_state
@@ -32,6 +32,8 @@ class Facts:
             (``'peers.<name>'``), without the prefix.
         classes (tuple[str, ...] | None): names of the training data, None where they are unknown.
         comparing (dict[str, list[str]]): objectives that compare classes, by teacher.
+        mapped (dict[str, dict[str, list[int]]]): labels of the teacher's classes, of objectives
+            that compare these alone, by teacher.
         misfits (dict[str, int]): teachers whose heads have another number of classes than the data.
         text (str): the plan, or for a plain model its size.
     """
@@ -40,6 +42,7 @@ class Facts:
     parts: dict[str, Shapes] = field(default_factory=dict)
     classes: tuple[str, ...] | None = None
     comparing: dict[str, list[str]] = field(default_factory=dict)
+    mapped: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     misfits: dict[str, int] = field(default_factory=dict)
     text: str = ''
 
@@ -74,6 +77,9 @@ def look_at(config: Config, awaits: Mapping[str, str] = {}) -> Facts:  # noqa: B
         if network is None:
             continue
         users = {k: o for k, o in model.objectives.items() if name in model.plan.teacher_names(o)}
+        maps = {k: getattr(o, 'class_map', None) for k, o in users.items()}
+        facts.mapped[name] = {k: m.listed for k, m in maps.items() if m is not None}
+        users = {k: o for k, o in users.items() if maps[k] is None}
         same = [k for k, o in users.items() if compares_classes(o, model.plan.learner(o), network)]
         wrong = wrong_heads(network, Labels(names)) if names else []
         facts.comparing[name] = same
@@ -104,6 +110,9 @@ def class_names(config: Config, split: str = 'train') -> tuple[str, ...] | None:
     if not isinstance(entry, Mapping):
         found = labels_of(entry, f'the data of {split}') if entry is not None else None
         return found.names if found else None
+    joined = _joined(entry)
+    if joined is not None:
+        return joined
     for leaf in dataset_leaves(entry):
         for lazy in (dict(lazy_init=True), {}):
             try:
@@ -113,6 +122,15 @@ def class_names(config: Config, split: str = 'train') -> tuple[str, ...] | None:
             if labels:
                 return labels.names
     return None
+
+
+def _joined(entry: Mapping) -> tuple[str, ...] | None:
+    """Names that a JoinLabels in or below a dataset's config lists; None without one."""
+    if type_name(entry) == 'JoinLabels':
+        return tuple(entry['classes'])
+    children = entry.get('datasets') or [entry.get('dataset')]
+    found = (_joined(child) for child in children if isinstance(child, Mapping))
+    return next((names for names in found if names), None)
 
 
 # ------------------------------------------------------------------------------------ references
@@ -162,10 +180,18 @@ def check_classes(
     Raises:
         ValueError: they are others, or in another order.
     """
+    own, others = facts.classes, other.classes
+    for key, places in facts.mapped.get(name, {}).items():
+        wanted = tuple(own[i] for i in places if i < len(own)) if own else None
+        if wanted and others and relation(wanted, others) != 'same':
+            raise ValueError(
+                f'Stage {stage.name!r}: class_map={places} of {key} means the classes '
+                f'{_some(wanted)}, but its teacher {str(reference)!r} has {_some(others)}. '
+                'List for each class of the teacher its number in the training data, from 0.'
+            )
     users = facts.comparing.get(name)
     if not users:
         return
-    own, others = facts.classes, other.classes
     if own and others:
         differ = relation(own, others) != 'same'
     else:

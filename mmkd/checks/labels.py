@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from logging import INFO, WARNING
 from typing import Any, NoReturn
@@ -190,6 +190,10 @@ def check_teacher(name: str, model: Any, labels: Labels) -> None:
     """
     teacher, whose = model.teachers[name].model, f"teacher '{name}'"
     users = {k: o for k, o in model.objectives.items() if name in model.plan.teacher_names(o)}
+    mapped = {k: o.class_map for k, o in users.items() if getattr(o, 'class_map', None) is not None}
+    for key, class_map in mapped.items():
+        _check_mapped(key, class_map.listed, labels.names, classifier.classes(teacher), whose)
+    users = {k: o for k, o in users.items() if k not in mapped}
     comparing = ', '.join(
         key for key, o in users.items() if compares_classes(o, model.plan.learner(o), teacher)
     )
@@ -223,6 +227,26 @@ def check_teacher(name: str, model: Any, labels: Labels) -> None:
             f'{whose} was trained on other classes ({_first_difference(labels.names, names)}); '
             f'{", ".join(users)} does not compare them',
             INFO,
+        )
+
+
+def _check_mapped(
+    key: str,
+    places: Sequence[int],
+    own: tuple[str, ...],
+    names: Sequence[str] | None,
+    whose: str,
+) -> None:
+    """The classes that an objective takes for the teacher's must be called so, else ValueError."""
+    wanted = tuple(own[place] for place in places)
+    found = relation(wanted, tuple(names)) if names else 'same'
+    if found == 'unknown':
+        _say_unknown(found, wanted, tuple(names or ()), whose)
+    elif found != 'same':
+        raise ValueError(
+            f'class_map={list(places)} of {key} takes the classes {_some(wanted)} of the training '
+            f'data for those of {whose}, which are {_some(tuple(names or ()))}. List for each '
+            'class of the teacher its number in the training data, from 0.'
         )
 
 

@@ -12,6 +12,7 @@ from mmkd.datasets.answered_images import AnsweredImages
 from mmkd.datasets.cifar import Cifar10, Cifar100
 from mmkd.datasets.class_folders import ClassFolders
 from mmkd.datasets.hold_out import hold_out
+from mmkd.datasets.join_labels import JoinLabels
 from mmkd.datasets.paired_views import KeepView, LoadView, PackViews, SplitViews
 from mmkd.datasets.proposals import (
     GridProposals,
@@ -40,8 +41,8 @@ from mmkd.datasets.unlabelled import (
 from mmkd.registry import DATASETS, TRANSFORMS
 
 __all__ = [
-    'AnsweredImages',
     'AlternatingSampler',
+    'AnsweredImages',
     'Cifar10',
     'Cifar100',
     'ClassFolders',
@@ -50,6 +51,7 @@ __all__ = [
     'GridProposals',
     'ImageFolder',
     'ImageLabels',
+    'JoinLabels',
     'KeepView',
     'LoadImageOnce',
     'LoadProposals',

@@ -157,6 +157,9 @@ def _compare_names(report: Audit, dataset, names: Names | None) -> None:
     classes = list(dataset.metainfo.get('classes') or ())
     if names is None or not classes:
         return
+    if getattr(dataset, 'joined_labels', False):  # of several files, numbered by name
+        dataset.numbered_as = tuple(classes)
+        return
     counts = names.counts
     report.unknown = {k: v for k, v in counts.items() if k not in classes and v != 0}
     if names.complete:
@@ -225,7 +228,8 @@ def _enter(report: Audit, dataset, pictures: Pictures, repeated: list[str]) -> N
         )
     if objects.note():
         report.notes.append(objects.note())
-    if len(report.ids) == len(dataset) and hasattr(dataset, 'cat_img_map'):
+    one_file = hasattr(dataset, 'cat_img_map') and not getattr(dataset, 'joined_labels', False)
+    if one_file and len(report.ids) == len(dataset):
         # CocoDataset leaves bad boxes out without a word; the map still counts them.
         listed = [dataset.cat_img_map.get(cat, ()) for cat in dataset.cat_ids]
         left_out = sum(key in report.ids for images in listed for key in images)

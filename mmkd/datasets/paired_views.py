@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from logging import WARNING
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import mmcv
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
+from mmengine.logging import print_log
 from mmengine.structures import BaseDataElement
 
 from mmkd.datasets.class_folders import SUFFIXES
+from mmkd.options import check_choice
 from mmkd.registry import TRANSFORMS
 from mmkd.teachers.random_geometry import MOVING
 
@@ -63,14 +66,27 @@ class LoadView(BaseTransform):
         images (str): folder of the student's images.
         folder (str): of the teacher's.
         suffix (str | None): of its files; None: that of the image, or any of an image.
+        resize (bool): bring a partner of another size to that of its image, by bilinear
+            interpolation; both must show the same field of view.
+        missing (str): ``'error'``, or ``'skip'``: training leaves out images without a partner, and
+            the log says how many.
 
     Raises:
         FileNotFoundError: before training, an image without a partner.
         ValueError: a partner of another size; no :class:`SplitViews` in the pipeline.
     """
 
-    def __init__(self, name: str, images: str, folder: str, suffix: str | None = None) -> None:
-        self.name, self.suffix = name, suffix
+    def __init__(
+        self,
+        name: str,
+        images: str,
+        folder: str,
+        suffix: str | None = None,
+        resize: bool = False,
+        missing: str = 'error',
+    ) -> None:
+        self.name, self.suffix, self.resize = name, suffix, resize
+        self.missing = check_choice('LoadView', 'missing', missing, ('error', 'skip'))
         self.images, self.folder = Path(images), Path(folder)
 
     def partner(self, path: str) -> Path:
@@ -92,18 +108,25 @@ class LoadView(BaseTransform):
             f'{self.name!r} of {path} would be.'
         )
 
-    def transform(self, results: dict) -> dict:
-        """``img`` (H, W, C) becomes (H, W, C + C')."""
-        partner = self.partner(results['img_path'])
+    def transform(self, results: dict) -> dict | None:
+        """``img`` (H, W, C) becomes (H, W, C + C'); None where a partner is missing."""
+        try:
+            partner = self.partner(results['img_path'])
+        except FileNotFoundError:
+            if self.missing == 'skip':
+                return None  # the dataset draws another image
+            raise
         other = mmcv.imread(str(partner), flag='unchanged')
         if other is None:
             raise ValueError(f'LoadView: {partner} is damaged or no image.')
+        if self.resize:
+            other = mmcv.imresize(other, results['img'].shape[1::-1])
         image, other = (x[..., None] if x.ndim == 2 else x for x in (results['img'], other))
         if other.shape[:2] != image.shape[:2]:
             raise ValueError(
                 f'LoadView: {partner} has {other.shape[0]} x {other.shape[1]} pixels and '
-                f'{results["img_path"]} {image.shape[0]} x {image.shape[1]}. Bring both to one '
-                'size first.'
+                f'{results["img_path"]} {image.shape[0]} x {image.shape[1]}. If both show the same '
+                'field of view, set resize=True.'
             )
         joined = [*results.get(JOINED, []), (self.name, other.shape[2])]
         both = np.concatenate((image, other.astype(image.dtype)), 2)
@@ -117,8 +140,23 @@ class LoadView(BaseTransform):
                 'LoadView joins two pictures, but nothing splits them again. Put mmkd.SplitViews '
                 'behind the last transform that moves pixels.'
             )
+        missing = []
         for index in range(len(dataset)):
-            self.partner(dataset.get_data_info(index)['img_path'])
+            try:
+                self.partner(dataset.get_data_info(index)['img_path'])
+            except FileNotFoundError as error:
+                if self.missing == 'error' or getattr(dataset, 'test_mode', False):
+                    raise
+                missing.append(str(error))
+        if len(missing) == len(dataset):
+            raise FileNotFoundError(f'LoadView: no image has a partner. {missing[0]}')
+        if missing:
+            print_log(
+                f'LoadView: {len(missing)} of {len(dataset)} images have no view {self.name!r} and '
+                'are left out',
+                'current',
+                WARNING,
+            )
 
 
 @TRANSFORMS.register_module()

@@ -58,10 +58,19 @@ def check_same(owner: str, what: str, student: Any, teacher: Any, way: str = '')
         )
 
 
-def check_classes(owner: str, student: nn.Module, teacher: nn.Module) -> None:
-    """Equal classes, scored by the same function (softmax or sigmoid)."""
+def check_classes(
+    owner: str, student: nn.Module, teacher: nn.Module, class_map: Any = None
+) -> None:
+    """Equal classes, scored by the same function (softmax or sigmoid).
+
+    Args:
+        class_map (ClassMap | None): which of the student's classes the teacher knows.
+    """
     counts = [int(head.num_classes) for head in (student, teacher)]
-    check_same(owner, 'class counts', *counts)
+    if class_map is None:
+        check_same(owner, 'class counts', *counts)
+    else:
+        class_map.check(*counts)
     kinds = ['sigmoid' if uses_sigmoid(head) else 'softmax' for head in (student, teacher)]
     check_same(owner, 'class scores', *kinds)
 

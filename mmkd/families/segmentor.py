@@ -218,10 +218,12 @@ def check_logits(objective: Any, student: nn.Module, teacher: nn.Module | None) 
 
 
 def check_same_classes(objective: Any, student: nn.Module, teacher: nn.Module | None) -> None:
-    """Both must have equally many classes, else Misfit."""
+    """Both must have equally many classes, or those of its ``class_map``, else Misfit."""
     k_s = classes(student, objective.student_taps)
     k_t = k_s if teacher is None else classes(teacher, objective.teacher_taps)
-    if k_s != k_t:
+    if getattr(objective, 'class_map', None) is not None:
+        objective.class_map.check(k_s, k_t, least=2)
+    elif k_s != k_t:
         raise Misfit(
             f'{type(objective).__name__} compares class logits, but the student has {k_s} classes '
             f'and the teacher {k_t}.'

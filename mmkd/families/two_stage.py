@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.families import is_weak
+from mmkd.families.class_map import ClassMap
 from mmkd.families.comparable import Misfit, both, check_classes, uses_sigmoid
 from mmkd.functional.boxes import rank_in_group
 from mmkd.functional.device import sizes_of_groups
@@ -64,11 +65,18 @@ def features_tap(model: nn.Module) -> str:
     return 'backbone' if getattr(model, 'neck', None) is None else 'neck'
 
 
-def check_box_heads(owner: str, student: nn.Module, teacher: nn.Module, softmax: bool) -> None:
+def check_box_heads(
+    owner: str,
+    student: nn.Module,
+    teacher: nn.Module,
+    softmax: bool,
+    class_map: ClassMap | None = None,
+) -> None:
     """Both must be two-stage and classify RoIs into the same classes, else Misfit.
 
     Args:
         softmax (bool): scores must compete, background among them.
+        class_map (ClassMap | None): which of the student's classes the teacher knows.
     """
     second = [getattr(model, 'roi_head', None) for model in (student, teacher)]
     weak = any(map(is_weak, (student, teacher)))
@@ -91,7 +99,7 @@ def check_box_heads(owner: str, student: nn.Module, teacher: nn.Module, softmax:
             f"{owner} needs softmax class scores, but the student's box head has {kinds[0]} and "
             f"the teacher's {kinds[1]} scores."
         )
-    check_classes(owner, *heads)
+    check_classes(owner, *heads, class_map)
 
 
 @torch.no_grad()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mmkd.families import assignments, dense
+from mmkd.families.class_map import class_map_of
 from mmkd.families.comparable import Misfit, both, check_same, kind_of
 from mmkd.functional.gather import mean_over_ranks
 from mmkd.functional.logit_distances import mean_kl, weighted_binary_cross_entropy
@@ -95,6 +96,8 @@ class DenseKD(Objective):
         beta (float): of ``'adl'``, share of the teacher's entropy that is subtracted; 0 in its
             code, where it is not 0 where both agree; the paper counts ``1 - beta``.
         theta (float): exponent of ``'power'``.
+        class_map (list[int] | None): for each class of the teacher its label in a student that
+            knows more; only these are compared. None: equal classes.
         level_map (str | None): ``'common'`` compares only the levels that both heads have, as it is
             over scales.
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`; the taps are
@@ -128,6 +131,7 @@ class DenseKD(Objective):
         gamma: float = 2.0,
         beta: float = 0.0,
         theta: float = 1.8,
+        class_map: Sequence[int] | None = None,
         level_map: str | None = None,
         **common: Any,
     ) -> None:
@@ -135,6 +139,7 @@ class DenseKD(Objective):
         self.classes = check_choice('DenseKD', 'classes', classes, CLASSES)
         self.boxes = check_choice('DenseKD', 'boxes', boxes, BOXES)
         self.normaliser = check_choice('DenseKD', 'normaliser', normaliser, NORMALISERS)
+        self.class_map = class_map_of('DenseKD', class_map)
         self.level_map = check_choice('DenseKD', 'level_map', level_map, (None, 'common'))
         terms = {'classes': self.classes, 'boxes': self.boxes}
         if not any(terms.values()):
@@ -178,7 +183,8 @@ class DenseKD(Objective):
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         assert teacher is not None
         common, scale = self.level_map == 'common', self.image_scale
-        self.pairs = heads.check_heads('DenseKD', student, teacher, common, scale)
+        known = self.class_map
+        self.pairs = heads.check_heads('DenseKD', student, teacher, common, scale, known)
         if self.assigned:
             assignments.check_assignment('DenseKD', student)
         if self.boxes == 'distribution':
@@ -200,7 +206,7 @@ class DenseKD(Objective):
         return [f'{", ".join(compared)}, on {levels}, divided by {self.normaliser}; {truth}']
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
-        own, wanted = heads.answers(trace, self.pairs)
+        own, wanted = self._answers(trace)
         q = wanted.logits.sigmoid()
         sure = q.amax(-1)
         found = assignments.assignment(trace) if self.assigned else None
@@ -222,6 +228,13 @@ class DenseKD(Objective):
             whole = sure.sum().clamp(min=1e-6)
             student, teacher = ((sure * score).sum() / whole for score in scores)
         return losses | dict(score_student=student, score_teacher=teacher)
+
+    def _answers(self, trace: Trace) -> tuple[Answer, Answer]:
+        """Of both heads, the student's for the classes that the teacher knows."""
+        own, wanted = heads.answers(trace, self.pairs)
+        if self.class_map is not None:
+            own.logits = self.class_map(own.logits)
+        return own, wanted
 
     def _divisor(
         self, q: Tensor, sure: Tensor, found: assignments.Assignment | None
@@ -270,7 +283,7 @@ class DenseKD(Objective):
 
     def views(self, trace: Trace) -> list[View]:
         """Distance of the classes, summed over them, of the worst prior of each cell."""
-        own, wanted = heads.answers(trace, self.pairs)
+        own, wanted = self._answers(trace)
         apart = gap_weighted_cross_entropy(own.logits, wanted.logits).sum(-1)
         generator = dense.dense_head(trace.student.model).prior_generator
         centre = getattr(generator, 'center_offset', getattr(generator, 'offset', 0.5))

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mmkd.families import DETECTORS, classifier
 from mmkd.objective import PairObjective, Taps
-from mmkd.options import check_choice
+from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS
 
 
@@ -40,12 +41,14 @@ class FitNet(PairObjective):
         variant (str): ``'code'`` is the mean squared error of RepDistiller, to which the default
             weight of 100 belongs; ``'paper'`` is C * H * W / 2 times that; ``'l1'`` the mean
             absolute error, as MSAD compares pyramids.
+        tolerance (int): both maps are first averaged over windows of so many cells a side, at
+            stride 1: for two sensors that do not see quite the same place (ours).
         student, teacher, weight, teacher_name, adapt, resize, level_map, in_channels,
         out_channels: see :class:`~mmkd.objective.PairObjective`; maps of unequal size are resized
             to the teacher's.
 
     Raises:
-        ValueError: an unknown variant; no taps and no classifiers.
+        ValueError: an unknown variant; no taps and no classifiers; maps smaller than the tolerance.
     """
 
     default_weight = 100.0
@@ -56,16 +59,25 @@ class FitNet(PairObjective):
         self,
         *taps: Taps,
         variant: str = 'code',
+        tolerance: int = 1,
         adapt: str | None = 'conv1x1_bn',
         resize: str | None = 'teacher',
         **pair: Any,
     ) -> None:
         super().__init__(*taps, adapt=adapt, resize=resize, **pair)
         self.variant = check_choice('FitNet', 'variant', variant, ('code', 'paper', 'l1'))
+        self.tolerance = check_number('FitNet', 'tolerance', tolerance, 1, whole=True)
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         super().bind(student, teacher)
         classifier.choose_taps(self, classifier.middle_stage_tap, student, teacher)
 
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
+        if self.tolerance > 1:
+            if min(student.shape[2:]) < self.tolerance:
+                raise ValueError(
+                    f'FitNet: tolerance={self.tolerance} averages windows of so many cells, but '
+                    f'maps have {tuple(student.shape[2:])}. Take a smaller one, or an earlier map.'
+                )
+            student, teacher = (F.avg_pool2d(x, self.tolerance, 1) for x in (student, teacher))
         return hint_error(student, teacher, self.variant)

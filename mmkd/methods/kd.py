@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmkd.families import assignments, segmentor, two_stage
+from mmkd.families.class_map import class_map_of
 from mmkd.families.comparable import Misfit
 from mmkd.functional.logit_distances import (
     PIXEL_REDUCTIONS,
@@ -65,6 +66,9 @@ class KD(Objective):
         mask_ignore (bool): for pixels, leave out those with the ignored label; the divisor then
             counts the rest.
         ignore_index (int): the ignored label.
+        class_map (list[int] | None): for each class of the teacher its label in a student that
+            knows more; only these are compared, by a softmax over them. Of RoIs, all others are
+            background to the teacher. None: equal classes.
         resize (str | None): for pixels, ``'student'``, ``'teacher'`` or ``'label'`` brings maps of
             unequal size to one of them (bilinear, the student head's align_corners).
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`.
@@ -96,6 +100,7 @@ class KD(Objective):
         student_tau: float | None = None,
         mask_ignore: bool = False,
         ignore_index: int = 255,
+        class_map: Sequence[int] | None = None,
         resize: str | None = None,
         **common: Any,
     ) -> None:
@@ -114,6 +119,7 @@ class KD(Objective):
         self.resize = check_choice('KD', 'resize', resize, RESIZE)
         self.mask_ignore = mask_ignore
         self.ignore_index = check_number('KD', 'ignore_index', ignore_index, whole=True)
+        self.class_map = class_map_of('KD', class_map)
         self.kind = ''
         self.align_corners = False
         self.pairs: list[tuple[int, int]] = []  # levels of one-stage heads
@@ -132,7 +138,7 @@ class KD(Objective):
                 "KD on a two-stage detector compares the box heads on the student's RoIs; it takes "
                 'no taps.'
             )
-        two_stage.check_box_heads('KD', student, teacher, softmax=True)
+        two_stage.check_box_heads('KD', student, teacher, True, self.class_map)
         self.student_taps = parse_taps(
             [two_stage.box_head_tap(student) + '[0]', two_stage.rois_tap(student)]
         )
@@ -147,7 +153,8 @@ class KD(Objective):
                 "KD: reduction='cross_entropy' is of a softmax, and these heads score each class "
                 "by a sigmoid; DenseKD(classes='bckd') is a cross entropy of those."
             )
-        self.pairs = heads.check_heads('KD', student, teacher, scale=self.image_scale)
+        scale, known = self.image_scale, self.class_map
+        self.pairs = heads.check_heads('KD', student, teacher, scale=scale, class_map=known)
         assignments.check_assignment('KD', student)
         self.student_taps, self.teacher_taps = heads.head_taps(student, teacher, assigned=True)
         self.asks_teacher = True
@@ -158,7 +165,11 @@ class KD(Objective):
     def _bind_images(self, student: nn.Module, teacher: nn.Module) -> None:
         self.student_taps = self.student_taps or parse_taps('head.fc')
         self.teacher_taps = self.teacher_taps or parse_taps('head.fc')
-        _check_equal(student.head.fc.out_features, teacher.head.fc.out_features)
+        counts = student.head.fc.out_features, teacher.head.fc.out_features
+        if self.class_map is None:
+            _check_equal(*counts)
+        else:
+            self.class_map.check(*counts, least=2)
 
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
         if self.kind == 'pixels' and student and teacher:
@@ -174,7 +185,17 @@ class KD(Objective):
             return {'loss': self._pixels(trace)}
         student = trace.student[self.student_taps[0]][0]
         teacher = trace.teacher[self.teacher_taps[0]][0].detach()
-        return {'loss': self._distance(student, teacher).mean()}
+        return {'loss': self._distance(self._known(student), teacher).mean()}
+
+    def _known(self, student: Tensor, dim: int = -1) -> Tensor:
+        """The student's logits of the classes that the teacher knows."""
+        return student if self.class_map is None else self.class_map(student, dim)
+
+    def _roi_scores(self, student: Tensor) -> Tensor:
+        """The student's logits (R, C + 1) of the teacher's classes and of background."""
+        if self.class_map is None:
+            return student
+        return self.class_map.with_background(student, self.student_tau or float(self.tau or 1))
 
     def _rois(self, trace: Trace) -> Tensor:
         scores, rois = (trace.student[tap][0] for tap in self.student_taps)
@@ -183,12 +204,12 @@ class KD(Objective):
         feats = trace.teacher[self.teacher_taps[0]]
         seen = in_teachers_pixels(rois.detach(), trace)
         wanted = two_stage.roi_outputs(trace.teacher.model, feats, seen)[0]
-        return self._distance(scores, wanted).mean()
+        return self._distance(self._roi_scores(scores), wanted).mean()
 
     def _priors(self, trace: Trace) -> Tensor:
         own, wanted = heads.answers(trace, self.pairs)
         found = assignments.assignment(trace)
-        pair = own.logits, wanted.logits
+        pair = self._known(own.logits), wanted.logits
         kl = weighted_binary_cross_entropy(*pair, (1.0, 1.0), self.tau, entropy=False).sum(-1)
         return self.tau**2 * (kl * own.chosen(found.weights)).sum() / found.normaliser()
 
@@ -220,7 +241,7 @@ class KD(Objective):
         feats = trace.teacher[self.teacher_taps[0]]
         seen = in_teachers_pixels(rois, trace)
         wanted = two_stage.roi_outputs(trace.teacher.model, feats, seen)[0]
-        scores = [(z / self.tau).softmax(-1) for z in (own, wanted)]
+        scores = [(z / self.tau).softmax(-1) for z in (self._roi_scores(own), wanted)]
         return two_stage.ranked_rois('classes of RoIs', rois, scores, 1 - wanted.softmax(-1)[:, -1])
 
     def _pixels(self, trace: Trace) -> Tensor:
@@ -233,7 +254,7 @@ class KD(Objective):
 
     def _maps(self, trace: Trace) -> tuple[Tensor, Tensor]:
         """(N, K, h, w) of student and teacher."""
-        student = trace.student.maps(self.student_taps[0])[0]
+        student = self._known(trace.student.maps(self.student_taps[0])[0], 1)
         teacher = trace.teacher.maps(self.teacher_taps[0])[0].detach()
         return equal_size('KD', student, teacher, trace, self.resize, self.align_corners)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.families import assignments, is_two_stage, two_stage
+from mmkd.families.class_map import ClassMap
 from mmkd.families.comparable import Misfit, both, check_same, kind_of, pair_priors
 from mmkd.families.dense import dense_head, outputs_tap
 from mmkd.families.two_stage import features_tap
@@ -74,12 +75,14 @@ def check_heads(
     teacher: nn.Module,
     common: bool | None = None,
     scale: Fraction = Fraction(1),
+    class_map: ClassMap | None = None,
 ) -> list[tuple[int, int]]:
     """Two heads of known kinds, which may differ, with equal classes and priors, else Misfit.
 
     Args:
         common (bool | None): see :func:`~mmkd.families.comparable.pair_priors`.
         scale (Fraction): likewise.
+        class_map (ClassMap | None): which of the student's classes the teacher knows.
 
     Returns:
         list[tuple[int, int]]: positions of levels of equal stride.
@@ -92,7 +95,11 @@ def check_heads(
             ('CWD', 'PKD'),
         )
     heads = [dense_head(model) for model in (student, teacher)]
-    check_same(owner, 'class counts', *(int(head.num_classes) for head in heads))
+    counts = [int(head.num_classes) for head in heads]
+    if class_map is None:
+        check_same(owner, 'class counts', *counts)
+    else:
+        class_map.check(*counts)
     return pair_priors(owner, *heads, common, scale)
 
 

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from chain_toys import anyone, recipe, three, write, write_images
+from chain_toys import anyone, recipe, run, three, weights, write, write_images
 from mmengine.config import Config
 
 from mmkd.chain import Chain
+from mmkd.chain.chain import _dataset_of
 from mmkd.chain.checks import class_names, kept_steps
 from mmkd.chain.resolving import read_config
 from mmkd.chain.stage import Reference, Stage
@@ -125,6 +126,43 @@ def test_classes_that_differ_where_scores_are_compared(names, images, tmp_path, 
         r"Stage 's': kd compares class scores, but its classes are \(a, b, c; 3\) and those of its "
         rf"teacher 't:last' are \({', '.join(names)}; 3\)",
     )
+
+
+def test_classes_that_a_teacher_knows_are_compared_by_name(images, tmp_path):
+    own = write(
+        tmp_path,
+        images,
+        old=dict(width=4, classes=('a', 'c')),
+        new=dict(
+            teacher=dict(config=tiny_classifier(4, num_classes=2), checkpoint='random'),
+            objectives=dict(kd=dict(type='mmkd.KD', class_map=[0, 2])),
+            load_from='old',
+        ),
+    )
+    stages = dict(old=dict(config=own['old']))
+    stages['new'] = dict(config=own['new'], teacher='old', files=dict(load_from='old'))
+    products = run(stages, tmp_path / 'work')[1]
+    assert weights(products['new'].checkpoint)['head.fc.weight'].shape[0] == 3
+    stages['new']['options'] = {'model.objectives.kd.class_map': [0, 1]}
+    refuses_at = tmp_path / 'other'
+    with pytest.raises(ValueError, match=r'class_map=\[0, 1\] of kd means the classes \(a, b; 2\)'):
+        Chain(stages, str(refuses_at))
+    assert not refuses_at.exists()
+
+
+def test_data_that_an_earlier_stage_writes_are_not_looked_for():
+    """Also where the option is inside of data_prefix, and two are of one dataset."""
+    inner = dict(type='x', data_prefix=dict(seg='a'), ann_file='b')
+    config = Config(dict(train_dataloader=dict(dataset=dict(type='y', datasets=[inner]))))
+    stage, key = Stage('s', config='c'), 'train_dataloader.dataset.datasets.0'
+    for option in ('data_prefix.seg', 'ann_file'):
+        assert _dataset_of(config, stage, f'{key}.{option}')['ann_file'] == 'b'
+
+
+def test_names_of_joined_labels_are_listed_in_the_config():
+    joined = dict(type='mmkd.JoinLabels', classes=('a', 'b'), dataset=dict(type='x'), others=[])
+    config = Config(dict(train_dataloader=dict(dataset=dict(type='y', dataset=joined))))
+    assert class_names(config) == ('a', 'b')
 
 
 def test_classes_of_training_and_validation_that_differ(images, tmp_path, refuses, paths):

@@ -114,6 +114,20 @@ def test_a_background_that_the_teacher_s_tap_adds_is_a_class_of_the_data_alone(n
             check_teacher('teacher', model, Labels(NAMES))
 
 
+def test_a_teacher_of_some_classes_must_be_mapped_by_name(log):
+    def check(names, class_map):
+        model = distiller_of(names, KD(class_map=class_map), teacher_classes=2)
+        check_labels(runner_of(NAMES), model)
+
+    check(('cow', 'ant'), [2, 0])
+    check(None, [2, 0])
+    assert not log.text
+    with pytest.raises(ValueError, match=r'class_map=\[1, 0\] of it takes the classes bee, ant of'):
+        check(('cow', 'ant'), [1, 0])
+    check(('n01', 'n02'), [0, 1])
+    assert 'have no class name in common' in log.text
+
+
 def test_a_teacher_whose_features_alone_are_seen_may_know_other_classes(log):
     check_labels(runner_of(NAMES), distiller_of(('x', 'y'), at(), teacher_classes=2))
     assert not log.text

@@ -121,6 +121,31 @@ def test_partners_of_another_size_and_damaged_ones(folders):
     image = folders / 'ir' / 'a' / '1.png'
     with pytest.raises(ValueError, match='has 8 x 9 pixels and .* 20 x 30'):
         run([load(folders)], image)
+    packed = run([load(folders, resize=True), dict(type='mmkd.SplitViews'), PACK], image)
+    assert packed['inputs'].shape == packed['data_samples'].views.rgb.shape == (3, 20, 30)
     partner.write_bytes(b'nothing')
     with pytest.raises(ValueError, match='damaged or no image'):
         run([load(folders)], image)
+
+
+def test_images_without_a_partner_may_be_left_out(folders, log):
+    other = folders / 'ir' / 'a' / '2.png'
+    cv2.imwrite(str(other), np.zeros((20, 30), np.uint8))
+    assert run([load(folders, missing='skip')], other) is None
+    view = LoadView('rgb', str(folders / 'ir'), str(folders / 'rgb'), missing='skip')
+    both = dataset(view, SplitViews())
+    paths = [folders / 'ir' / 'a' / '1.png', other]
+    kind = type(both)
+    kind.__len__ = lambda self: len(paths)
+    kind.get_data_info = lambda self, i: dict(img_path=str(paths[i]))
+    view.check_dataset(both)
+    assert "1 of 2 images have no view 'rgb' and are left out" in log.text
+    kind.test_mode = True
+    with pytest.raises(FileNotFoundError, match='2'):
+        view.check_dataset(both)
+    kind.test_mode = False
+    del paths[0]
+    with pytest.raises(FileNotFoundError, match='no image has a partner. LoadView: there is no'):
+        view.check_dataset(both)
+    with pytest.raises(ValueError, match='missing must be one of'):
+        LoadView('rgb', 'x', 'y', missing='ignore')

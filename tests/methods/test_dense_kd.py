@@ -437,3 +437,22 @@ def test_advice_for_unknown_heads():
     pair = [build_model(tiny_yolov3(4)) for _ in range(2)]
     with pytest.raises(ValueError, match='CWD and .* features'):
         Distiller(pair[0], dict(o=DenseKD()), _teacher(pair[1]))
+
+
+@pytest.mark.parametrize(('kind', 'options'), [('retinanet', {}), ('gfl', dict(boxes=None))])
+def test_classes_that_the_teacher_knows(kind, options):
+    """A student with one class more: what the teacher says is compared with columns 2 and 0."""
+    student, teacher = detector(kind), detector(kind, 1, num_classes=2)
+    objective = DenseKD(class_map=[2, 0], **options)
+    losses, trace = step(objective, student, teacher)
+    own, wanted = heads.answers(trace, objective.pairs)
+    z, q = own.logits[..., [2, 0]], wanted.logits.sigmoid()
+    apart = (z.sigmoid() - q).abs() * F.binary_cross_entropy_with_logits(z, q, reduction='none')
+    found = assignments.assignment(trace)
+    value = (apart.sum(-1) * found.weights).sum() / found.positive.sum(1).clamp(min=1).sum()
+    torch.testing.assert_close(
+        losses['kd.o.loss_classes'].detach(), value.detach(), rtol=1e-4, atol=1e-6
+    )
+    assert objective.views(trace)
+    with pytest.raises(ValueError, match=r'class_map=\[0\] must have one label below 3'):
+        DenseKD(class_map=[0]).bind(student, teacher)

@@ -20,3 +20,21 @@ def test_unequal_maps_is_taken_at_the_size_of_the_teacher():
     torch.manual_seed(0)
     found = on_maps(FitNet('a'), [torch.randn(2, 3, 8, 8)], [torch.randn(2, 5, 4, 4)])
     assert float(found['loss'].detach()) > 0
+
+
+def test_a_window_of_tolerance():
+    """A peak of 4 that is one cell aside: four of nine windows of 2 x 2 differ, by 1."""
+    first, second = torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4)
+    first[..., 1, 1], second[..., 1, 2] = 4, 4
+
+    def loss(tolerance, student, teacher):
+        objective = FitNet('a', adapt=None, tolerance=tolerance)
+        return float(on_maps(objective, [student], [teacher])['loss'])
+
+    assert loss(1, first, second) == 2
+    assert loss(2, first, second) == pytest.approx(4 / 9)
+    assert loss(3, first, first) == 0
+    flipped = loss(2, first.flip(3), second.flip(3))
+    assert flipped == pytest.approx(4 / 9)
+    with pytest.raises(ValueError, match=r'tolerance=5 averages .* maps have \(4, 4\)'):
+        loss(5, first, second)

@@ -200,6 +200,38 @@ def test_images():
     assert float(ready(kd, trace)(trace)['loss']) == pytest.approx(0.1783412, rel=1e-5)
 
 
+def test_classes_that_the_teacher_knows():
+    """Images and pixels: a softmax over these alone (LwF)."""
+    kd = prepare(KD(class_map=[2, 0]), ToyClassifier(), ToyClassifier(2))
+    trace = make_trace({'head.fc': ZS}, {'head.fc': ZT[:, :2]})
+    wanted = literal(ZS[:, [2, 0]], ZT[:, :2], 4) / 3
+    assert float(kd(trace)['loss']) == pytest.approx(wanted, rel=1e-5)
+    own, other = S[:, :3], T[:, :2]
+    kd = prepare(KD(class_map=[2, 0]), ToySegmentor(num_classes=3), ToySegmentor(num_classes=2))
+    trace = make_trace({str(kd.student_taps[0]): own}, {str(kd.teacher_taps[0]): other})
+    wanted = literal(rows(own[:, [2, 0]]), rows(other), 1) / len(rows(own))
+    assert float(kd(trace)['loss']) == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize('tau', [1, 3])
+def test_rois_of_a_teacher_that_knows_less(tau):
+    """What it does not know is background to it."""
+    student = build_model(tiny_faster_rcnn(4, num_classes=4))
+    teacher = build_model(tiny_faster_rcnn(4, num_classes=2)).eval()
+    feats = list(teacher.extract_feat(detection_batch()[0]))
+    rois = torch.tensor([[0, 4.0, 4, 40, 40], [1, 0, 0, 20, 60]])
+    scores = torch.randn(2, 5)
+    kd = KD(tau=tau, class_map=[3, 1])
+    kd.bind(student, teacher)
+    sides = {'roi_head.bbox_head': [scores], 'roi_head.bbox_roi_extractor@in[1]': rois}
+    trace = make_trace(sides, {'neck': feats}, inputs=detection_batch()[0], teacher_model=teacher)
+    q = (two_stage.roi_outputs(teacher, feats, rois)[0].double() / tau).softmax(1)
+    p = (scores.double() / tau).softmax(1)
+    p = torch.stack((p[:, 3], p[:, 1], p[:, 0] + p[:, 2] + p[:, 4]), 1)
+    wanted = float(tau**2 * (q * (q.log() - p.log())).sum(1).mean())
+    assert float(kd(trace)['loss']) == pytest.approx(wanted, rel=1e-4)
+
+
 @pytest.mark.parametrize('tau', [1, 3])
 def test_rois_of_the_student_are_judged_by_both(tau):
     teacher = build_model(tiny_faster_rcnn(4)).eval()
@@ -287,6 +319,12 @@ def test_temperatures_not_above_zero_are_refused(tau):
 def test_pairs_that_cannot_work_are_refused_at_build(student, teacher, message):
     with pytest.raises(ValueError, match=message):
         KD().bind(student(), teacher())
+
+
+def test_maps_of_classes_that_do_not_fit():
+    for make in (ToyClassifier, lambda k: build_model(tiny_faster_rcnn(4, num_classes=k))):
+        with pytest.raises(ValueError, match=r'class_map=\[0, 1, 2\] must have one label below 3'):
+            KD(class_map=[0, 1, 2]).bind(make(3), make(2))
 
 
 def test_taps_and_sigmoid_scores_on_a_two_stage_detector_are_refused():

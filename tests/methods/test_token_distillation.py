@@ -4,12 +4,18 @@ import pytest
 import torch
 from map_toys import FS, FT, on_maps
 from torch import nn
+from torch.nn import functional as F
 
 from mmkd.distiller import Distiller
 from mmkd.functional.standardise import batch_standardise
 from mmkd.makers.standardiser import linear_map
 from mmkd.methods.fitnet import hint_error
-from mmkd.methods.token_distillation import TokenDistillation, token_distance
+from mmkd.methods.token_distillation import (
+    TokenDistillation,
+    VectorQueue,
+    kl_of_similarities,
+    token_distance,
+)
 from mmkd.plan import Plan
 from mmkd.teacher import Teacher, build_model
 from mmkd.teachers import VisionModel
@@ -79,6 +85,102 @@ def test_normalised_by_a_file(rule, tmp_path):
         on_maps(
             TokenDistillation('a', normalise=str(tmp_path / 's.pt')), [FS.float()], [FT.float()]
         )
+
+
+# ----------------------------------------------------------------------------- similarities
+
+
+@pytest.mark.parametrize(('tau', 'wanted'), [(0.07, 4.898908), (1.0, 0.054562)])
+def test_queue_of_the_sheet(tau, wanted):
+    bank = torch.tensor([[1.0, 0], [0, 1], [0.6, 0.8]])
+    t, s = torch.tensor([[0.8, 0.6]]), torch.tensor([[1.0, 0]])
+    value = kl_of_similarities(s @ bank.T, t @ bank.T, tau)
+    assert float(value) == pytest.approx(wanted, abs=2e-6)
+    more = torch.cat((bank, torch.randn(2, 2)))
+    keep = torch.arange(5) < 3
+    masked = kl_of_similarities(s @ more.T, t @ more.T, tau, keep)
+    torch.testing.assert_close(masked, value)
+
+
+def test_the_queue_holds_the_last_vectors():
+    queue, rows = VectorQueue(4, 2), torch.arange(14.0).view(7, 2)
+    assert not queue.filled.any()
+    queue.push(rows[:3])
+    assert queue.filled.tolist() == [True] * 3 + [False]
+    queue.push(rows[3:5])
+    assert queue.filled.all() and sorted(queue.entries[:, 0].tolist()) == [2, 4, 6, 8]
+    queue.push(rows[:7])
+    assert sorted(queue.entries[:, 0].tolist()) == [6, 8, 10, 12]
+
+
+def literal_kl(s, t, tau):
+    p, q = ((x.double() / tau).softmax(-1) for x in (t, s))
+    return float((p * (p / q).log()).sum(-1).mean())
+
+
+def test_images_among_those_that_were_seen():
+    objective = TokenDistillation('a', adapt=None, form='queue', queue=3, tau=0.5)
+    means = [F.normalize(x.float().mean((2, 3)), dim=1) for x in (FS, FT)]
+    value = on_maps(objective, [FS.float()], [FT.float()])['loss_global']
+    assert float(value) == pytest.approx(
+        literal_kl(*(x @ means[1].T for x in means), 0.5), rel=1e-5
+    )
+    flipped = FT.float().flip(1)
+    objective.eval()  # says what it would say, and remembers nothing
+    before = objective.queue.entries.clone()
+    trace = make_trace(dict(a=FS.float()), dict(a=flipped))
+    other = F.normalize(flipped.mean((2, 3)), dim=1)
+    wanted = literal_kl(means[0] @ means[1].T, other @ means[1].T, 0.5)
+    assert float(objective(trace)['loss_global']) == pytest.approx(wanted, rel=1e-5)
+    assert torch.equal(objective.queue.entries, before)
+    assert {'queue.entries', 'queue.pushed'} <= set(objective.state_dict())
+
+
+def test_places_among_those_of_their_image():
+    objective = TokenDistillation('a', adapt=None, form='global_local', tau=0.5)
+    losses = on_maps(objective, [FS.float()], [FT.float()])
+    alike = []
+    for maps in (FS.float(), FT.float()):
+        tokens = F.normalize(maps.flatten(2).transpose(1, 2), dim=2)
+        alike.append(torch.stack([one @ one.T for one in tokens]))
+    assert float(losses['loss_local']) == pytest.approx(literal_kl(*alike, 0.5), rel=1e-5)
+    queue = TokenDistillation('a', adapt=None, form='queue', tau=0.5)
+    alone = on_maps(queue, [FS.float()], [FT.float()])
+    assert set(alone) == {'loss_global'} and torch.equal(
+        *(x['loss_global'] for x in (alone, losses))
+    )
+    same = TokenDistillation('a', adapt=None, form='global_local')
+    assert all(abs(float(x)) < 1e-6 for x in on_maps(same, [FS.float()], [FS.float()]).values())
+
+
+def test_two_batches_before_one_backward_pass():
+    """As labelled images and others are: the second changes the queue that the first has used."""
+    objective = TokenDistillation('a', adapt=None, form='queue', queue=3)
+    maps = FS.float().requires_grad_()
+    losses = [on_maps(objective, [maps], [FT.float()])['loss_global']]
+    losses.append(objective(make_trace(dict(a=maps), dict(a=FT.float())))['loss_global'])
+    sum(losses).backward()
+    assert maps.grad.isfinite().all() and maps.grad.any()
+
+
+def test_queues_that_do_not_fit():
+    objective = TokenDistillation('a', form='queue', queue=8)
+    objective.check_dataset(range(9))
+    with pytest.raises(
+        ValueError, match='remembers as many images as .* Take a quarter of that, 2'
+    ):
+        objective.check_dataset(range(8))
+    TokenDistillation('a').check_dataset(range(8))
+    pair = [FS.float()] * 2, [FT.float()] * 2
+    with pytest.raises(ValueError, match='compares one map of each network, found 2'):
+        on_maps(TokenDistillation(['a', 'b'], form='global_local'), *pair)
+    for form, options in (
+        ('mse', dict(smooth=0.1)),
+        ('cosine', dict(queue=4)),
+        ('queue', dict(smooth=0)),
+    ):
+        with pytest.raises(ValueError, match='has no effect with form='):
+            TokenDistillation('a', form=form, **options)
 
 
 def vision(layers=1):
@@ -151,7 +253,7 @@ def test_pictures():
 
 def test_bad_input(tmp_path):
     with pytest.raises(ValueError, match='form must be one of'):
-        TokenDistillation(form='queue')
+        TokenDistillation(form='none')
     with pytest.raises(ValueError, match="smooth=0.5 has no effect with form='mse'"):
         TokenDistillation(form='mse', smooth=0.5)
     with pytest.raises(ValueError, match='smooth must be a finite number from 0 to 1'):
