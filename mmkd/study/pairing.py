@@ -233,15 +233,20 @@ def _finished(row: Row, seeds: Sequence[int], work_dir: str) -> bool:
 
 
 def _only(asked: Sequence[str], rows: Sequence[Row]) -> set[str]:
-    """Names of the rows, before the grid, that are to be trained."""
+    """Names of the rows, before the grid, that are to be trained; 'kd+at' is 'KD + AT'."""
     known = [row.name for row in rows]
+    spelt = {_bare(name): name for name in known}
     for name in asked:
-        if name not in known:
+        if _bare(name) not in spelt:
             raise ValueError(
                 f'--methods: the study has no {name!r}; it has '
                 f'{", ".join(known)}.{did_you_mean(name, known)}'
             )
-    return {*(asked or known)}
+    return {spelt[_bare(name)] for name in asked or known}
+
+
+def _bare(name: str) -> str:
+    return name.replace(' ', '').casefold()
 
 
 def _check_names(rows: Sequence[Row]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import os.path as osp
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +17,7 @@ from mmkd.version import __version__
 def record(
     pairs: Sequence[PairResults], seeds: Sequence[int], work_dir: str, how: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What ``report.json`` of a study has, without absolute paths of the work dir.
+    """What ``report.json`` of a study has; paths are relative to the current folder.
 
     Args:
         pairs (list): tables.
@@ -28,14 +29,18 @@ def record(
         dict: ``command``, ``date`` of the report, ``device``, ``jobs``, ``versions`` of the
         packages, ``seeds``, and ``rows``: those of ``report.csv``, without empty entries.
     """
-    short = osp.join('work_dirs', osp.basename(osp.abspath(work_dir)))
-    folder = work_dir if osp.isabs(work_dir) else osp.abspath(work_dir)
+    folder = osp.abspath(work_dir)
+    short = osp.join('work_dirs', osp.basename(folder))
+
+    def relative(text: str) -> str:
+        return text.replace(folder, short).replace(os.getcwd() + os.sep, '')
+
     rows = [
-        {key: text.replace(folder, short) for key, text in entry.items() if text}
+        {key: relative(text) for key, text in entry.items() if text}
         for entry in entries(pairs, seeds, work_dir)
     ]
     return dict(
-        command=how['command'].replace(folder, short),
+        command=relative(how['command']),
         date=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         device=how['device'],
         jobs=how['jobs'],

@@ -67,16 +67,16 @@ def test_more_seeds_and_methods_later(study, paths):
 
 
 def test_some_of_the_methods_first(study, paths, tmp_path):
-    both = dict(a=paths['student'], b=paths['student'])
+    both = {'a': paths['student'], 'b+c': paths['student']}
     for only, trained in (
-        (['b'], ['teacher', 'plain_s0', 'b_s0']),
+        (['B + C'], ['teacher', 'plain_s0', 'b_c_s0']),
         (['a'], ['a_s0']),
     ):
         start = FakeStart({})
         study(start, methods=both, seeds=[0], only=only)
         assert [name for job, name in start.calls if job == 'train'] == trained
-    assert [*rows(tmp_path)] == ['teacher', 'plain', 'a', 'b'], 'and those that are finished'
-    with pytest.raises(ValueError, match="the study has no 'c'; it has a, b"):
+    assert [*rows(tmp_path)] == ['teacher', 'plain', 'a', 'b+c'], 'and those that are finished'
+    with pytest.raises(ValueError, match="the study has no 'c'; it has a, b.c"):
         study(start, methods=both, only=['c'])
 
 
