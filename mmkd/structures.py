@@ -22,6 +22,7 @@ class ClassSample(BaseDataElement):
         pred_label (Tensor): (1,) long.
         pred_score (Tensor): (K,) float32, sums to one.
         pred_logit (Tensor): (K,) float32, whose softmax that is, where it is known.
+        pred_embedding (Tensor): (D,) float32, the pooled features, where they are known.
         exit_scores (Tensor): (M, K) float32, of a network with M exits those of each.
         sample_idx (int): position in the dataset; of a mixture that of the heaviest image.
     """
@@ -36,8 +37,12 @@ class ClassSample(BaseDataElement):
         self.set_field(score, 'gt_score', dtype=Tensor)
         return self
 
-    def set_prediction(self, score: Tensor, logit: Tensor | None = None) -> ClassSample:
-        """Set scores (K,) and with them the predicted class; and the logits behind them."""
+    def set_prediction(
+        self, score: Tensor, logit: Tensor | None = None, embedding: Tensor | None = None
+    ) -> ClassSample:
+        """Set scores (K,) and with them the predicted class; and what is behind them."""
+        if embedding is not None:
+            self.set_field(embedding, 'pred_embedding', dtype=Tensor)
         if logit is not None:
             self.set_field(logit, 'pred_logit', dtype=Tensor)
         self.set_field(score, 'pred_score', dtype=Tensor)

@@ -9,6 +9,7 @@ Grammar (``path`` is a dotted module path of the unmodified model)::
     rpn_head.get_targets()              what a method of that instance returned
     bbox_head.loss_by_feat()@in[0]      an argument of a method call
     decode_head.forward()@scores        class scores (N, K, h, w) made of the masks that it gives
+    pool{channels.json}                 the channels in a file; pool{} has all of them
 """
 
 from __future__ import annotations
@@ -27,13 +28,15 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from mmkd.errors.taps import never_called_message, silent_message, unknown_message
+from mmkd.functional.channels import keep_channels, read_channels
 from mmkd.functional.mask_scores import MaskScores
 from mmkd.functional.nested import flatten, map_tensors
 from mmkd.schedule import Progress
 
 _GRAMMAR = re.compile(
     r'(?P<path>[A-Za-z_]\w*(\.\w+)*)(?P<call>\(\))?(@in\[(?P<arg>\w+)\])?(\[(?P<index>[-:\d]+)\])?'
-    r'(?P<scores>(?<=\(\))@scores(\(background=(?P<background>\d+)\))?)?'
+    r'(?:(?P<scores>(?<=\(\))@scores(\(background=(?P<background>\d+)\))?)'
+    r'|\{(?P<channels>[^{}]*)\})?'
 )
 
 
@@ -54,10 +57,13 @@ class Tap:
     scores: bool = False
     #: place of a further class, of what no class claims
     background: int | None = None
+    #: channels that are kept, of a file of ``mmkd make Neurons``; None: all
+    channels: tuple[int, ...] | None = None
 
     @classmethod
     def parse(cls, text: str | Tap) -> Tap:
-        """Read the grammar above; raises TapError with an example otherwise."""
+        """Read the grammar above, and the file of channels; raises TapError with an example
+        otherwise, or if there is no such file."""
         if isinstance(text, Tap):
             return text
         match = _GRAMMAR.fullmatch(text) if isinstance(text, str) else None
@@ -75,6 +81,7 @@ class Tap:
             index=_parse_index(match['index']),
             scores=match['scores'] is not None,
             background=match['background'] and int(match['background']),
+            channels=_told(text, read_channels, match['channels']) if match['channels'] else None,
         )
 
     @property
@@ -91,6 +98,14 @@ class Tap:
 
     def __str__(self) -> str:
         return self.text
+
+
+def _told(text: str, function: Callable, *args: Any) -> Any:
+    """The result of a function, whose errors name the tap."""
+    try:
+        return function(*args)
+    except ValueError as error:
+        raise TapError(f'Tap {text!r}: {error}') from None
 
 
 def _parse_index(text: str | None) -> int | slice | None:
@@ -142,7 +157,11 @@ class Side:
     def seen(self, tap: str | Tap) -> list[Tensor]:
         """Tensors at the tap as they were recorded; none if it never fired or showed none, such as
         the mask of images without padding."""
-        return _chosen(flatten(self.raw(tap)), Tap.parse(tap))
+        tap = Tap.parse(tap)
+        found = _chosen(flatten(self.raw(tap)), tap)
+        if tap.channels is None:
+            return found
+        return [_told(tap.text, keep_channels, tensor, tap.channels) for tensor in found]
 
     def __getitem__(self, tap: str | Tap) -> list[Tensor]:
         """Tensors at the tap over all calls, in float32, (N, C, H, W) for feature maps.
@@ -178,10 +197,7 @@ def _scores(value: Any, tap: Tap) -> MaskScores | Tensor:
     tensors = flatten(value)
     if len(tensors) == 1 and tensors[0].dim() == 4:
         return tensors[0].float()
-    try:
-        return MaskScores.of(value, tap.background)
-    except ValueError as error:
-        raise TapError(f"Tap '{tap}': {error}") from None
+    return _told(tap.text, MaskScores.of, value, tap.background)
 
 
 def _chosen(items: list, tap: Tap) -> list:

@@ -325,3 +325,23 @@ def test_a_student_tap_inside_a_checkpointed_region_is_an_error():
         net(torch.ones(1, 2, requires_grad=True))
     with pytest.raises(TapError, match='with_cp'):
         require_gradient(side, parse_taps('a'))
+
+
+def test_channels_of_a_file(tmp_path):
+    file = tmp_path / 'channels.json'
+    file.write_text('{"channels": [2, 0]}')
+    text = f'neck[0]{{{file}}}'
+    tap = Tap.parse(text)
+    assert (tap.source, tap.index, tap.channels) == ('neck', 0, (2, 0)) and str(tap) == text
+    x = torch.randn(2, 4, 3, 3, requires_grad=True)
+    side = Side(nn.Module(), torch.zeros(2, 3, 12, 12), {'neck': [[x, x + 1]]})
+    assert torch.equal(side[text][0], x[:, [2, 0]]) and side[text][0].requires_grad
+    assert side['neck{}'][1] is side['neck'][1] and Tap.parse('neck{}').channels is None
+    file.write_text('{"channels": [4]}')
+    with pytest.raises(TapError, match='channel 4 is to be kept, but there are 4'):
+        side[text]
+    with pytest.raises(TapError, match=r"Tap 'neck\{none.json\}': there is no file none.json"):
+        Tap.parse('neck{none.json}')
+    for text in ('a.b()@scores{x.json}', 'neck{a}[0]', 'neck{{}}'):
+        with pytest.raises(TapError, match='not an address'):
+            Tap.parse(text)

@@ -139,9 +139,15 @@ def set_student(config: Config, model: Any) -> None:
 
 
 def set_file(config: Config, stage: Stage, key: str, path: str | None) -> None:
-    """Set a key of the config to the path of a file; without one the config's own stays."""
+    """Set a key of the config to the path of a file; without one the config's own stays.
+
+    Of a text with ``{}``, such as the tap ``'pool{}'``, the path goes between the braces.
+    """
     if path is not None:
-        place_of(config, stage, key)[key.rpartition('.')[2]] = path
+        place, name = place_of(config, stage, key), key.rpartition('.')[2]
+        text = place.get(name)
+        within = isinstance(text, str) and '{}' in text
+        place[name] = text.replace('{}', f'{{{path}}}') if within else path
 
 
 def _check_key(config: Config, stage: Stage, key: str) -> None:

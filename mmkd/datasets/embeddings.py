@@ -11,13 +11,18 @@ from torch.utils.data import DataLoader
 
 from mmkd.config import calm_dataset, load_config
 from mmkd.families import classifier
+from mmkd.rows.vectors import vectors
 from mmkd.tap import Recorder, parse_taps
 from mmkd.teacher import Teacher
 
 
 @torch.no_grad()
 def teacher_embeddings(
-    config: str | Config, checkpoint: str, batch_size: int = 256, device: str = 'cpu'
+    config: str | Config,
+    checkpoint: str,
+    batch_size: int = 256,
+    device: str = 'cpu',
+    tap: str | None = None,
 ) -> Tensor:
     """Embedding of each training image of a config, (len(dataset), D), without augmentation.
 
@@ -27,6 +32,8 @@ def teacher_embeddings(
         checkpoint (str): of the teacher.
         batch_size (int): images at a time.
         device (str): where the teacher runs.
+        tap (str | None): of a vector, or of a map, which is averaged over places; None: the pooled
+            features.
 
     Raises:
         ValueError: no classifier; a config without training or validation data.
@@ -34,7 +41,7 @@ def teacher_embeddings(
     config = load_config(config) if isinstance(config, str) else config
     init_default_scope(config.get('default_scope') or 'mmengine')
     model = Teacher(config, checkpoint).model.to(device)
-    taps = parse_taps(classifier.embedding_tap(model))
+    taps = parse_taps(tap or classifier.embedding_tap(model))
     entry = calm_dataset(config, test_mode=True)
     if entry is None:
         raise ValueError('teacher_embeddings needs a config with train_dataloader, val_dataloader.')
@@ -44,5 +51,5 @@ def teacher_embeddings(
         inputs = model.data_preprocessor(batch, False)['inputs']
         with Recorder(model, taps).record(inputs) as side:
             model(inputs, mode='tensor')
-        found.append(side[taps[0]][0].flatten(1).cpu())
+        found.append(vectors(side[taps[0]][0]).cpu())
     return torch.cat(found)

@@ -1,4 +1,4 @@
-"""Metrics of classifiers, of outlines of masks, and CorLoc; others are mmdet's and mmseg's."""
+"""Metrics of classifiers, verification, outlines of masks, CorLoc; others are mmdet's, mmseg's."""
 
 from importlib import import_module
 from importlib.util import find_spec
@@ -7,9 +7,10 @@ from typing import Any
 from mmkd.evaluation.accuracy import Accuracy
 from mmkd.evaluation.calibration import Calibration
 from mmkd.evaluation.corloc import CorLoc
+from mmkd.evaluation.verification import Verification
 from mmkd.registry import METRICS
 
-__all__ = ['Accuracy', 'Calibration', 'CorLoc']
+__all__ = ['Accuracy', 'Calibration', 'CorLoc', 'Verification']
 
 #: imported when they are asked for
 _POSTPONED: dict[str, str] = {}

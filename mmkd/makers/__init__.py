@@ -10,6 +10,7 @@ from mmkd.makers.loss_scale import LossScale
 from mmkd.makers.low_rank import LowRank
 from mmkd.makers.merge_detections import MergeDetections
 from mmkd.makers.net2net import Net2Net
+from mmkd.makers.neurons import Neurons
 from mmkd.makers.prune import Prune
 from mmkd.makers.pseudo_labels import PseudoLabels
 from mmkd.makers.quantised_map import QuantisedMap
@@ -29,6 +30,7 @@ __all__ = [
     'LowRank',
     'MergeDetections',
     'Net2Net',
+    'Neurons',
     'Prune',
     'PseudoLabels',
     'QuantisedMap',

@@ -91,13 +91,16 @@ class Classifier(BaseModel):
     ) -> Any:
         """mmengine's three modes: logits (N, K), a mapping of losses, or samples with scores."""
         last = self.extract_feat(inputs)[-1]
-        logits = self.head(self.pool(last if self.projector is None else self.projector(last)))
+        embedding = self.pool(last if self.projector is None else self.projector(last))
+        logits = self.head(embedding)
         if mode == 'tensor':
             return logits
         if mode == 'predict':
             samples = data_samples or [ClassSample() for _ in logits]
-            rows = zip(samples, logits.float().softmax(1), logits.float(), strict=True)
-            return [sample.set_prediction(score, logit) for sample, score, logit in rows]
+            rows = (logits.float().softmax(1), logits.float(), embedding.float())
+            return [
+                sample.set_prediction(*row) for sample, *row in zip(samples, *rows, strict=True)
+            ]
         if mode == 'loss':
             return {'loss_cls': self._loss(logits, data_samples or [])}
         raise ValueError(f"Classifier: mode must be 'tensor', 'predict' or 'loss', found {mode!r}.")

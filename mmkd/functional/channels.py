@@ -1,0 +1,52 @@
+"""Some channels of maps, vectors and tokens, as a file lists them."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+
+def read_channels(file: str) -> tuple[int, ...]:
+    """The ``channels`` in a JSON file, numbers from 0.
+
+    Raises:
+        ValueError: there is no such file, or no such list in it.
+    """
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise ValueError(
+            f"there is no file {file}. 'pool{{}}' is all channels; mmkd make Neurons writes a file "
+            'of some.'
+        )
+    try:
+        found = tuple(int(channel) for channel in json.loads(path.read_text())['channels'])
+    except (ValueError, KeyError, TypeError):
+        found = ()
+    if not found or len({*found}) < len(found) or min(found) < 0:
+        raise ValueError(f'{file} must hold {{"channels": [3, 17, 4]}}, numbers from 0, each once.')
+    return found
+
+
+def keep_channels(tensor: Tensor, channels: tuple[int, ...]) -> Tensor:
+    """These channels of a map (N, C, H, W), a vector (N, C) or tokens (N, L, C).
+
+    Raises:
+        ValueError: fewer channels than that.
+    """
+    dim = 1 if tensor.dim() == 4 else tensor.dim() - 1
+    if max(channels) >= tensor.shape[dim]:
+        raise ValueError(
+            f'channel {max(channels)} is to be kept, but there are {tensor.shape[dim]}, counted '
+            'from 0. Is the file that of another network?'
+        )
+    return tensor.index_select(dim, _on_device(channels, tensor.device))
+
+
+@functools.lru_cache(maxsize=64)
+def _on_device(channels: tuple[int, ...], device: torch.device) -> Tensor:
+    """Copied once, so that no step waits for it."""
+    return torch.tensor(channels, device=device)
