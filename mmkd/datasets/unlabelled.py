@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sized
 from pathlib import Path
 from typing import Any
@@ -68,19 +69,30 @@ class ImageFolder(BaseDataset):
 
     Args:
         data_root (str): the folder; ``data_prefix=dict(img_path=…)`` names one inside it.
+        manifest (str | None): instead: a file of ``mmkd make TransferSet``, beside whose ``files``
+            it lies.
         metainfo (dict): none by default, so that a ConcatDataset needs
             ``ignore_keys=['classes', 'palette']``.
         pipeline, data_prefix, indices, …: see :class:`mmengine.dataset.BaseDataset`; the pipeline
             may load annotations, which there are none of.
 
     Raises:
-        FileNotFoundError: no such folder, or no image in it.
+        FileNotFoundError: no such folder or file, or no image in it.
     """
 
+    def __init__(self, *args: Any, manifest: str | None = None, **kwargs: Any) -> None:
+        self.manifest = manifest
+        super().__init__(*args, **kwargs)
+
     def load_data_list(self) -> list[dict]:
-        """Path and number of each image, in the order of their names."""
-        folder = Path(self.data_prefix.get('img_path') or self.data_root or '.')
-        files = sorted(images_below(folder))
+        """Path and number of each image, in the order of their names, or of the manifest."""
+        if self.manifest is None:
+            folder = Path(self.data_prefix.get('img_path') or self.data_root or '.')
+            files = sorted(images_below(folder))
+        else:
+            folder = Path(self.manifest).expanduser()
+            held = json.loads(folder.read_text()) if folder.is_file() else dict(files=[])
+            files = [folder.parent / one['file'] for one in held['files']]
         if not files:
             raise FileNotFoundError(f'ImageFolder: there are no images in {folder}.')
         return [dict(img_path=str(path), img_id=i, instances=[]) for i, path in enumerate(files)]

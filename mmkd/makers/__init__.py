@@ -17,6 +17,7 @@ from mmkd.makers.quantised_map import QuantisedMap
 from mmkd.makers.recalibrate import Recalibrate
 from mmkd.makers.specialists import Specialists
 from mmkd.makers.standardiser import Standardiser
+from mmkd.makers.transfer_set import TransferSet
 from mmkd.makers.trusted_images import TrustedImages
 
 __all__ = [
@@ -37,5 +38,6 @@ __all__ = [
     'Recalibrate',
     'Specialists',
     'Standardiser',
+    'TransferSet',
     'TrustedImages',
 ]

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import os.path as osp
 from collections.abc import Mapping
-from pathlib import PurePath
 from typing import Any
 
 import torch
 from mmengine.logging import print_log
-from mmengine.registry import DATASETS, DefaultScope
 from torch import Tensor, nn
 
 from mmkd.chain import Maker, Product
 from mmkd.chain.product import digest
-from mmkd.config import calm_dataset, load_config, type_name
+from mmkd.config import type_name
 from mmkd.families import family_of
 from mmkd.makers.mixtures import (
     BATCH,
@@ -26,6 +23,7 @@ from mmkd.makers.mixtures import (
     pair_at,
     place_of,
 )
+from mmkd.makers.pool import Pool
 from mmkd.makers.queries import ALONE, ANSWERS, Asked, BlackBoxOfImages, Queries
 from mmkd.options import check_choice, check_number
 from mmkd.registry import MAKERS
@@ -102,7 +100,7 @@ class ActiveMixup(Maker):
             )
 
     def __call__(self, given: Mapping[str, Product], work_dir: str) -> Product:
-        student, pool = self._student(given), Pool(self.config)
+        student, pool = self._student(given), Pool(OWNER, self.config)
         box = self._black_box(given, student, pool.names)
         asked = Asked.none(student.head.fc.out_features)
         if self.asked:
@@ -113,7 +111,7 @@ class ActiveMixup(Maker):
         if chosen is None:
             chosen = self._chosen(asked, pool, student, 'student' in given)
             queries.settle(chosen)
-        found = asked + queries.ask(box, pool.entry, chosen)
+        found = asked + queries.ask(box, lambda entry: _pixels(pool, *entry), chosen)
         limit = '' if self.budget is None else f' of a budget of {self.budget}'
         print_log(f'ActiveMixup: {len(chosen)} images asked, {len(found)} in all{limit}', 'current')
         file = osp.join(work_dir, ANSWERS)
@@ -159,7 +157,10 @@ class ActiveMixup(Maker):
         """(first, second, share) of each image to ask about."""
         draw = torch.Generator().manual_seed(self.seed + 7919 * len(asked))
         if not len(asked):
-            pool.check(self.seeds)
+            if len(pool) < self.seeds:
+                raise ValueError(
+                    f'ActiveMixup: seeds={self.seeds}, but the pool has {len(pool)} images.'
+                )
             drawn = torch.randperm(len(pool), generator=draw)[: self.seeds]
             return [[i, ALONE, 1.0] for i in drawn.tolist()]
         if self.choose == 'uncertain' and not trained:
@@ -247,60 +248,9 @@ class Confidence:
         return self.model(inputs, mode='tensor').float().softmax(1).amax(1)
 
 
-class Pool:
-    """The training images of a config as its validation shows them, without their labels.
-
-    Attributes:
-        names (tuple[str, ...]): of the classes, empty where they are not known.
-        mark (str): digest of the images' names, by which the pool is known again.
-    """
-
-    def __init__(self, config: str) -> None:
-        loaded = load_config(config)
-        entry = calm_dataset(loaded, test_mode=True)
-        if entry is None:
-            raise ValueError(
-                f'ActiveMixup: {config} must have a train_dataloader, whose images are asked, and '
-                'a val_dataloader, whose pipeline shows them.'
-            )
-        with DefaultScope.overwrite_default_scope(loaded.get('default_scope') or 'mmengine'):
-            self.dataset = DATASETS.build(entry)
-        self.names = tuple((getattr(self.dataset, 'metainfo', None) or {}).get('classes') or ())
-        infos = (self.dataset.get_data_info(i) for i in range(len(self)))
-        paths = [PurePath(str(info.get('img_path', i))) for i, info in enumerate(infos)]
-        ends = '\n'.join('/'.join(path.parts[-2:]) for path in paths)
-        self.mark = hashlib.sha256(ends.encode()).hexdigest()
-        self.shape: tuple[int, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def check(self, count: int) -> None:
-        """Refuse a first round of more images than there are."""
-        if len(self) < count:
-            raise ValueError(f'ActiveMixup: seeds={count}, but the pool has {len(self)} images.')
-
-    def image(self, place: int) -> Tensor:
-        """(3, H, W) uint8 BGR."""
-        return self._load(place)[0]
-
-    def entry(self, chosen: list) -> tuple[Tensor, str | None]:
-        """Pixels of (first, second, share), and the file of an image that is no mixture."""
-        first, second, share = chosen
-        if second == ALONE:
-            return self._load(first)
-        pair = self.image(first)[None], self.image(second)[None]
-        return mixed(*pair, torch.tensor([share], dtype=torch.float32))[0], None
-
-    def _load(self, place: int) -> tuple[Tensor, str]:
-        data = self.dataset[place]
-        image, sample = data['inputs'], data['data_samples']
-        shape = tuple(image.shape)
-        self.shape = self.shape or shape
-        if image.dtype != torch.uint8 or shape != self.shape:
-            raise ValueError(
-                f'ActiveMixup: the pipeline of val_dataloader gives images of {image.dtype} and '
-                f'{shape}, and {self.shape} before. Let it resize all to one size, and leave '
-                'normalisation to the data preprocessor.'
-            )
-        return image, str(sample.metainfo.get('img_path', place))
+def _pixels(pool: Pool, first: int, second: int, share: float) -> tuple[Tensor, str | None]:
+    """(3, H, W) of a choice, and the file of an image that is no mixture."""
+    if second == ALONE:
+        return pool.load(first)
+    pair = pool.image(first)[None], pool.image(second)[None]
+    return mixed(*pair, torch.tensor([share], dtype=torch.float32))[0], None

@@ -10,8 +10,9 @@ from mmengine.config import Config
 from PIL import Image
 
 from mmkd.chain import Chain, Product, build_maker
-from mmkd.makers.active_mixup import Confidence, Pool
+from mmkd.makers.active_mixup import Confidence
 from mmkd.makers.mixtures import SHARES, mixed
+from mmkd.makers.pool import Pool
 from mmkd.makers.queries import ALONE, BATCH
 from mmkd.teacher import build_model
 from mmkd.testing import tiny_classifier, tiny_pspnet
@@ -72,7 +73,7 @@ def test_the_least_certain_mixtures(ask, student, tmp_path, paths):
     """Slowly, of all 15 pairs and 11 shares of each."""
     file, _ = made(ask, tmp_path / '0')
     _, held = made(ask, tmp_path / '1', student, asked=file)
-    pool = Pool(paths['plain'])
+    pool = Pool('X', paths['plain'])
     model = build_model(Config.fromfile(paths['plain'])).eval()
     model.load_state_dict(weights(student['student'].checkpoint))
     judge, found = Confidence(model), []
@@ -105,14 +106,14 @@ def test_images_instead_of_mixtures(ask, student, tmp_path, paths):
     assert len({*held['first']}) == 11 and (held['second'] == ALONE).all()
     model = build_model(Config.fromfile(paths['plain'])).eval()
     model.load_state_dict(weights(student['student'].checkpoint))
-    pool = Pool(paths['plain'])
+    pool = Pool('X', paths['plain'])
     rest = [i for i in range(12) if i not in held['first'][:6]]
     values = Confidence(model)(torch.stack([pool.image(i) for i in rest]))
     assert held['first'][6:].tolist() == [rest[i] for i in values.argsort().tolist()[:5]]
 
 
 def test_a_file_of_answers(ask, tmp_path, paths):
-    pool = Pool(paths['plain'])
+    pool = Pool('X', paths['plain'])
     names = [pool.dataset.get_data_info(i)['img_path'] for i in range(12)]
     scores = torch.rand(12, 3).softmax(1).numpy()
     np.savez(tmp_path / 'scores.npz', keys=np.array(names), scores=scores)
