@@ -57,7 +57,7 @@ class TaskHeads(Objective):
         super().__init__(student, teacher, **common)
         self.names_scores = teacher is not None
         self.tau = check_temperature('TaskHeads', tau)
-        self.heads = nn.ModuleDict()
+        self.heads = nn.ModuleList()  # in the order of the teachers
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         classifier.choose_taps(self, classifier.embedding_tap, student, None)
@@ -78,12 +78,12 @@ class TaskHeads(Objective):
                     'TaskHeads: one vector or map of the student and one vector of class scores '
                     f"of teacher '{name}' are compared. Name a tap of each (student=, teacher=)."
                 )
-            self.heads[name] = LinearAdapter(student[0].channels, levels[0].channels)
+            self.heads.append(LinearAdapter(student[0].channels, levels[0].channels))
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         own = vectors(trace.student[self.student_taps[0]][0])
         found = {}
-        for (name, head), side in zip(self.heads.items(), trace.teachers.values(), strict=True):
+        for head, (name, side) in zip(self.heads, trace.teachers.items(), strict=True):
             wanted = vectors(side[self.teacher_taps[0]][0]).detach()
             found[f'loss_{name}'] = weighted_cross_entropy(head(own), wanted, tau=self.tau).mean()
         return found
@@ -91,5 +91,5 @@ class TaskHeads(Objective):
     def describe(self) -> list[str]:
         return [
             f"teacher '{name}': {head.describe()}, dropped after training"
-            for name, head in self.heads.items()
+            for name, head in zip(self.teacher_levels, self.heads, strict=True)
         ]

@@ -74,6 +74,8 @@ def test_compares_classes_if_their_numbers_matter(name, family):
     matters = any(not torch.allclose(found[0][k], found[1][k], rtol=1e-5) for k in found[0])
     if name == 'SimKD':  # the student takes over the teacher's classifier, order and all
         matters = True
+    if name == 'TaskHeads':  # its head, which begins at random, learns any order
+        matters = False
     assert compares_classes(objective, student, teacher.model) == matters
 
 

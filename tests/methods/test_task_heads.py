@@ -12,8 +12,7 @@ from mmkd.testing import classification_batch, tiny_classifier, tiny_pspnet
 def ready(*scores, **options):
     """With heads that hand the student's features on, and the trace of some teachers."""
     objective = TaskHeads('pool', 'head.fc', **options)
-    for name in 'ab'[: len(scores)]:
-        objective.heads[name] = torch.nn.Identity()
+    objective.heads.extend(torch.nn.Identity() for _ in scores)
     model, pixels = torch.nn.Module(), torch.zeros(1, 3, 8, 8)
     features = torch.zeros(1, 3, requires_grad=True)
     teachers = {
@@ -64,7 +63,7 @@ def test_teachers_of_other_classes():
     }
     model = distiller(teachers, teacher_name=['cats', 'cars'])
     heads = model.objectives['heads'].heads
-    assert [head.out_features for head in heads.values()] == [5, 2]
+    assert [head.out_features for head in heads] == [5, 2]
     inputs, samples = classification_batch(4, (16, 16))
     losses = model.loss(inputs, samples)
     assert {*losses} >= {'kd.heads.loss_cats', 'kd.heads.loss_cars'}
@@ -82,7 +81,7 @@ def test_one_teacher_and_its_own_head_is_kd():
     other = Distiller(tiny_classifier(4, num_classes=3), kd, teacher, task_weight=None).train()
     other.student.load_state_dict(model.student.state_dict())
     for name in ('weight', 'bias'):
-        own = getattr(model.objectives['heads'].heads['teacher'], name)
+        own = getattr(model.objectives['heads'].heads[0], name)
         own.data.copy_(getattr(model.head.fc, name))
     other.teachers['teacher'].model.load_state_dict(model.teachers['teacher'].model.state_dict())
     inputs, samples = classification_batch(4, (16, 16))
