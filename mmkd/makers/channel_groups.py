@@ -223,7 +223,7 @@ def producers(tensors: Sequence[Tensor]) -> set[int]:
 def _check_known(model: nn.Module, owner: str) -> None:
     known = (nn.Conv2d, nn.Linear, _BatchNorm, nn.GroupNorm)
     odd = [
-        f'{name} ({type(module).__name__})'
+        f'{name or "the network"} ({type(module).__name__})'
         for name, module in model.named_modules()
         if not isinstance(module, known)
         and any(p.numel() > 1 for p in module._parameters.values() if p is not None)

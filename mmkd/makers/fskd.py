@@ -16,7 +16,7 @@ from mmkd.edits import Widths
 from mmkd.engine.console.screen import current_screen
 from mmkd.makers.channel_groups import Group, inner_groups
 from mmkd.makers.chosen_channels import chosen_state, strongest
-from mmkd.makers.networks import load_network
+from mmkd.makers.networks import load_for_reshaping
 from mmkd.makers.pictures import training_batches
 from mmkd.makers.reshaped import write_reshaped
 from mmkd.options import check_number
@@ -55,7 +55,7 @@ class FSKD(Maker):
         self.ridge = check_number('FSKD', 'ridge', ridge, 0)
 
     def __call__(self, given: Mapping[str, Product], work_dir: str) -> Product:
-        config, model = load_network('FSKD', given)
+        config, model = load_for_reshaping('FSKD', given)
         model.eval()
         chosen = []
         for group in inner_groups(model):

@@ -9,7 +9,7 @@ import torch
 from mmkd.chain import Maker, Product
 from mmkd.edits.dominant_kernels import DominantKernels, decompose, rank_of
 from mmkd.engine.console.screen import current_screen
-from mmkd.makers.networks import load_network
+from mmkd.makers.networks import load_for_reshaping
 from mmkd.makers.reshaped import write_reshaped
 from mmkd.options import check_number
 from mmkd.registry import MAKERS
@@ -45,7 +45,7 @@ class LowRank(Maker):
 
     @torch.no_grad()
     def __call__(self, given: Mapping[str, Product], work_dir: str) -> Product:
-        config, model = load_network('LowRank', given)
+        config, model = load_for_reshaping('LowRank', given)
         state, losses = model.state_dict(), {}
         for name, conv in self.edit.chosen(model).items():
             weight = state.pop(f'{name}.weight')

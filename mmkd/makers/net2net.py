@@ -17,7 +17,7 @@ from mmkd.edits.deepen import IdentityLayer
 from mmkd.engine.console.screen import current_screen
 from mmkd.makers.channel_groups import Group, graph_groups, inner_groups
 from mmkd.makers.chosen_channels import chosen_state
-from mmkd.makers.networks import load_network
+from mmkd.makers.networks import load_for_reshaping
 from mmkd.makers.pictures import training_batches
 from mmkd.makers.reshaped import write_reshaped
 from mmkd.options import check_choice, check_list, check_number
@@ -75,7 +75,7 @@ class Net2Net(Maker):
         self.seed = check_number('Net2Net', 'seed', seed, 0, whole=True)
 
     def __call__(self, given: Mapping[str, Product], work_dir: str) -> Product:
-        config, model = load_network('Net2Net', given)
+        config, model = load_for_reshaping('Net2Net', given)
         model.eval()
         drawn = torch.Generator().manual_seed(self.seed)
         state, sizes = self.wider(model, drawn) if self.widen > 1 else (model.state_dict(), {})

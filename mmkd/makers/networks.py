@@ -9,6 +9,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
+from mmkd.adapters.fake_quant import latent_modules
 from mmkd.chain import Product
 from mmkd.checkpoint import atomic_file
 from mmkd.checkpoint.edit_record import EditRecord
@@ -58,6 +59,23 @@ def load_network(owner: str, given: Mapping[str, Product]) -> tuple[Config, nn.M
     config = student_config(load_config(source.config))
     model = build_model(config)
     load_strictly(model, source.checkpoint, who=owner)
+    return config, model
+
+
+def load_for_reshaping(owner: str, given: Mapping[str, Product]) -> tuple[Config, nn.Module]:
+    """:func:`load_network` for a maker that gives layers other shapes.
+
+    Raises:
+        ValueError: also a network that rounds its weights itself: numbers that it learned beside
+            them have the old shapes.
+    """
+    config, model = load_network(owner, given)
+    if found := next(latent_modules(model), None):
+        raise ValueError(
+            f'{owner} changes the shapes of layers, but an edit (FakeQuant with acts) rounds the '
+            f'weight of {found[0]} when it is used. Change the float network first, and quantise '
+            'what comes out.'
+        )
     return config, model
 
 

@@ -13,7 +13,7 @@ from mmkd.edits.choosing import Choice
 from mmkd.engine.console.screen import current_screen
 from mmkd.makers.channel_groups import Group, graph_groups, inner_groups
 from mmkd.makers.chosen_channels import chosen_state, importance, products, strongest, uses_of
-from mmkd.makers.networks import load_network
+from mmkd.makers.networks import load_for_reshaping
 from mmkd.makers.reshaped import write_reshaped
 from mmkd.makers.stock_widths import stock_model
 from mmkd.options import check_choice, check_list, check_number
@@ -80,7 +80,7 @@ class Prune(Maker):
         self.skip = check_list('Prune', 'skip', skip)
 
     def __call__(self, given: Mapping[str, Product], work_dir: str) -> Product:
-        config, model = load_network('Prune', given)
+        config, model = load_for_reshaping('Prune', given)
         groups = self.groups(model)
         free = [group for group in groups if not group.fixed]
         uses = uses_of(model)

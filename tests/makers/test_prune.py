@@ -105,6 +105,28 @@ def test_bad_input(options, words, sources, tmp_path):
         pruned(sources['frcnn'][0], tmp_path, **options)
 
 
+def test_a_pruned_network_is_pruned_again(sources, tmp_path):
+    """Both edits stand in one list, whose result is what the checkpoint fits."""
+    once, _ = pruned(sources['cls'][0], tmp_path, ratio=0.3, where='inner')
+    (tmp_path / 'again').mkdir()
+    twice, model = pruned(once, tmp_path / 'again', ratio=0.3, where='inner')
+    found = load_config(twice.config).model
+    assert found.model.type == 'mmkd.Classifier' and len(found.edits) == 2
+    assert [layer.weight.shape[0] for layer in (model.backbone.layer3[0].conv1,)] == [15]
+
+
+def test_a_network_that_rounds_its_weights_is_refused(tmp_path):
+    for acts, words in ((8, 'rounds the weight of backbone.conv1 when it is used'), (None, '')):
+        edit = dict(type='mmkd.FakeQuant', bits=4, acts=acts)
+        entry = dict(type='mmkd.Edited', model=tiny_classifier(8), edits=[edit])
+        source, _ = saved(Config(dict(default_scope='mmdet', model=entry)), tmp_path, 'x')
+        if acts is None:  # its weights carry all of the edit
+            pruned(source, tmp_path, ratio=0.5, where='inner')
+            continue
+        with pytest.raises(ValueError, match=words):
+            pruned(source, tmp_path, ratio=0.5, where='inner')
+
+
 def test_one_network(tmp_path):
     with pytest.raises(ValueError, match='Prune needs one network'):
         build_maker(dict(type='mmkd.Prune', ratio=0.5))({}, str(tmp_path))
