@@ -1,4 +1,4 @@
-# The teacher learns as well, so it is a peer; it starts from the weights of cls_r14w16_cifar10.py.
+# The teacher learns as well, so it is a peer; gamma is small, or the new student drags it down.
 _base_ = ['cls_r8w8_cifar10.py']
 
 model = dict(
@@ -16,5 +16,5 @@ model = dict(
             ),
         )
     ),
-    objectives=dict(kdgan=dict(type='mmkd.KDGAN', teacher_name='big')),
+    objectives=dict(kdgan=dict(type='mmkd.KDGAN', teacher_name='big', gamma=0.1)),
 )

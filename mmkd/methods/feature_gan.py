@@ -20,7 +20,7 @@ from mmkd.tap import Trace
 
 FORMS = ('lsgan', 'hinge', 'bce')
 LEAST_CELLS = 4
-_OPTIMIZER = dict(type='Adam', lr=1e-3, betas=(0.5, 0.999))
+_OPTIMIZER = dict(type='Adam', lr=2e-4, betas=(0.5, 0.999))
 
 
 def fool(score: Tensor, form: str) -> Tensor:
@@ -56,7 +56,9 @@ class FeatureGAN(PairObjective):
     patches: high for the teacher's map, low for the student's. The student is to be scored high.
     The critic learns in the same step, from the same maps and by an optimiser of its own
     ([objectives](../objectives.md#an-optimiser-of-its-own)), which also trains the adapter that
-    brings the student's map to the teacher's width. In the paper's form two peers teach each other,
+    brings the student's map to the teacher's width. It ends in a ReLU, without which a critic knows
+    the student's map by its sign; maps of both signs, such as an FPN's, want ``adapt='conv1x1'``.
+    In the paper's form two peers teach each other,
     each with a critic that calls its own map fake and the other's real; three or more in a cycle::
 
         peers=dict(other=…),
@@ -74,7 +76,7 @@ class FeatureGAN(PairObjective):
     Args:
         form (str): ``'lsgan'`` (least squares), ``'hinge'`` or ``'bce'``.
         width (int): channels of the critics.
-        optimizer (dict | None): of critics and adapters; None is Adam, learning rate 1e-3, betas
+        optimizer (dict | None): of critics and adapters; None is Adam, learning rate 2e-4, betas
             0.5 and 0.999. It follows the run's ``param_scheduler``.
         student, teacher, weight, teacher_name, learner, adapt, resize, level_map: see
         :class:`~mmkd.objective.PairObjective`; maps of unequal size are resized to the teacher's.
@@ -97,10 +99,11 @@ class FeatureGAN(PairObjective):
         form: str = 'lsgan',
         width: int = 64,
         optimizer: Mapping[str, Any] | None = None,
+        adapt: str | None = 'conv1x1_bn_relu',
         resize: str | None = 'teacher',
         **pair: Any,
     ) -> None:
-        super().__init__(*taps, resize=resize, **pair)
+        super().__init__(*taps, adapt=adapt, resize=resize, **pair)
         self.form = check_choice('FeatureGAN', 'form', form, FORMS)
         self.width = check_number('FeatureGAN', 'width', width, 1, whole=True)
         self.optimizer = dict(_OPTIMIZER if optimizer is None else optimizer)

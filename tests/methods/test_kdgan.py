@@ -209,6 +209,20 @@ def test_the_student_s_gradient_does_not_reach_the_teacher():
             assert any(g is not None and bool(g.any()) for g in found) == felt, key
 
 
+def test_a_teacher_s_loss_without_a_gradient_is_found():
+    model = game()
+    objective = model.objectives['it']
+    forward = objective.forward
+
+    def broken(trace):
+        losses = forward(trace)
+        return losses | dict(loss_teacher_mimic=losses['loss_teacher_mimic'].detach())
+
+    objective.forward = broken
+    with pytest.raises(RuntimeError, match='it.loss_teacher_mimic has no gradient in'):
+        model.loss(*classification_batch(4, (32, 32)))
+
+
 def test_turns_move_one_player_each(running):
     turns = dict(
         objectives=dict(every=4, count=2),
