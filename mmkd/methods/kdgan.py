@@ -84,8 +84,8 @@ class KDGAN(Objective):
     exact here, of which that is a noisy estimate. One label an image; the paper tags images with
     several. D looks at the pixels by a small network. T must be better than C at first, or C drags
     it down: let it start from a trained checkpoint (``init_cfg``), and lower ``gamma`` where it
-    learns as fast as C: the code's 1 belongs to Adam with a rate of 1e-3. The log shows ``accuracy``, the
-    share of true labels with D > 1/2 and of proposed ones with D < 1/2.
+    learns as fast as C: the code's 1 belongs to Adam with a rate of 1e-3. The log shows
+    ``accuracy``, the share of true labels with D > 1/2 and of proposed ones with D < 1/2.
 
     Args:
         alpha (float): share of the student's proposals among those that D sees, 0 to 1.
