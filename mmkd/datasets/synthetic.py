@@ -21,13 +21,17 @@ from mmkd.datasets.scenes import CLASSES, Scene, generate_scene
 MARKER = '.mmkd-synthetic.json'
 VERSION = 1  # raise it when the pixels change, so that old folders are written anew
 IGNORE = 255  # label of the seam around objects in the segmentation masks
+OBJECTS, SCALE = (3, 8), (0.13, 0.5)  # number of objects; their diameters in shares of a side
 
 
-def write_coco(root, n_train=200, n_val=50, seed=0, size=(256, 192), objects=(3, 8)) -> Path:
+def write_coco(
+    root, n_train=200, n_val=50, seed=0, size=(256, 192), objects=OBJECTS, scale=SCALE
+) -> Path:
     """Write ``{train,val}/*.jpg`` and ``annotations/{train,val}.json``; returns ``root``.
 
     Annotations carry bbox (x, y, w, h), area, iscrowd 0, polygons and category ids 1 to 5.
-    ``objects`` are the smallest and largest number in an image.
+    ``objects`` are the smallest and largest number in an image, ``scale`` the smallest and largest
+    diameter in shares of the shorter side, before the image's edge cuts an object.
 
     Raises:
         FileExistsError: ``root`` holds anything but an earlier result of this same function.
@@ -51,10 +55,12 @@ def write_coco(root, n_train=200, n_val=50, seed=0, size=(256, 192), objects=(3,
             target.parent.mkdir(exist_ok=True)
             target.write_text(json.dumps(content))
 
-    return _write('coco', root, n_train, n_val, seed, size, write, objects)
+    return _write('coco', root, n_train, n_val, seed, size, write, objects, scale)
 
 
-def write_voc(root, n_train=200, n_val=50, seed=0, size=(256, 192), objects=(3, 8)) -> Path:
+def write_voc(
+    root, n_train=200, n_val=50, seed=0, size=(256, 192), objects=OBJECTS, scale=SCALE
+) -> Path:
     """Write ``VOC2007/{Annotations,JPEGImages,ImageSets/Main}``; returns ``root``.
 
     The splits are train, val, trainval (both) and test (= val). Coordinates are VOC's: counted
@@ -80,10 +86,12 @@ def write_voc(root, n_train=200, n_val=50, seed=0, size=(256, 192), objects=(3, 
         for split, names in ids.items():
             (home / 'ImageSets/Main' / f'{split}.txt').write_text('\n'.join(names) + '\n')
 
-    return _write('voc', root, n_train, n_val, seed, size, write, objects)
+    return _write('voc', root, n_train, n_val, seed, size, write, objects, scale)
 
 
-def write_cityscapes(root, n_train=200, n_val=50, seed=0, size=(256, 192), objects=(3, 8)) -> Path:
+def write_cityscapes(
+    root, n_train=200, n_val=50, seed=0, size=(256, 192), objects=OBJECTS, scale=SCALE
+) -> Path:
     """Write ``leftImg8bit`` and ``gtFine`` with ``{train,val}/shapes`` folders; returns ``root``.
 
     Ground is train id 0 and the five shapes are 1 to 5 of Cityscapes' 19; a one-pixel seam around
@@ -105,7 +113,7 @@ def write_cityscapes(root, n_train=200, n_val=50, seed=0, size=(256, 192), objec
                 _save(images / f'{name}_leftImg8bit.png', scene.image)
                 _save(labels / f'{name}_gtFine_labelTrainIds.png', label_map(scene))
 
-    return _write('cityscapes', root, n_train, n_val, seed, size, write, objects)
+    return _write('cityscapes', root, n_train, n_val, seed, size, write, objects, scale)
 
 
 def write_folders(root, n_train=200, n_val=50, seed=0, size=(64, 64)) -> Path:
@@ -199,15 +207,23 @@ def _voc_xml(name: str, scene: Scene) -> str:
     )
 
 
-def _write(kind, root, n_train, n_val, seed, size, write: Callable, objects=(3, 8)) -> Path:
+def _write(
+    kind, root, n_train, n_val, seed, size, write: Callable, objects=OBJECTS, scale=SCALE
+) -> Path:
     """Run ``write(folder, scenes)`` in a scratch folder and move it to ``root`` when complete."""
     root = Path(root)
     wanted = dict(kind=kind, version=VERSION, train=n_train, val=n_val, seed=seed, size=list(size))
     low, high = objects
     if not 1 <= low <= high:
         raise ValueError(f'objects must be two numbers in order, at least 1, got {low} and {high}')
-    if (low, high) != (3, 8):  # folders of earlier versions have no entry
+    if not 0 < scale[0] <= scale[1]:
+        raise ValueError(
+            f'scale must be two numbers in order, above 0, got {scale[0]} and {scale[1]}'
+        )
+    if (low, high) != OBJECTS:  # folders of earlier versions have no entry
         wanted['objects'] = [low, high]
+    if tuple(scale) != SCALE:
+        wanted['scale'] = list(scale)
     marker = root / MARKER
     found = json.loads(marker.read_text()) if marker.exists() else None
     if found == wanted:
@@ -220,12 +236,12 @@ def _write(kind, root, n_train, n_val, seed, size, write: Callable, objects=(3, 
         for index in range(dict(train=n_train, val=n_val)[split]):
             # Seeded per image: the first N images do not depend on how many follow.
             rng = np.random.default_rng([seed, split == 'val', index])
-            options: dict[str, Any] = {}
+            options: dict[str, Any] = dict(scale=tuple(scale))
             if single:
                 options = dict(labels=[index % len(CLASSES)], scale=(0.5, 0.85), centred=True)
             elif 'objects' in wanted:
                 count = rng.integers(low, high + 1)
-                options = dict(labels=rng.integers(len(CLASSES), size=count).tolist())
+                options['labels'] = rng.integers(len(CLASSES), size=count).tolist()
             yield index, generate_scene(rng, tuple(size), **options)
 
     scratch = root.absolute().parent / f'.{root.absolute().name}.part'
@@ -254,10 +270,19 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--size', type=int, nargs=2, metavar=('WIDTH', 'HEIGHT'))
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--objects', type=int, nargs=2, metavar=('LEAST', 'MOST'), help='3 8')
+    parser.add_argument(
+        '--scale',
+        type=float,
+        nargs=2,
+        metavar=('LEAST', 'MOST'),
+        help='diameters of objects in shares of the shorter side, 0.13 0.5',
+    )
     args = parser.parse_args(argv)
-    options = {k: tuple(v) for k in ('size', 'objects') if (v := getattr(args, k))}
-    if args.layout == 'folders' and args.objects:
-        parser.error('an image in class folders has one object; leave --objects out')
+    options = {k: tuple(v) for k in ('size', 'objects', 'scale') if (v := getattr(args, k))}
+    if args.layout == 'folders' and (args.objects or args.scale):
+        parser.error(
+            'an image in class folders has one large object; leave --objects and --scale out'
+        )
     try:
         WRITERS[args.layout](args.out, args.train, args.val, args.seed, **options)
     except (FileExistsError, ValueError) as error:

@@ -172,7 +172,22 @@ def test_the_number_of_objects_is_chosen(tmp_path, capsys):
         write_coco(tmp_path / 'none', 1, 1, objects=(2, 1))
     with pytest.raises(SystemExit):
         main(['folders', str(tmp_path / 'one'), '--objects', '1', '2'])
-    assert 'has one object' in capsys.readouterr().err
+    assert 'has one large object' in capsys.readouterr().err
+
+
+def test_the_size_of_objects_is_chosen(tmp_path, capsys):
+    sides = {}
+    for scale in ((0.3, 0.4), (0.6, 0.8)):
+        write_coco(root := tmp_path / str(scale), 4, 1, size=(96, 64), objects=(1, 1), scale=scale)
+        found = json.loads((root / 'annotations/train.json').read_text())['annotations']
+        sides[scale] = [max(one['bbox'][2:]) for one in found]
+        assert max(sides[scale]) <= 1.15 * scale[1] * 64  # stretched by up to 1.1
+    assert max(sides[0.3, 0.4]) < min(sides[0.6, 0.8])
+    with pytest.raises(ValueError, match='scale must be two numbers in order, above 0'):
+        write_coco(tmp_path / 'none', 1, 1, scale=(0.5, 0.4))
+    with pytest.raises(SystemExit):
+        main(['folders', str(tmp_path / 'one'), '--scale', '0.3', '0.4'])
+    assert 'has one large object' in capsys.readouterr().err
 
 
 def test_finished_folder_is_left_alone_and_other_wishes_redo_it(tmp_path):
