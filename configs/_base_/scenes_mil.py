@@ -1,15 +1,15 @@
 # A weakly supervised detector on synthetic scenes, for two CPU cores. First data, and the backbone, which learns
 # from one object an image, as ImageNet's do:
-# python -m mmkd.datasets.synthetic coco work_dirs/few/data --train 400 --val 100 --size 128 96 --objects 1 3
-# python -m mmkd.datasets.synthetic folders work_dirs/few/shapes --train 2000 --val 250 --size 64 64
+# python -m mmkd.datasets.synthetic coco work_dirs/few/data --train 200 --val 100 --size 96 72 --objects 1 2 --scale 0.4 0.6
+# python -m mmkd.datasets.synthetic folders work_dirs/few/shapes --train 4000 --val 250 --size 64 64
 # mmkd train configs/small/cls_r18w16_shapes.py --work-dir work_dirs/few/backbone
 # Validation measures CorLoc on the training images, a test COCO's AP on others.
 _base_ = ['mmdet::_base_/default_runtime.py']
 
 data_root = 'work_dirs/few/data/'
-backbone = 'work_dirs/few/backbone/epoch_10.pth'
+backbone = 'work_dirs/few/backbone/epoch_20.pth'
 metainfo = dict(classes=('disc', 'square', 'triangle', 'star', 'ring'))
-max_epochs = 8
+max_epochs = 12
 
 model = dict(
     type='mmkd.WeakDetector',
@@ -27,7 +27,8 @@ model = dict(
         strides=(1, 2, 1),
         dilations=(1, 1, 2),
         out_indices=(2,),
-        norm_eval=False,
+        frozen_stages=2,
+        norm_eval=True,
         init_cfg=dict(type='Pretrained', checkpoint=backbone, prefix='backbone.'),
     ),
     roi_head=dict(
@@ -35,13 +36,13 @@ model = dict(
         num_classes=5,
         in_channels=64,
         stride=8,
-        width=256,
-        roi_size=5,
+        width=128,
+        roi_size=4,
         refinements=0,
     ),
 )
 
-proposals = dict(type='mmkd.GridProposals', scales=(0.2, 0.35, 0.5), ratios=(1.0,), step=0.35)
+proposals = dict(type='mmkd.GridProposals', scales=(0.36, 0.46), ratios=(1.0,), step=0.33)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     proposals,
@@ -66,7 +67,7 @@ dataset = dict(type='CocoDataset', data_root=data_root, metainfo=metainfo)
 training = dict(**dataset, ann_file='annotations/train.json', data_prefix=dict(img='train/'))
 loader = dict(num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False))
 train_dataloader = dict(
-    batch_size=4,
+    batch_size=8,
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(**training, pipeline=train_pipeline),
@@ -88,16 +89,17 @@ test_dataloader = dict(
 val_evaluator = dict(type='mmkd.CorLoc')
 test_evaluator = dict(type='CocoMetric', ann_file=data_root + 'annotations/val.json', metric='bbox')
 
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=2)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=4)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=5e-4, weight_decay=0.01),
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.01),
+    paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.1))),
     clip_grad=dict(max_norm=10.0),
 )
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.05, by_epoch=False, end=50),
+    dict(type='LinearLR', start_factor=0.05, by_epoch=False, end=25),
     dict(
         type='CosineAnnealingLR',
         T_max=max_epochs,

@@ -13,3 +13,5 @@ val_dataloader = dict(dataset=dict(data_root=data_root))
 test_dataloader = dict(dataset=dict(data_root=data_root))
 val_evaluator = dict(topk=(1,))
 test_evaluator = val_evaluator
+train_cfg = dict(max_epochs=20)
+param_scheduler = dict(milestones=[12, 16, 18])

@@ -236,7 +236,7 @@ def _write(
         for index in range(dict(train=n_train, val=n_val)[split]):
             # Seeded per image: the first N images do not depend on how many follow.
             rng = np.random.default_rng([seed, split == 'val', index])
-            options: dict[str, Any] = dict(scale=tuple(scale))
+            options: dict[str, Any] = dict(scale=tuple(scale)) if 'scale' in wanted else {}
             if single:
                 options = dict(labels=[index % len(CLASSES)], scale=(0.5, 0.85), centred=True)
             elif 'objects' in wanted:

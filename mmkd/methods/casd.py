@@ -60,7 +60,8 @@ class CASD(Objective):
         weight (float | dict | None): ``None``: 0.1 after a linear rise from 0.4 to 0.5 of the run,
             as attention means nothing in the beginning. See :class:`~mmkd.objective.Objective`.
         factors (dict[str, float] | None): of the terms ``'views'`` and ``'layers'``, where not 1.
-        layers (str | list[str]): taps on the backbone's stages; ``'auto'`` for those of a ResNet.
+        layers (str | list[str]): taps on stages of the backbone; ``'auto'`` for those of a ResNet
+            that are not frozen.
         learner: see :class:`~mmkd.objective.Objective`.
 
     Raises:
@@ -104,13 +105,15 @@ class CASD(Objective):
     def _layers(self, student: nn.Module) -> list[str]:
         found = self.layers
         if found == 'auto':
-            found = [f'backbone.{name}' for name in getattr(student.backbone, 'res_layers', ())]
+            names = getattr(student.backbone, 'res_layers', ())
+            stages = [(name, student.backbone.get_submodule(name)) for name in names]
+            found = [f'backbone.{name}' for name, stage in stages if learns(stage)]
         if len(found) < 2:
             raise ValueError(
-                f'CASD compares the layers of a backbone, but found {found or "none"} in '
-                f'{type(student.backbone).__name__}. Name two stages or more, such as '
-                "layers=['backbone.features.16', 'backbone.features.23'], or set "
-                'factors=dict(layers=0).'
+                'CASD compares layers of a backbone that are not frozen, but found '
+                f'{found or "none"} in {type(student.backbone).__name__}. Name two stages or more, '
+                "such as layers=['backbone.features.16', 'backbone.features.23'], freeze fewer, "
+                'or set factors=dict(layers=0).'
             )
         return list(found)
 
@@ -136,6 +139,11 @@ class CASD(Objective):
     def describe(self) -> list[str]:
         """Which layers are compared."""
         return [f'layers: {", ".join(map(str, self.student_taps[2:])) or "none"}']
+
+
+def learns(stage: nn.Module) -> bool:
+    """Whether a stage has a parameter that is not frozen."""
+    return any(parameter.requires_grad for parameter in stage.parameters())
 
 
 def layer_attention(

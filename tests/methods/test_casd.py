@@ -156,6 +156,11 @@ def test_with_weight_zero_the_student_learns_as_alone():
         ),
         (detector, dict(layers=['backbone.layer1']), 'Name two stages or more'),
         (
+            lambda: detector(backbone=dict(frozen_stages=2)),
+            {},
+            "found .'backbone.layer3'. in ResNet",
+        ),
+        (
             detector,
             dict(layers=['backbone.layer1', 'backbone.stage2']),
             "no module 'backbone.stage2'",
@@ -165,6 +170,13 @@ def test_with_weight_zero_the_student_learns_as_alone():
 def test_refused(student, options, message):
     with pytest.raises(ValueError, match=message):
         distiller(student(), **options)
+
+
+def test_frozen_stages_are_not_compared():
+    """A tap on one would stop the run as late as the weight rises from 0."""
+    model = distiller(detector(backbone=dict(frozen_stages=1)))
+    assert model.objectives.it.describe() == ['layers: backbone.layer2[0], backbone.layer3[0]']
+    assert float(step(model)['kd.it.loss_layers']) > 0
 
 
 def test_one_view_is_enough_for_layers():
