@@ -8,7 +8,7 @@ model = dict(
     student=_base_.model,
     teacher=dict(config='mmkd::small/cls_r14w16_cifar10.py', checkpoint='last'),
     objectives=dict(fitnet=dict(type='mmkd.FitNet', **fitnet)),
-    task_weight=0.0,
+    task_weight=None,
 )
 val_evaluator = dict(_delete_=True, type='mmkd.Verification', pairs=6000)
 test_evaluator = val_evaluator

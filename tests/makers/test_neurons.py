@@ -18,7 +18,7 @@ def teacher(paths, monkeypatch):
     """Features of twelve images: of class a, of none, constant, of a again, of a part of each."""
     values = torch.zeros(12, 5)
     values[:4, 0], values[:4, 3] = 1.0, 2.0
-    values[:, 0] += torch.linspace(0, 0.1, 12)
+    values[:4, 0] += torch.linspace(0, 0.1, 4)
     values[::2, 1], values[:, 2] = 1.0, 5.0
     values[:, 4] = torch.arange(12) // 4 + torch.arange(12) % 4 * 0.2
     monkeypatch.setattr(neurons, 'teacher_embeddings', lambda *args, **kwargs: values)
