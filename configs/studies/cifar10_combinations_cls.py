@@ -4,8 +4,8 @@ kd = 'mmkd::small/kd_cls_r14w16_r8w8_cifar10.py'
 methods = {'kd': kd}
 for second in ('AT', 'SP', 'RKD', 'FitNet', 'PKT', 'VID', 'NST', 'IRG', 'CCKD'):
     key = second.lower()
-    options = {f'model.objectives.{key}': dict(type=f'mmkd.{second}')}
-    methods[f'kd+{key}'] = dict(config=kd, options=options)
-    methods[f'kd+{key} balanced'] = dict(config=kd, options=options | {f'model.balance.{key}': 3})
+    second = {f'model.objectives.{key}': dict(type=f'mmkd.{second}')}
+    methods[f'kd+{key}'] = dict(config=kd, options=second)
+    methods[f'kd+{key} balanced'] = dict(config=kd, options=second | {f'model.balance.{key}': 3})
 teacher = 'mmkd::small/cls_r14w16_cifar10.py'
 seeds = [0, 1]

@@ -124,7 +124,7 @@ class Study:
         seeds (list[int]): of every student; the teacher is trained with the first.
         grid (dict[str, list]): values by dotted key; each method is trained with all combinations
             of those that its config has a place for.
-        options (dict): of all runs, as ``--cfg-options``.
+        options (dict): of all runs, as ``--cfg-options``; those of ``model`` of the students alone.
         metric (str | None): name in the log, None for AP, mIoU or top-1.
         baseline (bool): train plain students, too.
         search (Search | None): short runs that choose methods before.

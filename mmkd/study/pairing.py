@@ -121,7 +121,8 @@ def _of_pair(
     _check_names([row for row, _, _ in pairs])
     pair = _with_teacher(pair, configs)
     home = homes.setdefault((pair.teacher, pair.checkpoint), pair.name)
-    teacher = Row(TEACHER, home, TEACHER, pair.teacher, dict(study.options))
+    others = {k: v for k, v in study.options.items() if k.partition('.')[0] != 'model'}
+    teacher = Row(TEACHER, home, TEACHER, pair.teacher, others)
     run = '' if pair.checkpoint else teacher.run(study.seeds[0])
     first, rows = None, []
     for row, config, wanted in pairs:

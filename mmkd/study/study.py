@@ -154,8 +154,10 @@ class Project:
             name = costs_folder(pair)
             networks[name] = dict(config=entry, student=self._finished(pair) or student.run(seed))
             if pair.teacher:
-                networks[name]['teacher'] = pair.teacher.run(seed)
-                networks[pair.teacher.run(seed)] = networks[name]
+                teacher = pair.teacher.run(seed)
+                networks[teacher] = dict(config=entry)
+                if teacher not in self.failed:
+                    networks[name]['teacher'] = teacher
         study = dict(runs=runs, networks=networks, amp=self.amp, trust=self.trust, **more)
         write_json(osp.join(self.work_dir, STUDY), study)
 

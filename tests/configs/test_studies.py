@@ -21,6 +21,7 @@ def test_its_rows_differ_in_the_method_alone(path, tmp_path, monkeypatch):
     """No network is built: the configs are known to build, and names are wrapped as written."""
     monkeypatch.setattr('mmkd.study.pairing._networks', lambda pair: Fits())
     study = Study.read(load_config(str(path))._cfg_dict.to_dict())
+    assert not study.options, 'nor a variable of that name'
     (found,) = rows_of(study, str(tmp_path), lambda row: None)
     noted = {row.name.partition(',')[0] for row in found.methods if row.notes}
     assert noted <= {'dist', 'fgd', 'mgd'}, (

@@ -119,6 +119,8 @@ def test_a_run_that_fails(study, tmp_path):
 def test_a_teacher_that_fails_takes_its_students_with_it(study, tmp_path, more):
     start = FakeStart({}, bad=('teacher',))
     _, failed = study(start, **more)
+    networks = read_json(str(tmp_path / 's' / 'study.json'))['networks']
+    assert 'teacher' not in networks['costs'], 'which has no weights'
     assert [name for _, name in start.calls] == ['teacher', 'plain_s0', 'plain_s1', 'costs']
     assert [*failed] == ['teacher', 'kd_s0', 'kd_s1'], 'the plain students need no teacher'
     assert rows(tmp_path)['kd']['status'] == 'failed: teacher failed before'
@@ -130,6 +132,14 @@ def test_a_teacher_that_came_with_weights_is_scored(study, paths, tmp_path):
     study(start, teacher=given, seeds=[1], metric='top1')
     assert start.calls[0] == ('score', 'teacher') and start.calls[1] == ('train', 'plain_s1')
     assert rows(tmp_path)['teacher']['seed_1'] == '90'
+
+
+def test_options_of_the_model_are_the_students(study, tmp_path):
+    study(FakeStart({}), seeds=[0], options={'model.task_weight': 0.5, 'train_cfg.max_epochs': 1})
+    runs = read_json(str(tmp_path / 's' / 'study.json'))['runs']
+    shown = {name: set(stages[name]['options']) for name, stages in runs.items()}
+    assert shown['teacher'] == {'train_cfg.max_epochs', 'randomness.seed'}
+    assert 'model.task_weight' in shown['kd_s0']
 
 
 def test_a_grid_and_a_search(study, tmp_path):
