@@ -136,6 +136,6 @@ class Certainty(nn.Module):
         text = (
             f'{self.owner}: for {tenth} iterations its critic has been right in more than '
             f'{SURE:.0%} of the cases, so that its term hardly teaches anything. Lower the '
-            "learning rate of the critic's optimizer, or the factor of its term."
+            "learning rate of the critic's optimizer, or leave the term out."
         )
         print_log(text, 'current', WARNING)
