@@ -12,6 +12,13 @@ from mmkd.started import prefix_of
 Parser = argparse.ArgumentParser
 
 
+class MixedParser(argparse.ArgumentParser):
+    """Takes options between the values of the last positional argument, too."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        return self.parse_intermixed_args(args, namespace)
+
+
 def command_parser(name: str, text: str, kind: type[Parser] = Parser) -> Parser:
     """A parser whose help shows the docstring of the command's file unchanged."""
     early = ['python', '-m', 'mmkd'] * (sys.argv[0] == '-m')  # Python still imports the package
@@ -66,14 +73,15 @@ class OverrideAction(argparse.Action):
             from mmengine.config import DictAction
         except ImportError:  # which the check of the environment is about to explain
             return
+        name = self.option_strings[0] if self.option_strings else parser.prog
         for text in values:
             key, equals, _ = text.partition('=')
             if not key or not equals:
-                parser.error(f'{self.option_strings[0]} takes KEY=VALUE, found {text!r}')
+                parser.error(f'{name} takes KEY=VALUE, found {text!r}')
         try:
             DictAction(self.option_strings, self.dest, nargs='+')(parser, namespace, values)
         except (AssertionError, ValueError) as error:
-            parser.error(f'{self.option_strings[0]}: {error}')
+            parser.error(f'{name}: {error}')
 
 
 def execute(

@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmkd.commands.arguments import add_common, command_parser, execute
+from mmkd.commands.arguments import MixedParser, add_common, command_parser, execute
 from mmkd.commands.console import without_log
 
 #: kinds of teacher, see mmkd.analysis.benchmark
@@ -38,13 +38,6 @@ TEACHERS = (
     'fast_compile',
     'stream',
 )
-
-
-class MixedParser(argparse.ArgumentParser):
-    """Takes options between the measure and the configs, too."""
-
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        return self.parse_intermixed_args(args, namespace)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -13,6 +13,7 @@ import argparse
 from collections.abc import Sequence
 
 from mmkd.commands.arguments import (
+    MixedParser,
     OverrideAction,
     add_trust,
     add_verbose,
@@ -24,7 +25,7 @@ ROLES = ('teacher', 'student')
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = command_parser('make', __doc__)
+    parser = command_parser('make', __doc__, MixedParser)
     parser.add_argument('type', help='such as GuidanceRoutes, or list')
     parser.add_argument('options', nargs='*', action=OverrideAction, metavar='KEY=VALUE')
     parser.add_argument('--out', help='default: work_dirs/<type>')

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmkd.chain import Maker, Product
 from mmkd.chain.product import digest
 from mmkd.config import type_name
+from mmkd.engine.console.screen import current_screen
 from mmkd.families import family_of
 from mmkd.makers.mixtures import (
     BATCH,
@@ -113,7 +113,8 @@ class ActiveMixup(Maker):
             queries.settle(chosen)
         found = asked + queries.ask(box, lambda entry: _pixels(pool, *entry), chosen)
         limit = '' if self.budget is None else f' of a budget of {self.budget}'
-        print_log(f'ActiveMixup: {len(chosen)} images asked, {len(found)} in all{limit}', 'current')
+        line = f'ActiveMixup: {len(chosen)} images asked, {len(found)} in all{limit}'
+        current_screen().say(line)
         file = osp.join(work_dir, ANSWERS)
         found.write(file, pool.mark, pool.names)
         return Product('', file, work_dir, dict(queries=len(found)))

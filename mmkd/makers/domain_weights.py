@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mmkd.chain import Maker, Product
 from mmkd.chain.product import write_json
+from mmkd.engine.console.screen import current_screen
 from mmkd.makers.pictures import features_of, files_of
 from mmkd.options import check_choice, check_number, check_size
 from mmkd.registry import MAKERS
@@ -120,7 +121,7 @@ class DomainWeights(Maker):
             weights = {name: s / sum(near.values()) for name, s in near.items()}
         for name, weight in weights.items():
             text = f'domain {name}: distance {distances[name]:.4g}, weight {weight:.4f}'
-            print_log(text, 'current')
+            current_screen().say(text)
         best = max(weights, key=lambda name: weights[name])
         if weights[best] > ALONE and len(weights) > 1:
             text = (

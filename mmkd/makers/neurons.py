@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.logging import print_log
 from torch import Tensor
 
 from mmkd.chain import Maker, Product
 from mmkd.chain.product import write_json
 from mmkd.config import load_config
 from mmkd.datasets.embeddings import teacher_embeddings
+from mmkd.engine.console.screen import current_screen
 from mmkd.makers.networks import given_teacher
 from mmkd.makers.neuron_scores import (
     attribute_cost,
@@ -106,9 +106,8 @@ class Neurons(Maker):
         cost, scores = self._judged(values[:, spoken], entries_of(load_config(source.config)))
         chosen = spoken[self._chosen(cost, likeness(scores))].tolist()
         silent = values.shape[1] - len(spoken)
-        print_log(
-            f'Neurons: {len(chosen)} of {values.shape[1]} channels, {silent} of which are silent',
-            'current',
+        current_screen().say(
+            f'Neurons: {len(chosen)} of {values.shape[1]} channels, {silent} of which are silent'
         )
         path = osp.join(work_dir, 'channels.json')
         kept = {int(i): float(c) for i, c in zip(spoken, cost, strict=True)}

@@ -12,12 +12,12 @@ from typing import Any
 
 import cv2
 import torch
-from mmengine.logging import print_log
 
 from mmkd.chain import Maker, Product
 from mmkd.chain.product import digest
 from mmkd.checkpoint import atomic_file
 from mmkd.config import load_config, type_name
+from mmkd.engine.console.screen import current_screen
 from mmkd.families import family_of
 from mmkd.makers import label_files
 from mmkd.makers.box_voting import RULES
@@ -219,7 +219,7 @@ class PseudoLabels(Maker):
                     except ValueError as error:
                         part['damaged'].append(str(error))
                 write_compact(path, part)
-                print_log(f'{min(start + SHARD, len(files))} of {len(files)} images', 'current')
+                current_screen().say(f'{min(start + SHARD, len(files))} of {len(files)} images')
             part = json.loads(Path(path).read_text())
             found |= part['found']
             damaged += part['damaged']
@@ -234,7 +234,7 @@ class PseudoLabels(Maker):
         counts = Counter(o.label for _, own in objects.values() for o in own if not o.ignored)
         for i, name in enumerate(self.names):
             line = f'{name}: {counts[i]} objects of a score of at least {limits[i]:.3g}'
-            print_log(line, 'current')
+            current_screen().say(line)
         if not counts:
             best = sorted((s for one in found.values() for s in one['scores']), reverse=True)
             tops = ', '.join(f'{s:.3g}' for s in best[:5]) or 'none'
@@ -265,7 +265,8 @@ class PseudoLabels(Maker):
             done.append((file, path))
         total = sum(counts.values())
         for i, name in enumerate(self.names):
-            print_log(f'{name}: {counts[i + shift] / max(total, 1):.2%} of the pixels', 'current')
+            share = counts[i + shift] / max(total, 1)
+            current_screen().say(f'{name}: {share:.2%} of the pixels')
         if total == counts[255]:
             raise ValueError(
                 f'PseudoLabels: no pixel of {len(done)} images reaches its threshold. Lower '

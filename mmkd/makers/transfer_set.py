@@ -11,11 +11,11 @@ from pathlib import Path
 import mmcv
 import numpy as np
 import torch
-from mmengine.logging import print_log
 from torch import Tensor
 
 from mmkd.chain import Maker, Product
 from mmkd.chain.product import write_json
+from mmkd.engine.console.screen import current_screen
 from mmkd.families import classifier, family_of
 from mmkd.makers.networks import given_teacher
 from mmkd.makers.pool import Pool
@@ -109,7 +109,7 @@ class TransferSet(Maker):
         features, said = embeddings(teacher, images)
         names = [pool.names[i] if pool.names else str(i) for i in said.tolist()]
         shares = {name: f'{count / len(said):.1%}' for name, count in Counter(names).most_common()}
-        print_log(f'TransferSet: the teacher sees in {len(said)} images {shares}', 'current')
+        current_screen().say(f'TransferSet: the teacher sees in {len(said)} images {shares}')
         entries = self._write(images, nearest_others(features), work_dir)
         path = osp.join(work_dir, 'manifest.json')
         write_json(path, dict(files=entries, share=self.share, grid=self.grid, seed=self.seed))

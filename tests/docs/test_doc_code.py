@@ -193,11 +193,18 @@ def test_commands_are_understood(page, monkeypatch):
             if words[:1] == ['make']:
                 assert words[1] in targets, line
             elif words[:1] == ['mmkd'] and words[2:] != ['--help']:
-                parser_of(words[1]).parse_args(words[2:])  # SystemExit where one is unknown
+                args = parser_of(words[1]).parse_args(words[2:])  # SystemExit where one is unknown
+                if words[1] == 'make' and args.options:
+                    check_maker(args)
             elif words[:1] == ['python']:
                 check_python(words[1:], monkeypatch)
             elif words[:1] == ['bash']:
                 assert (ROOT / words[1]).is_file(), line
+
+
+def check_maker(args):
+    known = options_of(registry.MAKERS.get(args.type))
+    assert {key.split('.')[0] for key in args.options} <= known.keys(), args
 
 
 def check_python(words, monkeypatch):
