@@ -74,6 +74,8 @@ class Objective(nn.Module):
     adversarial: ClassVar[bool] = False
     #: keys of losses that train the objective's own parameters, without a gradient in the student
     own_losses: ClassVar[tuple[str, ...]] = ()
+    #: keys of losses that may be 0 while the student knows little; the preflight waits for them
+    late_losses: ClassVar[tuple[str, ...]] = ()
     #: config of an optimiser for the objective's parameters; None: the student's optimiser
     optimizer: Mapping[str, Any] | None = None
     #: buffers that only a resumed run needs: left out of checkpoints without an optimiser

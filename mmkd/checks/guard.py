@@ -21,7 +21,7 @@ from mmkd.trains import player_of
 
 #: share of the total loss from which on a term is mentioned
 SHARE = 0.9
-#: batches without ground truth after which a term that needs some is no longer waited for
+#: batches without ground truth, or with a late loss of 0, that a term is waited for
 PATIENCE = 200
 
 
@@ -35,7 +35,8 @@ class Guard:
     on the student; after them, each must have been non-zero with a non-zero gradient at least once.
     Where the learner rests, something of the objective's own must learn, in these steps and in the
     first of that kind. A batch without ground truth does not count for a term that is zero in it,
-    and a term whose factor is 0 in the config is not checked.
+    nor does any batch while one of the ``late_losses`` is, for :data:`PATIENCE` batches at most. A
+    term whose factor is 0 in the config is not checked.
 
     Args:
         steps (int): guarded steps of each objective, 0 for none.
@@ -120,13 +121,18 @@ class Guard:
             self._check_own(name, own, trace, objective)
             taught = {**students, **own}
             judged = [k for k in taught if objective.factor_of(k.rpartition('.')[2])]
-            self._count(name, judged, trace, distiller.plan.learner(objective))
+            self._count(name, judged, trace, objective, distiller)
             if self.seen.get(name) == self.steps:
                 self._conclude(name, judged, terms[name])
 
-    def _count(self, name: str, keys: list[str], trace: Trace, learner: nn.Module) -> None:
+    def _count(
+        self, name: str, keys: list[str], trace: Trace, objective: Any, distiller: Any
+    ) -> None:
         """Count a step in which every term of an objective can be checked."""
-        told = self.alive.issuperset(keys) or has_ground_truth(trace.samples, ignored(learner))
+        dead = {key.rpartition('.')[2] for key in keys if key not in self.alive}
+        learner = distiller.plan.learner(objective)
+        known = not dead or has_ground_truth(trace.samples, ignored(learner))
+        told = known and not dead & {*objective.late_losses}
         self.waited[name] = self.waited.get(name, 0) + (not told)
         if told or self.waited[name] > PATIENCE:
             self.seen[name] = self.seen.get(name, 0) + 1

@@ -135,6 +135,7 @@ class BSS(Objective):
     runs_student = True
     zero_at_equality = False
     term_factors = {'loss_kd': 'alpha', 'loss_bss': 'beta'}
+    late_losses = ('loss_bss',)  # an untrained student classifies hardly an image correctly
     scheduled = ('alpha', 'beta', 'tau')
     families = ('classifier',)
 

@@ -210,6 +210,32 @@ def test_a_dead_term_that_is_never_told_is_no_longer_waited_for(monkeypatch):
     assert distiller.guard.seen == {'it': 5}
 
 
+class Late(It):
+    """As BSS: nothing is attacked while the student classifies nothing correctly."""
+
+    late_losses = ('loss_late',)
+    begins = 8
+
+    def forward(self, trace):
+        self.steps = getattr(self, 'steps', 0) + 1
+        x = super().forward(trace)['loss']
+        return dict(loss=x, loss_late=x * (self.steps > self.begins))
+
+
+def test_a_late_term_is_waited_for(monkeypatch):
+    distiller = toy(Late())
+    run(distiller, 8)
+    assert not distiller.guard.seen
+    run(distiller, 5)
+    assert distiller.guard.seen == {'it': 5}
+    monkeypatch.setattr(Late, 'late_losses', ())
+    with pytest.raises(RuntimeError, match='^kd.it.loss_late: zero'):
+        run(toy(Late()), 5)
+    monkeypatch.setattr('mmkd.checks.guard.PATIENCE', 3)
+    monkeypatch.setattr(Late, 'late_losses', ('loss_late',))
+    run(toy(Late()), 8)
+
+
 def test_pixels_that_are_all_ignored_are_no_ground_truth():
     dead = toy(It(lambda x: x * 0))
     run(dead, 7, label_maps(torch.full((2, 64, 96), 255)))
