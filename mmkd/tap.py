@@ -29,7 +29,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from mmkd.errors.taps import never_called_message, silent_message, unknown_message
 from mmkd.functional.channels import keep_channels, read_channels
-from mmkd.functional.mask_scores import MaskScores
+from mmkd.functional.mask_scores import MaskScores, scores_of
 from mmkd.functional.nested import flatten, map_tensors
 from mmkd.schedule import Progress
 
@@ -183,21 +183,13 @@ class Side:
         if not calls:
             raise TapError(silent_message(self.model, tap))
         if tap.scores:
-            return [_scores(calls[-1], tap)]
+            return [_told(tap.text, scores_of, calls[-1], tap.background)]
         tensors = self.seen(tap)
         if not tensors:
             raise TapError(
                 f"Tap '{tap}' selects nothing: '{tap.source}' gave {len(flatten(calls))} tensors."
             )
         return [t.float() if t.is_floating_point() else t for t in tensors]
-
-
-def _scores(value: Any, tap: Tap) -> MaskScores | Tensor:
-    """Of the masks that a head gives; a mean of several heads is a map of scores already."""
-    tensors = flatten(value)
-    if len(tensors) == 1 and tensors[0].dim() == 4:
-        return tensors[0].float()
-    return _told(tap.text, MaskScores.of, value, tap.background)
 
 
 def _chosen(items: list, tap: Tap) -> list:

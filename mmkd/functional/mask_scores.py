@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmkd.functional.nested import flatten
 from mmkd.functional.padding import crop_padding
 from mmkd.functional.resize import resize
 
@@ -101,3 +102,12 @@ class MaskScores:
     def cropped(self, seen: Tensor, student_seen: Tensor | tuple[int, int]) -> MaskScores:
         """Without padding that ``seen``, pixels (N, 3, H, W), has alone; see ``crop_padding``."""
         return replace(self, masks=crop_padding(self.masks, seen, student_seen))
+
+
+def scores_of(value: Any, background: int | None = None) -> MaskScores | Tensor:
+    """Class scores of what a head's ``forward()`` gives, or of a mean of several heads, which is a
+    map (N, K, h, w) of scores already; arguments and errors as :meth:`MaskScores.of`."""
+    tensors = flatten(value)
+    if len(tensors) == 1 and tensors[0].dim() == 4:
+        return tensors[0].float()
+    return MaskScores.of(value, background)

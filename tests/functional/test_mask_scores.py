@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from mmkd.functional.logit_distances import soft_kl
-from mmkd.functional.mask_scores import EPS, MaskScores, pixel_scores
+from mmkd.functional.mask_scores import EPS, MaskScores, pixel_scores, scores_of
 
 X = torch.tensor([[[2.0, 0, 0], [0, 2, 0]]], dtype=torch.float64)
 Y = torch.tensor([[[[4.0, 0, -4]], [[-4, 0, 4]]]], dtype=torch.float64)
@@ -72,6 +72,15 @@ def test_heads_give_layers_in_lists_or_stacked(reverse):
         assert torch.equal(scores.classes, x[-1]) and torch.equal(scores.masks, y[-1])
         assert scores.shape == (2, 3, 6, 7) == scores.at().shape
         assert scores.at((3, 3)).shape == (2, 3, 3, 3)
+
+
+def test_a_map_of_scores_is_one_already():
+    x, y = torch.randn(3, 2, 5, 4), torch.randn(3, 2, 5, 6, 7)
+    found = scores_of([[y[0].half()]])
+    assert torch.equal(found, y[0].half().float())
+    assert torch.equal(scores_of((x, y), 1).at(), MaskScores.of((x, y), 1).at())
+    with pytest.raises(ValueError, match='made of classes'):
+        scores_of([y[0, 0]])
 
 
 def test_what_is_no_pair_of_classes_and_masks():
