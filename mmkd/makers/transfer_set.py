@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import os.path as osp
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 
 import mmcv
-import numpy as np
 import torch
 from torch import Tensor
 
 from mmkd.chain import Maker, Product
-from mmkd.chain.product import write_json
+from mmkd.chain.product import digest, write_json
 from mmkd.engine.console.screen import current_screen
 from mmkd.families import classifier, family_of
 from mmkd.makers.networks import given_teacher
@@ -123,9 +120,9 @@ class TransferSet(Maker):
                 taken = cells_taken(self.grid, self.share, draw)
                 pixels = patched(images[place], images[other], taken).permute(1, 2, 0).numpy()
                 file = f'images/{place}_{copy}.png'
-                mmcv.imwrite(np.ascontiguousarray(pixels), osp.join(work_dir, file))
-                found = hashlib.sha256(Path(work_dir, file).read_bytes()).hexdigest()
-                entries.append(dict(file=file, image=place, neighbour=other, sha256=found))
+                path = osp.join(work_dir, file)
+                mmcv.imwrite(pixels, path)
+                entries.append(dict(file=file, image=place, neighbour=other, sha256=digest(path)))
         return entries
 
 
