@@ -23,6 +23,7 @@ from mmkd.makers.mixtures import (
     pair_at,
     place_of,
 )
+from mmkd.makers.networks import on_gpu
 from mmkd.makers.pool import Pool
 from mmkd.makers.queries import ALONE, ANSWERS, Asked, BlackBoxOfImages, Queries
 from mmkd.options import check_choice, check_number
@@ -128,7 +129,7 @@ class ActiveMixup(Maker):
             raise ValueError(
                 f'ActiveMixup needs an image classifier, found {type(model).__name__}.'
             )
-        return (model.cuda() if torch.cuda.is_available() else model).eval()
+        return on_gpu(model).eval()
 
     def _black_box(
         self, given: Mapping[str, Product], student: nn.Module, names: tuple[str, ...]

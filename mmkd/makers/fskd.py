@@ -16,7 +16,7 @@ from mmkd.edits import Widths
 from mmkd.engine.console.screen import current_screen
 from mmkd.makers.channel_groups import Group, inner_groups
 from mmkd.makers.chosen_channels import chosen_state, strongest
-from mmkd.makers.networks import load_for_reshaping
+from mmkd.makers.networks import load_for_reshaping, on_gpu
 from mmkd.makers.pictures import training_batches
 from mmkd.makers.reshaped import write_reshaped
 from mmkd.options import check_number
@@ -67,9 +67,8 @@ class FSKD(Maker):
         if chosen:
             student = Widths(sizes)(copy.deepcopy(model))
             student.load_state_dict(state)
-            device = 'cuda' if torch.cuda.is_available() else 'cpu'
             for network in (model, student):
-                network.to(device)
+                on_gpu(network)
             batches = [*training_batches(config, model, self.images)]
             gaps = [self.align(model, student, *one, batches) for one in chosen]
             before, after = (sum(x) / len(gaps) for x in zip(*gaps, strict=True))

@@ -16,6 +16,7 @@ from mmkd.checkpoint import weights_of
 from mmkd.config import load_config
 from mmkd.engine.console.screen import current_screen
 from mmkd.engine.launch import apply_options
+from mmkd.makers.networks import on_gpu
 from mmkd.makers.pictures import training_batches
 from mmkd.methods.information_flow import InformationFlow, flow_divergence
 from mmkd.options import check_number
@@ -80,8 +81,7 @@ class LayerPairs(Maker):
             file = weights_of(source.checkpoint, source.config)
             load_strictly(distiller.student, file, who='student')
             distiller.student.eval()  # as the teacher; an untrained one has no statistics yet
-        if torch.cuda.is_available():
-            distiller.to('cuda')
+        on_gpu(distiller)
         objective = distiller.objectives[name]
         found = self._divergence(distiller, objective, config)
         pairs = nearest_layers(found)

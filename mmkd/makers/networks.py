@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os.path as osp
 from collections.abc import Mapping
+from typing import TypeVar
 
 import torch
 from mmengine.config import Config
@@ -15,7 +16,9 @@ from mmkd.checkpoint import atomic_file
 from mmkd.checkpoint.edit_record import EditRecord
 from mmkd.config import load_config
 from mmkd.engine.student_config import student_config, write_config
-from mmkd.teacher import build_model, load_strictly
+from mmkd.teacher import Teacher, build_model, load_strictly
+
+Network = TypeVar('Network', nn.Module, Teacher)
 
 
 def only_network(owner: str, given: Mapping[str, Product]) -> Product:
@@ -47,6 +50,11 @@ def given_teacher(owner: str, given: Mapping[str, Product], what: str = 'teacher
             'mmkd make.'
         )
     return given['teacher']
+
+
+def on_gpu(network: Network) -> Network:
+    """It itself, moved to a GPU where there is one."""
+    return network.to('cuda') if torch.cuda.is_available() else network
 
 
 def load_network(owner: str, given: Mapping[str, Product]) -> tuple[Config, nn.Module]:

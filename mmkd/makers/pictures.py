@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mmkd.config import dataset_leaves, load_config
 from mmkd.datasets.class_folders import images_below
+from mmkd.makers.networks import on_gpu
 from mmkd.pixels import Pixels
 from mmkd.tap import Tap
 from mmkd.teacher import Teacher
@@ -108,9 +109,7 @@ def _image(file: str) -> np.ndarray:
 def features_of(teacher: Teacher, tap: str, files: Sequence[str], size: tuple[int, int]) -> Tensor:
     """The last map at a tap, averaged over places: (N, C), in the order of the files."""
     taps = [Tap.parse(tap)]
-    teacher.set_taps(taps)
-    if torch.cuda.is_available():
-        teacher.to('cuda')
+    on_gpu(teacher).set_taps(taps)
     device = next(teacher.model.parameters()).device
     found = []
     for inputs in batches(files, teacher.pixels, size):

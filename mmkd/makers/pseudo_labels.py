@@ -31,7 +31,7 @@ from mmkd.makers.label_folder import (
     root_of,
     write_compact,
 )
-from mmkd.makers.networks import given_teacher
+from mmkd.makers.networks import given_teacher, on_gpu
 from mmkd.makers.pictures import spread
 from mmkd.makers.score_thresholds import (
     MATCH,
@@ -131,9 +131,8 @@ class PseudoLabels(Maker):
 
     def __call__(self, given: Mapping[str, Product], work_dir: str) -> Product:
         product = given_teacher('PseudoLabels', given)
-        config, teacher = load_config(product.config), Teacher(product.config, product.checkpoint)
-        if torch.cuda.is_available():
-            teacher.to('cuda')
+        config = load_config(product.config)
+        teacher = on_gpu(Teacher(product.config, product.checkpoint))
         self.names = self._names(teacher)
         kind = self._format(teacher)
         files = list_images(self.images)

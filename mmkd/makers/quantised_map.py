@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mmkd.chain import Maker, Product
 from mmkd.engine.console.screen import current_screen
 from mmkd.functional.quantise import percentile, quantise, zeros_in
-from mmkd.makers.networks import load_network
+from mmkd.makers.networks import load_network, on_gpu
 from mmkd.makers.pictures import training_batches
 from mmkd.makers.reshaped import write_reshaped
 from mmkd.options import check_number
@@ -106,8 +106,7 @@ class QuantisedMap(Maker):
         """The maps at the place, of each batch."""
         tap = Tap.parse(self.at)
         recorder = Recorder(model, [tap])
-        if torch.cuda.is_available():
-            model.to('cuda')
+        on_gpu(model)
         found = []
         for inputs, samples in training_batches(config, model, self.images):
             with at_rest(model), recorder.record(inputs) as side:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mmkd.chain.product import write_json
 from mmkd.checkpoint import atomic_file
 from mmkd.families import classifier
+from mmkd.makers.networks import on_gpu
 from mmkd.pixels import Pixels
 from mmkd.structures import ClassSample
 from mmkd.tap import Tap
@@ -209,9 +210,7 @@ class BlackBoxOfImages:
                 f'{counts[1]} ({_few(names)}). Both must know the same, in the same order.'
             )
         self.teacher, self.tap = teacher, Tap.parse(scores_tap(teacher.model))
-        teacher.set_taps([self.tap])
-        if torch.cuda.is_available():
-            teacher.to('cuda')
+        on_gpu(teacher).set_taps([self.tap])
         self.device = next(teacher.model.parameters()).device
 
     def __call__(self, images: Tensor, names: list[str]) -> Tensor:

@@ -16,7 +16,7 @@ from mmkd.chain import Maker, Product
 from mmkd.edits import apply_edits
 from mmkd.engine.console.screen import current_screen
 from mmkd.engine.runner import Runner
-from mmkd.makers.networks import load_network, write_network
+from mmkd.makers.networks import load_network, on_gpu, write_network
 from mmkd.options import check_list, check_number
 from mmkd.registry import MAKERS
 from mmkd.untouched import flags_kept, untouched_random_state
@@ -48,8 +48,7 @@ class Recalibrate(Maker):
         config, model = load_network('Recalibrate', given)
         known = list(model.state_dict())
         apply_edits(model, self.edits)
-        if torch.cuda.is_available():
-            model.to('cuda')
+        on_gpu(model)
         with untouched_random_state():
             set_random_seed(0)
             loader = Runner.build_dataloader(config.train_dataloader, seed=0)

@@ -19,7 +19,7 @@ from mmkd.config import calm_dataset, load_config
 from mmkd.engine.runner import Runner
 from mmkd.families import family_of
 from mmkd.functional.clustering import kmeans, nearest
-from mmkd.makers.networks import given_teacher
+from mmkd.makers.networks import given_teacher, on_gpu
 from mmkd.options import check_number
 from mmkd.registry import MAKERS
 from mmkd.teacher import Teacher
@@ -121,7 +121,7 @@ class Specialists(Maker):
 @torch.no_grad()
 def predictions(config: Config, teacher: Teacher) -> tuple[Tensor, Tensor, list[str]]:
     """Class probabilities (N, C) of the training images, their labels (N,), and class names."""
-    model = teacher.model.cuda() if torch.cuda.is_available() else teacher.model
+    model = on_gpu(teacher.model)
     entry = dict(config.val_dataloader)
     entry['dataset'] = calm_dataset(config, test_mode=True)
     scope = config.get('default_scope') or 'mmengine'

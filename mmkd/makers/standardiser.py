@@ -13,6 +13,7 @@ from mmkd.building import build_teachers
 from mmkd.chain import Maker, Product
 from mmkd.checkpoint import atomic_file
 from mmkd.config import distils, load_config, model_of
+from mmkd.makers.networks import on_gpu
 from mmkd.makers.pictures import training_batches
 from mmkd.names import did_you_mean, find_name
 from mmkd.options import check_choice, check_number
@@ -136,11 +137,9 @@ class Standardiser(Maker):
 
     def __call__(self, given: Mapping[str, Product], work_dir: str) -> Product:
         config = load_config(self.config)
-        teacher, student = self._teacher(config), build_model(config)
+        teacher, student = on_gpu(self._teacher(config)), build_model(config)
         tap = Tap.parse(self.at)
         teacher.set_taps([tap])
-        if torch.cuda.is_available():
-            teacher.to('cuda')
         found: list[Moments] = []
         size = min(BATCH, self.images)
         own = Pixels.of(student)

@@ -14,7 +14,7 @@ from mmkd.chain import Maker, Product
 from mmkd.chain.product import digest, write_json
 from mmkd.engine.console.screen import current_screen
 from mmkd.families import classifier, family_of
-from mmkd.makers.networks import given_teacher
+from mmkd.makers.networks import given_teacher, on_gpu
 from mmkd.makers.pool import Pool
 from mmkd.options import check_number
 from mmkd.pixels import Pixels
@@ -130,9 +130,7 @@ class TransferSet(Maker):
 def embeddings(teacher: Teacher, images: Tensor) -> tuple[Tensor, Tensor]:
     """Pooled features (N, D) and predicted classes (N,) of images (N, 3, H, W), uint8 BGR."""
     taps = parse_taps([classifier.embedding_tap(teacher.model), classifier.LOGITS])
-    teacher.set_taps(taps)
-    if torch.cuda.is_available():
-        teacher.to('cuda')
+    on_gpu(teacher).set_taps(taps)
     device = next(teacher.model.parameters()).device
     features, said = [], []
     for part in images.split(BATCH):
