@@ -13,7 +13,6 @@ from mmkd.chain import Maker, Product
 from mmkd.chain.product import digest
 from mmkd.config import type_name
 from mmkd.engine.console.screen import current_screen
-from mmkd.families import family_of
 from mmkd.makers.mixtures import (
     BATCH,
     SHARES,
@@ -23,7 +22,7 @@ from mmkd.makers.mixtures import (
     pair_at,
     place_of,
 )
-from mmkd.makers.networks import on_gpu
+from mmkd.makers.networks import check_classifier, on_gpu
 from mmkd.makers.pool import Pool
 from mmkd.makers.queries import ALONE, ANSWERS, Asked, BlackBoxOfImages, Queries
 from mmkd.options import check_choice, check_number
@@ -125,10 +124,7 @@ class ActiveMixup(Maker):
         model = build_model(source.config if source else self.config)
         if source:
             load_strictly(model, source.checkpoint, who=OWNER)
-        if family_of(model) != 'classifier':
-            raise ValueError(
-                f'ActiveMixup needs an image classifier, found {type(model).__name__}.'
-            )
+        check_classifier(OWNER, model)
         return on_gpu(model).eval()
 
     def _black_box(

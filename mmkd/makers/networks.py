@@ -16,6 +16,7 @@ from mmkd.checkpoint import atomic_file
 from mmkd.checkpoint.edit_record import EditRecord
 from mmkd.config import load_config
 from mmkd.engine.student_config import student_config, write_config
+from mmkd.families import family_of
 from mmkd.teacher import Teacher, build_model, load_strictly
 
 Network = TypeVar('Network', nn.Module, Teacher)
@@ -50,6 +51,24 @@ def given_teacher(owner: str, given: Mapping[str, Product], what: str = 'teacher
             'mmkd make.'
         )
     return given['teacher']
+
+
+def given_classifier(owner: str, given: Mapping[str, Product]) -> Teacher:
+    """The same, loaded, of an image classifier.
+
+    Raises:
+        ValueError: there is none; another network.
+    """
+    source = given_teacher(owner, given)
+    teacher = Teacher(source.config, source.checkpoint)
+    check_classifier(owner, teacher.model)
+    return teacher
+
+
+def check_classifier(owner: str, model: nn.Module) -> None:
+    """ValueError for a network that is no image classifier."""
+    if family_of(model) != 'classifier':
+        raise ValueError(f'{owner} needs an image classifier, found {type(model).__name__}.')
 
 
 def on_gpu(network: Network) -> Network:

@@ -13,8 +13,8 @@ from torch import Tensor
 from mmkd.chain import Maker, Product
 from mmkd.chain.product import digest, write_json
 from mmkd.engine.console.screen import current_screen
-from mmkd.families import classifier, family_of
-from mmkd.makers.networks import given_teacher, on_gpu
+from mmkd.families import classifier
+from mmkd.makers.networks import given_classifier, on_gpu
 from mmkd.makers.pool import Pool
 from mmkd.options import check_number
 from mmkd.pixels import Pixels
@@ -85,12 +85,7 @@ class TransferSet(Maker):
         self.seed = check_number('TransferSet', 'seed', seed, 0, 2**63 - 1, whole=True)
 
     def __call__(self, given: Mapping[str, Product], work_dir: str) -> Product:
-        source = given_teacher('TransferSet', given)
-        teacher = Teacher(source.config, source.checkpoint)
-        if family_of(teacher.model) != 'classifier':
-            raise ValueError(
-                f'TransferSet needs an image classifier, found {type(teacher.model).__name__}.'
-            )
+        teacher = given_classifier('TransferSet', given)
         pool = Pool('TransferSet', self.config)
         if len(pool) < 2:
             raise ValueError(

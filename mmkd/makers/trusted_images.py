@@ -11,12 +11,11 @@ from torch.nn import functional as F
 
 from mmkd.chain import Maker, Product
 from mmkd.chain.product import write_json
-from mmkd.families import classifier, family_of
-from mmkd.makers.networks import given_teacher
+from mmkd.families import classifier
+from mmkd.makers.networks import given_classifier
 from mmkd.makers.pictures import features_of, files_of
 from mmkd.options import check_number, check_size
 from mmkd.registry import MAKERS
-from mmkd.teacher import Teacher
 
 MOST = 10**6
 
@@ -72,12 +71,7 @@ class TrustedImages(Maker):
         self.size = check_size('TrustedImages', size)
 
     def __call__(self, given: Mapping[str, Product], work_dir: str) -> Product:
-        source = given_teacher('TrustedImages', given)
-        teacher = Teacher(source.config, source.checkpoint)
-        if family_of(teacher.model) != 'classifier':
-            raise ValueError(
-                f'TrustedImages needs an image classifier, found {type(teacher.model).__name__}.'
-            )
+        teacher = given_classifier('TrustedImages', given)
         files = files_of(self.target, MOST)
         features = features_of(teacher, classifier.embedding_tap(teacher.model), files, self.size)
         if not bool(features.isfinite().all()):
