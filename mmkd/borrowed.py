@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from operator import attrgetter
 from typing import Any
 
@@ -143,16 +143,16 @@ class Borrower(BaseModel):
             originals['loss'] = loss
 
         def joined_forward(*args: Any, **kwargs: Any) -> Any:
-            with _replaced(self.student, originals), self._inside(originals['forward']):
+            with replaced(self.student, originals), self._inside(originals['forward']):
                 return self.forward(*args, **kwargs)
 
         def joined_loss(*args: Any, **kwargs: Any) -> Any:
             batch = inspect.signature(originals['loss']).bind(*args, **kwargs).args
-            with _replaced(self.student, originals), self._inside(_without_mode(originals['loss'])):
+            with replaced(self.student, originals), self._inside(_without_mode(originals['loss'])):
                 return self.loss(*batch)
 
         joined = {'forward': joined_forward, 'loss': joined_loss}
-        with _replaced(self.student, {name: joined[name] for name in originals}):
+        with replaced(self.student, {name: joined[name] for name in originals}):
             yield
 
     @contextlib.contextmanager
@@ -223,13 +223,13 @@ def _shared(value: Any) -> bool:
 
 
 @contextlib.contextmanager
-def _replaced(module: nn.Module, methods: dict[str, Callable]) -> Iterator[None]:
-    """Methods of one instance for a while, never of its class."""
-    before = {name: module.__dict__[name] for name in methods if name in module.__dict__}
-    module.__dict__.update(methods)
+def replaced(module: nn.Module, others: Mapping[str, Any]) -> Iterator[None]:
+    """Methods or children of one instance are others for a while, never those of its class."""
+    before = {name: module.__dict__[name] for name in others if name in module.__dict__}
+    module.__dict__.update(others)
     try:
         yield
     finally:
-        for name in methods:
+        for name in others:
             module.__dict__.pop(name, None)
         module.__dict__.update(before)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.adapters.learned_quant import ClippedReLU
+from mmkd.borrowed import replaced
 from mmkd.checkpoint.checkpoint_error import first_line
 from mmkd.deployment.networks import Deployed
 from mmkd.deployment.whole_numbers import Whole, folded
@@ -101,18 +102,16 @@ class _RoundedReLU(nn.Module):
 @contextlib.contextmanager
 def _rounding_nodes(network: nn.Module) -> Iterator[None]:
     """While it lasts, activations are rounded by nodes of ONNX."""
-    found = [module for module in network.modules() if isinstance(module, ClippedReLU)]
-    before = [module.__dict__['clip'] for module in found]
-    for module in found:
-        clip = module.clip[0]
-        if clip.learns and not int(clip.passes):
-            continue  # never trained: a plain ReLU
-        module.__dict__['clip'] = (_RoundedReLU(clip.bits, float(clip.most.detach())),)
-    try:
+    with contextlib.ExitStack() as places:
+        for module in network.modules():
+            if not isinstance(module, ClippedReLU):
+                continue
+            clip = module.clip[0]
+            if clip.learns and not int(clip.passes):
+                continue  # never trained: a plain ReLU
+            nodes = _RoundedReLU(clip.bits, float(clip.most.detach()))
+            places.enter_context(replaced(module, {'clip': (nodes,)}))
         yield
-    finally:
-        for module, clip in zip(found, before, strict=True):
-            module.__dict__['clip'] = clip
 
 
 def store_whole(proto: Any, plain: Mapping[str, Tensor], weights: Mapping[str, Whole]) -> list[str]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmkd.borrowed import replaced
 from mmkd.deployment.networks import Anchors, Body, Classes, Deployed, Pixels
 
 #: a file: pixels (1, C, H, W) to the tensors that it gives
@@ -32,16 +33,10 @@ def standing_in(model: Any, network: Deployed, run: Run, size: tuple[int, int]) 
     Raises:
         ValueError: in predictions, an image of another size.
     """
-    places = [*_instead(model, network, _of_batches(network, run, size))]
-    before = [dict(owner.__dict__) for owner, _, _ in places]
-    for owner, name, other in places:
-        owner.__dict__[name] = other
-    try:
+    with contextlib.ExitStack() as places:
+        for owner, name, other in _instead(model, network, _of_batches(network, run, size)):
+            places.enter_context(replaced(owner, {name: other}))
         yield
-    finally:
-        for (owner, name, _), own in zip(places, before, strict=True):
-            del owner.__dict__[name]
-            owner.__dict__.update({name: own[name]} if name in own else {})
 
 
 def _of_batches(network: Deployed, run: Run, size: tuple[int, int]) -> Run:
