@@ -114,7 +114,7 @@ def _written(
     files = {'float32': _file(network, write(network, size))}
     several = [('quantised', network, trained)] * bool(trained)
     for number in bits:
-        rounded, weights = rounded_model(config, checkpoint, number)
+        rounded, weights = rounded_model(model, number)
         several.append((f'{number} bits', deployed(rounded, part), weights))
     for name, one, weights in several:
         if part == 'body':

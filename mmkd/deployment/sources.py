@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -70,18 +71,17 @@ def whole_weights(config: Config, checkpoint: str, model: nn.Module) -> dict[str
     }
 
 
-def rounded_model(config: Config, checkpoint: str, bits: int) -> tuple[nn.Module, dict[str, Whole]]:
-    """The student with weights rounded after training, symmetric by channel, and as whole numbers.
+def rounded_model(model: nn.Module, bits: int) -> tuple[nn.Module, dict[str, Whole]]:
+    """A copy with weights rounded after training, symmetric by channel, and as whole numbers.
 
     Args:
+        model (nn.Module): of :func:`deployed_model`; unchanged.
         bits (int): of each weight; the first layer and those that predict have 8.
     """
-    edited = deployed_model(config, checkpoint)
+    edited, plain = copy.deepcopy(model), copy.deepcopy(model)
     found = roundings(edited, [dict(type='mmkd.FakeQuant', bits=bits)])
     state = edited.state_dict()
-    state.update(bake(edited, state))
-    plain = deployed_model(config, checkpoint)
-    plain.load_state_dict(state)
+    plain.load_state_dict(state | bake(edited, state))
     layers = dict(plain.named_modules())
     return plain, {
         name: to_whole(name, layers[name].weight.detach(), rounding)

@@ -6,7 +6,7 @@ from deployment_toys import EDIT, saved
 from mmengine.config import Config
 
 from mmkd.adapters.fake_quant import latent_modules
-from mmkd.deployment.sources import deployed_model, whole_weights
+from mmkd.deployment.sources import deployed_model, rounded_model, whole_weights
 from mmkd.testing import tiny_classifier
 
 X = torch.rand(2, 3, 16, 16)
@@ -41,3 +41,16 @@ def test_edits_of_the_checkpoint_or_of_the_config(tmp_path, record):
     for one, known in ((config, True), (distilled, True), (plain, record)):
         model = deployed_model(one, file)
         assert bool(whole_weights(one, file, model)) == known
+
+
+def test_a_rounded_copy_leaves_the_model_alone(tmp_path):
+    file = str(tmp_path / 'x.pth')
+    config, _ = saved(file, tiny_classifier(4))
+    model = deployed_model(config, file).eval()
+    before = model(X)
+    rounded, found = rounded_model(model, 4)
+    assert torch.equal(model(X), before) and not [*latent_modules(model)]
+    assert not torch.allclose(rounded.eval()(X), before) and not [*latent_modules(rounded)]
+    for name, whole in found.items():
+        weight = rounded.get_submodule(name).weight.flatten(1)
+        torch.testing.assert_close(whole.numbers.flatten(1) * whole.step[:, None], weight.double())
