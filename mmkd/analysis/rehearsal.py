@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 
 from mmkd.chain.isolation import isolated
-from mmkd.engine.launch import build_runner, prepare
+from mmkd.engine.launch import build_runner, check_data, prepare
 from mmkd.teachers import groups_of
 
 
@@ -20,8 +20,8 @@ def rehearse(config: Config) -> None:
     """Build the run of a config, and go through all that is in front of its first step.
 
     Data, models, optimisers and teachers are built, weights are loaded, and every check of training
-    is made. Nothing is left: logs go into a folder that is removed, and no tracker hears of it. A
-    run of several processes is not rehearsed.
+    is made. Nothing is left: logs go into a folder that is removed, and no tracker hears of it. Of
+    a run of several processes only the paths of its data are checked.
 
     Args:
         config (Config): of a training; unchanged.
@@ -30,6 +30,7 @@ def rehearse(config: Config) -> None:
         Exception: whatever training raises before its first step.
     """
     if groups_of(config.model):
+        check_data(config, 'train', 'val')
         return
     own = copy.deepcopy(config)
     own.resume, own.log_level = False, 'WARNING'

@@ -70,3 +70,10 @@ def test_everything_but_a_step(data, tmp_path, monkeypatch):
 def test_what_training_refuses(data, changes, message):
     with pytest.raises((ValueError, OSError), match=message):
         rehearse(recipe(data, **changes))
+
+
+def test_of_several_processes_the_data(data):
+    teacher = dict(type='mmkd.Neighbours', groups=2)
+    rehearse(recipe(data, teacher=teacher))
+    with pytest.raises(FileNotFoundError, match='nowhere'):
+        rehearse(recipe(data, teacher=teacher, **{'train_dataloader.dataset.data_root': 'nowhere'}))
