@@ -107,14 +107,14 @@ class WaitCounter:
         """Whether a tensor among ``values`` lies on the device."""
         return any(t.untyped_storage().data_ptr() in self._storages for t in _tensors(values))
 
-    def add(self, what: str, places: Counter[str] | None = None) -> None:
-        """Count a wait of the line that is running, or what else ``places`` holds."""
+    def add(self, what: str, mixed: bool = False) -> None:
+        """Count a wait of the line that is running, or tensors that it mixes."""
         if self.paused:
             return
-        places = self.places if places is None else places
         frames = [(f.f_code.co_filename, n) for f, n in traceback.walk_stack(sys._getframe(1))]
         path, line = next(f for f in frames if '/torch/' not in f[0] and f[0] not in _SKIPPED)
-        places[f'{short(path)}:{line} {what}'] += 1
+        found = self.mixed if mixed else self.places
+        found[f'{short(path)}:{line} {what}'] += 1
 
 
 def tensors_of(trace: Trace, objective: nn.Module) -> Iterator[Tensor]:
@@ -154,7 +154,7 @@ class _Operators(TorchDispatchMode):
             self.counter.add(name)
         known = packet in _TAKE_BOTH or name.endswith('_backward')  # of a forward that is over
         if on_device and not known and self._strange((args, kwargs)):
-            self.counter.add(name, self.counter.mixed)
+            self.counter.add(name, mixed=True)
         result = func(*args, **kwargs)
         return self.counter.mark(result) if on_device else result
 
