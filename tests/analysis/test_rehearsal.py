@@ -4,7 +4,7 @@ import tempfile
 
 import pytest
 import torch
-from chain_toys import recipe, write_images
+from chain_toys import recipe
 from mmengine.hooks import Hook
 
 from mmkd.analysis.rehearsal import rehearse
@@ -39,16 +39,9 @@ class CountsSteps(Hook):
         raise AssertionError('a step')
 
 
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('images')
-    write_images(folder)
-    return folder
-
-
-def test_everything_but_a_step(data, tmp_path, monkeypatch):
+def test_everything_but_a_step(images, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
-    config = recipe(data, custom_hooks=[dict(type='CountsSteps')], resume=True)
+    config = recipe(images, custom_hooks=[dict(type='CountsSteps')], resume=True)
     before, state = config.pretty_text, torch.get_rng_state()
     rehearse(config)
     assert CountsSteps.begun == 1 and config.pretty_text == before
@@ -67,13 +60,15 @@ def test_everything_but_a_step(data, tmp_path, monkeypatch):
     ],
     ids=['an objective', 'class names', 'paths', 'nothing would train', 'weights'],
 )
-def test_what_training_refuses(data, changes, message):
+def test_what_training_refuses(images, changes, message):
     with pytest.raises((ValueError, OSError), match=message):
-        rehearse(recipe(data, **changes))
+        rehearse(recipe(images, **changes))
 
 
-def test_of_several_processes_the_data(data):
+def test_of_several_processes_the_data(images):
     teacher = dict(type='mmkd.Neighbours', groups=2)
-    rehearse(recipe(data, teacher=teacher))
+    rehearse(recipe(images, teacher=teacher))
     with pytest.raises(FileNotFoundError, match='nowhere'):
-        rehearse(recipe(data, teacher=teacher, **{'train_dataloader.dataset.data_root': 'nowhere'}))
+        rehearse(
+            recipe(images, teacher=teacher, **{'train_dataloader.dataset.data_root': 'nowhere'})
+        )

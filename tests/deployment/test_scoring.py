@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from chain_toys import CLASSES, images, recipe  # noqa: F401  (a fixture)
+from chain_toys import CLASSES, recipe
 
 from mmkd.commands import main
 from mmkd.deployment.exporting import export
@@ -13,7 +13,7 @@ from mmkd.testing import tiny_classifier
 
 
 @pytest.fixture
-def source(images, tmp_path, monkeypatch):  # noqa: F811
+def source(images, tmp_path, monkeypatch):
     """Paths of a config and of a checkpoint of random weights."""
     monkeypatch.setattr('mmkd.analysis.complexity.SECONDS', 0)
     config = recipe(images)

@@ -1,0 +1,3 @@
+"""The images of the chains' tests, for all tests of analyses."""
+
+from chain_toys import images  # noqa: F401  (a fixture)
