@@ -15,10 +15,10 @@ from mmkd.teacher import build_model
 from mmkd.testing import tiny_classifier, tiny_faster_rcnn, tiny_pspnet, tiny_retinanet
 
 MODELS = dict(
-    cls=(tiny_classifier(8), tiny_classifier(4)),
-    frcnn=(tiny_faster_rcnn(8), None),
-    retinanet=(tiny_retinanet(8), None),
-    pspnet=(tiny_pspnet(8), None),
+    cls=tiny_classifier(8),
+    frcnn=tiny_faster_rcnn(8),
+    retinanet=tiny_retinanet(8),
+    pspnet=tiny_pspnet(8),
 )
 
 
@@ -26,7 +26,7 @@ MODELS = dict(
 def halves(tmp_path_factory):
     """Each network pruned to half its widths: its config and itself."""
     found = {}
-    for name, (entry, _) in MODELS.items():
+    for name, entry in MODELS.items():
         folder = tmp_path_factory.mktemp(name)
         scope = 'mmseg' if name == 'pspnet' else 'mmdet'
         source, _ = saved(Config(dict(default_scope=scope, model=entry)), folder, name)
@@ -40,8 +40,8 @@ def halves(tmp_path_factory):
 @pytest.mark.parametrize('name', MODELS)
 def test_half_the_widths_are_a_plain_config(name, halves):
     config, model, _ = halves[name]
-    assert config.model.type == MODELS[name][0]['type'] and 'custom_imports' not in config
-    assert config.model.backbone.base_channels == MODELS[name][0]['backbone']['base_channels'] / 2
+    assert config.model.type == MODELS[name]['type'] and 'custom_imports' not in config
+    assert config.model.backbone.base_channels == MODELS[name]['backbone']['base_channels'] / 2
     shapes = {k: v.shape for k, v in build_model(config).state_dict().items()}
     assert shapes == {k: v.shape for k, v in model.state_dict().items()}
 
