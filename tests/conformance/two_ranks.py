@@ -20,14 +20,17 @@ def of_two_ranks(function: Callable[[int], Any], folder: Path | str) -> list:
     return [torch.load(f'{folder}/{rank}.pth') for rank in (0, 1)]
 
 
-def two_steps(model: Distiller, rank: int) -> dict[str, Tensor]:
-    """Parameters of a detector after two steps of DDP that does not look for unused ones; rank 1
-    has no box."""
+def uneven(rank: int) -> list[tuple[Tensor, list]]:
+    """Two batches of a detector; those of rank 1 have no box."""
+    return [detection_batch(1, objects=2 - 2 * rank, seed=step * 2 + rank) for step in range(2)]
+
+
+def after_steps(model: Distiller, batches: list[tuple[Tensor, list]]) -> dict[str, Tensor]:
+    """Parameters after a step of DDP, which does not look for unused ones, on each batch."""
     wrapped = DistributedDataParallel(model, broadcast_buffers=False)
     optimiser = torch.optim.SGD(model.parameters(), lr=0.01)
-    for step in range(2):
-        inputs, samples = detection_batch(1, objects=2 - 2 * rank, seed=step * 2 + rank)
-        losses = wrapped(inputs, samples, mode='loss')
+    for data in batches:
+        losses = wrapped(*data, mode='loss')
         optimiser.zero_grad()
         model.parse_losses(losses)[0].backward()
         optimiser.step()

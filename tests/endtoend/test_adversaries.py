@@ -4,8 +4,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from test_pretraining import recipe
-from torch.nn.parallel import DistributedDataParallel
-from two_ranks import of_two_ranks
+from two_ranks import after_steps, of_two_ranks
 
 from mmkd.datasets.synthetic import write_folders
 from mmkd.distiller import Distiller
@@ -57,19 +56,13 @@ TURNS = dict(objectives=dict(every=3), peers=dict(every=3, first=1), student=dic
 
 
 def one_rank(rank):
-    """Steps of DDP, which does not look for unused parameters, everybody at once and in turns."""
+    """Everybody at once, and in turns."""
     found = {}
     for trains in (('student', 'objectives', 'peers'), TURNS):
         torch.manual_seed(0)
         model = Distiller(build_model(STUDENT), trains=trains, **_built()).train()
-        wrapped = DistributedDataParallel(model, broadcast_buffers=False)
-        optimiser = torch.optim.SGD(model.parameters(), lr=0.01)
-        for step in range(2):
-            losses = wrapped(*classification_batch(4, (32, 32), seed=2 * step + rank), mode='loss')
-            optimiser.zero_grad()
-            model.parse_losses(losses)[0].backward()
-            optimiser.step()
-        found |= {f'{type(trains)} {k}': p.detach() for k, p in model.named_parameters()}
+        batches = [classification_batch(4, (32, 32), seed=2 * step + rank) for step in range(2)]
+        found |= {f'{type(trains)} {k}': p for k, p in after_steps(model, batches).items()}
     return found
 
 

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner as StockRunner
 from recipes import MODELS, distilled, recipe
 from torch import nn
-from two_ranks import of_two_ranks, two_steps
+from two_ranks import after_steps, of_two_ranks, uneven
 
 from mmkd.distiller import Distiller
 from mmkd.engine import launch
@@ -84,7 +84,7 @@ def one_rank(rank):
     objectives = dict(fgfi=dict(type='mmkd.FGFI'))
     student = tiny_faster_rcnn(4, num_classes=5)
     model = Distiller(student, objectives, teacher, preflight=False, edits=edits).train()
-    return two_steps(model, rank)
+    return after_steps(model, uneven(rank))
 
 
 def test_two_ranks_agree(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from mmengine.runner import Runner as StockRunner
 from recipes import MODELS, recipe, run
-from two_ranks import of_two_ranks, two_steps
+from two_ranks import after_steps, of_two_ranks, uneven
 
 from mmkd.checkpoint import CheckpointError
 from mmkd.checkpoint.extract import extract
@@ -146,7 +146,7 @@ def one_rank(rank):
     )
     peers = dict(other=tiny_faster_rcnn(8))
     model = Distiller(tiny_faster_rcnn(4), objectives, peers=peers, preflight=False).train()
-    return two_steps(model, rank)
+    return after_steps(model, uneven(rank))
 
 
 def test_two_ranks_agree(tmp_path):
