@@ -154,11 +154,15 @@ class Side:
         """The recorded value of each call, empty if the tap never fired."""
         return self.calls.get(Tap.parse(tap).source, [])
 
+    def recorded(self, tap: str | Tap) -> list[Tensor]:
+        """Tensors at the tap as they were recorded, with all channels; none if it never fired or
+        showed none, such as the mask of images without padding."""
+        return _chosen(flatten(self.raw(tap)), Tap.parse(tap))
+
     def seen(self, tap: str | Tap) -> list[Tensor]:
-        """Tensors at the tap as they were recorded; none if it never fired or showed none, such as
-        the mask of images without padding."""
+        """:meth:`recorded`, with the channels alone that the tap names."""
         tap = Tap.parse(tap)
-        found = _chosen(flatten(self.raw(tap)), tap)
+        found = self.recorded(tap)
         if tap.channels is None:
             return found
         return [_told(tap.text, keep_channels, tensor, tap.channels) for tensor in found]

@@ -234,9 +234,9 @@ class GradientRatio(Balance):
 
     def _tensors(self, name: str, trace: Trace) -> list[Tensor]:
         """The tensors recorded at :meth:`_places`, in the same order."""
-        seen = [x for tap in self._taps_of(name) for x in trace.student.seen(tap)]
+        found = [x for tap in self._taps_of(name) for x in trace.student.recorded(tap)]
         edges = [edge for tap in self._taps_of(name) for edge in trace.student.places(tap)]
-        pairs = zip(edges, [x for x in seen if x.requires_grad], strict=True)
+        pairs = zip(edges, [x for x in found if x.requires_grad], strict=True)
         return list(dict(pairs).values())
 
     def describe(self) -> list[str]:

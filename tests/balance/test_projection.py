@@ -34,6 +34,14 @@ def test_what_opposes_the_task_is_taken_away():
     assert 'kd.a.loss_projection' not in scaled['a']
 
 
+def test_places_of_a_tap_on_some_channels_are_whole(tmp_path):
+    """Gradients are those of all channels there, as are the tensors at which they are turned."""
+    (tmp_path / 'some.json').write_text('{"channels": [1]}')
+    pair = dict(a=[-3.0, 4.0]), [2.0, 0.0]
+    found, logged, _ = gradient(*pair, at=f'neck{{{tmp_path / "some.json"}}}')
+    assert (found, logged) == gradient(*pair)[:2] and logged == {'balance.projected': 1}
+
+
 def test_each_term_by_itself_and_acute_ones_stay():
     vectors = dict(a=[-1.0, 1.0], b=[1.0, 1.0], c=[0.0, 1.0])
     found, logged, scaled = gradient(vectors, [1.0, 0.0], clip=(1.0, 1.0))
