@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from mmkd.functional.device import upload
 
 
 def read_channels(file: str) -> tuple[int, ...]:
@@ -43,10 +44,4 @@ def keep_channels(tensor: Tensor, channels: tuple[int, ...]) -> Tensor:
             f'channel {max(channels)} is to be kept, but there are {tensor.shape[dim]}, counted '
             'from 0. Is the file that of another network?'
         )
-    return tensor.index_select(dim, _on_device(channels, tensor.device))
-
-
-@functools.lru_cache(maxsize=64)
-def _on_device(channels: tuple[int, ...], device: torch.device) -> Tensor:
-    """Copied once, so that no step waits for it."""
-    return torch.tensor(channels, device=device)
+    return tensor.index_select(dim, upload(channels, tensor, torch.long))
