@@ -58,10 +58,10 @@ def check_same(owner: str, what: str, student: Any, teacher: Any, way: str = '')
         )
 
 
-def check_classes(
+def check_class_counts(
     owner: str, student: nn.Module, teacher: nn.Module, class_map: Any = None
 ) -> None:
-    """Equal classes, scored by the same function (softmax or sigmoid).
+    """Two heads of equally many classes, or of those of a map, else Misfit.
 
     Args:
         class_map (ClassMap | None): which of the student's classes the teacher knows.
@@ -71,6 +71,13 @@ def check_classes(
         check_same(owner, 'class counts', *counts)
     else:
         class_map.check(*counts)
+
+
+def check_classes(
+    owner: str, student: nn.Module, teacher: nn.Module, class_map: Any = None
+) -> None:
+    """:func:`check_class_counts`, and scores by the same function (softmax or sigmoid)."""
+    check_class_counts(owner, student, teacher, class_map)
     kinds = ['sigmoid' if uses_sigmoid(head) else 'softmax' for head in (student, teacher)]
     check_same(owner, 'class scores', *kinds)
 

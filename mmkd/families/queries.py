@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.families import family_of
-from mmkd.families.comparable import Misfit, check_same, named, uses_sigmoid
+from mmkd.families.comparable import Misfit, check_class_counts, check_same, named, uses_sigmoid
 from mmkd.functional.box_distances import centred
 from mmkd.functional.device import upload
 from mmkd.functional.query_distances import binary_divergence, class_divergence
@@ -362,8 +362,7 @@ def check_decoders(owner: str, student: nn.Module, teacher: nn.Module | None) ->
             f'{owner} compares the decoders of DETR and its kind, but {" and ".join(names)}{why}'
         )
     if teacher is not None:
-        counts = [int(model.bbox_head.num_classes) for model in models]
-        check_same(owner, 'class counts', *counts)
+        check_class_counts(owner, *(model.bbox_head for model in models))
 
 
 _SIDES = ('student', 'teacher')

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.families import assignments, dense, is_two_stage, queries, two_stage
-from mmkd.families.comparable import Misfit, both, check_coders, check_same, uses_sigmoid
+from mmkd.families.comparable import Misfit, both, check_class_counts, check_coders, uses_sigmoid
 from mmkd.functional.box_distances import centred, corners, giou
 from mmkd.functional.device import sizes_of_groups
 from mmkd.functional.gather import mean_over_ranks
@@ -116,8 +116,7 @@ class JudgedBoxes(Objective):
             own = dense.dense_head(student)
             assignments.check_assignment('JudgedBoxes', student)
             taps = [dense.outputs_tap(student), *assignments.assignment_taps(student)]
-        counts = [int(head.num_classes) for head in (own, teacher.bbox_head)]
-        check_same('JudgedBoxes', 'class counts', *counts)
+        check_class_counts('JudgedBoxes', own, teacher.bbox_head)
         self.student_taps = parse_taps(taps)
         self.teacher_taps = parse_taps(
             [*queries.memory_taps(teacher), *queries.point_taps(teacher)]

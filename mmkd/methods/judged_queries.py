@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.families import is_two_stage, queries, two_stage
-from mmkd.families.comparable import Misfit, both, check_same
+from mmkd.families.comparable import Misfit, both, check_class_counts
 from mmkd.functional.box_distances import centred, corners, giou
 from mmkd.objective import Objective
 from mmkd.options import check_factors, check_number
@@ -80,7 +80,7 @@ class JudgedQueries(Objective):
             )
         two_stage.check_box_heads('JudgedQueries', teacher, teacher, softmax=False)
         heads = student.bbox_head, two_stage.box_head(teacher)
-        check_same('JudgedQueries', 'class counts', *(int(head.num_classes) for head in heads))
+        check_class_counts('JudgedQueries', *heads)
         self.student_taps = parse_taps(queries.output_taps(student))
         self.teacher_taps = parse_taps(two_stage.features_tap(teacher))
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.families import dense, is_two_stage, queries
-from mmkd.families.comparable import Misfit, both, check_same, kind_of
+from mmkd.families.comparable import Misfit, both, check_class_counts, kind_of
 from mmkd.families.set_losses import objects_of
 from mmkd.functional.box_distances import centred
 from mmkd.functional.boxes import rank_in_group, select_boxes
@@ -83,7 +83,7 @@ class MatchedDetections(Objective):
                 f'classes and boxes can be decoded, but {both(student, teacher)}'
             )
         heads = student.bbox_head, dense.dense_head(teacher)
-        check_same('MatchedDetections', 'class counts', *(int(head.num_classes) for head in heads))
+        check_class_counts('MatchedDetections', *heads)
         self.student_taps = parse_taps(queries.output_taps(student))
         self.teacher_taps = parse_taps(dense.outputs_tap(teacher))
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmkd.families import assignments, is_two_stage, two_stage
 from mmkd.families.class_map import ClassMap
-from mmkd.families.comparable import Misfit, both, check_same, kind_of, pair_priors
+from mmkd.families.comparable import Misfit, both, check_class_counts, kind_of, pair_priors
 from mmkd.families.dense import dense_head, outputs_tap
 from mmkd.families.two_stage import features_tap
 from mmkd.rows import predictions
@@ -95,11 +95,7 @@ def check_heads(
             ('CWD', 'PKD'),
         )
     heads = [dense_head(model) for model in (student, teacher)]
-    counts = [int(head.num_classes) for head in heads]
-    if class_map is None:
-        check_same(owner, 'class counts', *counts)
-    else:
-        class_map.check(*counts)
+    check_class_counts(owner, *heads, class_map)
     return pair_priors(owner, *heads, common, scale)
 
 
