@@ -20,7 +20,7 @@ from mmkd.borrowed import unwrapped
 from mmkd.checkpoint import weights_of
 from mmkd.config import distils, load_config
 from mmkd.engine.console.screen import current_screen
-from mmkd.engine.launch import check_data, tester
+from mmkd.engine.launch import check_data, check_test_set, tester
 from mmkd.students import deployed
 from mmkd.teacher import build_model, load_strictly
 from mmkd.teachers import frozen_networks, is_teacher
@@ -104,12 +104,7 @@ def _entries(config: Config, students: Mapping[str, str]) -> tuple[dict[str, Ent
     teachers, model = dict(teachers_in(config.model)), config.model
     if not students:
         raise ValueError('compare needs a student: --student NAME=CHECKPOINT.')
-    for key in ('test_dataloader', 'test_evaluator'):
-        if not config.get(key):
-            raise ValueError(
-                f'compare scores on the test set, but {config.filename} has no {key}. Write '
-                f'{key} = {key.replace("test", "val")} to take the validation set.'
-            )
+    check_test_set(config, 'compare scores on the test set')
     if taken := sorted(set(students) & set(teachers)):
         raise ValueError(f"{taken[0]!r} is the config's own teacher; rename the student.")
     own = deployed(model)

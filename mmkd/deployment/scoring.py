@@ -11,7 +11,7 @@ from mmkd.borrowed import unwrapped
 from mmkd.deployment.networks import Deployed
 from mmkd.deployment.standing_in import Run, standing_in
 from mmkd.engine.console.lines import main_metric, scalars, validation
-from mmkd.engine.launch import tester
+from mmkd.engine.launch import check_test_set, tester
 
 
 class Scorer:
@@ -28,12 +28,7 @@ class Scorer:
     """
 
     def __init__(self, config: Config, checkpoint: str, work_dir: str) -> None:
-        for key in ('test_dataloader', 'test_evaluator'):
-            if not config.get(key):
-                raise ValueError(
-                    f'--score tests the files, but {config.filename} has no {key}. Write '
-                    f'{key} = {key.replace("test", "val")} to take the validation set.'
-                )
+        check_test_set(config, '--score tests the files')
         self.runner = tester(copy.deepcopy(config), checkpoint, work_dir)
         self.model: Any = unwrapped(self.runner.model)
 

@@ -82,6 +82,20 @@ def check_data(config: Config, *splits: str) -> None:
             check_evaluator(config.get(f'{split}_evaluator') or [], dataset.get('data_root'))
 
 
+def check_test_set(config: Config, what: str) -> None:
+    """Stop at a config without a test set; raises ValueError.
+
+    Args:
+        what (str): what it is for, as the beginning of the message.
+    """
+    for key in ('test_dataloader', 'test_evaluator'):
+        if not config.get(key):
+            raise ValueError(
+                f'{what}, but {config.filename} has no {key}. Write '
+                f'{key} = {key.replace("test", "val")} to take the validation set.'
+            )
+
+
 def enable_amp(config: Config) -> None:
     """Turn the optimiser wrapper into mmengine's mixed-precision one."""
     if not torch.cuda.is_available():
