@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,6 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import Tensor
 
+from mmkd.options import options_of
 from mmkd.registry import MODELS
 from mmkd.students import is_edited
 from mmkd.teacher import build_model
@@ -76,12 +76,9 @@ def _variants(part: Any, widths: Mapping[int, int]) -> Iterator[None]:
 def _options(part: Any) -> dict[str, Any]:
     """The widths of a module, as its config has them or else as its class does."""
     cls = part['type'] if isinstance(part['type'], type) else MODELS.get(part['type'])
-    known: dict[str, Any] = {}
-    for one in reversed(getattr(cls, '__mro__', ())):
-        for key, option in inspect.signature(one.__init__).parameters.items():
-            if key in WIDTHS:
-                known[key] = option.default
-    return {key: part.get(key, known.get(key)) for key in WIDTHS if key in part or key in known}
+    options = options_of(cls) if isinstance(cls, type) else {}
+    known = {key: option.default for key, option in options.items()} | dict(part)
+    return {key: known[key] for key in WIDTHS if key in known}
 
 
 def _changed(value: Any, widths: Mapping[int, int]) -> Any:
