@@ -96,22 +96,23 @@ class Neurons(Maker):
 
     def __call__(self, given: Mapping[str, Product], work_dir: str) -> Product:
         source = given_teacher(OWNER, given)
+        config = load_config(source.config)
         device = 'cuda' if torch.cuda.is_available() else 'cpu'
-        values = teacher_embeddings(source.config, source.checkpoint, device=device, tap=self.tap)
+        values = teacher_embeddings(config, source.checkpoint, device=device, tap=self.tap)
         if not bool(values.isfinite().all()):
             raise ValueError(
                 'Neurons: features of the teacher are not finite. Is its checkpoint sound?'
             )
         spoken = (values.amax(0) > values.amin(0)).nonzero()[:, 0]
-        cost, scores = self._judged(values[:, spoken], entries_of(load_config(source.config)))
-        chosen = spoken[self._chosen(cost, likeness(scores))].tolist()
+        cost, scores = self._judged(values[:, spoken], entries_of(config))
+        places = self._chosen(cost, likeness(scores))
+        chosen = spoken[places].tolist()
         silent = values.shape[1] - len(spoken)
         current_screen().say(
             f'Neurons: {len(chosen)} of {values.shape[1]} channels, {silent} of which are silent'
         )
         path = osp.join(work_dir, 'channels.json')
-        kept = {int(i): float(c) for i, c in zip(spoken, cost, strict=True)}
-        costs = [round(kept[i], 6) for i in chosen]
+        costs = [round(value, 6) for value in cost[places].tolist()]
         write_json(path, dict(channels=chosen, cost=costs, of=values.shape[1], silent=silent))
         return Product('', path, work_dir, dict(channels=len(chosen)))
 
