@@ -34,9 +34,13 @@ def labels_of(dataset: Any) -> Tensor:
     return torch.tensor([int(entry['gt_label']) for entry in entries])
 
 
-def _seed(seed: int | None) -> int:
-    """The given seed, or one that all ranks draw together."""
-    seed = check_number('sampler', 'seed', seed, 0, whole=True, optional=True)
+def common_seed(owner: str, seed: int | None) -> int:
+    """The given seed, or one that all ranks draw together.
+
+    Raises:
+        ValueError: no whole number of at least 0.
+    """
+    seed = check_number(owner, 'seed', seed, 0, whole=True, optional=True)
     return sync_random_seed() if seed is None else seed
 
 
@@ -68,7 +72,7 @@ class ClassPairSampler(Sampler[int]):
             text = f'ClassPairSampler: {alone} classes have one image, which is its own partner.'
             print_log(text, 'current', WARNING)
         self.half = batch_size // 2
-        self.seed = _seed(seed)
+        self.seed = common_seed('sampler', seed)
         self.epoch = 0
 
     def __iter__(self) -> Iterator[int]:
@@ -131,7 +135,7 @@ class _GroupSampler(Sampler[int]):
             )
         self.rank, world_size = get_dist_info()
         self.batches = max(len(groups) // (world_size * batch_size), 1)
-        self.seed = _seed(seed)
+        self.seed = common_seed('sampler', seed)
         self.epoch = 0
 
     def __iter__(self) -> Iterator[int]:
@@ -215,7 +219,7 @@ class SuperClassUniformSampler(_GroupSampler):
                 f'an embedding of each image, found {tuple(shape) or type(found).__name__}. Write '
                 'it anew with mmkd.datasets.embeddings.teacher_embeddings.'
             )
-        seed = _seed(seed)
+        seed = common_seed('sampler', seed)
         clusters = check_number('SuperClassUniformSampler', 'clusters', clusters, 1, whole=True)
         some = found[:: max(len(found) // 10_000, 1)]  # enough for centroids
         centroids = kmeans(some, clusters, seed)

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from mmcv.transforms import BaseTransform
 from mmengine.dataset import BaseDataset, ConcatDataset
-from mmengine.dist import get_dist_info, sync_random_seed
+from mmengine.dist import get_dist_info
 from torch.utils.data import Sampler
 
 from mmkd.datasets.class_folders import images_below
+from mmkd.datasets.samplers import common_seed
 from mmkd.options import check_number
 from mmkd.registry import DATA_SAMPLERS, DATASETS, TRANSFORMS
 from mmkd.structures import LABELLED
@@ -141,7 +142,7 @@ class MixedSampler(Sampler[int]):
         self.rank, self.world_size = get_dist_info()
         self.batch_size = size
         self.counts = shares(*parts, size)
-        self.seed = _seed(owner, seed)
+        self.seed = common_seed(owner, seed)
         self.epoch = 0
 
     @property
@@ -193,7 +194,7 @@ class AlternatingSampler(Sampler[int]):
         sizes = _two_parts(owner, dataset)
         self.sizes = [sizes[0], sum(sizes)]
         self.rank, self.world_size = get_dist_info()
-        self.seed = _seed(owner, seed)
+        self.seed = common_seed(owner, seed)
         self.epoch = 0
 
     def __iter__(self) -> Iterator[int]:
@@ -222,11 +223,6 @@ def _two_parts(owner: str, dataset: Any) -> list[int]:
             f'{type(dataset).__name__}.'
         )
     return [len(part) for part in dataset.datasets]
-
-
-def _seed(owner: str, seed: int | None) -> int:
-    seed = check_number(owner, 'seed', seed, 0, whole=True, optional=True)
-    return sync_random_seed() if seed is None else seed
 
 
 def _drawn(size: int, start: int, need: int, seed: int) -> list[int]:
