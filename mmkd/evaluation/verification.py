@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mmkd.options import check_number
 from mmkd.registry import METRICS
+from mmkd.teachers.cached import path_ends
 
 
 def best_threshold(similarity: Tensor, same: Tensor) -> float:
@@ -124,10 +125,7 @@ class Verification(BaseMetric):
         )
 
     def _from_file(self, paths: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
-        ends: dict[str, int] = {}
-        for row, path in enumerate(paths):
-            parts = path.replace('\\', '/').split('/')
-            ends |= {'/'.join(parts[start:]): row for start in range(len(parts))}
+        ends = {end: row for row, path in enumerate(paths) for end in path_ends(path)}
         names = [name for one in self.listed for name in one[:2]]
         missing = [name for name in names if name not in ends]
         if missing:

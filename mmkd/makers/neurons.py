@@ -28,6 +28,7 @@ from mmkd.makers.neuron_scores import (
 from mmkd.makers.pictures import entries_of
 from mmkd.options import check_list, check_number
 from mmkd.registry import MAKERS
+from mmkd.teachers.cached import path_ends
 
 OWNER = 'Neurons'
 
@@ -167,9 +168,7 @@ def _read(file: str, paths: list[str]) -> dict[str, Tensor]:
     rows: dict[str, list[Any]] = {line[0].strip(): line[1:] for line in lines}
     found = []
     for image in paths:
-        parts = image.replace('\\', '/').split('/')
-        ends = ('/'.join(parts[start:]) for start in range(len(parts)))
-        end = next((end for end in ends if end in rows), None)
+        end = next((end for end in path_ends(image) if end in rows), None)
         if end is None:
             raise ValueError(
                 f'Neurons: image {image!r} is not in {file}, which has {", ".join([*rows][:3])}, ….'

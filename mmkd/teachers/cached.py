@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -89,9 +89,7 @@ class Cached(BlackBox):
 
     def _at(self, name: Any) -> int:
         """Row of an image, by the longest end of its name that the file has; -1 for none."""
-        parts = str(name).replace('\\', '/').split('/')
-        ends = ('/'.join(parts[start:]) for start in range(len(parts)))
-        return next((self.rows[end] for end in ends if end in self.rows), -1)
+        return next((self.rows[end] for end in path_ends(str(name)) if end in self.rows), -1)
 
     def _absent(self, name: Any) -> str:
         return (
@@ -113,6 +111,12 @@ def over_images(scores: Tensor, size: Sequence[int], samples: list) -> Tensor:
         h, w = sample.metainfo.get('img_shape', size)[:2]
         own[:, :h, :w] = nn.functional.interpolate(row[None], (h, w), mode='bilinear')[0]
     return full
+
+
+def path_ends(path: str) -> Iterator[str]:
+    """Its ends, the longest first: of ``a/b/c.png`` itself, ``b/c.png`` and ``c.png``."""
+    parts = path.replace('\\', '/').split('/')
+    return ('/'.join(parts[start:]) for start in range(len(parts)))
 
 
 def names_of(dataset: Any, key: str) -> list[Any]:
