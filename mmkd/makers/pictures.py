@@ -18,7 +18,8 @@ from mmkd.config import dataset_leaves, load_config
 from mmkd.datasets.class_folders import images_below
 from mmkd.makers.networks import on_gpu
 from mmkd.pixels import Pixels
-from mmkd.tap import Tap
+from mmkd.structures import ClassSample
+from mmkd.tap import Side, Tap
 from mmkd.teacher import Teacher
 
 BATCH = 32
@@ -103,6 +104,19 @@ def _image(file: str) -> np.ndarray:
     if image is None:
         raise ValueError(f'{file} is damaged or no image. Repair or remove it.')
     return image
+
+
+def seen_by(teacher: Teacher, images: Tensor, files: Sequence[str] = ()) -> Side:
+    """What the taps of a classifier show of images (N, 3, H, W), uint8 BGR.
+
+    Args:
+        files (Sequence[str]): of the images, where a teacher may know them by name.
+    """
+    known = [dict(img_path=file) for file in files] or [{}] * len(images)
+    size = tuple(images.shape[2:])
+    samples = [ClassSample(metainfo=dict(img_shape=size, **one)) for one in known]
+    device = next(teacher.model.parameters()).device
+    return teacher(images.float().to(device), samples, Pixels(None))
 
 
 @torch.no_grad()

@@ -18,8 +18,7 @@ from mmkd.chain.product import write_json
 from mmkd.checkpoint import atomic_file
 from mmkd.families import classifier
 from mmkd.makers.networks import on_gpu
-from mmkd.pixels import Pixels
-from mmkd.structures import ClassSample
+from mmkd.makers.pictures import seen_by
 from mmkd.tap import Tap
 from mmkd.teacher import Teacher
 from mmkd.teachers.cached import read_scores
@@ -211,7 +210,6 @@ class BlackBoxOfImages:
             )
         self.teacher, self.tap = teacher, Tap.parse(scores_tap(teacher.model))
         on_gpu(teacher).set_taps([self.tap])
-        self.device = next(teacher.model.parameters()).device
 
     def __call__(self, images: Tensor, names: list[str]) -> Tensor:
         """Probabilities (N, K) of images (N, 3, H, W), uint8 BGR.
@@ -219,9 +217,7 @@ class BlackBoxOfImages:
         Args:
             names (list[str]): their files.
         """
-        size = tuple(images.shape[2:])
-        samples = [ClassSample(metainfo=dict(img_path=name, img_shape=size)) for name in names]
-        side = self.teacher(images.float().to(self.device), samples, Pixels(None))
+        side = seen_by(self.teacher, images, names)
         return side[self.tap][0].double().softmax(1).float().cpu()
 
 

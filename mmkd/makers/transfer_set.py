@@ -15,11 +15,10 @@ from mmkd.chain.product import digest, write_json
 from mmkd.engine.console.screen import current_screen
 from mmkd.families import classifier
 from mmkd.makers.networks import given_classifier, on_gpu
+from mmkd.makers.pictures import seen_by
 from mmkd.makers.pool import Pool
 from mmkd.options import check_number
-from mmkd.pixels import Pixels
 from mmkd.registry import MAKERS
-from mmkd.structures import ClassSample
 from mmkd.tap import parse_taps
 from mmkd.teacher import Teacher
 
@@ -126,11 +125,9 @@ def embeddings(teacher: Teacher, images: Tensor) -> tuple[Tensor, Tensor]:
     """Pooled features (N, D) and predicted classes (N,) of images (N, 3, H, W), uint8 BGR."""
     taps = parse_taps([classifier.embedding_tap(teacher.model), classifier.LOGITS])
     on_gpu(teacher).set_taps(taps)
-    device = next(teacher.model.parameters()).device
     features, said = [], []
     for part in images.split(BATCH):
-        samples = [ClassSample(metainfo=dict(img_shape=tuple(part.shape[2:]))) for _ in part]
-        side = teacher(part.float().to(device), samples, Pixels(None))
+        side = seen_by(teacher, part)
         features.append(side[taps[0]][0].flatten(1).cpu())
         said.append(side[taps[1]][0].argmax(1).cpu())
     return torch.cat(features), torch.cat(said)
