@@ -234,19 +234,21 @@ def _check_mapped(
     key: str,
     places: Sequence[int],
     own: tuple[str, ...],
-    names: Sequence[str] | None,
+    names: tuple[str, ...] | None,
     whose: str,
 ) -> None:
     """The classes that an objective takes for the teacher's must be called so, else ValueError."""
-    wanted = tuple(own[place] for place in places)
-    found = relation(wanted, tuple(names)) if names else 'same'
+    if not names:
+        return
+    wanted = tuple(own[place] for place in places if place < len(own))  # a background has no name
+    found = relation(wanted, names)
     if found == 'unknown':
-        _say_unknown(found, wanted, tuple(names or ()), whose)
+        _say_unknown(found, wanted, names, whose)
     elif found != 'same':
         raise ValueError(
             f'class_map={list(places)} of {key} takes the classes {_some(wanted)} of the training '
-            f'data for those of {whose}, which are {_some(tuple(names or ()))}. List for each '
-            'class of the teacher its number in the training data, from 0.'
+            f'data for those of {whose}, which are {_some(names)}. List for each class of the '
+            'teacher its number in the training data, from 0.'
         )
 
 

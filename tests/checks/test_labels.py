@@ -128,6 +128,19 @@ def test_a_teacher_of_some_classes_must_be_mapped_by_name(log):
     assert 'have no class name in common' in log.text
 
 
+def test_a_mapped_background_has_no_name():
+    teacher = Teacher(tiny_pspnet(4, num_classes=3), checkpoint='random')
+    student, names = tiny_pspnet(4, num_classes=4), ('cow', 'ant')
+    teacher.model.dataset_meta = dict(classes=names)
+    for class_map, good in (([2, 0, 3], True), ([0, 2, 3], False)):
+        model = Distiller(student, dict(it=KD(class_map=class_map)), teacher)
+        if good:
+            check_teacher('teacher', model, Labels(NAMES))
+        else:
+            with pytest.raises(ValueError, match='takes the classes ant, cow of'):
+                check_teacher('teacher', model, Labels(NAMES))
+
+
 def test_a_teacher_whose_features_alone_are_seen_may_know_other_classes(log):
     check_labels(runner_of(NAMES), distiller_of(('x', 'y'), at(), teacher_classes=2))
     assert not log.text
