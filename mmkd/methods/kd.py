@@ -254,9 +254,10 @@ class KD(Objective):
 
     def _maps(self, trace: Trace) -> tuple[Tensor, Tensor]:
         """(N, K, h, w) of student and teacher."""
-        student = self._known(trace.student.maps(self.student_taps[0])[0], 1)
+        student = trace.student.maps(self.student_taps[0])[0]
         teacher = trace.teacher.maps(self.teacher_taps[0])[0].detach()
-        return equal_size('KD', student, teacher, trace, self.resize, self.align_corners)
+        pair = equal_size('KD', student, teacher, trace, self.resize, self.align_corners)
+        return self._known(pair[0], 1), pair[1]
 
 
 def _check_equal(student: int, teacher: int) -> None:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from mmkd.families import assignments, two_stage
 from mmkd.methods.kd import KD, cross_entropy, soft_kl
 from mmkd.rows import heads
+from mmkd.tap import Recorder, Trace
 from mmkd.teacher import build_model
 from mmkd.testing import (
     detection_batch,
@@ -209,6 +210,21 @@ def test_classes_that_the_teacher_knows():
     own, other = S[:, :3], T[:, :2]
     kd = prepare(KD(class_map=[2, 0]), ToySegmentor(num_classes=3), ToySegmentor(num_classes=2))
     trace = make_trace({str(kd.student_taps[0]): own}, {str(kd.teacher_taps[0]): other})
+    wanted = literal(rows(own[:, [2, 0]]), rows(other), 1) / len(rows(own))
+    assert float(kd(trace)['loss']) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_classes_that_the_teacher_knows_of_masks():
+    """The masks of both are scored first: what a map chooses is a map."""
+    models = [ToySegmentor(num_classes=k, queries=4) for k in (3, 2)]
+    kd = prepare(KD(class_map=[2, 0]), *models)
+    inputs, sides = torch.randn(2, 3, 32, 40), []
+    for model, taps in zip(models, (kd.student_taps, kd.teacher_taps), strict=True):
+        with Recorder(model, taps).record(inputs) as side:
+            model(inputs)
+        sides.append(side)
+    trace = Trace(inputs, [], *sides)
+    own, other = (side['decode_head.forward()@scores'][0] for side in sides)
     wanted = literal(rows(own[:, [2, 0]]), rows(other), 1) / len(rows(own))
     assert float(kd(trace)['loss']) == pytest.approx(wanted, rel=1e-5)
 
