@@ -13,6 +13,7 @@ from mmkd.checkpoint import read_file
 from mmkd.families import DETECTORS, classifier
 from mmkd.families.segmentor import encoder_tap
 from mmkd.functional.gather import all_gather_rows
+from mmkd.functional.logit_distances import soft_kl
 from mmkd.functional.relations import unit
 from mmkd.functional.standardise import batch_standardise
 from mmkd.levels import Level
@@ -51,8 +52,7 @@ def kl_of_similarities(
     logits = [x / tau for x in (student, teacher)]
     if keep is not None:  # not -inf, whose differences are NaN
         logits = [x.masked_fill(~keep, torch.finfo(x.dtype).min / 4) for x in logits]
-    logs = [x.log_softmax(-1) for x in logits]
-    return F.kl_div(*logs, log_target=True, reduction='none').sum(-1).mean()
+    return soft_kl(*logits, 1.0).mean()
 
 
 def local_kl(student: Tensor, teacher: Tensor, tau: float = 0.07) -> Tensor:
