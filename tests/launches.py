@@ -27,6 +27,14 @@ def _run(rank, count, port, function, folder, args):
     os.environ |= dict(RANK=str(rank), WORLD_SIZE=str(count), LOCAL_RANK=str(rank))
     os.environ |= dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
     torch.save(function(rank, folder, *args), f'{folder}/{rank}.pt')
+    leave()
+
+
+def leave():
+    """End this rank at once, when the others are done, too.
+
+    Taking a process group apart waits for threads of gloo's, which now and then never end.
+    """
     if distributed.is_initialized():
         distributed.barrier()
-    os._exit(0)  # taking a process group apart waits for threads of gloo's, which may never end
+    os._exit(0)

@@ -5,10 +5,10 @@ import copy
 import pytest
 import torch
 from finite_toys import SGD, Run, Term, broken, fine
+from launches import leave
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import build_optim_wrapper
 from torch import distributed, multiprocessing
-from two_ranks import leave
 
 from mmkd.checks.finite import GradientWatch, check_losses
 from mmkd.distiller import Distiller

@@ -1,23 +1,22 @@
 """Two gloo processes that share a step, for what has to agree between ranks."""
 
-import os
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, multiprocessing
+from launches import launch
+from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from mmkd.distiller import Distiller
 from mmkd.testing import detection_batch
 
 
-def of_two_ranks(function: Callable[[int], Any], folder: Path | str) -> list:
-    """What ``function(rank)`` of a test file's top level returns on ranks 0 and 1."""
-    multiprocessing.spawn(_run, (function, str(folder)), nprocs=2)
-    return [torch.load(f'{folder}/{rank}.pth') for rank in (0, 1)]
+def of_two_ranks(function: Callable[..., Any], folder: Path | str, *args: Any) -> list:
+    """What ``function(rank, *args)`` of a test file's top level returns on ranks 0 and 1."""
+    return launch(_grouped, 2, folder, function, *args)
 
 
 def uneven(rank: int) -> list[tuple[Tensor, list]]:
@@ -37,19 +36,6 @@ def after_steps(model: Distiller, batches: list[tuple[Tensor, list]]) -> dict[st
     return {k: p.detach() for k, p in model.named_parameters()}
 
 
-def _run(rank: int, function: Callable[[int], Any], folder: str) -> None:
-    torch.set_num_threads(1)
-    distributed.init_process_group(
-        'gloo', f'file://{folder}/store', timedelta(minutes=3), rank=rank, world_size=2
-    )
-    torch.save(function(rank), f'{folder}/{rank}.pth')
-    leave()
-
-
-def leave() -> None:
-    """End this rank at once, when the other is done, too.
-
-    Taking a process group apart waits for threads of gloo's, which now and then never end.
-    """
-    distributed.barrier()
-    os._exit(0)
+def _grouped(rank: int, folder: str, function: Callable[..., Any], *args: Any) -> Any:
+    distributed.init_process_group('gloo', timeout=timedelta(minutes=3))
+    return function(rank, *args)

@@ -6,11 +6,11 @@ import itertools
 
 import pytest
 import torch
+from launches import leave
 from mmengine.logging import MessageHub
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict, build_optim_wrapper
 from torch import distributed, multiprocessing, nn
-from two_ranks import leave
 
 from mmkd.checks.preflight import check_optimised
 from mmkd.distiller import Distiller

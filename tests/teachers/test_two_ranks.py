@@ -83,8 +83,7 @@ def asked(rank):
     return function.asked
 
 
-def both(rank):
-    folder = folder_of_ranks()
+def both(rank, folder):
     return dict(
         moved=moved(rank),
         chosen=chosen(rank, folder),
@@ -93,18 +92,10 @@ def both(rank):
     )
 
 
-def folder_of_ranks():
-    import os
-
-    return os.environ['MMKD_TEST_FOLDER']
-
-
 @pytest.fixture(scope='module')
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp('ranks')
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv('MMKD_TEST_FOLDER', str(folder))
-        return of_two_ranks(both, folder)
+    return of_two_ranks(both, folder, str(folder))
 
 
 @pytest.mark.parametrize('name', ['momentum', 'snapshot'])
