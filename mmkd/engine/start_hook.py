@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
+from torch import nn
 
 from mmkd.borrowed import unwrapped
 from mmkd.checkpoint import read_checkpoint
-from mmkd.checkpoint.weights import OBJECTIVES, below, weights_in
+from mmkd.checkpoint.weights import EDITS, OBJECTIVES, below, weights_in
 from mmkd.registry import HOOKS
 from mmkd.teacher import load_strictly
 
@@ -19,7 +21,8 @@ class StartHook(Hook):
     """Loads the student and the objectives from files before the first step, not in a resumed run.
 
     Args:
-        student (str): a checkpoint; every weight of the student must be in it.
+        student (str): a checkpoint; every weight of the student must be in it. What edits learn
+            beside the weights, such as ranges of activations, begins anew if the file has none.
         objectives (str): a checkpoint of another phase; what its objectives have under the same
             name and in the same shape carries on. What this phase does not have is left out and
             listed in the log.
@@ -38,10 +41,15 @@ class StartHook(Hook):
             return
         model = unwrapped(runner.model)
         if self.student:
-            count = load_strictly(getattr(model, 'student', model), self.student, who='student')
-            print_log(f'student: all {count} weights from {self.student}', logger='current')
+            self._start(getattr(model, 'student', model))
         if self.objectives:
             self._carry_on(model)
+
+    def _start(self, student: nn.Module) -> None:
+        told = any(key.startswith(EDITS) for key in weights_in(read_checkpoint(self.student)))
+        anew = () if told else (f'^{re.escape(EDITS)}',)
+        count = load_strictly(student, self.student, anew, who='student')
+        print_log(f'student: all {count} weights from {self.student}', logger='current')
 
     def _carry_on(self, model: Any) -> None:
         file = self.objectives

@@ -71,3 +71,25 @@ def test_a_resumed_run_keeps_its_weights(tmp_path):
     )
     again.train()
     assert all(torch.equal(v, before[k]) for k, v in again.model.state_dict().items())
+
+
+class Edited(Net):
+    """A net whose edits learn a number beside its weights."""
+
+    def __init__(self, *names):
+        super().__init__()
+        self.edits = nn.ModuleDict({name: nn.Linear(1, 1) for name in names})
+
+
+def test_what_edits_learn_begins_anew_with_the_weights_of_a_plain_network(tmp_path):
+    plain = file(tmp_path / 'plain.pth', Net())
+    model, log = started(tmp_path / 'new', Edited('first'), student=plain)
+    assert 'student: all 2 weights from' in log
+    before = Edited('first')
+    model, log = started(
+        tmp_path / 'again', Edited('first'), student=file(tmp_path / 'a.pth', before)
+    )
+    assert torch.equal(model.edits['first'].weight, before.edits['first'].weight)
+    with pytest.raises(ValueError, match='2 missing in the file: edits.second.weight'):
+        both = Edited('first', 'second')
+        started(tmp_path / 'two', both, student=file(tmp_path / 'b.pth', Edited('first')))
