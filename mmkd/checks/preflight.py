@@ -18,7 +18,8 @@ from torch import nn
 
 from mmkd.borrowed import unwrapped
 from mmkd.checks.guard import has_ground_truth
-from mmkd.checks.labels import check_labels, check_tested, labels_of
+from mmkd.checks.labels import check_labels, check_tested
+from mmkd.checks.metrics import check_metrics
 from mmkd.checks.peers import check_peers, same_weights
 from mmkd.checks.pipelines import check_pipelines
 from mmkd.checks.unmoved import Reached
@@ -54,7 +55,7 @@ class PreflightHook(Hook):
     def before_train(self, runner: Any) -> None:
         model = unwrapped(runner.model)
         check_labels(runner, model)
-        check_metrics(runner.val_loop)
+        check_metrics(runner.val_loop, model)
         loaders = [runner.train_dataloader, *([runner.val_dataloader] if runner.val_loop else [])]
         check_pipelines(*(loader.dataset for loader in loaders))
         if not hasattr(model, 'plan'):
@@ -107,8 +108,9 @@ class PreflightHook(Hook):
             reached.finish(has_ground_truth(samples), unwrapped(runner.model).resting())
 
     def before_test(self, runner: Any) -> None:
-        check_tested(runner, unwrapped(runner.model))
-        check_metrics(runner.test_loop)
+        model = unwrapped(runner.model)
+        check_tested(runner, model)
+        check_metrics(runner.test_loop, model)
         check_pipelines(runner.test_dataloader.dataset)
 
 
@@ -162,19 +164,6 @@ def check_validated(model: Any, runner: Any) -> None:
             f'the student does not train in this run (trains: {model.trains}), so every validation '
             'gives the score with which it started; train_cfg.val_interval can leave them out'
         )
-
-
-def check_metrics(loop: Any) -> None:
-    """Metrics that need a number of classes get that of the data they are for.
-
-    Raises:
-        ValueError: there are fewer.
-    """
-    metrics = getattr(getattr(loop, 'evaluator', None), 'metrics', [])
-    asking = [metric for metric in metrics if hasattr(metric, 'check_classes')]
-    labels = labels_of(loop.dataloader.dataset, 'the validation data') if asking else None
-    for metric in asking if labels else []:
-        metric.check_classes(len(labels.names))
 
 
 def check_learner(name: str, objective: Any, trains: Any) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmkd.options import check_number
 from mmkd.registry import METRICS
-from mmkd.teachers.cached import path_ends
+from mmkd.teachers.cached import names_of, path_ends
 
 
 def best_threshold(similarity: Tensor, same: Tensor) -> float:
@@ -74,12 +74,13 @@ class Verification(BaseMetric):
         **kwargs: of :class:`mmengine.evaluator.BaseMetric`.
 
     Raises:
-        ValueError: options out of range; a file of another form, or with images that were not
-            evaluated; pairs that are all the same or all different; predictions without embeddings.
+        ValueError: options out of range; a file of another form, or with images that the data do
+            not have; pairs that are all the same or all different; predictions without embeddings.
         FileNotFoundError: no such file.
     """
 
     default_prefix = ''  # not None, of which mmengine complains
+    of_head = False  # what is behind the embedding need not be trained
 
     def __init__(
         self, pairs: str | int = 6000, folds: int = 10, seed: int = 0, **kwargs: Any
@@ -92,6 +93,26 @@ class Verification(BaseMetric):
             self.listed = _read(pairs)
         else:
             self.count = check_number('Verification', 'pairs', pairs, 2 * self.folds, whole=True)
+
+    def check_dataset(self, dataset: Any) -> None:
+        """Refuse data of which the pairs cannot be made; called before training, too."""
+        if not hasattr(dataset, 'get_data_info') or not len(dataset):
+            return
+        key = 'img_path' if self.listed else 'gt_label'
+        known = names_of(dataset, key)
+        if known:
+            self._pairs(known, known)
+        elif key not in dataset[0]['data_samples']:
+            kind = type(dataset).__name__
+            if self.listed:
+                raise ValueError(
+                    f'Verification: the images of {kind} are not in files that a list of pairs '
+                    'could name. Let pairs be a number, which draws them from the labels.'
+                )
+            raise ValueError(
+                f'Verification: the images of {kind} have no labels to draw pairs from. Name a '
+                "file of pairs (pairs='pairs.txt')."
+            )
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Note the embedding, the class and the file of each sample."""
@@ -108,13 +129,7 @@ class Verification(BaseMetric):
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Over all pairs."""
         paths, labels, embeddings = zip(*results, strict=True)
-        first, second, same = self._from_file(paths) if self.listed else self._drawn(labels)
-        kinds = int(same.sum())
-        if not 0 < kinds < len(same) or len(same) < 2 * self.folds:
-            raise ValueError(
-                f'Verification: {kinds} of {len(same)} pairs are of one identity; pairs of both '
-                f'kinds are needed, {2 * self.folds} at least for {self.folds} folds.'
-            )
+        first, second, same = self._pairs(paths, labels)
         unit = torch.nn.functional.normalize(torch.stack(embeddings).double(), dim=1)
         similarity = (unit[first] * unit[second]).sum(1)
         folds = 100 * fold_accuracies(similarity, same, self.folds)
@@ -124,14 +139,25 @@ class Verification(BaseMetric):
             auc=100 * area_under_curve(similarity, same),
         )
 
+    def _pairs(self, paths: Sequence[Any], labels: Sequence[Any]) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows of two images, and whether they show the same, (P,) each."""
+        first, second, same = self._from_file(paths) if self.listed else self._drawn(labels)
+        kinds = int(same.sum())
+        if not 0 < kinds < len(same) or len(same) < 2 * self.folds:
+            raise ValueError(
+                f'Verification: {kinds} of {len(same)} pairs are of one identity; pairs of both '
+                f'kinds are needed, {2 * self.folds} at least for {self.folds} folds.'
+            )
+        return first, second, same
+
     def _from_file(self, paths: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
         ends = {end: row for row, path in enumerate(paths) for end in path_ends(path)}
         names = [name for one in self.listed for name in one[:2]]
         missing = [name for name in names if name not in ends]
         if missing:
             raise ValueError(
-                f'Verification: image {missing[0]!r} of the pairs was not evaluated, nor were '
-                f'{len({*missing}) - 1} others. Evaluated: {", ".join(paths[:3])}, ….'
+                f'Verification: {len({*missing})} images of the pairs are not among the evaluated '
+                f'ones, such as {missing[0]!r}. Evaluated: {", ".join(paths[:3])}, ….'
             )
         rows = torch.tensor([ends[name] for name in names]).view(-1, 2)
         return rows[:, 0], rows[:, 1], torch.tensor([one[2] for one in self.listed])

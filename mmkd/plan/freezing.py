@@ -105,7 +105,12 @@ def describe_trains(trains: Trains, untaught: Sequence[str]) -> list[str]:
     every = trains.turns == Trains.of(PLAYERS).turns
     lines = [] if every else [f'trains: {trains}']
     if untaught:
-        parts = dict.fromkeys(name.rpartition('.')[0] for name in untaught)
-        shown = ', '.join([*parts][:SHOWN]) + ', …' * (len(parts) > SHOWN)
+        shown = ', '.join(behind(untaught))
         lines.append(f'  behind the taps of the student, and so not trained: {shown}')
     return lines
+
+
+def behind(untaught: Sequence[str]) -> list[str]:
+    """The modules of these parameters, the first few and an ellipsis."""
+    parts = [*dict.fromkeys(name.rpartition('.')[0] for name in untaught)]
+    return [*parts[:SHOWN], *(['…'] if len(parts) > SHOWN else [])]

@@ -14,6 +14,7 @@ from mmkd.checks.preflight import PreflightHook
 from mmkd.engine.console import lines
 from mmkd.engine.overhead import OverheadHook
 from mmkd.errors.origin import short
+from mmkd.plan.freezing import behind
 from mmkd.started import sibling
 
 
@@ -80,8 +81,31 @@ def _beside(runner: Any) -> dict[str, tuple[Mapping[str, float], str]]:
 
 
 def _next(runner: Any, checkpoint: str | None) -> Iterator[str]:
-    """The command that scores a checkpoint, with the config that mmengine has written."""
+    """The command that scores a checkpoint, with the config that mmengine has written.
+
+    A network that cannot be scored yet is a start for the run that trains the rest of it.
+    """
+    lacks = _lacks(runner) if checkpoint else ''
+    if checkpoint and lacks:
+        yield f'{lacks}: start its training on the task with'
+        yield f'--cfg-options load_from={short(checkpoint)}'
+        return
     name = osp.basename(runner.cfg.filename or f'{runner.timestamp}.py')
     config = osp.join(runner.work_dir, name)
     if checkpoint and runner.cfg.get('test_dataloader') and osp.isfile(config):
         yield from (*sibling(sys.argv, 'test'), short(config), short(checkpoint))
+
+
+def _lacks(runner: Any) -> str:
+    """What the student has not learnt in this run, nor brought along, and the metrics score."""
+    model = unwrapped(runner.model)
+    plan = getattr(model, 'plan', None)
+    if plan is None or runner.cfg.get('load_from'):
+        return ''
+    if 'student' not in plan.trains:
+        return 'the student has not been trained'
+    evaluator = getattr(getattr(runner, 'val_loop', None), 'evaluator', None)
+    metrics = getattr(evaluator, 'metrics', [])
+    if not plan.untaught or (metrics and not any(getattr(m, 'of_head', True) for m in metrics)):
+        return ''
+    return f"the student's {', '.join(behind(plan.untaught))} has not been trained"

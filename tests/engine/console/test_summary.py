@@ -2,11 +2,15 @@
 
 from types import SimpleNamespace
 
+import pytest
 from console_toys import Checkpoints, finished
+from mmengine.evaluator import Evaluator
 
 from mmkd.checks.preflight import PreflightHook
 from mmkd.engine.console.summary import bests, summary
 from mmkd.engine.overhead import OverheadHook
+from mmkd.evaluation import Accuracy, Verification
+from mmkd.trains import Trains
 
 
 def test_the_summary(tmp_path, monkeypatch):
@@ -58,3 +62,35 @@ def test_what_was_trained_in_other_groups_has_a_line():
     rows = summary(runner, dict(top1=61.0), 1)
     assert ('last', 'top1 61  group_0/epoch_2.pth') in rows
     assert ('group 1', 'top1 62  group_1/epoch_2.pth') in rows
+
+
+@pytest.mark.parametrize(
+    'trains, untaught, metric, words',
+    [
+        ('student', ['head.fc.weight', 'head.fc.bias'], None, "the student's head.fc has not been"),
+        ('student', ['head.fc.bias'], Accuracy(), "the student's head.fc has not been trained: "),
+        ('objectives', [], None, 'the student has not been trained: start its training on the'),
+        ('student', ['head.fc.bias'], Verification(), ''),
+        ('student', [], None, ''),
+    ],
+)
+def test_a_network_with_an_untrained_head_is_not_scored(
+    tmp_path, monkeypatch, trains, untaught, metric, words
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'work').mkdir()
+    (tmp_path / 'work' / 'c.py').touch()
+    monkeypatch.setattr('sys.argv', ['mmkd', 'train', 'c.py'])
+    runner = finished(last_ckpt='work/epoch_2.pth')
+    config = dict(test_dataloader='a loader')
+    runner.cfg.get = config.get
+    plan = SimpleNamespace(trains=Trains.of(trains), untaught=untaught)
+    runner.model = SimpleNamespace(plan=plan, teachers={})
+    runner.val_loop = metric and SimpleNamespace(evaluator=Evaluator(metric))
+    (text,) = (text for name, text in summary(runner, {}, 1) if name == 'next')
+    if words:
+        assert text.startswith(words) and text.endswith('--cfg-options load_from=work/epoch_2.pth')
+    else:
+        assert text == 'mmkd test work/c.py work/epoch_2.pth'
+    config['load_from'] = 'trained.pth'
+    assert summary(runner, {}, 1)[-1][1] == 'mmkd test work/c.py work/epoch_2.pth'
