@@ -6,14 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from mmengine.config import Config
 from torch import Tensor, nn
 
-from mmkd.analysis.gradients import distiller_of
+from mmkd.analysis.gradients import at_full_value
 from mmkd.checks.guard import Guard, own_losses, task_losses
-from mmkd.config import distils
 from mmkd.distiller import Distiller
-from mmkd.engine.runner import Runner
 from mmkd.functional.gradients import gradients_at
 from mmkd.functional.nested import flatten
 from mmkd.tap import Recorder, Tap, Trace
@@ -62,31 +59,27 @@ class _Recorder(Recorder):
         return {source: list(sums) for source, sums in self.arrived.items()}
 
 
-def report_step(config: Config, checkpoint: str | None = None, seed: int = 0) -> str:
-    """Run the first training batch of a config and describe every term.
+def report_step(model: Distiller, data: Any) -> str:
+    """Run a training batch and describe every term.
 
     Gradients are those of the weighted terms with regard to the student's tapped tensors, over
     that of the student's own losses at the same place. Schedules count at their full value, and
     nothing is updated.
 
     Args:
-        config (Config): of a distillation run, with its data and its teacher.
-        checkpoint (str | None): student weights; without, it is untrained.
-        seed (int): of weights and data.
+        model (Distiller): in training mode; it gets other recorders.
+        data: a batch, as a dataloader gives it.
 
     Raises:
-        ValueError: no distillation config; whatever a first step raises.
+        ValueError: whatever a first step raises.
     """
-    if not distils(config.model):
-        raise ValueError('--step needs a distillation config, or --teacher and --method.')
-    model = distiller_of(config, checkpoint, seed)
+    at_full_value(model)
     model.guard = guard = _Listener()
     recorders = {
         w: _Recorder(model.plan.network(w), model.plan.taps_of(w)) for w in model.plan.living
     }
     model.recorder = recorders['student']
     model.peers.recorders.update({name: recorders[name] for name in model.peers})
-    data = next(iter(Runner.build_dataloader(config.train_dataloader, seed=seed)))
     model(**model.data_preprocessor(data, True), mode='loss')
     return '\n'.join(_lines(model, recorders, *guard.shown))
 

@@ -79,7 +79,11 @@ def distiller_of(config: Config, checkpoint: str | None, seed: int) -> Distiller
         model.init_weights()
     if torch.cuda.is_available():
         model.cuda()
-    model.train()
+    return at_full_value(model.train())
+
+
+def at_full_value(model: Distiller) -> Distiller:
+    """Let schedules of weights be at their full value, and leave the checks of the step out."""
     model.guard = Guard.of(False)
     for objective in model.objectives.values():
         objective.weight = Schedule(objective.weight.value)

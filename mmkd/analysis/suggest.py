@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Any
 
-from mmengine.config import Config
-
-from mmkd.analysis.gradients import distiller_of
+from mmkd.analysis.gradients import at_full_value
 from mmkd.balance import GradientRatio
 from mmkd.balance.balance import Terms
-from mmkd.config import distils
-from mmkd.engine.runner import Runner
+from mmkd.distiller import Distiller
 from mmkd.schedule import Progress
 from mmkd.tap import Trace
 
@@ -83,11 +80,11 @@ class Suggestion:
 
 
 def suggest(
-    config: Config,
-    checkpoint: str | None = None,
+    model: Distiller,
+    loader: Iterable,
+    entries: Mapping[str, Any],
     share: float = SHARE,
     batches: int = BATCHES,
-    seed: int = 0,
 ) -> list[Suggestion]:
     """Measure the gradients of all objectives at their taps, as :class:`GradientRatio` would.
 
@@ -95,26 +92,23 @@ def suggest(
     ``balance`` of the config is left out.
 
     Args:
-        config (Config): of a distillation run, with its data and its teacher.
-        checkpoint (str | None): student weights; without, it is untrained.
+        model (Distiller): in training mode.
+        loader (Iterable): training batches; they are repeated where there are fewer than needed.
+        entries (Mapping): of the objectives in the config.
         share (float): wanted ratio of each term's gradient to the task's, above 0.
-        batches (int): of the config's batch size.
-        seed (int): of weights and data.
+        batches (int): how many are read.
 
     Raises:
-        ValueError: no distillation config; a tap where the task or a term has no gradient.
+        ValueError: a tap where the task or a term has no gradient.
     """
-    if not distils(config.model):
-        raise ValueError('--suggest needs a distillation config, or --teacher and --method.')
-    model = distiller_of(config, checkpoint, seed)
+    at_full_value(model)
     model.balance = scales = Scales(share)
     scales.bind(model.objectives)
-    loader = Runner.build_dataloader(config.train_dataloader, seed=seed)
     for data in islice(cycle(loader), batches):
         model(**model.data_preprocessor(data, True), mode='loss')
     found = []
     for name in scales.ratios:
-        entry = config.model.objectives[name].get('weight')
+        entry = entries[name].get('weight')
         key = f'model.objectives.{name}.weight' + '.value' * isinstance(entry, Mapping)
         weight = model.objectives[name].weight.value
         found.append(Suggestion(name, weight, tuple(scales.found[name]), share, key))

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from mmkd.commands.arguments import add_common, add_teacher, command_parser, execute
@@ -42,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
         metavar='SHARE',
         help="propose weights: gradients at this share of the task's (0.3)",
     )
-    parser.add_argument('--checkpoint', help='with --step: the student; untrained without')
+    parser.add_argument('--checkpoint', help='with --step: the student; as training starts without')
     add_teacher(parser, 'all', ', or all')
     add_common(parser)
     return parser
@@ -71,6 +72,8 @@ def run(args: argparse.Namespace) -> None:
     init_default_scope(config.get('default_scope') or 'mmengine')
     if args.suggest is not None and not distils(config.model):
         raise ValueError('--suggest needs a distillation config, or --teacher and --method.')
+    if args.step and not distils(config.model):
+        raise ValueError('--step needs a distillation config, or --teacher and --method.')
     if distils(config.model):
         show_plan(config, args)
     else:
@@ -79,25 +82,36 @@ def run(args: argparse.Namespace) -> None:
 
 def show_plan(config: Any, args: argparse.Namespace) -> None:
     """The taps of student and teachers, the plan, and one batch if asked for."""
-    from mmkd.analysis.first_batch import report_step
     from mmkd.analysis.rehearsal import rehearse
-    from mmkd.analysis.suggest import report, suggest
     from mmkd.registry import MODELS
     from mmkd.teachers.untrained import untrain
 
+    def built(distiller: Any) -> None:
+        show('student', distiller.student, args.depth)
+        for name, teacher in distiller.teachers.items():
+            show(name, teacher.model, args.depth)
+        print(f'\n{distiller.plan}')
+
     if args.random_teacher:
         untrain(config.model)
-    distiller = MODELS.build(config.model)
-    show('student', distiller.student, args.depth)
-    for name, teacher in distiller.teachers.items():
-        show(name, teacher.model, args.depth)
-    print(f'\n{distiller.plan}')
     if args.step or args.suggest is not None:
-        rehearse(config)
+        rehearse(config, built, partial(show_batches, config, args))
+    else:
+        built(MODELS.build(config.model))
+
+
+def show_batches(config: Any, args: argparse.Namespace, model: Any, loader: Any) -> None:
+    """What the first batch gives, and the weights that a few of them suggest."""
+    from mmkd.analysis.first_batch import report_step
+    from mmkd.analysis.suggest import report, suggest
+    from mmkd.plan.recording import load_student
+
+    if args.checkpoint:
+        load_student(model, args.checkpoint)
     if args.step:
-        print(f'\nfirst batch\n{report_step(config, args.checkpoint)}')
+        print(f'\nfirst batch\n{report_step(model, next(iter(loader)))}')
     if args.suggest is not None:
-        found = suggest(config, args.checkpoint, args.suggest)
+        found = suggest(model, loader, config.model.objectives, args.suggest)
         print(f'\nsuggested weights\n{report(found)}')
 
 

@@ -2,10 +2,7 @@
 
 import pytest
 import torch
-from mmengine.config import Config
-from torch.utils.data import DataLoader
 
-from mmkd.analysis import suggest as module
 from mmkd.analysis.suggest import Suggestion, report, suggest
 from mmkd.objective import Objective
 from mmkd.registry import MODELS
@@ -30,23 +27,17 @@ class FourTimesTheTask(Objective):
         return (0 if self.silent else 4) * loss
 
 
-@pytest.fixture
-def config(monkeypatch):
-    def run(**objectives):
-        data = dict(inputs=list(pixels()), data_samples=class_labels(torch.arange(2)))
-        loader = DataLoader([data, data], batch_size=None)
-        monkeypatch.setattr(module.Runner, 'build_dataloader', lambda *a, **k: loader)
-        entries = {k: dict(type='FourTimesTheTask', **v) for k, v in objectives.items()}
-        model = dict(type='mmkd.Distiller', student=dict(type='mmkd.ToyNet'), objectives=entries)
-        return Config(dict(model=model, train_dataloader=dict()))
-
-    return run
+def suggested(objectives, **options):
+    data = dict(inputs=list(pixels()), data_samples=class_labels(torch.arange(2)))
+    entries = {k: dict(type='FourTimesTheTask', **v) for k, v in objectives.items()}
+    model = dict(type='mmkd.Distiller', student=dict(type='mmkd.ToyNet'), objectives=entries)
+    return suggest(MODELS.build(model), [data, data], entries, **options)
 
 
-def test_the_weight_of_a_known_ratio(config):
+def test_the_weight_of_a_known_ratio():
     """4 x weight 2 is 8 times the task's; a scheduled weight counts at its full value."""
     weights = dict(a=dict(weight=2.0), b=dict(weight=dict(value=0.5, warmup=0.5)))
-    a, b = suggest(config(**weights), share=0.4, batches=3)
+    a, b = suggested(weights, share=0.4, batches=3)
     assert a.ratios == pytest.approx((8, 8, 8), rel=1e-4) and a.suggested == pytest.approx(0.1)
     assert b.ratios == pytest.approx((2, 2, 2), rel=1e-4) and b.suggested == pytest.approx(0.1)
     assert a.text() == (
@@ -57,19 +48,14 @@ def test_the_weight_of_a_known_ratio(config):
     assert report([a, b]).splitlines()[-1] == options
 
 
-def test_with_that_weight_the_ratio_is_the_share(config):
-    (one,) = suggest(config(a=dict(weight=2.0)), share=0.3)
-    (again,) = suggest(config(a=dict(weight=one.suggested)), share=0.3)
+def test_with_that_weight_the_ratio_is_the_share():
+    (one,) = suggested(dict(a=dict(weight=2.0)), share=0.3)
+    (again,) = suggested(dict(a=dict(weight=one.suggested)), share=0.3)
     assert again.ratios == pytest.approx(len(again.ratios) * (0.3,), rel=1e-4)
 
 
-def test_nothing_to_compare(config):
-    (one,) = suggest(config(a=dict(silent=True)))
+def test_nothing_to_compare():
+    (one,) = suggested(dict(a=dict(silent=True)))
     assert not one.ratios and 'no batch had a gradient' in report([one])
-    assert report(suggest(config(a=dict(weight=0)))) == 'no objective trains the student'
+    assert report(suggested(dict(a=dict(weight=0)))) == 'no objective trains the student'
     assert Suggestion('a', 2.0, (1.0, 3.0, 2.0), 0.5, 'x').suggested == 0.5, 'the median counts'
-
-
-def test_a_plain_config_is_told_what_is_missing(config):
-    with pytest.raises(ValueError, match='--suggest needs a distillation config'):
-        suggest(Config(dict(model=dict(type='mmkd.ToyNet'))))

@@ -4,6 +4,7 @@ import pytest
 from mmengine.config import Config
 
 from mmkd.commands import plan
+from mmkd.registry import MODELS
 from mmkd.testing import tiny_retinanet
 
 
@@ -56,13 +57,24 @@ def test_weights_are_suggested_for_a_distiller(config, capsys, monkeypatch):
 
     found = suggest.Suggestion('cwd', 2.0, (8.0,), 0.2, 'model.objectives.cwd.weight')
     calls = []
-    monkeypatch.setattr(rehearsal, 'rehearse', lambda config: calls.append('rehearsed'))
+
+    def rehearse(config, built, ready):
+        model = MODELS.build(config.model)
+        built(model)
+        ready(model, ['a batch'])
+
+    monkeypatch.setattr(rehearsal, 'rehearse', rehearse)
     monkeypatch.setattr(suggest, 'suggest', lambda *given: calls.append(given[1:]) or [found])
     plan.main([config, '--teacher', config, 'random', '--method', 'CWD', '--suggest', '0.2'])
-    assert calls == ['rehearsed', (None, 0.2)]
-    assert '--cfg-options model.objectives.cwd.weight=0.05' in capsys.readouterr().out
+    assert [(loader, [*entries], share) for loader, entries, share in calls] == [
+        (['a batch'], ['cwd'], 0.2)
+    ]
+    text = capsys.readouterr().out
+    assert 'objective cwd: CWD' in text
+    assert '--cfg-options model.objectives.cwd.weight=0.05' in text
     for words, message in (
         ([config, '--suggest'], '--suggest needs a distillation config'),
+        ([config, '--step'], '--step needs a distillation config'),
         ([config, '--suggest', '0'], '--suggest'),
         ([config, '--teacher', config, 'random', '--suggest'], 'name it with --method'),
     ):
