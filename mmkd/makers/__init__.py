@@ -5,6 +5,7 @@ from mmkd.makers.bake import Bake
 from mmkd.makers.domain_weights import DomainWeights
 from mmkd.makers.fskd import FSKD
 from mmkd.makers.guidance_routes import GuidanceRoutes
+from mmkd.makers.inversion import Inversion
 from mmkd.makers.layer_pairs import LayerPairs
 from mmkd.makers.loss_scale import LossScale
 from mmkd.makers.low_rank import LowRank
@@ -26,6 +27,7 @@ __all__ = [
     'Bake',
     'DomainWeights',
     'GuidanceRoutes',
+    'Inversion',
     'LayerPairs',
     'LossScale',
     'LowRank',

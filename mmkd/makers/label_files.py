@@ -156,7 +156,7 @@ def label_map(
 
 
 def write_map(path: str, labels: np.ndarray) -> None:
-    """A label map as PNG, complete or not at all."""
+    """A label map, or an image in BGR, as PNG, complete or not at all."""
     os.makedirs(osp.dirname(path), exist_ok=True)
     done, buffer = cv2.imencode('.png', labels)
     assert done

@@ -1,4 +1,4 @@
-"""The folder of pseudo labels: its images, what is done of it, and what a config needs to know."""
+"""A folder of labels: its images, what is done of it, and what a config needs to know."""
 
 from __future__ import annotations
 
@@ -57,12 +57,7 @@ def finish(
     out: str, path: str, entry: dict, shown: list, info: Mapping[str, Any], damaged: list[str]
 ) -> Product:
     """Page, dataset and information; then complain of files that cannot be read."""
-    write_page(osp.join(out, 'check.png'), shown)
-    text = '# Made by mmkd make PseudoLabels: _base_.pseudo, to which a pipeline is added.\n'
-    text += f'pseudo = {entry!r}\n'
-    with atomic_file(osp.join(out, 'dataset.py')) as part:
-        Path(part).write_text(text)
-    write_json(osp.join(out, 'info.json'), dict(info))
+    describe('PseudoLabels', 'pseudo', out, entry, shown, info)
     if damaged:
         raise ValueError(
             f'PseudoLabels: {len(damaged)} images cannot be read, the others are done. '
@@ -71,10 +66,30 @@ def finish(
     return Product('', path, out)
 
 
-def dated(info: Mapping[str, Any], thresholds: Mapping[str, float]) -> dict[str, Any]:
-    """With the thresholds, the time and the version."""
+def describe(
+    owner: str, name: str, out: str, entry: dict, shown: list, info: Mapping[str, Any]
+) -> None:
+    """What is written beside images and labels: ``check.png``, ``dataset.py`` and ``info.json``.
+
+    Args:
+        owner (str): the maker.
+        name (str): of the dataset in ``dataset.py``.
+        entry (dict): the dataset, without a pipeline.
+        shown (list): pictures (H, W, 3) of the page.
+    """
+    write_page(osp.join(out, 'check.png'), shown)
+    text = f'# Made by mmkd make {owner}: _base_.{name}, to which a pipeline is added.\n'
+    text += f'{name} = {entry!r}\n'
+    with atomic_file(osp.join(out, 'dataset.py')) as part:
+        Path(part).write_text(text)
+    write_json(osp.join(out, 'info.json'), dict(info))
+
+
+def dated(info: Mapping[str, Any], thresholds: Mapping[str, float] | None = None) -> dict[str, Any]:
+    """With the thresholds, where there are some, the time and the version."""
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds')
-    return dict(info, threshold=dict(thresholds), date=now, mmkd=__version__)
+    limits = {} if thresholds is None else dict(threshold=dict(thresholds))
+    return dict(info, **limits, date=now, mmkd=__version__)
 
 
 def write_compact(path: str, content: Any) -> None:
@@ -83,12 +98,21 @@ def write_compact(path: str, content: Any) -> None:
         Path(part).write_text(json.dumps(content))
 
 
-def claim(out: str, wanted: Mapping[str, Any], overwrite: bool) -> None:
-    """Take a folder for labels of this kind, and go on with what is there of them.
+def claim(
+    out: str,
+    wanted: Mapping[str, Any],
+    overwrite: bool,
+    owner: str = 'PseudoLabels',
+    other: str = 'labels of another teacher, of other images or with other options',
+    parts: Sequence[str] = PARTS,
+) -> None:
+    """Take a folder for files of this kind, and go on with what is there of them.
 
     Args:
         wanted (Mapping): teacher, images and options.
-        overwrite (bool): delete labels of another kind.
+        overwrite (bool): delete files of another kind.
+        owner, other (str): the maker, and what the folder may hold, for the message.
+        parts (Sequence[str]): folders with what is done.
 
     Raises:
         ValueError: there are some.
@@ -98,11 +122,10 @@ def claim(out: str, wanted: Mapping[str, Any], overwrite: bool) -> None:
     if osp.isfile(path) and json.loads(Path(path).read_text()) != wanted:
         if not overwrite:
             raise ValueError(
-                f'PseudoLabels: {out} holds labels of another teacher, of other images or with '
-                'other options. Choose another folder, or set overwrite=True.'
+                f'{owner}: {out} holds {other}. Choose another folder, or set overwrite=True.'
             )
-        for name in PARTS:
+        for name in parts:
             shutil.rmtree(osp.join(out, name), ignore_errors=True)
-    for name in PARTS:
+    for name in parts:
         Path(out, name).mkdir(parents=True, exist_ok=True)
     write_json(path, wanted)
