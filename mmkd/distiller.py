@@ -17,6 +17,7 @@ from mmkd.building import build_objectives, build_teachers
 from mmkd.checks.guard import Guard
 from mmkd.config import with_preprocessor
 from mmkd.edits import apply_edits
+from mmkd.generated import check_makers, generate
 from mmkd.heard import Heard, Twins
 from mmkd.held_back import hold_back, look_at_held
 from mmkd.inference import for_prediction
@@ -112,9 +113,12 @@ class Distiller(Borrower):
                 one.meet(built)
             named = build_objectives(objectives)
             beside = Peers(peers, data_preprocessor)
+            for objective in named.values():
+                objective.trains = who_trains
             self.balance = build_balance(balance)
             networks, rules = dict(beside.items()), dict(balance=self.balance, trains=who_trains)
             self.plan = Plan(built, self.teachers, named, networks, **rules).prepare()
+            check_makers(named, task_weight is not None, beside)
             self.plan.freeze(tasks=task_weight is not None)
         for name in beside:
             beside.listen(name, self.plan.taps_of(name))
@@ -176,10 +180,11 @@ class Distiller(Borrower):
 
     def loss(self, inputs: Tensor, samples: list | None, **more: Any) -> dict[str, Any]:
         """One student forward: its own losses under their names, plus ``kd.<objective>.<key>``."""
+        progress = Progress.current()
+        inputs, samples = generate(self.objectives, inputs, samples, progress)
         self.guard.look_at(self.student, samples or [])
         if self.guard.watch is not None:
             self.guard.watch.begin(inputs, samples, more)
-        progress = Progress.current()
         weights = {name: o.weight(progress) for name, o in self.objectives.items()}
         self._wake_teachers(weights, progress)
         active = [n for n, weight in weights.items() if weight > 0 and self._teaches(n, progress)]

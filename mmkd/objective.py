@@ -16,6 +16,7 @@ from mmkd.map_sizes import RESIZE, Map, equal_size
 from mmkd.options import check_choice, check_number, options_of, weight_or
 from mmkd.schedule import Progress, Schedule, accept_schedules
 from mmkd.tap import Tap, Trace, parse_taps
+from mmkd.trains import PLAYERS, Trains
 from mmkd.view import Boxes, View
 
 Taps = str | Tap | Iterable[str | Tap] | None
@@ -92,6 +93,10 @@ class Objective(nn.Module):
     asks_teacher: bool = False
     #: set in a step in which its teacher has nothing to show yet; then it counts as at weight 0
     rests: bool = False
+    #: generates the images of each step, in place of the data's: ``images(inputs, progress)``
+    makes_images: ClassVar[bool] = False
+    #: who trains, and in which steps; set by the Distiller
+    trains: Trains = Trains.of(PLAYERS)
     #: the student's pass over images that are held back moves its BatchNorm statistics
     moves_statistics: bool = True
     #: the first step must show the shapes that were planned; not so where a tap shows layers or

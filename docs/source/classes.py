@@ -14,6 +14,7 @@ BASES = {
     'Objective': 'objective.py',
     'PairObjective': 'objective.py',
     'InstanceObjective': 'rows/instance_objective.py',
+    'GeneratorObjective': 'rows/generator_objective.py',
 }
 
 

@@ -23,6 +23,7 @@ from mmkd.checks.metrics import check_metrics
 from mmkd.checks.peers import check_peers, same_weights
 from mmkd.checks.pipelines import check_pipelines
 from mmkd.checks.unmoved import Reached
+from mmkd.generated import check_images
 from mmkd.own_optimizers import key_of, updated
 from mmkd.registry import HOOKS
 from mmkd.schedule import Progress, Schedule
@@ -67,6 +68,7 @@ class PreflightHook(Hook):
         check_validated(model, runner)
         tasks = model.task_weight is not None and 'student' in model.trains
         check_mixture(runner.train_dataloader)
+        check_images(model.objectives, runner.train_dataloader.dataset)
         check_listeners(model.objectives, runner.train_dataloader.dataset, tasks)
         for name, objective in model.objectives.items():
             check_schedule(name, objective.weight, runner.max_iters)

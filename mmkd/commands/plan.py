@@ -77,9 +77,7 @@ def run(args: argparse.Namespace) -> None:
     if distils(config.model):
         show_plan(config, args)
     else:
-        model = build_model(config.model).eval()
-        check_files(config, args, model)
-        show('model', model, args.depth)
+        show('model', build_model(config.model).eval(), args.depth)
 
 
 def show_plan(config: Any, args: argparse.Namespace) -> None:
@@ -99,18 +97,7 @@ def show_plan(config: Any, args: argparse.Namespace) -> None:
     if args.step or args.suggest is not None:
         rehearse(config, built, partial(show_batches, config, args))
     else:
-        model = MODELS.build(config.model)
-        check_files(config, args, model)
-        built(model)
-
-
-def check_files(config: Any, args: argparse.Namespace, model: Any) -> None:
-    """The files that training would start from, unless a plan without any is asked for."""
-    from mmkd.checkpoint import check_start, check_starts
-
-    if not args.random_teacher:
-        check_start('load_from', config.get('load_from'))
-        check_starts(model)
+        built(MODELS.build(config.model))
 
 
 def show_batches(config: Any, args: argparse.Namespace, model: Any, loader: Any) -> None:

@@ -13,6 +13,7 @@ from mmkd.datasets.cifar import Cifar10, Cifar100
 from mmkd.datasets.class_folders import ClassFolders
 from mmkd.datasets.hold_out import hold_out
 from mmkd.datasets.join_labels import JoinLabels
+from mmkd.datasets.no_images import NoImages
 from mmkd.datasets.paired_views import KeepView, LoadView, PackViews, SplitViews
 from mmkd.datasets.proposals import (
     GridProposals,
@@ -57,6 +58,7 @@ __all__ = [
     'LoadProposals',
     'LoadView',
     'MixedSampler',
+    'NoImages',
     'PackClassInputs',
     'PackViews',
     'ProposalsToImage',

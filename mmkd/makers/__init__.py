@@ -1,6 +1,5 @@
 """Stages of a chain that write files instead of training, one file each."""
 
-from mmkd.makers.active_labels import ActiveLabels
 from mmkd.makers.active_mixup import ActiveMixup
 from mmkd.makers.bake import Bake
 from mmkd.makers.domain_weights import DomainWeights
@@ -24,7 +23,6 @@ from mmkd.makers.trusted_images import TrustedImages
 
 __all__ = [
     'FSKD',
-    'ActiveLabels',
     'ActiveMixup',
     'Bake',
     'DomainWeights',

@@ -197,6 +197,7 @@ def build(
         student=own if student is None else student,
         teacher=fresh_teacher(frozen if teacher is None else teacher),
         objectives=dict(it=objective),
+        task_weight=None if objective.makes_images else 1.0,  # they have no labels
         preflight=False,
     )
     objective.weight = Schedule(1.0)

@@ -1,0 +1,75 @@
+"""ZSKT: a generator looks for images on which the probabilities differ, without any data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from mmkd.functional.logit_distances import mean_kl
+from mmkd.objective import Taps
+from mmkd.registry import MODELS
+from mmkd.rows.generator_objective import GeneratorObjective
+from mmkd.tap import Trace
+
+_OPTIMIZER = dict(type='Adam', lr=1e-3)
+
+
+@MODELS.register_module()
+class ZSKT(GeneratorObjective):
+    """Zero-shot knowledge transfer via adversarial belief matching.
+
+    Micaelli and Storkey, NeurIPS 2019, and their code polo5/ZeroShotKnowledgeTransfer. A generator
+    makes images on which the student's probabilities are far from the teacher's, and the student
+    learns them there: ``L_S = KL(p_T || p_S)`` and ``L_G = -KL(p_T || p_S)``. Of the same noise,
+    the generator takes one step and then the student ten::
+
+        trains=dict(objectives=dict(every=11), student=dict(every=11, first=1, count=10))
+
+    The student also learns the teacher's attention: ``dict(type='mmkd.AT', weight=250)`` beside it,
+    which does not train the generator. As in the code, KL is the mean over images and classes, for
+    which 250 is meant. The teacher runs in each of the ten steps, and the gradients of the
+    generator are not clipped (the code does at 5); the student's are by ``optim_wrapper``. The
+    code's generator ends in a BatchNorm with parameters and without tanh.
+
+    Without turns both learn in every step, on new noise. No image is read
+    ([without any data](../data-free.md)): the data set is ``mmkd.NoImages``, and the student's own
+    losses are left out (``task_weight=None``).
+
+    Args:
+        size (int | list[int]): height and width of the images, multiples of 4.
+        latent (int): numbers in z.
+        width (int): channels of the generator's first maps.
+        optimizer (dict | None): the generator's; None is Adam, learning rate 1e-3. It follows the
+            run's ``param_scheduler``.
+        seed (int): of the noise.
+        student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`; taps show
+            logits.
+
+    Raises:
+        ValueError: options out of range; no classifiers of equal classes, or of images of unequal
+            channels.
+    """
+
+    keeps_noise = True
+
+    def __init__(
+        self,
+        *taps: Taps,
+        size: Any = 32,
+        latent: int = 100,
+        width: int = 128,
+        optimizer: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        **common: Any,
+    ) -> None:
+        own = dict(size=size, latent=latent, width=width, seed=seed)
+        super().__init__(*taps, **own, optimizer=optimizer or _OPTIMIZER, **common)
+
+    def student_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return mean_kl(student, teacher, 1.0).mean()
+
+    def generator_losses(self, images: Tensor, trace: Trace) -> dict[str, Tensor]:
+        teacher = self.asked_teacher(images, trace)[self.teacher_taps[0]][0]
+        return {'loss_generator': -mean_kl(self.asked_student(images, trace), teacher, 1.0).mean()}
