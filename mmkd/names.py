@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 
@@ -47,3 +49,20 @@ def check_part_name(kind: str, name: Any, taken: bool = False) -> None:
             "that contains 'loss'; torch keeps some names (train, pop, …) for itself. Choose "
             'another name.'
         )
+
+
+def no_file(file: Any, *ends: str) -> str:
+    """Why a name is not that of a file: there is none, or it is a folder, whose files may be meant.
+
+    Args:
+        *ends (str): how names of files that fit end.
+    """
+    folder = Path(str(file)).expanduser()
+    if not folder.is_dir():
+        return f'there is no file {file}.'
+    inside: list[str] = []
+    with suppress(OSError):
+        inside = sorted(p.name for p in folder.iterdir() if p.suffix in ends and p.is_file())
+    known = ', '.join(inside[:6]) + ', …' * (len(inside) > 6)
+    what = f'It has {known}.' if inside else f'It has none that ends in {" or ".join(ends)}.'
+    return f'{file} is a folder, and a file is needed. {what}'

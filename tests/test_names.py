@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 
-from mmkd.names import check_part_name, did_you_mean, find_name
+from mmkd.names import check_part_name, did_you_mean, find_name, no_file
 from mmkd.options import match_options, options_of
 
 
@@ -60,3 +60,16 @@ def test_names_that_log_keys_cannot_have(name):
     check_part_name('peer', 'other')
     with pytest.raises(ValueError, match='torch keeps some names'):
         check_part_name('peer', 'other', taken=True)
+
+
+def test_a_name_that_is_no_file(tmp_path):
+    (tmp_path / 'other.txt').touch()
+    (tmp_path / 'c.json').mkdir()
+    assert no_file(tmp_path / 'x.json', '.json') == f'there is no file {tmp_path}/x.json.'
+    words = f'{tmp_path} is a folder, and a file is needed. It has '
+    assert no_file(tmp_path, '.npz', '.pt') == f'{words}none that ends in .npz or .pt.'
+    for i in range(8):
+        (tmp_path / f'{i}.json').touch()
+    assert no_file(str(tmp_path), '.json') == words + (
+        '0.json, 1.json, 2.json, 3.json, 4.json, 5.json, ….'
+    )

@@ -342,6 +342,8 @@ def test_channels_of_a_file(tmp_path):
         side[text]
     with pytest.raises(TapError, match=r"Tap 'neck\{none.json\}': there is no file none.json"):
         Tap.parse('neck{none.json}')
+    with pytest.raises(TapError, match=f'{file.parent} is a folder, .*It has {file.name}'):
+        Tap.parse(f'neck{{{file.parent}}}')
     for text in ('a.b()@scores{x.json}', 'neck{a}[0]', 'neck{{}}'):
         with pytest.raises(TapError, match='not an address'):
             Tap.parse(text)

@@ -11,6 +11,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine.logging import print_log
 
+from mmkd.names import no_file
 from mmkd.options import check_list, check_number
 from mmkd.registry import TRANSFORMS
 
@@ -47,8 +48,8 @@ def read_proposals(file: str | Path) -> dict[str, dict[str, np.ndarray]]:
     """
     if not Path(file).is_file():
         raise FileNotFoundError(
-            f'proposals: there is no file {file}. python -m mmkd.datasets.selective_search IMAGES '
-            f'--out {file} writes it.'
+            f'proposals: {no_file(file, ".pkl")} python -m mmkd.datasets.selective_search IMAGES '
+            '--out FILE.pkl writes it.'
         )
     try:
         with Path(file).open('rb') as stream:

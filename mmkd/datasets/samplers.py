@@ -15,6 +15,7 @@ from torch.utils.data import Sampler
 
 from mmkd.checkpoint import read_file
 from mmkd.functional.clustering import kmeans, nearest
+from mmkd.names import no_file
 from mmkd.options import check_number
 from mmkd.registry import DATA_SAMPLERS
 
@@ -208,8 +209,8 @@ class SuperClassUniformSampler(_GroupSampler):
     ) -> None:
         if not os.path.isfile(embeddings):
             raise FileNotFoundError(
-                f'SuperClassUniformSampler: there is no file {embeddings}. Write it once with '
-                'mmkd.datasets.embeddings.teacher_embeddings.'
+                f'SuperClassUniformSampler: {no_file(embeddings, ".pt", ".pth")} Write it once '
+                'with mmkd.datasets.embeddings.teacher_embeddings.'
             )
         found = read_file(embeddings, 'cpu')
         shape = getattr(found, 'shape', ())

@@ -10,6 +10,7 @@ import torch
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
+from mmkd.names import no_file
 from mmkd.options import check_number
 from mmkd.registry import METRICS
 from mmkd.teachers.cached import names_of, path_ends
@@ -185,7 +186,7 @@ class Verification(BaseMetric):
 def _read(file: str) -> list[tuple[str, str, bool]]:
     path = Path(file).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f'Verification: there is no file {file}.')
+        raise FileNotFoundError(f'Verification: {no_file(file, ".txt", ".csv")}')
     found = []
     for line in path.read_text().splitlines():
         words = line.replace(',', ' ').split()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mmkd.functional.device import upload
+from mmkd.names import no_file
 
 
 def read_channels(file: str) -> tuple[int, ...]:
@@ -20,7 +21,7 @@ def read_channels(file: str) -> tuple[int, ...]:
     path = Path(file).expanduser()
     if not path.is_file():
         raise ValueError(
-            f"there is no file {file}. 'pool{{}}' is all channels; mmkd make Neurons writes a file "
+            f"{no_file(file, '.json')} 'pool{{}}' is all channels; mmkd make Neurons writes a file "
             'of some.'
         )
     try:

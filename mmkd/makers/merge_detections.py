@@ -12,6 +12,7 @@ import numpy as np
 
 from mmkd.chain import Maker, Product
 from mmkd.chain.product import write_json
+from mmkd.names import no_file
 from mmkd.options import check_number
 from mmkd.registry import MAKERS
 from mmkd.teachers.means import read_weights
@@ -160,7 +161,7 @@ class MergeDetections(Maker):
 
 def _read(path: str) -> Any:
     if not osp.isfile(path):
-        raise FileNotFoundError(f'MergeDetections: there is no file {path}.')
+        raise FileNotFoundError(f'MergeDetections: {no_file(path, ".json")}')
     return json.loads(Path(path).read_text())
 
 

@@ -26,6 +26,7 @@ from mmkd.makers.neuron_scores import (
     mean_field,
 )
 from mmkd.makers.pictures import entries_of
+from mmkd.names import no_file
 from mmkd.options import check_list, check_number
 from mmkd.registry import MAKERS
 from mmkd.teachers.cached import path_ends
@@ -161,7 +162,7 @@ def _read(file: str, paths: list[str]) -> dict[str, Tensor]:
     """Attributes by name, (N,) bool each, in the order of the images."""
     path = Path(file).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f'Neurons: there is no file {file}.')
+        raise FileNotFoundError(f'Neurons: {no_file(file, ".csv")}')
     with path.open(newline='') as opened:
         head, *lines = [row for row in csv.reader(opened) if row] or [[]]
     names = [name.strip() for name in head[1:]]

@@ -10,7 +10,7 @@ from typing import Any
 
 from mmkd.config import load_config
 from mmkd.makers.pictures import entries_of
-from mmkd.names import did_you_mean, find_name
+from mmkd.names import did_you_mean, find_name, no_file
 from mmkd.options import check_number
 
 MATCH = 'match'
@@ -106,7 +106,7 @@ def labelled_counts(source: str, classes: Sequence[str]) -> tuple[dict[str, floa
         images = len(entries)
     else:
         if not Path(source).is_file():
-            raise FileNotFoundError(f'PseudoLabels: there is no file labelled={source}.')
+            raise FileNotFoundError(f'PseudoLabels: labelled: {no_file(source, ".json")}')
         held = json.loads(Path(source).read_text())
         categories = [dict(id=c['id'], name=c['name']) for c in held['categories']]
         numbers = {c['id']: c['name'] for c in categories}

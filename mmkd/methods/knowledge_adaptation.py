@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from mmkd.families import classifier
 from mmkd.families.comparable import check_same
 from mmkd.functional.logit_distances import soft_kl
+from mmkd.names import no_file
 from mmkd.objective import Objective, Taps
 from mmkd.options import check_number, check_temperature
 from mmkd.registry import MODELS
@@ -100,7 +101,7 @@ class KnowledgeAdaptation(Objective):
             path = Path(str(self.file))
             if not path.is_file():
                 raise FileNotFoundError(
-                    f'KnowledgeAdaptation: there is no file trusted={self.file!r}. Write it with '
+                    f'KnowledgeAdaptation: trusted: {no_file(path, ".json")} Write it with '
                     'mmkd make TrustedImages.'
                 )
             self.known = frozenset(json.loads(path.read_text())['images'])

@@ -17,6 +17,7 @@ from mmkd.functional.logit_distances import soft_kl
 from mmkd.functional.relations import unit
 from mmkd.functional.standardise import batch_standardise
 from mmkd.levels import Level
+from mmkd.names import no_file
 from mmkd.objective import PairObjective, Taps
 from mmkd.options import check_choice, check_number, check_temperature
 from mmkd.registry import MODELS
@@ -258,8 +259,8 @@ def _read(file: str) -> list[tuple[Tensor, Tensor]]:
     """Mean (D,) and matrix (D, D) of each map."""
     if not Path(file).expanduser().is_file():
         raise FileNotFoundError(
-            f"TokenDistillation: there is no file {file}. normalise is 'batch', None or the file "
-            'that mmkd make Standardiser writes.'
+            f"TokenDistillation: {no_file(file, '.pt', '.pth')} normalise is 'batch', None or "
+            'the file that mmkd make Standardiser writes.'
         )
     held = read_file(str(Path(file).expanduser()), 'cpu')
     good = isinstance(held, dict) and {'mean', 'matrix'} <= set(held)

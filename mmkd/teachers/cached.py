@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.checkpoint import read_file
+from mmkd.names import no_file
 from mmkd.pixels import Pixels
 from mmkd.teachers.black_box import BlackBox, as_logits
 from mmkd.teachers.kinds import kind
@@ -139,7 +140,7 @@ def read_scores(owner: str, file: str) -> dict[str, Any]:
     """
     path = Path(file).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f'{owner}: there is no file {file}.')
+        raise FileNotFoundError(f'{owner}: {no_file(file, ".npz", ".pt")}')
     held: Any = _arrays(owner, path) if path.suffix == '.npz' else read_file(str(path))
     good = isinstance(held, Mapping) and {'keys', 'scores'} <= set(held)
     if not good or not all(getattr(held[k], 'ndim', 1) for k in ('keys', 'scores')):

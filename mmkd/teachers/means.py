@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmkd.names import no_file
+
 #: iterations of :func:`specialist_mean`, at most
 STEPS = 200
 
@@ -146,7 +148,7 @@ def read_weights(weights: Any, members: list[str]) -> dict[str, float]:
         return dict.fromkeys(members, 1 / len(members))
     if isinstance(weights, str):
         if not Path(weights).is_file():
-            raise FileNotFoundError(f'Ensemble: there is no file weights={weights!r}.')
+            raise FileNotFoundError(f'Ensemble: weights: {no_file(weights, ".json")}')
         try:
             weights = json.loads(Path(weights).read_text())
         except ValueError as error:

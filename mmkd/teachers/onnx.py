@@ -10,6 +10,7 @@ import mmcv
 import numpy as np
 
 from mmkd.encoders.encoder import IMAGENET
+from mmkd.names import no_file
 from mmkd.options import check_normalisation
 from mmkd.teachers.function import Function
 from mmkd.teachers.kinds import kind
@@ -100,7 +101,7 @@ def _softmax(scores: np.ndarray) -> np.ndarray:
 def _session(file: str) -> Any:
     path = Path(file).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f'Onnx: there is no file {file}.')
+        raise FileNotFoundError(f'Onnx: {no_file(file, ".onnx")}')
     try:
         import onnxruntime
     except ImportError as error:

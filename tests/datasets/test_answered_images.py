@@ -52,6 +52,9 @@ def test_names_of_classes(file, tmp_path):
 def test_bad_files(tmp_path):
     with pytest.raises(FileNotFoundError, match='AnsweredImages: there is no file nothing.npz'):
         AnsweredImages(answers='nothing.npz', pipeline=[])
+    (tmp_path / 'answers.npz').touch()
+    with pytest.raises(FileNotFoundError, match='is a folder, .* It has answers.npz'):
+        AnsweredImages(answers=str(tmp_path), pipeline=[])
     for options, message in (
         (dict(keys=['a.png', 'a.png']), 'names an image twice'),
         (dict(keys=['a.png']), 'has 1 keys and 2 rows'),
