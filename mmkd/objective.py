@@ -276,6 +276,14 @@ class PairObjective(Objective):
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         self.align_corners = bool(getattr(student, 'align_corners', False))
 
+    def compared_sizes(
+        self, student: list[Level] | None, teacher: list[Level] | None
+    ) -> list[tuple[int, ...]]:
+        """(H, W) at which the maps of each pair are compared in the probe; behind :meth:`setup`."""
+        place = 1 if self.resize == 'teacher' else 0
+        levels = (student, teacher)[place]
+        return [levels[pair[place]].shape[1:] for pair in self.pairs] if levels else []
+
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
         if not self.adapts_width:
             student = _of_one_channel(student, self.student_taps)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -117,6 +117,8 @@ class FeatureGAN(PairObjective):
     def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
         check_maps('FeatureGAN', student, teacher)
         super().setup(student, teacher)
+        for size in self.compared_sizes(student, teacher):
+            _check_size(size)
         widths = [level.channels for level in teacher or self._typed_levels()[1]]
         for _, level in self.pairs:
             trunk = patch_layers(widths[level], self.width)
@@ -128,7 +130,7 @@ class FeatureGAN(PairObjective):
         right, patches = zero, 0
         threshold = 0.5 if self.form == 'lsgan' else 0.0
         for critic, (student, teacher) in zip(self.critics, self.tensor_pairs(trace), strict=True):
-            _check_size(student)
+            _check_size(student.shape[2:])
             losses['loss_fool'] = losses['loss_fool'] + fool(judged(critic, student), self.form)
             real, fake = critic(teacher), critic(student.detach())
             losses['loss_critic'] = losses['loss_critic'] + contest(real, fake, self.form)
@@ -143,10 +145,10 @@ class FeatureGAN(PairObjective):
         return [*super().describe(), f'{len(self.critics)} critic(s) of patches, {self.form}']
 
 
-def _check_size(x: Tensor) -> None:
-    if x.dim() != 4 or x.shape[2] * x.shape[3] < LEAST_CELLS:
-        size = ' x '.join(map(str, x.shape[2:])) or 'no'
+def _check_size(size: Sequence[int]) -> None:
+    if len(size) != 2 or size[0] * size[1] < LEAST_CELLS:
+        shown = ' x '.join(map(str, size)) or 'no'
         raise ValueError(
-            f'FeatureGAN: a map of {size} cells has no patches to tell apart; it needs '
+            f'FeatureGAN: a map of {shown} cells has no patches to tell apart; it needs '
             f'{LEAST_CELLS}. Tap an earlier stage (student=, teacher=), or take larger images.'
         )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.families import DETECTORS, classifier
+from mmkd.levels import Level
 from mmkd.objective import PairObjective, Taps
 from mmkd.options import check_choice, check_number
 from mmkd.registry import MODELS
@@ -72,12 +74,21 @@ class FitNet(PairObjective):
         super().bind(student, teacher)
         classifier.choose_taps(self, classifier.middle_stage_tap, student, teacher)
 
+    def setup(self, student: list[Level] | None, teacher: list[Level] | None) -> None:
+        super().setup(student, teacher)
+        for size in self.compared_sizes(student, teacher):
+            if max(size, default=1) == 1:  # however large the images are
+                self._check_windows(size)
+
+    def _check_windows(self, size: Sequence[int]) -> None:
+        if self.tolerance > 1 and min(size, default=0) < self.tolerance:
+            raise ValueError(
+                f'FitNet: tolerance={self.tolerance} averages windows of so many cells, but '
+                f'maps have {tuple(size)}. Take a smaller one, or an earlier map.'
+            )
+
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
         if self.tolerance > 1:
-            if min(student.shape[2:]) < self.tolerance:
-                raise ValueError(
-                    f'FitNet: tolerance={self.tolerance} averages windows of so many cells, but '
-                    f'maps have {tuple(student.shape[2:])}. Take a smaller one, or an earlier map.'
-                )
+            self._check_windows(student.shape[2:])
             student, teacher = (F.avg_pool2d(x, self.tolerance, 1) for x in (student, teacher))
         return hint_error(student, teacher, self.variant)

@@ -114,6 +114,10 @@ def test_one_image_is_enough():
             ),
             'a map of 1 x 3 cells has no patches',
         ),
+        (
+            lambda: objective_on(S[:, :, :1, :1], T[:, :, :1, :1]),
+            'a map of 1 x 1 cells has no patches',
+        ),
         (lambda: FeatureGAN().bind(ToySegmentor(), ToySegmentor()), 'taps of its own for class'),
     ],
 )

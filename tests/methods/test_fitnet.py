@@ -4,6 +4,7 @@ import pytest
 import torch
 from map_toys import FS, FT, on_maps
 
+from mmkd.levels import Level
 from mmkd.methods.fitnet import FitNet, hint_error
 
 
@@ -38,3 +39,6 @@ def test_a_window_of_tolerance():
     assert flipped == pytest.approx(4 / 9)
     with pytest.raises(ValueError, match=r'tolerance=5 averages .* maps have \(4, 4\)'):
         loss(5, first, second)
+    objective = FitNet('a', tolerance=2)
+    with pytest.raises(ValueError, match=r'tolerance=2 averages .* maps have \(1, 1\)'):
+        objective.setup([Level((3, 1, 1), 256, 'a')], [Level((3, 1, 1), 256, 'a')])

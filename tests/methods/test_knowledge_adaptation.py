@@ -73,7 +73,7 @@ def test_bad_input(file, tmp_path):
     KnowledgeAdaptation().check_dataset(Images([]))
     with pytest.raises(ValueError, match='none of the 1 images in .* is among the 2'):
         KnowledgeAdaptation(trusted=file).check_dataset(Images(['c.png', 'd.png']))
-    with pytest.raises(FileNotFoundError, match='no file trusted='):
+    with pytest.raises(FileNotFoundError, match='trusted: there is no file'):
         KnowledgeAdaptation(trusted='nowhere.json').check_dataset(Images(['b.png']))
     with pytest.raises(ValueError, match='lam must be a finite number from 0 to 1'):
         KnowledgeAdaptation(lam=1.5)

@@ -429,7 +429,7 @@ def test_bad_options(options, words):
 def test_a_file_of_weights_that_is_none(tmp_path):
     with pytest.raises(
         FileNotFoundError,
-        match='weights: / is a folder, and a file is needed.*none that ends in .json',
+        match='weights: / is a folder, and a file is needed',
     ):
         Ensemble(dict(a=frozen(), b=frozen()), weights='/')  # a folder
     (tmp_path / 'w.json').write_text('a: 1')
