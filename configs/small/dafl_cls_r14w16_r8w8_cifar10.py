@@ -6,7 +6,7 @@ model = dict(
     type='mmkd.Distiller',
     student=_base_.model,
     teacher=dict(config='mmkd::small/cls_r14w16_cifar10.py', checkpoint='last'),
-    objectives=dict(dafl=dict(type='mmkd.DAFL', size=16)),
+    objectives=dict(dafl=dict(type='mmkd.DAFL', size=16, width=32)),
     task_weight=None,
 )
 images = dict(_delete_=True, type='mmkd.NoImages', length=512 * 240)

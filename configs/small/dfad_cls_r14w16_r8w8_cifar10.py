@@ -6,7 +6,7 @@ model = dict(
     type='mmkd.Distiller',
     student=_base_.model,
     teacher=dict(config='mmkd::small/cls_r14w16_cifar10.py', checkpoint='last'),
-    objectives=dict(dfad=dict(type='mmkd.DFAD', size=16)),
+    objectives=dict(dfad=dict(type='mmkd.DFAD', size=16, width=32)),
     task_weight=None,
     trains=dict(student=dict(every=6, count=5), objectives=dict(every=6, first=5)),
 )

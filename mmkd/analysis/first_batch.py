@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mmkd.analysis.gradients import at_full_value
@@ -95,12 +96,13 @@ def _lines(
     norms: dict[str, dict[str, list[float]]] = {}
     for who, recorder in recorders.items():
         own = task_losses(own_losses(task, who))
-        total = sum(value.sum() for _, value in own)  # its gradient is taken below
+        total = sum((value.sum() for _, value in own), torch.zeros(()))  # derived below
         sums: dict[str, float] = {}
         for key, value in own:
             sums[key] = sums.get(key, 0.0) + float(value.detach().sum())
         values = ', '.join(f'{key} {value:.4g}' for key, value in sums.items())
-        yield f'{who}: {sum(sums.values()):.4g} ({values})'
+        told = f'{sum(sums.values()):.4g} ({values})' if own else 'no losses of its own'
+        yield f'{who}: {told}'
         learnt[who] = [p for p in model.plan.network(who).parameters() if p.requires_grad]
         norms[who] = recorder.norms(total, learnt[who])
     for name in traces:

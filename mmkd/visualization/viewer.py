@@ -59,6 +59,11 @@ class Viewer:
             raise ValueError(f'split must be one of {SPLITS}, found {self.split!r}.')
         init_default_scope(self.config.get('default_scope') or 'mmengine')
         self.dataset = build_dataset(self.config, self.split)
+        if getattr(self.dataset, 'no_images', False):
+            raise ValueError(
+                f'The {self.split} set has no images to draw: an objective generates them. Choose '
+                'another split, --split val.'
+            )
         self.model = MODELS.build(self.config.model).eval()  # in the step and in its pictures
         if self.checkpoint:
             load_student(self.model, self.checkpoint)

@@ -34,3 +34,14 @@ def test_terms_are_compared_with_the_task_at_each_tap():
     assert [line.split()[1] for line in lines[3:5]] == ['neck[0]:', 'head.fc:']
     assert all(', 2 x that of the task' in line for line in lines[3:5])
     assert lines[5] == '  logged: kd.twice.cells = 7'
+
+
+def test_a_student_without_losses_of_its_own():
+    data = dict(inputs=list(pixels()), data_samples=class_labels(torch.arange(2)))
+    objectives = dict(twice=dict(type='TwiceTheTask'))
+    student = dict(type='mmkd.ToyNet')
+    model = dict(type='mmkd.Distiller', student=student, objectives=objectives, task_weight=None)
+    lines = report_step(MODELS.build(model), data).splitlines()
+    assert lines[0] == 'student: no losses of its own'
+    assert [line.split()[1] for line in lines[3:5]] == ['neck[0]:', 'head.fc:']
+    assert all('the task has none' in line for line in lines[3:5])

@@ -140,3 +140,10 @@ def test_wrapped_datasets_are_reordered_too(detector):
     item = build_dataset(detector, 'val')[0]
     boxes = item['data_samples'].gt_instances.bboxes.tensor
     assert boxes[:, 2].max() <= 48 and boxes[:, 3].max() <= 36
+
+
+def test_a_set_without_images_has_nothing_to_draw(detector):
+    config = detector.copy()
+    config.train_dataloader.dataset = dict(type='mmkd.NoImages', length=4)
+    with pytest.raises(ValueError, match='The train set has no images to draw'):
+        Viewer(config)
