@@ -19,6 +19,7 @@ from mmkd.analysis.comparison import Entry, score_entry
 from mmkd.chain.resolving import settings_of
 from mmkd.checkpoint.newest import newest_checkpoint
 from mmkd.config import distils, load_config
+from mmkd.evaluation.direction import lower_is_better
 from mmkd.students import deployed
 
 #: metrics by which runs are compared, the first that a run has
@@ -142,6 +143,7 @@ class Sweep:
             lines.append('one seed a value: differences may be those of seeds')
         if self.baseline:
             gain = whole['mean'] - statistics.fmean(run.score for run in self.baseline)
+            gain = -gain if lower_is_better(self.metric) else gain
             lines.append(f'gain of the mean on the baseline: {gain:+.4g}')
             if {run.seed for run in self.baseline} != {run.seed for run in self.runs}:
                 lines.append('the baseline has other seeds than the runs')

@@ -26,7 +26,10 @@ def charts(pair: PairResults) -> np.ndarray:
     """Curves and bars of a pair."""
     found = [(one, summary) for one, summary in pair.summaries() if summary.scores]
     fixed = [entry for entry in found if entry[0].row.kind != DISTILLED]
-    best = sorted((e for e in found if e[0].row.kind == DISTILLED), key=lambda e: -e[1].mean)
+    best = sorted(
+        (e for e in found if e[0].row.kind == DISTILLED),
+        key=lambda e: e[1].mean * (1 if pair.lower else -1),
+    )
     chosen = [*fixed, *best[: CURVES - len(fixed)]]
     colours = {id(one): i for i, (one, _) in enumerate(chosen)}
     lines = {one.row.name: _mean_curve(one, pair) for one, _ in chosen}

@@ -66,21 +66,21 @@ def table(pair: PairResults, seeds: Sequence[int]) -> list[str]:
         if one.problem and not found.scores:
             lines.append(_line([one.row.name, one.problem, *[''] * (len(HEAD) - 1)]))
             continue
-        lines.append(_line([one.row.name, *_cells(one, found, seeds, saved(pair, one))]))
+        lines.append(_line([one.row.name, *_cells(pair, one, found, seeds)]))
     return lines
 
 
-def _cells(one: Result, found: Summary, seeds: Sequence[int], saved: float) -> list[str]:
-    own = one.row.seeds(seeds)
-    scores = ' / '.join(_number(found.scores.get(seed, math.nan), '.1f', '–') for seed in own)
+def _cells(pair: PairResults, one: Result, found: Summary, seeds: Sequence[int]) -> list[str]:
+    own, form = one.row.seeds(seeds), f'.{pair.digits}f'
+    scores = ' / '.join(_number(found.scores.get(seed, math.nan), form, '–') for seed in own)
     if one.problem:
         scores += f' ({one.problem})'
     return [
         scores,
-        _with_deviation(found.mean, found.std, '.1f'),
-        _with_deviation(found.gain, found.gain_std, '+.1f'),
+        _with_deviation(found.mean, found.std, form),
+        _with_deviation(found.gain, found.gain_std, f'+{form}'),
         _percent(found.share),
-        _percent(saved),
+        _percent(saved(pair, one)),
         _percent(found.behind),
         _percent(found.better, '+.1f'),
         _number(found.step, '.2f'),
@@ -98,7 +98,9 @@ def saved(pair: PairResults, one: Result) -> float:
 def screen(pair: PairResults) -> list[str]:
     """The table in brief, for a terminal."""
     head = [pair.rows.pair.name, pair.metric, 'gain', 'of the gap', 'step', 'memory', 'minutes']
-    rows = [(head, ''), *((_brief(one, found), one.problem) for one, found in pair.summaries())]
+    form = f'.{pair.digits}f'
+    rows = [(head, '')]
+    rows += [(_brief(one, found, form), one.problem) for one, found in pair.summaries()]
     widths = [max(map(len, column)) for column in zip(*(cells for cells, _ in rows), strict=True)]
     lines = []
     for (name, *cells), problem in rows:
@@ -109,11 +111,11 @@ def screen(pair: PairResults) -> list[str]:
     return [*lines, *_costs_in_words(pair)]
 
 
-def _brief(one: Result, found: Summary) -> list[str]:
+def _brief(one: Result, found: Summary, form: str) -> list[str]:
     return [
         one.row.name,
-        _with_deviation(found.mean, found.std, '.1f'),
-        _with_deviation(found.gain, found.gain_std, '+.1f'),
+        _with_deviation(found.mean, found.std, form),
+        _with_deviation(found.gain, found.gain_std, f'+{form}'),
         _percent(found.share),
         _times(found.step),
         _times(found.memory),
@@ -160,7 +162,9 @@ def notes(pair: PairResults) -> list[str]:
 def legend(pairs: Sequence[PairResults], seeds: Sequence[int], how: Mapping[str, Any]) -> list[str]:
     """How to read the table."""
     jobs = how['jobs']
-    lines = [
+    falling = ', '.join(dict.fromkeys(pair.metric for pair in pairs if pair.lower))
+    lines = [f'- Of {falling} less is better, so gains are reductions.'] * bool(falling)
+    lines += [
         '- The last checkpoint counts; nothing was selected on the validation set.',
         '- Gains are over the plain run of the same seed: the same command with all weights at 0.',
         '- Share of the gap: mean gain over the distance from the plain students to the teacher.',
@@ -244,7 +248,7 @@ def _times(value: float) -> str:
 
 
 def _with_deviation(mean: float, std: float, form: str) -> str:
-    return _number(mean, form) + ('' if math.isnan(std) else f' ± {std:.1f}')
+    return _number(mean, form) + ('' if math.isnan(std) else f' ± {std:{form.lstrip("+")}}')
 
 
 def _percent(value: float, form: str = '.0f') -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from mmkd.analysis.sweep import METRICS, spread
 from mmkd.chain.product import DONE, read_json
+from mmkd.evaluation.direction import lower_is_better
 from mmkd.study.measure import COSTS, MEASURED, SCORED
 from mmkd.study.pairing import PairRows
 from mmkd.study.rows import DISTILLED, PLAIN, TEACHER, Row
@@ -103,7 +104,8 @@ def choose_metric(results: Iterable[Result], asked: str | None) -> str:
 class Summary:
     """The numbers of a row; NaN where there are none.
 
-    Scores in ``[0, 1]`` are in percent, so gains are points.
+    Scores in ``[0, 1]`` are in percent, so gains are points. Of a metric of which less is better
+    gains are reductions: above 0 is better for every metric.
 
     Attributes:
         scores (dict[int, float]): by seed.
@@ -131,7 +133,12 @@ class Summary:
 
 
 def summarise(
-    result: Result, metric: str, plain: Result | None, teacher: Result | None, factor: float = 1.0
+    result: Result,
+    metric: str,
+    plain: Result | None,
+    teacher: Result | None,
+    factor: float = 1.0,
+    lower: bool = False,
 ) -> Summary:
     """The numbers of one row.
 
@@ -139,7 +146,9 @@ def summarise(
         metric (str): which of the scores.
         plain, teacher (Result | None): rows to compare with.
         factor (float): of all scores, 100 for percent.
+        lower (bool): less is better.
     """
+    sign = -1 if lower else 1
     own, base, top = (
         {seed: factor * value for seed, value in one.scores(metric).items()} if one else {}
         for one in (result, plain, teacher)
@@ -148,7 +157,7 @@ def summarise(
     above = _mean(top.values())
     compared = result.row.kind == DISTILLED
     seeds = [seed for seed in own if seed in base] if compared else []
-    gains = [own[seed] - base[seed] for seed in seeds]
+    gains = [sign * (own[seed] - base[seed]) for seed in seeds]
     gain, level = _mean(gains), _mean(base[seed] for seed in seeds)
     return Summary(
         own,
@@ -156,8 +165,8 @@ def summarise(
         std,
         gain,
         _std(gains),
-        _ratio(gain, above - level) if above > level else math.nan,
-        _ratio(above - mean, above) if result is not teacher else math.nan,
+        _ratio(gain, gap) if (gap := sign * (above - level)) > 0 else math.nan,
+        _ratio(sign * (above - mean), above) if result is not teacher else math.nan,
         _ratio(gain, level),
         _relative(result, plain, 'step'),
         _relative(result, plain, 'peak'),
@@ -197,6 +206,7 @@ class PairResults:
         factor (float): 100 where all scores are in [0, 1].
         costs (dict): by network (``'teacher'``, ``'student'``) and cost.
         notes (list[str]): on the costs.
+        lower (bool): of the metric less is better.
     """
 
     rows: PairRows
@@ -205,6 +215,13 @@ class PairResults:
     factor: float
     costs: Mapping[str, Mapping[str, float]]
     notes: Sequence[str] = ()
+    lower: bool = False
+
+    @property
+    def digits(self) -> int:
+        """Decimals with which scores are shown: of errors that are no percentages three."""
+        values = [abs(v) for one in self.results for v in one.scores(self.metric).values()]
+        return 3 if self.lower and max(values, default=0) < 10 else 1
 
     def of(self, kind: str) -> Result | None:
         return next((r for r in self.results if r.row.kind == kind), None)
@@ -212,7 +229,8 @@ class PairResults:
     def summaries(self) -> list[tuple[Result, Summary]]:
         plain, teacher = self.of(PLAIN), self.of(TEACHER)
         return [
-            (one, summarise(one, self.metric, plain, teacher, self.factor)) for one in self.results
+            (one, summarise(one, self.metric, plain, teacher, self.factor, self.lower))
+            for one in self.results
         ]
 
 
@@ -228,10 +246,20 @@ def read_pair(
     metric = choose_metric(results, asked)
     values = [value for one in results for value in one.scores(metric).values()]
     found = read_json(osp.join(work_dir, costs_folder(rows), COSTS)) or {}
-    factor = 100.0 if all(0 <= value <= 1 for value in values) else 1.0
+    lower = _lower(rows, metric, seeds)
+    factor = 1.0 if lower or any(not 0 <= value <= 1 for value in values) else 100.0
     return PairResults(
-        rows, results, metric, factor, found.get('costs', {}), found.get('notes', ())
+        rows, results, metric, factor, found.get('costs', {}), found.get('notes', ()), lower
     )
+
+
+def _lower(rows: PairRows, metric: str, seeds: Sequence[int]) -> bool:
+    """Whether less is better, as the runs choose their best checkpoints."""
+    row = next(iter(rows.trained()), None)
+    if row is None or metric in METRICS:
+        return lower_is_better(metric)
+    hooks = row.read(seeds[0]).get('default_hooks') or {}
+    return lower_is_better(metric, hooks.get('checkpoint'))
 
 
 def costs_folder(rows: PairRows) -> str:

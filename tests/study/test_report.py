@@ -55,6 +55,17 @@ def test_the_page(pair):
     assert '2 runs at a time, on a CPU' in text and 'c.py' not in text
 
 
+def test_a_metric_that_is_to_be_low(pair):
+    pair.lower, pair.factor = True, 1
+    how = dict(command='mmkd study s.py', jobs=1, device='a CPU')
+    lines = report([pair], [0, 1], 'work_dirs/x', how).splitlines()
+    assert '- Of mAP less is better, so gains are reductions.' in lines
+    assert '| plain | 0.300 / 0.400 | 0.350 ± 0.071 |  |  | 75 % | -30 % |  |  |  |  |' in lines
+    (one,) = [line for line in lines if line.startswith('| A')]
+    assert '| 0.360 | -0.060 |' in one and '-20.0 %' in one
+    assert '0.350 ± 0.071' in '\n'.join(screen(pair))
+
+
 def test_the_screen(pair):
     pair.costs = dict(student={PARAMETERS: 1.0})
     head, teacher, plain, one, refused, _, student = screen(pair)

@@ -27,6 +27,16 @@ def test_gain_share_and_indices():
     assert (found.step, found.memory, found.minutes) == pytest.approx((1.5, 1.1, 1.5))
 
 
+def test_of_a_metric_that_is_to_be_low_gains_are_reductions():
+    teacher, plain = result(TEACHER, 0.2), result(PLAIN, 0.5, 0.3)
+    found = summarise(result(DISTILLED, 0.3, 0.3), 'mAP', plain, teacher, lower=True)
+    assert (found.mean, found.gain) == pytest.approx((0.3, 0.1)), '0.2 and 0'
+    assert found.share == pytest.approx(0.5), 'of the way from 0.4 to 0.2'
+    assert (found.behind, found.better) == pytest.approx((0.5, 0.25))
+    worse = summarise(plain, 'mAP', plain, result(TEACHER, 0.6), lower=True)
+    assert math.isnan(worse.share), 'there is no gap'
+
+
 def test_gains_are_over_the_same_seeds():
     plain = result(PLAIN, 30.0, 40.0)
     del plain.metrics[0]
