@@ -170,7 +170,9 @@ def _rows(study: Study, pair: Pair, method: Method, work_dir: str) -> list[Row]:
         )
     if not _is_all(method):
         return [_wrapped(pair, method, options, work_dir)]
-    fits = _networks(pair).fits(methods.names())
+    # Those that generate images leave out the data, and the student's own losses.
+    names = [name for name in methods.names() if not getattr(methods, name).makes_images]
+    fits = _networks(pair).fits(names)
     found = [Method(objectives=one.method) for one in fits if not (one.reason or one.crash)]
     return [_wrapped(pair, one, options, work_dir) for one in found]
 

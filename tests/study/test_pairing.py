@@ -65,7 +65,8 @@ def test_plain_is_the_first_method_without_its_weight(by_name):
 
 
 def test_all_are_those_that_fit(pair, tmp_path, monkeypatch):
-    monkeypatch.setattr('mmkd.study.pairing.methods.names', lambda: ['KD', 'FGFI', 'DKD'])
+    """And learn from the data: ZSKT fits, but generates images."""
+    monkeypatch.setattr('mmkd.study.pairing.methods.names', lambda: ['KD', 'FGFI', 'DKD', 'ZSKT'])
     found = read(tmp_path, lambda row: None, **pair, methods='all', baseline=False)
     assert [row.name for row in found.methods] == ['KD', 'DKD'] and found.plain is None
 
