@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 from mmengine.registry import DefaultScope
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmkd.analysis.batches import random_batch
 from mmkd.analysis.compatibility import page
@@ -94,6 +95,21 @@ def undecided(teacher: torch.nn.Module) -> None:
             parameter.zero_()
 
 
+def calibrated(teacher: torch.nn.Module, side: int) -> None:
+    """Statistics of BatchNorm from one batch: with those of no data the maps of a deep network
+    vanish, and with them every loss on maps."""
+    inputs, samples = random_batch(teacher, (side, side), 2, 6)
+    norms = [m for m in teacher.modules() if isinstance(m, _BatchNorm)]
+    kept = [norm.momentum for norm in norms]
+    teacher.eval()
+    for norm in norms:
+        norm.train().momentum = 1
+    with torch.no_grad():
+        teacher(inputs, samples, mode='loss')
+    for norm, momentum in zip(norms, kept, strict=True):
+        norm.eval().momentum = momentum
+
+
 def side_of(pair: Pair) -> int:
     """Half of the side that was planned with, which is faster; but DETRs that pick their queries
     among the cells of all levels need more of them than there would be."""
@@ -113,6 +129,7 @@ def try_pair(number: int, methods: list[str], steps: int) -> dict:
             with contextlib.suppress(AttributeError):  # SAN's own cannot without its file
                 network.init_weights()
         undecided(networks[1])
+        calibrated(networks[1], SIZES[0])
         pair = Pair(networks[0], Teacher(networks[1], 'random'))
         fits = list(pair.fits(methods))
         planned, size = time.time() - start, side_of(pair)
