@@ -77,7 +77,8 @@ class Chain:
         amp: bool = False,
         only_look: bool = False,
     ) -> None:
-        self.links, self.amp, self.only_look = Links(read_stages(stages), work_dir), amp, only_look
+        self.links = Links(read_stages(stages), work_dir, amp=amp)
+        self.amp, self.only_look = amp, only_look
         self.facts: dict[str, Facts] = {}
         self.seconds: dict[str, float] = {}
         configs = self.links.configs

@@ -31,12 +31,14 @@ class Links:
     work_dir (str): with one folder for each.
     configs (dict[str, Config]): of stages that train, before they take anything.
     products (dict[str, Product]): of finished stages.
+    amp (bool): mixed precision in all that train.
     """
 
     stages: Mapping[str, Stage]
     work_dir: str
     configs: dict[str, Config] = field(default_factory=dict)
     products: dict[str, Product] = field(default_factory=dict)
+    amp: bool = False
 
     def folder(self, name: str) -> str:
         """Where a stage works."""
@@ -111,6 +113,8 @@ class Links:
         settings['references'] = {role: str(one) for role, one in stage.references().items()}
         networks = [self._network(one) for one in stage.teacher.values()] if stage.config else []
         settings['teachers'] = settings_of(dict(networks=networks))
+        if self.amp and not stage.make:
+            settings['amp'] = True
         inputs = {role: digest(path) for role, path in self.files(name).items()}
         return settings, inputs
 

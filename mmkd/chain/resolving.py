@@ -28,7 +28,7 @@ _INDIFFERENT = (
     *('preflight', 'logger', 'timer', 'visualization'),
 )
 #: kinds of teacher that read the folder of a run, not one file of it
-_OF_FOLDERS = ('Anchors', 'Follower')
+OF_FOLDERS = ('Anchors', 'Follower')
 
 
 def read_config(stage: Stage, shared: Mapping[str, Any], seed: int | None) -> Config:
@@ -91,7 +91,7 @@ def teacher_places(teacher: Any, path: str = '') -> Iterator[tuple[str, Any]]:
     """Each network among the teachers of a config with its dotted name; ``''`` is the only one."""
     if not isinstance(teacher, Mapping):
         return
-    if 'config' in teacher or type_name(teacher) in _OF_FOLDERS:
+    if 'config' in teacher or type_name(teacher) in OF_FOLDERS:
         yield path, teacher
         return
     for key, value in teacher.items():
@@ -119,7 +119,7 @@ def teacher_entry(config: Config, stage: Stage, name: str) -> Any:
 
 def set_teacher(entry: Any, network: Any, file: str | None, folder: str) -> None:
     """Point a teacher of a config at another stage; without a file it is a random network."""
-    of_folder = type_name(entry) in _OF_FOLDERS
+    of_folder = type_name(entry) in OF_FOLDERS
     if file is None:  # only to look at it
         for key in list(entry) if of_folder else ():
             del entry[key]

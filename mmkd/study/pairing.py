@@ -17,8 +17,8 @@ from mmkd.analysis.fits import Pair as Networks
 from mmkd.analysis.fits import first_sentence
 from mmkd.chain import Chain
 from mmkd.chain.product import DONE
-from mmkd.chain.resolving import teacher_places
-from mmkd.config import distils, load_config
+from mmkd.chain.resolving import OF_FOLDERS, teacher_places
+from mmkd.config import distils, load_config, type_name
 from mmkd.engine.wrapping import wrap_stock
 from mmkd.engine.writable import make_folder
 from mmkd.names import did_you_mean
@@ -51,15 +51,21 @@ class PairRows:
         teacher (Row | None): None where no method has one.
         plain (Row | None): None where the study has no baseline.
         methods (tuple[Row, ...]): the refused ones, too.
+        flags (tuple[str, ...]): switches of the study that all runs get, such as ``--amp``.
     """
 
     pair: Pair
     teacher: Row | None
     plain: Row | None
     methods: tuple[Row, ...]
+    flags: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Row]:
         return (row for row in (self.teacher, self.plain, *self.methods) if row)
+
+    def command(self, row: Row, seed: int, work_dir: str) -> str:
+        """The command that trains one run without the study."""
+        return row.command(seed, work_dir, self.flags)
 
     def students(self) -> list[Row]:
         """Those that are trained, the plain one first; none that is refused."""
@@ -279,7 +285,8 @@ def _with_teacher(pair: Pair, configs: Sequence[Config]) -> Pair:
 
 def _taught(row: Row, config: Config, pair: Pair, run: str) -> Row:
     """Let a row learn from the study's teacher, trained in ``run`` if in any; if it has one."""
-    if not pair.teacher or not dict(teacher_places(config.model.get('teacher'))):
+    places = dict(teacher_places(config.model.get('teacher')))
+    if not pair.teacher or not places:
         return row
     try:
         check_teacher(row, config)
@@ -287,7 +294,10 @@ def _taught(row: Row, config: Config, pair: Pair, run: str) -> Row:
         return replace(row, refused=row.refused or _reason(error))
     key = teacher_key(config)
     if run:
-        return replace(row, learns_from=run, place=key)
+        (entry,) = places.values()
+        other = pair.teacher if entry.get('config') != pair.teacher else ''
+        takes = 'folder' if type_name(entry) in OF_FOLDERS else 'checkpoint'
+        return replace(row, learns_from=run, place=key, network=other, takes=takes)
     given = {f'{key}.config': pair.teacher, f'{key}.checkpoint': pair.checkpoint}
     return replace(row, options={**given, **row.options})
 

@@ -52,7 +52,7 @@ def report(
     for pair in pairs:
         for row in pair.rows.trained():
             own = row.seeds(seeds)
-            lines += [f'# {row.name}', *(row.command(seed, work_dir) for seed in own)]
+            lines += [f'# {row.name}', *(pair.rows.command(row, seed, work_dir) for seed in own)]
     return '\n'.join([*lines, '```', ''])
 
 
@@ -226,7 +226,7 @@ def _entry(
     numbers = {key: '' if math.isnan(value) else f'{value:.6g}' for key, value in values.items()}
     status = one.problem or ('done' if found.scores else 'not trained')
     trained = one.row in pair.rows.trained()
-    command = one.row.command(seeds[0], work_dir) if trained else ''
+    command = pair.rows.command(one.row, seeds[0], work_dir) if trained else ''
     text = dict(pair=pair.rows.pair.name, row=one.row.name, status=status, metric=pair.metric)
     return text | numbers | dict(command=command)
 

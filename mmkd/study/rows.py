@@ -30,6 +30,8 @@ class Row:
         options (dict): as ``--cfg-options``, without the seed.
         learns_from (str): the run of the teacher that it takes, ``''`` where the config names one.
         place (str): where that teacher stands in the config, as a dotted key.
+        network (str): config of that teacher, ``''`` where the row's own config has it.
+        takes (str): the option that gets that run; ``'folder'`` of teachers that read several.
         refused (str): why it is not trained: ``'refused: …'``, ``'left out …'``.
         notes (tuple[str, ...]): what the reader of the table has to know.
     """
@@ -41,6 +43,8 @@ class Row:
     options: Mapping[str, Any] = field(default_factory=dict)
     learns_from: str = ''
     place: str = 'model.teacher'
+    network: str = ''
+    takes: str = 'checkpoint'
     refused: str = ''
     notes: tuple[str, ...] = ()
 
@@ -72,22 +76,26 @@ class Row:
         """
         return read_config(Stage.read(self.run(seed), self.stage(seed)), {}, seed)
 
-    def command(self, seed: int, work_dir: str) -> str:
+    def command(self, seed: int, work_dir: str, flags: Sequence[str] = ()) -> str:
         """The command that trains one run without the study.
 
         Args:
             work_dir (str): of the study, where the teacher is.
+            flags (Sequence[str]): of the study and of all its runs, such as ``--amp``.
         """
         folder = osp.join(work_dir, self.run(seed))
         options = {'randomness.seed': seed, **self.options}
         if self.learns_from:
-            options[f'{self.place}.checkpoint'] = osp.join(work_dir, self.learns_from)
+            options[f'{self.place}.{self.takes}'] = osp.join(work_dir, self.learns_from)
+            if self.network:
+                options[f'{self.place}.config'] = self.network
         words = [f'{key}={_word(value)}' for key, value in flat(options).items()]
-        return f'mmkd train {self.config} --work-dir {folder} --cfg-options {" ".join(words)}'
+        paths = f'{_word(self.config)} --work-dir {_word(folder)}'
+        return ' '.join(['mmkd train', paths, *flags, '--cfg-options', *words])
 
 
 def _word(value: Any) -> str:
-    text = str(value).replace(' ', '')
+    text = value if isinstance(value, str) else str(value).replace(' ', '')
     return f'"{text}"' if re.search(r'[\s"\'(){}\[\]*]', text) else text
 
 

@@ -72,7 +72,8 @@ class Project:
             ValueError, FileNotFoundError: whatever is wrong with the study itself.
         """
         make_folder(self.work_dir)
-        pairs = rows_of(self.study, self.work_dir)
+        flags = (*['--amp'] * self.amp, *['--trust-checkpoint'] * self.trust)
+        pairs = [replace(pair, flags=flags) for pair in rows_of(self.study, self.work_dir)]
         for pair in pairs:
             self._check(pair)
         self._write(pairs)
@@ -130,7 +131,7 @@ class Project:
         stages = self._stages(pair)
         if not stages:
             return set()
-        links = Links(read_stages(stages), self.work_dir)
+        links = Links(read_stages(stages), self.work_dir, amp=self.amp)
         for name, stage in links.stages.items():
             links.configs[name] = read_config(stage, {}, 0)
         links.products |= {name: product for name, (product, _) in find_done(links).items()}

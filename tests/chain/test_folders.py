@@ -38,6 +38,12 @@ def test_another_config_is_refused_by_its_keys(paths, folder):
         Chain(three(paths), str(folder), seed=1)
 
 
+def test_stages_of_another_precision_are_not_done(paths, folder, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    with pytest.raises(ValueError, match="stage 'teacher' of another .*: amp .*True"):
+        Chain(three(paths), str(folder), amp=True)
+
+
 def test_what_does_not_decide_the_result_may_change(paths, folder):
     stages = three(paths)
     stages['student']['options'] = {'log_level': 'ERROR', 'train_dataloader.pin_memory': True}

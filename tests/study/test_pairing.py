@@ -152,4 +152,8 @@ def test_several_teachers_are_refused(pair, paths, images, tmp_path):
 def test_the_command_of_a_run_sets_the_teacher_where_it_stands(pair, images, tmp_path):
     own = write(tmp_path, images, a=dict(teacher=dict(big=anyone(8))))
     found = read(tmp_path, lambda row: None, teacher=pair['teacher'], methods=own['a'])
-    assert ' model.teacher.big.checkpoint=out/teacher' in found.methods[0].command(0, 'out')
+    command = found.methods[0].command(0, 'out')
+    assert ' model.teacher.big.checkpoint=out/teacher ' in command
+    assert command.endswith(f' model.teacher.big.config={pair["teacher"]}')
+    ready = replace(found, flags=('--amp',)).command(found.methods[0], 0, 'out')
+    assert ready == command.replace(' --cfg-options', ' --amp --cfg-options')

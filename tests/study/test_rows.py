@@ -1,5 +1,7 @@
 """Rows, their runs and their commands."""
 
+from dataclasses import replace
+
 import pytest
 from mmengine.config import Config
 
@@ -45,6 +47,12 @@ def test_the_command_of_a_run(row):
     )
     quoted = Row('a', '', DISTILLED, 'a.py', {'x': [1, 2]}).command(0, 'out')
     assert quoted.endswith('x="[1,2]"')
+    other = replace(row, network='t.py', takes='folder').command(3, 'my out', ['--amp'])
+    assert other == (
+        f'mmkd train {row.config} --work-dir "my out/r101_KD_s3" --amp --cfg-options '
+        'randomness.seed=3 train_cfg.max_epochs=1 model.teacher.folder="my out/r101_teacher" '
+        'model.teacher.config=t.py'
+    )
 
 
 def test_the_plain_student_has_every_weight_at_0(row):

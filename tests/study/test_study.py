@@ -27,11 +27,11 @@ def study(paths, tmp_path, monkeypatch):
     """Runs a study of some entries on distilled configs; returns what it said, and its failures."""
     monkeypatch.setattr(module, 'rows_of', lambda *args: rows_of(*args, lambda row: None))
 
-    def run(start, jobs=1, **entries):
+    def run(start, jobs=1, amp=False, **entries):
         said = []
         given = dict(teacher=paths['teacher'], methods=dict(kd=paths['student']), seeds=[0, 1])
         project = Project(
-            Study.read(given | entries), str(tmp_path / 's'), start, said.append, jobs
+            Study.read(given | entries), str(tmp_path / 's'), start, said.append, jobs, amp=amp
         )
         return said, project.run()
 
@@ -56,6 +56,15 @@ def test_everything_is_trained_once(study, tmp_path):
     said, _ = study(again)
     assert [name for job, name in again.calls if job == 'train'] == []
     assert said[:2] == ['teacher: done already', 'plain_s0: done already']
+
+
+def test_commands_repeat_the_switches_of_the_study(study, tmp_path):
+    study(FakeStart(dict(teacher=80, plain=40, kd=60)), amp=True, seeds=[0])
+    found = rows(tmp_path)
+    assert all(' --amp --cfg-options ' in found[name]['command'] for name in found)
+    page = (tmp_path / 's' / 'report.md').read_text()
+    commands = [line for line in page.splitlines() if line.startswith('mmkd train ')]
+    assert len(commands) == 3 and all(' --amp ' in line for line in commands)
 
 
 def test_more_seeds_and_methods_later(study, paths):
