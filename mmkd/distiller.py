@@ -214,7 +214,9 @@ class Distiller(Borrower):
         if self.balance is not None and active and self.trains('student', progress):
             heard = Trace(inputs, samples or [], student, {}, progress)
             terms, traces = self._balanced(self.balance, terms, losses, heard, traces)
-            losses |= {k: inputs.new_full((), v) for k, v in self.balance.logged().items()}
+            for key, value in self.balance.logged().items():
+                known = isinstance(value, Tensor)
+                losses[key] = value.float() if known else inputs.new_full((), value)
         seen = [side for side, _ in living.values()]
         self.timer.measure_backward(terms, seen, self.objectives.parameters())
         self.guard(self, losses | beside, terms, traces)

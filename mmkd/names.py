@@ -51,6 +51,11 @@ def check_part_name(kind: str, name: Any, taken: bool = False) -> None:
         )
 
 
+def turning(name: str) -> str:
+    """Log key of the loss of value 0 with which a balance turns the gradient of an objective."""
+    return f'kd.{name}.loss_projection'
+
+
 def no_file(file: Any, *ends: str) -> str:
     """Why a name is not that of a file: there is none, or it is a folder, whose files may be meant.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mmkd.functional.nested import flatten
-from mmkd.names import did_you_mean
+from mmkd.names import did_you_mean, turning
 from mmkd.objective import Objective
 from mmkd.options import check_number, read_options
 from mmkd.registry import MODELS
@@ -58,7 +58,7 @@ class Balance:
         """
         raise NotImplementedError(f'{type(self).__name__} has no __call__(terms, task, trace, …).')
 
-    def logged(self) -> dict[str, float]:
+    def logged(self) -> Mapping[str, float | Tensor]:
         """Further numbers for the log, by key."""
         return {}
 
@@ -121,10 +121,10 @@ def scale_terms(
             named.update({key: named[key] * factor for key in keys})
         device = next((named[key].device for key in keys), None)
         weight = objective.weight(progress)
-        named[f'kd.{name}.factor'] = torch.tensor(factor, device=device)
-        named[f'kd.{name}.weight'] = torch.tensor(weight * factor, device=device)
+        named[f'kd.{name}.factor'] = torch.full((), factor, device=device)
+        named[f'kd.{name}.weight'] = torch.full((), weight * factor, device=device)
         if name in added:
-            named[f'kd.{name}.loss_projection'] = added[name]
+            named[turning(name)] = added[name]
     return result
 
 

@@ -100,7 +100,7 @@ class GradientRatio(Balance):
         self.shares: dict[str, Share] = {}
         self.silent: set[str] = set()
         #: terms that were projected in the last step
-        self.projected = 0
+        self.projected: float | Tensor = 0.0
 
     def bind(self, objectives: Mapping[str, Objective]) -> None:
         super().bind(objectives)
@@ -124,7 +124,7 @@ class GradientRatio(Balance):
         running = self.running(self.ratios, terms, progress)
         due = [name for name in running if self._is_due(name, progress.iteration)]
         compared = running if self.project else due
-        found, device = None, trace.inputs.device
+        found, device, self.projected = None, trace.inputs.device, 0.0
         if compared and torch.is_grad_enabled():
             found = self._gradients(compared, terms, task, trace)
         if due and found:
@@ -132,12 +132,13 @@ class GradientRatio(Balance):
         factors = {name: self._factor(name) for name in running}
         if self.project and found:
             tensors = {name: self._tensors(name, trace) for name in running}
-            self.added = projections(found.terms, found.task, tensors, factors, device)
-        self.projected = len(self.added)
+            self.added, self.projected = projections(
+                found.terms, found.task, tensors, factors, device
+            )
         return factors
 
-    def logged(self) -> dict[str, float]:
-        return {'balance.projected': float(self.projected)} if self.project else {}
+    def logged(self) -> dict[str, float | Tensor]:
+        return {'balance.projected': self.projected} if self.project else {}
 
     def _factor(self, name: str) -> float:
         return self.shares[name].factor if name in self.shares else 1.0

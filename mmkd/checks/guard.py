@@ -13,6 +13,7 @@ from mmkd.checks.finite import GradientWatch, all_values, check_losses, check_te
 from mmkd.families import family_of, segmentor
 from mmkd.functional.gradients import gradients_at
 from mmkd.functional.nested import flatten
+from mmkd.names import turning
 from mmkd.options import check_number, match_options, options_of
 from mmkd.structures import LABELLED
 from mmkd.tap import Side, Trace
@@ -107,6 +108,7 @@ class Guard:
         for name, trace in traces.items():
             objective = distiller.objectives[name]
             losses = {k: v for k, v in terms[name].items() if k.startswith(f'kd.{name}.loss')}
+            losses.pop(turning(name), None)
             own = {k: v for k, v in losses.items() if k.rpartition('.')[2] in objective.own_losses}
             students = {k: v for k, v in losses.items() if k not in own}
             if distiller.trains(player_of(objective.learner), trace.progress):

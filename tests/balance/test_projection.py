@@ -7,7 +7,9 @@ import torch
 from balance_toys import objectives, step
 from distiller_toys import Returns, Square, batch, toy
 
+from mmkd.analysis.waits import WaitCounter
 from mmkd.balance import GradientRatio, gradient_ratio, scale_terms
+from mmkd.checks.guard import Guard
 from mmkd.testing import class_labels
 
 
@@ -46,7 +48,7 @@ def test_each_term_by_itself_and_acute_ones_stay():
     vectors = dict(a=[-1.0, 1.0], b=[1.0, 1.0], c=[0.0, 1.0])
     found, logged, scaled = gradient(vectors, [1.0, 0.0], clip=(1.0, 1.0))
     assert found == pytest.approx([1 + 0 + 1 + 0, 3.0]) and logged == {'balance.projected': 1}
-    assert 'kd.b.loss_projection' not in scaled['b'] and len(scaled['c']) == 3
+    assert all(scaled[name][f'kd.{name}.loss_projection'] == 0 for name in vectors)
 
 
 def test_nothing_to_compare_with():
@@ -70,6 +72,21 @@ def test_a_measured_step_has_one_pass_of_the_task(monkeypatch):
     monkeypatch.setattr(gradient_ratio, 'gradients_by_place', counted(1))
     gradient(dict(a=[-3.0, 4.0], b=[1.0, 1.0]), [2.0, 0.0])
     assert sorted(passes) == [0, 0, 1]
+
+
+def test_between_measurements_nothing_waits_for_the_device():
+    vectors = dict(a=[-3.0, 4.0], b=[1.0, 0.0])
+    balance = GradientRatio(ratio=dict.fromkeys(vectors, 1.0), project=True)
+    balance.bind(objectives(*vectors))
+    for iteration, waits in ((0, True), (1, True), (2, False)):  # it measures in the first two
+        terms, own, trace, progress = step(vectors, [2.0, 0.0], iteration=iteration)
+        losses = [v for named in terms.values() for v in named.values()]
+        with WaitCounter([trace.inputs, *losses, own['loss_cls']]) as counter:
+            factors = balance(terms, own, trace, progress)
+            scaled = scale_terms(terms, factors, balance, progress)
+            shown = balance.logged()['balance.projected']
+        assert bool(counter.places) == waits, counter.places
+        assert shown == 1 and len(scaled) == 2
 
 
 class Against(Square):
@@ -96,5 +113,8 @@ def test_a_step_of_a_distiller():
         gradients.append(model.student.backbone[0].weight.grad)
     assert losses['balance.projected'] == 1
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-7)
+    found.guard = Guard(steps=1)
+    found(inputs, samples, mode='loss')
+    assert found.guard.seen == dict(a=1), 'the loss of value 0 is no term without effect'
     copy = deepcopy(found)  # no tensor of the step's graph is left in it
     assert copy.balance.logged() == {'balance.projected': 1}

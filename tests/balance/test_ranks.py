@@ -47,7 +47,8 @@ def pushed(chosen: slice) -> list:
     x = torch.zeros(4, requires_grad=True)[chosen] * 1
     term = torch.tensor([1.0, 1.0, -3.0, -3.0])[chosen]
     task = dict(a=[torch.ones_like(x)])
-    added = projections(dict(a=[term]), task, dict(a=[x]), {}, x.device)
+    added, conflicts = projections(dict(a=[term]), task, dict(a=[x]), {}, x.device)
+    assert conflicts == 1
     return torch.autograd.grad(added['a'], x)[0].tolist()
 
 
