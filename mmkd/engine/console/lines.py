@@ -14,7 +14,7 @@ import numpy as np
 SHOWN = 4
 #: lines for objectives before the first step
 OBJECTIVES = 4
-_TERM = re.compile(r'train/(kd\.[^.]+\.loss.*)')
+_TERM = re.compile(r'train/(kd\.[^.]+\.loss(?!_projection$).*)')  # that one is always 0
 _PEER = re.compile(r'train/(peer\.[^.]+)\..*loss.*')
 
 

@@ -27,6 +27,7 @@ def test_a_step():
         loss_cls=[8.0, 1.0, 0.5],
         kd__fgfi__loss=[1.0, 0.5, 0.25],
         kd__fgfi__cells=[5.0, 5.0, 5.0],
+        kd__fgfi__loss_projection=[0.0, 0.0, 0.0],
         lr=[0.1],
     )
     assert lines.progress('step 3/9', found, 2) == (
