@@ -215,8 +215,8 @@ class Distiller(Borrower):
             heard = Trace(inputs, samples or [], student, {}, progress)
             terms, traces = self._balanced(self.balance, terms, losses, heard, traces)
             for key, value in self.balance.logged().items():
-                known = isinstance(value, Tensor)
-                losses[key] = value.float() if known else inputs.new_full((), value)
+                found = value if isinstance(value, Tensor) else inputs.new_full((), value)
+                losses[key] = found.float()
         seen = [side for side, _ in living.values()]
         self.timer.measure_backward(terms, seen, self.objectives.parameters())
         self.guard(self, losses | beside, terms, traces)
