@@ -13,6 +13,7 @@ from mmkd.adapters.critic import judged
 from mmkd.adapters.generator import STEP, Generator
 from mmkd.families import classifier
 from mmkd.families.comparable import Misfit
+from mmkd.functional.device import upload
 from mmkd.generators import step_generator
 from mmkd.objective import Objective, Taps
 from mmkd.options import check_number, check_size
@@ -113,7 +114,7 @@ class GeneratorObjective(Objective):
 
     def images(self, inputs: Tensor, progress: Progress) -> tuple[Tensor, list[ClassSample]]:
         """As many images as ``inputs`` has, (N, C, H, W) without a gradient, and their samples."""
-        z = self.noise(len(inputs), progress).to(inputs.device)
+        z = upload(self.noise(len(inputs), progress), inputs, torch.float32)
         learns = self.trains('objectives', progress) and self.weight(progress) > 0
         with torch.autocast(inputs.device.type, enabled=False):
             if learns:
