@@ -11,6 +11,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from mmkd.families.mask_classes import words_left_out
+from mmkd.families.two_stage import few_proposals
 from mmkd.functional.nested import flatten
 from mmkd.levels import Level
 from mmkd.pixels import picture
@@ -49,6 +50,7 @@ def probe(
         torch.set_grad_enabled(gradients),
         mode(model),
         words_left_out(model),
+        few_proposals(model),
         recorder.record(image) as side,
     ):
         run_to_taps(model, taps, image.to(dtype), dummy_samples(size))

@@ -195,6 +195,15 @@ def test_auxiliary_heads_of_unequal_strides_are_refused_by_dist():
         assert step(distil(model, finer, 'DIST', **options), segmentation_batch())
 
 
+def test_heads_of_regions_are_probed_with_few_of_the_proposals():
+    model = build_model(tiny_faster_rcnn(8))
+    model.rpn_head.test_cfg.update(nms_pre=500, max_per_img=500)
+    taps = parse_taps('roi_head.bbox_head')
+    side = probe(model, taps)
+    assert len(side[taps[0]][0]) == 8
+    assert model.rpn_head.test_cfg.max_per_img == 500
+
+
 def test_the_first_size_that_runs():
     def run(size):
         if size < 3:
