@@ -15,6 +15,7 @@ from mmkd.families import family_of
 from mmkd.methods import names
 from mmkd.registry import MODELS
 from mmkd.schedule import Schedule
+from mmkd.tap import Trace
 from mmkd.teacher import Teacher, build_model
 from mmkd.testing import (
     classification_batch,
@@ -86,6 +87,7 @@ SIZE = (64, 96)  # H != W
 STEEP = 100.0
 
 
+@functools.cache
 def pairs() -> list[tuple[str, str]]:
     """(method, key of MODELS_OF), for pytest's parametrisation."""
     return [
@@ -103,6 +105,7 @@ def _model(name: str, family: str) -> str:
     return next((detector for detector in only if detector in MODELS_OF), built.get(family, family))
 
 
+@functools.cache
 def method(name: str) -> type:
     return MODELS.get(f'mmkd.{name}')
 
@@ -212,23 +215,36 @@ def terms(distiller: Distiller, data: tuple[Tensor, list], seed: int = 0) -> dic
     return {k.removeprefix('kd.it.'): v for k, v in losses.items() if k.startswith('kd.it.')}
 
 
+def terms_of_copy(distiller: Distiller, trace: Trace) -> dict[str, Tensor]:
+    """What a copy of the objective returns: the state of the objective stays as it is."""
+    objectives = distiller.objectives
+    kept, objectives['it'] = objectives['it'], copy.deepcopy(objectives['it'])
+    try:
+        found = distiller._terms('it', 1.0, trace)
+    finally:
+        objectives['it'] = kept
+    return {k.removeprefix('kd.it.'): v for k, v in found.items()}
+
+
 def total(result: dict[str, Tensor]) -> Tensor:
     return sum(v for k, v in result.items() if k.startswith('loss'))
 
 
 @dataclass
 class Case:
-    """One method on one family, with one ordinary step done."""
+    """One method on one family; the first to ask for its result lets it do one ordinary step."""
 
     name: str
     family: str
     distiller: Distiller = field(init=False)
-    result: dict[str, Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
         torch.manual_seed(0)
         self.distiller = build(self.name, self.family)
-        self.result = terms(self.distiller, batch(self.family))
+
+    @functools.cached_property
+    def result(self) -> dict[str, Tensor]:
+        return terms(self.distiller, batch(self.family))
 
     @property
     def objective(self) -> nn.Module:

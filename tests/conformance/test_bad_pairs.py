@@ -3,12 +3,12 @@
 import re
 
 import pytest
+from cases import method
 from detection_toys import detector
 from torch import nn
 
 from mmkd.distiller import Distiller
 from mmkd.methods import names
-from mmkd.registry import MODELS
 from mmkd.teacher import Teacher
 
 CLASSES, SIGMOID = dict(num_classes=4), dict(loss_cls=dict(type='FocalLoss', use_sigmoid=True))
@@ -71,10 +71,6 @@ def refusal(name: str, student: nn.Module, teacher: nn.Module) -> str:
     with pytest.raises(ValueError) as error:
         Distiller(student, dict(it=method(name)()), Teacher(teacher, 'random'))
     return str(error.value)
-
-
-def method(name: str) -> type:
-    return MODELS.get(f'mmkd.{name}')
 
 
 @pytest.mark.parametrize(('name', 'student', 'teacher', 'changes', 'said'), CASES)

@@ -10,6 +10,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from cases import method
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from torch import nn
@@ -18,7 +19,6 @@ from mmkd.config import load_config
 from mmkd.distiller import Distiller
 from mmkd.families import DETECTORS, family_of
 from mmkd.methods import names
-from mmkd.registry import MODELS
 from mmkd.teacher import Teacher, build_model
 from mmkd.testing import detection_batch, merged, shrink
 
@@ -66,10 +66,6 @@ PAIRS = {
 }
 #: untrained boxes are small
 OPTIONS = {'GID': dict(min_side=0.0)}
-
-
-def method(name: str) -> type:
-    return MODELS.get(f'mmkd.{name}')
 
 
 def works(name: str, detector: str) -> bool:

@@ -6,6 +6,7 @@ Abilities are declared on the class (``zero_at_equality``, ``rank_invariant``,
 
 import copy
 import functools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from cases import (
     odd_size,
     pairs,
     terms,
+    terms_of_copy,
     total,
     untouched,
 )
@@ -48,9 +50,20 @@ BASES = (Objective, PairObjective, InstanceObjective, GeneratorObjective)
 
 @pytest.fixture(scope='module', params=pairs(), ids='-'.join)
 def it(request):
-    """A method on a family; pytest runs all tests of one before the next."""
-    torch.manual_seed(0)
-    return Case(*request.param)
+    """A method on a family, with a step done; pytest runs all tests of one before the next."""
+    case = Case(*request.param)
+    case.copy = copy.deepcopy(case.distiller)
+    assert case.result
+    return case
+
+
+@pytest.fixture(scope='module')
+def twin(it):
+    """A copy from before that step, with twice the weight, and what its own step returned."""
+    distiller = it.copy
+    distiller.guard = Guard()
+    distiller.objectives['it'].weight = Schedule(2.0)
+    return SimpleNamespace(distiller=distiller, result=terms(distiller, batch(it.family)))
 
 
 @pytest.mark.parametrize('name', names())
@@ -91,12 +104,9 @@ def test_every_leaf_is_a_known_parameter_and_every_parameter_a_leaf(it):
     assert not stray, 'state must be a parameter, a buffer or a child'
 
 
-def test_the_checks_of_the_first_steps_find_it_alive(it):
-    torch.manual_seed(0)
-    distiller = build(it.name, it.family)
-    distiller.guard = Guard()
-    terms(distiller, batch(it.family))
-    assert distiller.guard.seen == {'it': 1} and distiller.guard.alive
+def test_the_checks_of_the_first_steps_find_it_alive(twin):
+    guard = twin.distiller.guard
+    assert guard.seen == {'it': 1} and guard.alive
 
 
 def test_the_plan_tells_of_it(it):
@@ -131,28 +141,29 @@ def test_no_gradient_reaches_the_teacher(it):  # GEN-3
     assert not any('teacher' in n for n, _ in it.objective.named_parameters())
 
 
-def test_a_copy_with_twice_the_weight_has_twice_the_loss(it):
-    torch.manual_seed(0)
-    distiller = build(it.name, it.family)
-    twin = copy.deepcopy(distiller)
-    assert twin.teachers['teacher'] is distiller.teachers['teacher']
-    twin.objectives['it'].weight = Schedule(2.0)
-    once, twice = (terms(d, batch(it.family)) for d in (distiller, twin))
-    for key in once:
+def test_a_copy_with_twice_the_weight_has_twice_the_loss(it, twin):
+    assert twin.distiller.teachers['teacher'] is it.distiller.teachers['teacher']
+    assert twin.result.keys() == it.result.keys()
+    for key, once in it.result.items():
         factor = 2 if key.startswith('loss') else 1
-        torch.testing.assert_close(twice[key], factor * once[key], msg=key)
+        torch.testing.assert_close(twin.result[key], factor * once, msg=key)
+
+
+@functools.cache
+def equals(family):
+    """A student in eval mode and a teacher that is a copy of it, whatever was trained before."""
+    student = copy.deepcopy(untouched(family)[0]).eval()
+    return student, Teacher(copy.deepcopy(student), checkpoint='random')
 
 
 def test_zero_at_equality_is_what_it_declares(it):
-    student = copy.deepcopy(untouched(it.family)[0]).eval()  # whatever was trained before
+    student, teacher = equals(it.family)
     if method(it.name).teacher_families:  # then no network is a teacher of its equal
         with pytest.raises(ValueError, match=it.name):
-            build(it.name, it.family, student, Teacher(copy.deepcopy(student), 'random'))
+            build(it.name, it.family, student, teacher)
         return
     torch.manual_seed(0)
-    distiller = build(
-        it.name, it.family, student, Teacher(copy.deepcopy(student), checkpoint='random')
-    )
+    distiller = build(it.name, it.family, student, teacher)
     make_identities(distiller.objectives)
     distiller.eval()
     found = abs(float(total(terms(distiller, batch(it.family))).detach()))
@@ -200,7 +211,6 @@ def test_low_precision_taps_under_autocast(it):
     recorder = it.distiller.recorder
     torch.manual_seed(0)
     inputs, samples = batch(it.family)
-    samples = copy.deepcopy(samples)
     student = it.distiller.student
     inputs.requires_grad_(it.objective.needs_input_gradient)
     with recorder.record(inputs) as side:
@@ -210,10 +220,9 @@ def test_low_precision_taps_under_autocast(it):
 
     def result_of(low, autocast):
         own = Side(student, inputs, {k: _bf16(v, low) for k, v in side.calls.items()})
-        twin = copy.deepcopy(it.distiller)  # what it remembers and draws is the same in both
         torch.manual_seed(0)
         with torch.autocast('cpu', dtype=torch.bfloat16, enabled=autocast):
-            return twin._terms('it', 1.0, Trace(inputs, samples, own, seen))
+            return terms_of_copy(it.distiller, Trace(inputs, samples, own, seen))
 
     result, wanted = result_of(True, True), result_of(False, False)
     for key, value in result.items():
@@ -257,11 +266,8 @@ def test_recorded_tensors_are_only_aliased_once():
 
 
 def test_the_steady_state_keeps_to_the_device_and_hardly_waits_for_it(it):
-    torch.manual_seed(0)
-    distiller = build(it.name, it.family).train()
-    data = batch(it.family)
-    terms(distiller, data)  # the first step measures margins, normalisers and the like
-    objective = distiller.objectives['it']
+    """A later step: the first one measures margins, normalisers and the like."""
+    objective = it.distiller.train().objectives['it']
     forward, counters = objective.forward, []
 
     def counted(trace):
@@ -270,6 +276,9 @@ def test_the_steady_state_keeps_to_the_device_and_hardly_waits_for_it(it):
             return forward(trace)
 
     objective.forward = counted
-    terms(distiller, data)
+    try:
+        terms(it.distiller, batch(it.family))
+    finally:
+        del objective.forward
     assert counters[0].count <= 2, counters[0].places
     assert not counters[0].mixed
