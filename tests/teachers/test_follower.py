@@ -132,7 +132,8 @@ def two_that_follow_each_other(rank, root):
 
 
 def test_two_runs_follow_each_other(tmp_path):
-    multiprocessing.spawn(two_that_follow_each_other, (str(tmp_path),), nprocs=2)
+    function, folder = two_that_follow_each_other, str(tmp_path)
+    multiprocessing.start_processes(function, (folder,), 2, start_method='fork')
     for rank in (0, 1):
         seen = torch.load(tmp_path / f'{rank}.pth')['weight']
         assert torch.equal(seen, weight_of(tmp_path / f'{1 - rank}', 4))
