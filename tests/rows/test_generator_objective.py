@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from chain_toys import images, run, weights, write  # noqa: F401  (fixture)
+from chain_toys import images, weights, write  # noqa: F401  (fixture)
 from mmengine.config import Config
 from mmengine.logging import MessageHub
 from torch.nn.parallel import DistributedDataParallel
@@ -21,8 +21,8 @@ from mmkd.teacher import Teacher, build_model
 from mmkd.testing import class_labels, tiny_classifier, tiny_retinanet
 
 NAMES = ('DAFL', 'DFAD', 'ZSKT')
+#: one step of the generator, then two of the student
 TURNS = dict(objectives=dict(every=3), student=dict(every=3, first=1, count=2))
-"""One step of the generator, then two of the student."""
 
 
 def distiller(name, teacher=None, student=None, trains=None, **options):
