@@ -101,13 +101,14 @@ def calibrated(teacher: torch.nn.Module, side: int) -> None:
     inputs, samples = random_batch(teacher, (side, side), 2, 6)
     norms = [m for m in teacher.modules() if isinstance(m, _BatchNorm)]
     kept = [norm.momentum for norm in norms]
-    teacher.eval()
+    teacher.train()
     for norm in norms:
         norm.train().momentum = 1
     with torch.no_grad():
         teacher(inputs, samples, mode='loss')
     for norm, momentum in zip(norms, kept, strict=True):
-        norm.eval().momentum = momentum
+        norm.momentum = momentum
+    teacher.eval()
 
 
 def side_of(pair: Pair) -> int:
