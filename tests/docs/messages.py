@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,10 +40,16 @@ def raised(path: Path) -> Iterator[tuple[str, str]]:
                 yield ast.unparse(node.exc.func), text
 
 
+@functools.cache
+def pieces(quoted: str) -> list[str]:
+    """A quotation, cut at its holes."""
+    return [piece for part in quoted.split(HOLE) if (piece := part.strip())]
+
+
 def fits(quoted: str, text: str) -> bool:
-    """Whether the pieces of a quotation, cut at its holes, occur in ``text`` in their order."""
+    """Whether the pieces of a quotation occur in ``text`` in their order."""
     position = 0
-    for piece in filter(None, (piece.strip() for piece in quoted.split(HOLE))):
+    for piece in pieces(quoted):
         position = text.find(piece, position)
         if position < 0:
             return False

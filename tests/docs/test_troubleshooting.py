@@ -23,7 +23,7 @@ SELF_EXPLAINING = (
 
 @pytest.fixture(scope='module')
 def texts():
-    return [text for path in SOURCES for text in strings(path)]
+    return {text for path in SOURCES for text in strings(path)}
 
 
 @pytest.mark.parametrize('quoted', QUOTED)
