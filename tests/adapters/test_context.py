@@ -4,24 +4,10 @@ import math
 
 import pytest
 import torch
+from pyramid_toys import slow_non_local
 from torch import nn
-from torch.nn import functional as F
 
 from mmkd.adapters.context import ContextBlock, NonLocal
-
-
-def slow_non_local(block, x):
-    """With the affinity between every place and every pooled place, in float64."""
-    theta, phi, g = (
-        F.conv2d(x, w, b)
-        for w, b in zip(block.project.weight.chunk(3), block.project.bias.chunk(3), strict=True)
-    )
-    phi, g = (F.max_pool2d(y, block.pool).flatten(2) for y in (phi, g))
-    affinity = theta.flatten(2).transpose(1, 2) @ phi / phi.shape[2]
-    y = (affinity @ g.transpose(1, 2)).transpose(1, 2).reshape_as(theta)
-    y = F.conv2d(y, block.out.weight)
-    y = (y - y.mean((0, 2, 3), True)) / (y.var((0, 2, 3), False, keepdim=True) + 1e-5).sqrt()
-    return x + y * block.norm.weight.view(-1, 1, 1) + block.norm.bias.view(-1, 1, 1)
 
 
 @pytest.mark.parametrize(('size', 'pool'), [((16, 16), 8), ((11, 7), 4), ((5, 6), 2)])

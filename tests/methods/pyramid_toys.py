@@ -3,6 +3,7 @@
 import torch
 from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mmkd.levels import Level
 from mmkd.objective import Objective
@@ -86,3 +87,17 @@ def random_maps(
         torch.randn(n, c, s, s, generator=generator) for c, s in zip(widths, sides, strict=True)
     ]
     return [m.requires_grad_(grad) for m in maps]
+
+
+def slow_non_local(block: nn.Module, x: Tensor) -> Tensor:
+    """A non-local block with the affinity between every place and every pooled place, in float64."""
+    theta, phi, g = (
+        F.conv2d(x, w, b)
+        for w, b in zip(block.project.weight.chunk(3), block.project.bias.chunk(3), strict=True)
+    )
+    phi, g = (F.max_pool2d(y, block.pool).flatten(2) for y in (phi, g))
+    affinity = theta.flatten(2).transpose(1, 2) @ phi / phi.shape[2]
+    y = (affinity @ g.transpose(1, 2)).transpose(1, 2).reshape_as(theta)
+    y = F.conv2d(y, block.out.weight)
+    y = (y - y.mean((0, 2, 3), True)) / (y.var((0, 2, 3), False, keepdim=True) + 1e-5).sqrt()
+    return x + y * block.norm.weight.view(-1, 1, 1) + block.norm.bias.view(-1, 1, 1)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from pyramid_toys import prepare, random_maps, toy, trace_of
+from pyramid_toys import prepare, random_maps, slow_non_local, toy, trace_of
 from torch import nn
 from torch.nn import functional as F
 
@@ -111,20 +111,6 @@ def test_gradients():  # FBKD-8
     assert all(p.grad is not None for p in objective.parameters())
     for connect in objective.connectors.values():
         assert connect.target.project.weight.grad.abs().max() > 0
-
-
-def slow_non_local(block, x):
-    """With the affinity between every place and every pooled place, in float64."""
-    theta, phi, g = (
-        F.conv2d(x, w, b)
-        for w, b in zip(block.project.weight.chunk(3), block.project.bias.chunk(3), strict=True)
-    )
-    phi, g = (F.max_pool2d(y, block.pool).flatten(2) for y in (phi, g))
-    affinity = theta.flatten(2).transpose(1, 2) @ phi / phi.shape[2]
-    y = (affinity @ g.transpose(1, 2)).transpose(1, 2).reshape_as(theta)
-    y = F.conv2d(y, block.out.weight)
-    y = (y - y.mean((0, 2, 3), True)) / (y.var((0, 2, 3), False, keepdim=True) + 1e-5).sqrt()
-    return x + y * block.norm.weight.view(-1, 1, 1) + block.norm.bias.view(-1, 1, 1)
 
 
 def test_equations_written_out():
