@@ -145,7 +145,9 @@ class GeneratorObjective(Objective):
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         images, self.made = self.made, None
-        losses: dict[str, Tensor] = {}
+        # Who rests has losses of 0, so that means over steps in the log add up.
+        resting = trace.inputs.new_zeros(())
+        losses = dict.fromkeys(('loss_student', *self.own_losses), resting)
         if self.trains('student', trace.progress):
             student = trace.student[self.student_taps[0]][0]
             teacher = trace.teacher[self.teacher_taps[0]][0].detach()

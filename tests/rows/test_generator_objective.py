@@ -89,7 +89,10 @@ def test_who_rests_keeps_weights_and_statistics(name, at):
         players = dict(student=model.student, generator=objective.generator)
         before = {name: copy.deepcopy(one.state_dict()) for name, one in players.items()}
         losses = step(model)
-        keys = {k.rpartition('.')[2] for k in losses if k.startswith('kd.it.loss')}
+        named = {k.rpartition('.')[2]: v for k, v in losses.items() if k.startswith('kd.it.loss')}
+        keys = {k for k, v in named.items() if v.requires_grad}
+        assert all(float(v) == 0 for k, v in named.items() if k not in keys)
+        assert {*named} == {'loss_student', *objective.own_losses}
         own = {*objective.own_losses} if acting == 'generator' else {'loss_student'}
         assert keys == own and moved(model, losses, own) == {acting}
         for name_, one in players.items():
