@@ -15,15 +15,18 @@ def check_settings(train_cfg: Any, optim_wrapper: Any) -> None:
     """Check the length of a run and the clipping of gradients; built objects pass.
 
     Raises:
-        ValueError: no epoch or iteration at all; a limit at which no gradient is left; mixed
-            precision without a GPU.
+        ValueError: no epoch or iteration at all; a learning rate that is no number; a limit at
+            which no gradient is left; mixed precision without a GPU.
     """
     for name in ('max_epochs', 'max_iters', 'val_interval'):
         if isinstance(train_cfg, Mapping) and name in train_cfg:
             check_number('train_cfg', name, train_cfg[name], least=1, whole=True)
     if _has_amp(optim_wrapper) and not torch.cuda.is_available():
         raise ValueError(no_amp("optim_wrapper.type='AmpOptimWrapper'"))
-    for clip in _clips(optim_wrapper):
+    for optimizer in _entries(optim_wrapper, 'optimizer'):
+        if not isinstance(optimizer.get('lr'), torch.Tensor):
+            check_number('optim_wrapper', 'optimizer.lr', optimizer.get('lr'), 0, optional=True)
+    for clip in _entries(optim_wrapper, 'clip_grad'):
         for name in ('max_norm', 'clip_value'):
             limit = clip.get(name, 1)
             # Infinity is allowed: nothing is clipped, but the norm is logged.
@@ -53,8 +56,8 @@ def _has_amp(optim_wrapper: Any) -> bool:
     )
 
 
-def _clips(optim_wrapper: Any) -> Iterator[Mapping]:
-    """Each ``clip_grad`` of one optimiser or of several by name."""
+def _entries(optim_wrapper: Any, name: str) -> Iterator[Mapping]:
+    """Each ``clip_grad`` or ``optimizer`` of one wrapper or of several by name."""
     for key, value in optim_wrapper.items() if isinstance(optim_wrapper, Mapping) else ():
         if isinstance(value, Mapping):
-            yield from [value] if key == 'clip_grad' else _clips(value)
+            yield from [value] if key == name else _entries(value, name)

@@ -19,7 +19,7 @@ from torch import nn
 from mmkd.borrowed import unwrapped
 from mmkd.checks.guard import has_ground_truth
 from mmkd.checks.labels import check_labels, check_tested
-from mmkd.checks.metrics import check_metrics
+from mmkd.checks.metrics import check_best, check_metrics
 from mmkd.checks.peers import check_peers, same_weights
 from mmkd.checks.pipelines import check_pipelines
 from mmkd.checks.unmoved import Reached
@@ -57,6 +57,7 @@ class PreflightHook(Hook):
         model = unwrapped(runner.model)
         check_labels(runner, model)
         check_metrics(runner.val_loop, model)
+        check_best(runner.val_loop, getattr(runner, 'hooks', ()))
         loaders = [runner.train_dataloader, *([runner.val_dataloader] if runner.val_loop else [])]
         check_pipelines(*(loader.dataset for loader in loaders))
         if not hasattr(model, 'plan'):

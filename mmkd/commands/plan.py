@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
     from mmkd.chain import is_chain
     from mmkd.commands.chain import plan_chain
     from mmkd.config import distils
-    from mmkd.engine.launch import read_config
+    from mmkd.engine.launch import check_model, read_config
     from mmkd.options import check_number
     from mmkd.teacher import build_model
 
@@ -69,6 +69,7 @@ def run(args: argparse.Namespace) -> None:
     if is_chain(config):
         plan_chain(args, config)
         return
+    check_model(config)
     init_default_scope(config.get('default_scope') or 'mmengine')
     if args.suggest is not None and not distils(config.model):
         raise ValueError('--suggest needs a distillation config, or --teacher and --method.')

@@ -21,7 +21,7 @@ from mmkd.checks.preflight import PreflightHook
 from mmkd.config import default_work_dir, distils, load_config, type_name
 from mmkd.datasets.protection import check_evaluator, check_paths
 from mmkd.engine.console.hook import ConsoleHook  # noqa: F401  (registers it)
-from mmkd.engine.overrides import check_overrides
+from mmkd.engine.overrides import check_names, check_overrides
 from mmkd.engine.runner import Runner
 from mmkd.engine.start_hook import StartHook  # noqa: F401  (registers it)
 from mmkd.engine.student_config import RUN_HOOKS, model_for
@@ -46,6 +46,8 @@ def prepare(config: Config, work_dir: str | None = None, amp: bool = False) -> C
             'not set? Name a file, or leave out load_from and what follows --resume.'
         )
     check_model(config)
+    for split in ('val', 'test'):
+        check_loop(config, split)
     config.work_dir = work_dir or config.get('work_dir') or default_work_dir(config.filename)
     keep_tracebacks_in(config.work_dir)
     present = {type_name(hook).casefold() for hook in config.get('custom_hooks') or []}
@@ -59,7 +61,12 @@ def prepare(config: Config, work_dir: str | None = None, amp: bool = False) -> C
 
 
 def check_model(config: Config) -> None:
-    """Stop at a config that has no model, or a Distiller without a student; raises ValueError."""
+    """Stop at a config that has no model, or a Distiller without a student, or a misspelt name.
+
+    Raises:
+        ValueError: which of them it is.
+    """
+    check_names(config)
     model = config.get('model')
     if not isinstance(model, Mapping):
         raise ValueError(
@@ -70,6 +77,18 @@ def check_model(config: Config) -> None:
         raise ValueError(
             f'{config.filename}: the Distiller has no student, found {model.get("student")!r}. '
             'Write student=_base_.model.'
+        )
+
+
+def check_loop(config: Config, split: str) -> None:
+    """Stop at a validation or test of which only a part is written; raises ValueError."""
+    names = [f'{split}_{part}' for part in ('dataloader', 'evaluator', 'cfg')]
+    missing = [name for name in names if config.get(name) is None]
+    if missing and len(missing) < len(names):
+        rest = [name for name in names if name not in missing]
+        raise ValueError(
+            f'{config.filename} has {" and ".join(rest)}, but no {" and ".join(missing)}: mmengine '
+            'needs all three, or none of them (= None).'
         )
 
 

@@ -53,6 +53,23 @@ def check_overrides(keys: Iterable[str], config: Config, who: str = '--cfg-optio
                 break
 
 
+def check_names(config: Config) -> None:
+    """Refuse a name at the top of a config that is, but for one slip, one that mmengine reads.
+
+    Other names may be variables of the file; so may a plural, such as ``models``.
+
+    Raises:
+        ValueError: with the name that is meant.
+    """
+    for key in config:
+        near = next((name for name in _TOP if key not in _TOP and one_slip(key, name)), None)
+        if near and key != f'{near}s':
+            raise ValueError(
+                f'{config.filename} has {key!r}, which nothing reads. Did you mean {near!r}? If it '
+                'is a variable of the file, give it another name.'
+            )
+
+
 def _refuse_entry(key: str, missing: str, number: str, who: str) -> None:
     raise ValueError(
         f'{who} {key}: the config has no list {missing}, so it has no entry {number}. Write the '

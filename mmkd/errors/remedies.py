@@ -77,6 +77,7 @@ def remedy(error: BaseException, origin: Origin) -> str:
         or _nearest_optimizer(origin)
         or _nearest_metric(error, origin)
         or _no_masks(origin.message)
+        or _not_packed(error)
         or _file(error, origin)
     )
 
@@ -150,6 +151,16 @@ def _no_masks(message: str) -> str:
     return (
         'The objects of this batch have no masks: set LoadAnnotations(with_bbox=True, '
         'with_mask=True) in train_dataloader.dataset.pipeline.'
+    )
+
+
+def _not_packed(error: BaseException) -> str:
+    """For a batch as its pipeline left it, without the last transform."""
+    if not isinstance(error, KeyError) or error.args != ('inputs',):
+        return ''
+    return (
+        'Does the pipeline of the dataset end with a transform that packs what was loaded, '
+        'mmkd.PackClassInputs, PackDetInputs (mmdet) or PackSegInputs (mmseg)?'
     )
 
 

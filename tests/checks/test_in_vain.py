@@ -16,6 +16,18 @@ def test_a_run_has_a_length(name, value):
     check_settings({name: 1}, None)
 
 
+@pytest.mark.parametrize('lr', ['fast', -0.1, float('nan'), True])
+def test_a_learning_rate_is_a_number(lr):
+    wrapper = dict(optimizer=dict(type='SGD', lr=lr))
+    for config in (wrapper, dict(constructor='Own', generator=wrapper)):
+        with pytest.raises(
+            ValueError, match=r'optim_wrapper: optimizer\.lr must be a finite number'
+        ):
+            check_settings(None, config)
+    for good in (0, 0.1, None, torch.tensor(0.1)):
+        check_settings(None, dict(optimizer=dict(type='SGD', lr=good)))
+
+
 @pytest.mark.parametrize('name', ['max_norm', 'clip_value'])
 @pytest.mark.parametrize('value', [0, -1.0, None, '5', True, float('nan')])
 def test_clipping_leaves_gradients(name, value):

@@ -6,8 +6,9 @@ import pytest
 import torch
 from mmengine.dataset import BaseDataset, pseudo_collate
 from mmengine.evaluator import Evaluator
+from mmengine.hooks import CheckpointHook, EarlyStoppingHook
 
-from mmkd.checks.metrics import check_metrics
+from mmkd.checks.metrics import check_best, check_metrics, names_of
 from mmkd.datasets import PackClassInputs
 from mmkd.evaluation import Accuracy, Calibration, CorLoc, Verification
 from mmkd.registry import MODELS
@@ -98,3 +99,33 @@ def test_a_network_that_gives_scores_alone(classifier, monkeypatch):
         check_metrics(loop(Calibration(dirichlet=True)), classifier)
     with pytest.raises(ValueError, match='compares the embeddings'):
         check_metrics(loop(Verification(pairs=20, folds=2)), classifier)
+
+
+def test_what_decides_is_measured():
+    def check(metric, hook):
+        check_best(loop(metric), [hook])
+
+    best = CheckpointHook(save_best=['top1', 'top2'])
+    check(Accuracy(topk=(1, 2)), best)
+    check(Accuracy(topk=(1,), exits=True), best)
+    check(Verification(), best)
+    check(Accuracy(), CheckpointHook())
+    check(Accuracy(), CheckpointHook(save_best='auto'))
+    words = r"checkpoint.save_best='top2' is no metric .* has top1, top5\. Did you mean 'top"
+    with pytest.raises(ValueError, match=words):
+        check(Accuracy(), best)
+    with pytest.raises(ValueError, match="EarlyStoppingHook.monitor='acc' is no metric"):
+        check(Accuracy(), EarlyStoppingHook(monitor='acc', rule='greater'))
+
+
+def test_names_of_the_metrics_of_other_packages():
+    from mmdet.evaluation import CocoMetric
+    from mmseg.evaluation import IoUMetric
+
+    coco = names_of(CocoMetric(metric=['bbox', 'segm']))
+    assert coco[0] == 'coco/bbox_mAP' and coco[-1] == 'coco/segm_mAP_l' and len(coco) == 12
+    by_class = names_of(CocoMetric(metric='bbox', classwise=True), ['a', 'b'])
+    assert by_class[5:] == ['coco/bbox_mAP_l', 'coco/a_precision', 'coco/b_precision']
+    assert names_of(CocoMetric(metric='proposal')) is None
+    assert names_of(IoUMetric()) == ['aAcc', 'mIoU', 'mAcc']
+    assert names_of(IoUMetric(iou_metrics=['mDice'])) is None

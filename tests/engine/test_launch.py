@@ -131,3 +131,8 @@ def test_a_config_without_a_model(tmp_path, model, complaint):
         prepare(config, str(tmp_path))
     with pytest.raises(ValueError, match=complaint):
         launch.tester(config, 'x.pth', str(tmp_path))
+
+
+def test_half_a_validation_is_refused():
+    with pytest.raises(ValueError, match='has val_evaluator and val_cfg, but no val_dataloader'):
+        prepare(config(val_evaluator=dict(type='A'), val_cfg=dict()), work_dir='out')

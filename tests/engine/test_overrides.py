@@ -6,7 +6,7 @@ import pytest
 from mmengine.config import Config
 
 from mmkd.engine import overrides
-from mmkd.engine.overrides import check_overrides, one_slip
+from mmkd.engine.overrides import check_names, check_overrides, one_slip
 
 CONFIG = Config(
     dict(
@@ -86,3 +86,13 @@ def test_slips():
 
 def test_dtype_is_no_slip_of_type():
     check_overrides(['optim_wrapper.dtype'], copy.deepcopy(CONFIG))
+
+
+@pytest.mark.parametrize(
+    ('name', 'meant'),
+    [('modle', 'model'), ('Model', 'model'), ('train_dataloder', 'train_dataloader')],
+)
+def test_a_misspelt_name_at_the_top_of_a_config(name, meant):
+    with pytest.raises(ValueError, match=f'has {name!r}, which nothing reads. .* mean {meant!r}'):
+        check_names(Config({'model': dict(), name: dict()}))
+    check_names(Config(dict(model=dict(), models=[], backbone=dict(), data_root='x', num_stages=3)))
