@@ -12,7 +12,11 @@ from torch import nn
 from mmkd.checks.labels import labels_of
 from mmkd.evaluation import Accuracy
 from mmkd.names import did_you_mean
+from mmkd.options import check_choice
 from mmkd.untouched import at_rest, untouched_random_state
+
+#: what mmseg's IoUMetric measures; it looks at its option in the first evaluation
+IOU = ('mIoU', 'mDice', 'mFscore')
 
 
 def check_metrics(loop: Any, model: nn.Module) -> None:
@@ -30,6 +34,10 @@ def check_metrics(loop: Any, model: nn.Module) -> None:
     for metric in asking if labels else []:
         metric.check_classes(len(labels.names))
     for metric in metrics:
+        if type(metric).__name__ == 'IoUMetric':
+            metric.metrics = [  # found in any case, as all choices
+                check_choice('IoUMetric', 'iou_metrics', one, IOU) for one in metric.metrics
+            ]
         if hasattr(metric, 'check_dataset'):
             metric.check_dataset(loop.dataloader.dataset)
     own = [metric for metric in metrics if type(metric).__module__.startswith('mmkd.')]

@@ -36,6 +36,7 @@ from mmkd.checkpoint.checkpoint_error import first_line
 from mmkd.checkpoint.fitting import load_weights, weights_for
 from mmkd.checkpoint.newest import check_resumable, newest_checkpoint
 from mmkd.checkpoint.partial import load_some
+from mmkd.checks.data_guard import check_batches
 from mmkd.checks.in_vain import check_settings
 from mmkd.checks.on_device import check_operators
 from mmkd.datasets.protection import building
@@ -187,8 +188,12 @@ class Runner(MMRunner):
         """As mmengine's: one list for all optimisers, or a mapping from their names to lists.
 
         Raises:
-            ValueError: a mapping that leaves one out.
+            ValueError: a mapping that leaves one out; data that make no batch, of which a schedule
+                by epochs cannot be made.
         """
+        if isinstance(self._train_loop, BaseLoop):
+            by_epoch = isinstance(self._train_loop, MMEpochBasedTrainLoop)
+            check_batches('train_dataloader', self._train_loop.dataloader, ends=by_epoch)
         return super().build_param_scheduler(schedules(self.optim_wrapper, scheduler))
 
     # ------------------------------------------------------------------------------ checkpoints

@@ -129,3 +129,8 @@ def test_names_of_the_metrics_of_other_packages():
     assert names_of(CocoMetric(metric='proposal')) is None
     assert names_of(IoUMetric()) == ['aAcc', 'mIoU', 'mAcc']
     assert names_of(IoUMetric(iou_metrics=['mDice'])) is None
+    metric = IoUMetric(iou_metrics=['miou', 'mDice'])
+    check_metrics(loop(metric), None)
+    assert metric.metrics == ['mIoU', 'mDice']
+    with pytest.raises(ValueError, match="iou_metrics must be one of .* found 'IoU'"):
+        check_metrics(loop(IoUMetric(iou_metrics=['IoU'])), None)

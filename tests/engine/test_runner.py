@@ -299,3 +299,11 @@ def test_a_sampler_need_not_have_a_length(tmp_path):
     check_batches('train_dataloader', runner.build_dataloader(loader), ends=False)
     runner.train()
     assert (tmp_path / 'iter_4.pth').is_file()
+
+
+def test_data_without_a_batch_are_told_before_a_schedule_is_made_of_them(tmp_path):
+    loader = dict(dataset=Data(), batch_size=8, drop_last=True, sampler=dict(type='DefaultSampler'))
+    schedule = dict(type='LinearLR', start_factor=0.1, end=3, convert_to_iter_based=True)
+    runner = make(tmp_path, train_dataloader=loader, param_scheduler=schedule)
+    with pytest.raises(ValueError, match=r'4 image\(s\) make no batch of 8'):
+        runner.train()
