@@ -1,5 +1,6 @@
 """Stages of a chain that write files instead of training, one file each."""
 
+from mmkd.makers.active_labels import ActiveLabels
 from mmkd.makers.active_mixup import ActiveMixup
 from mmkd.makers.bake import Bake
 from mmkd.makers.domain_weights import DomainWeights
@@ -23,6 +24,7 @@ from mmkd.makers.trusted_images import TrustedImages
 
 __all__ = [
     'FSKD',
+    'ActiveLabels',
     'ActiveMixup',
     'Bake',
     'DomainWeights',

@@ -21,7 +21,7 @@ from mmkd.version import __version__
 PARTS = ('parts', 'masks')
 
 
-def list_images(source: str) -> list[str]:
+def list_images(owner: str, source: str) -> list[str]:
     """Every image file that ``images`` means, in order.
 
     Raises:
@@ -29,12 +29,12 @@ def list_images(source: str) -> list[str]:
     """
     if source.endswith('.txt'):
         if not osp.isfile(source):
-            raise FileNotFoundError(f'PseudoLabels: there is no file {source}.')
+            raise FileNotFoundError(f'{owner}: there is no file {source}.')
         files = [line.strip() for line in Path(source).read_text().splitlines() if line.strip()]
     else:
         files = list(dict.fromkeys(files_of(source, 2**62)))  # a repeated dataset names them again
     if not files:
-        raise FileNotFoundError(f'PseudoLabels: {source} has no images.')
+        raise FileNotFoundError(f'{owner}: {source} has no images.')
     return files
 
 
@@ -54,13 +54,19 @@ def check_stems(root: str, files: Sequence[str]) -> None:
 
 
 def finish(
-    out: str, path: str, entry: dict, shown: list, info: Mapping[str, Any], damaged: list[str]
+    owner: str,
+    out: str,
+    path: str,
+    entry: dict,
+    shown: list,
+    info: Mapping[str, Any],
+    damaged: Sequence[str],
 ) -> Product:
     """Page, dataset and information; then complain of files that cannot be read."""
-    describe('PseudoLabels', 'pseudo', out, entry, shown, info)
+    describe(owner, 'pseudo', out, entry, shown, info)
     if damaged:
         raise ValueError(
-            f'PseudoLabels: {len(damaged)} images cannot be read, the others are done. '
+            f'{owner}: {len(damaged)} images cannot be read, the others are done. '
             f'{" ".join(damaged[:5])}'
         )
     return Product('', path, out)

@@ -20,6 +20,7 @@ from mmkd.config import load_config, type_name
 from mmkd.engine.console.screen import current_screen
 from mmkd.families import family_of
 from mmkd.makers import label_files
+from mmkd.makers.box_labels import BoxLabels
 from mmkd.makers.box_voting import RULES
 from mmkd.makers.image_views import ImageViews
 from mmkd.makers.label_folder import (
@@ -33,18 +34,14 @@ from mmkd.makers.label_folder import (
 )
 from mmkd.makers.networks import given_teacher, on_gpu
 from mmkd.makers.pictures import spread
-from mmkd.makers.score_thresholds import (
-    MATCH,
-    check_thresholds,
-    labelled_counts,
-    match_thresholds,
-)
+from mmkd.makers.score_thresholds import MATCH, check_match, check_thresholds
 from mmkd.options import check_choice, check_list, check_number
 from mmkd.registry import MAKERS
 from mmkd.teacher import Teacher
 
 FORMATS = ('coco', 'voc', 'masks')
 SHARD = 100
+OWNER = 'PseudoLabels'
 
 
 @MAKERS.register_module()
@@ -106,36 +103,26 @@ class PseudoLabels(Maker):
         pictures: int = 16,
         overwrite: bool = False,
     ) -> None:
-        owner = 'PseudoLabels'
         self.images, self.flip = images, flip
-        self.format = check_choice(owner, 'format', format, (None, *FORMATS))
-        scales = check_list(owner, 'scales', scales)
-        self.scales = [float(check_number(owner, 'a scale', s, above=0)) for s in scales]
+        self.format = check_choice(OWNER, 'format', format, (None, *FORMATS))
+        scales = check_list(OWNER, 'scales', scales)
+        self.scales = [float(check_number(OWNER, 'a scale', s, above=0)) for s in scales]
         self.threshold, self.labelled, self.per_class = threshold, labelled, per_class
-        self.least = check_number(owner, 'least', least, 0, 1)
-        self.ignore = check_number(owner, 'ignore', ignore, 0, 1, optional=True)
-        self.score = check_choice(owner, 'score', score, RULES)
-        self.classes = None if classes is None else check_list(owner, 'classes', classes)
+        self.least = check_number(OWNER, 'least', least, 0, 1)
+        self.ignore = check_number(OWNER, 'ignore', ignore, 0, 1, optional=True)
+        self.score = check_choice(OWNER, 'score', score, RULES)
+        self.classes = None if classes is None else check_list(OWNER, 'classes', classes)
         self.reduce_zero_label, self.overwrite = reduce_zero_label, overwrite
-        self.pictures = check_number(owner, 'pictures', pictures, 1, whole=True)
-        self._check_match()
-
-    def _check_match(self) -> None:
-        if self.threshold == MATCH and self.labelled is None:
-            raise ValueError(
-                "PseudoLabels: threshold='match' counts the objects of labelled images; set "
-                'labelled= to their COCO file or config.'
-            )
-        if self.per_class and self.threshold != MATCH:
-            raise ValueError("PseudoLabels: per_class=True is an option of threshold='match'.")
+        self.pictures = check_number(OWNER, 'pictures', pictures, 1, whole=True)
+        check_match(OWNER, threshold, labelled, per_class)
 
     def __call__(self, given: Mapping[str, Product], work_dir: str) -> Product:
-        product = given_teacher('PseudoLabels', given)
+        product = given_teacher(OWNER, given)
         config = load_config(product.config)
         teacher = on_gpu(Teacher(product.config, product.checkpoint))
         self.names = self._names(teacher)
         kind = self._format(teacher)
-        files = list_images(self.images)
+        files = list_images(OWNER, self.images)
         info = dict(
             teacher=product.config,
             checkpoint=digest(product.checkpoint),
@@ -159,50 +146,14 @@ class PseudoLabels(Maker):
     def _boxes(
         self, views: ImageViews, files: list[str], out: str, info: dict, kind: str
     ) -> Product:
-        counts, categories = {}, []
-        if self.labelled is not None:
-            counts, categories = labelled_counts(self.labelled, self.names)
-        limits = None if self.threshold == MATCH else check_thresholds(self.threshold, self.names)
-        if kind == 'voc':
-            check_stems(root_of(self.images, files), files)
-        found, damaged = self._found(views, files, out)
-        if limits is None:
-            limits = match_thresholds(found.values(), counts, self.names, self.per_class)
-        objects = {
-            path: (tuple(one['size']), label_files.chosen(one, limits, self.ignore))
-            for path, one in found.items()
-        }
-        info = dated(info, dict(zip(self.names, limits, strict=True)))
-        self._report(objects, limits, found)
-        ids = {c['name']: c['id'] for c in categories}
-        categories = [dict(id=ids.get(name, i), name=name) for i, name in enumerate(self.names, 1)]
-        path, entry = self._write(kind, out, files, objects, categories, info)
-        shown = [
-            label_files.picture_of_boxes(p, objects[p][1], self.names)
-            for p in spread([*objects], self.pictures)
-        ]
-        return finish(out, path, entry, shown, info, damaged)
-
-    def _write(
-        self, kind: str, out: str, files: list, objects: dict, categories: list, info: dict
-    ) -> tuple[str, dict[str, Any]]:
-        """The annotation file, and the dataset that reads it."""
-        root, names = root_of(self.images, files), dict(classes=tuple(self.names))
-        if kind == 'coco':
-            path = label_files.write_coco(out, root, objects, categories, info)
-            prefix = dict(img=root)
-            return path, dict(
-                type='mmdet.CocoDataset', ann_file=path, data_prefix=prefix, metainfo=names
-            )
-        path = label_files.write_voc(out, objects, self.names)
-        return path, dict(
-            type='mmdet.XMLDataset',
-            ann_file=path,
-            data_prefix=dict(sub_data_root=''),
-            ann_subdir=osp.join(osp.abspath(out), 'Annotations'),
-            img_subdir=osp.abspath(root),
-            metainfo=names,
+        labels = BoxLabels(
+            OWNER, self.names, self.threshold, self.labelled, self.per_class, self.ignore
         )
+        root = root_of(self.images, files)
+        if kind == 'voc':
+            check_stems(root, files)
+        found, damaged = self._found(views, files, out)
+        return labels.write(out, root, found, info, kind, self.pictures, damaged)
 
     def _found(self, views: ImageViews, files: list[str], out: str) -> tuple[dict, list[str]]:
         """Voted boxes of every image that can be read, from files of parts that are done."""
@@ -224,29 +175,10 @@ class PseudoLabels(Maker):
             damaged += part['damaged']
         return found, damaged
 
-    def _report(self, objects: Mapping, limits: Sequence[float], found: Mapping) -> None:
-        """Count the objects of each class.
-
-        Raises:
-            ValueError: there is none.
-        """
-        counts = Counter(o.label for _, own in objects.values() for o in own if not o.ignored)
-        for i, name in enumerate(self.names):
-            line = f'{name}: {counts[i]} objects of a score of at least {limits[i]:.3g}'
-            current_screen().say(line)
-        if not counts:
-            best = sorted((s for one in found.values() for s in one['scores']), reverse=True)
-            tops = ', '.join(f'{s:.3g}' for s in best[:5]) or 'none'
-            raise ValueError(
-                f'PseudoLabels: no object of {len(found)} images reaches its threshold; the best '
-                f'scores are {tops}. Lower threshold=, or see whether the teacher knows such '
-                'images.'
-            )
-
     # ---------------------------------------------------------------------------------- segmentors
 
     def _masks(self, views: ImageViews, files: list[str], out: str, info: dict) -> Product:
-        limits = check_thresholds(self.threshold, self.names)
+        limits = check_thresholds(OWNER, self.threshold, self.names)
         root, folder = root_of(self.images, files), osp.join(out, 'masks')
         damaged, counts, done = [], Counter(), []
         shift = int(self.reduce_zero_label)
@@ -291,7 +223,7 @@ class PseudoLabels(Maker):
             metainfo=dict(classes=tuple(self.names)),
         )
         info = dated(info, dict(zip(self.names, limits, strict=True)))
-        return finish(out, folder, entry, shown, info, damaged)
+        return finish(OWNER, out, folder, entry, shown, info, damaged)
 
     # ------------------------------------------------------------------------------------- options
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import os.path as osp
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mmkd.chain.product import write_json
 from mmkd.checkpoint import atomic_file
 from mmkd.families import classifier
+from mmkd.makers.label_folder import write_compact
 from mmkd.makers.networks import on_gpu
 from mmkd.makers.pictures import seen_by
 from mmkd.tap import Tap
@@ -123,10 +124,10 @@ class Queries:
     """One round: what is asked is settled first, then the answers are kept batch by batch.
 
     The same call after a kill goes on: what was chosen stays, and what was answered is not asked
-    again, but for the batch that was under way.
+    again, but for the batch or image that was under way.
 
     Args:
-        folder (str): of this round; images go to ``images/``, answers to ``parts/``.
+        folder (str): of this round; answers go to ``parts/``, images that are made to ``images/``.
         wanted (dict): what decides the choice; JSON.
 
     Raises:
@@ -137,11 +138,14 @@ class Queries:
         self.owner, self.folder = owner, folder
         self.wanted = json.loads(json.dumps(wanted))
         self.plan = osp.join(folder, 'chosen.json')
-        for name in ('images', 'parts'):
-            Path(folder, name).mkdir(parents=True, exist_ok=True)
+        Path(folder, 'parts').mkdir(parents=True, exist_ok=True)
 
-    def chosen(self) -> list[list] | None:
-        """(first, second, share) of each image as settled before, None if it is not."""
+    def chosen(self) -> list[Any] | None:
+        """What is to be asked as settled before, None if it is not.
+
+        Raises:
+            ValueError: the folder has the answers of another round.
+        """
         if not osp.isfile(self.plan):
             return None
         held = json.loads(Path(self.plan).read_text())
@@ -152,17 +156,26 @@ class Queries:
             )
         return held['chosen']
 
-    def settle(self, chosen: list[list]) -> None:
+    def settle(self, chosen: list[Any]) -> None:
         """Write down what is to be asked, before it is."""
         write_json(self.plan, dict(wanted=self.wanted, chosen=chosen))
 
+    def answer(self, number: int, ask: Callable[[], Any]) -> Any:
+        """The answer to one of them, JSON: asked now and kept, or kept before."""
+        file = Path(self.folder, 'parts', f'{number:05d}.json')
+        if not file.is_file():
+            write_compact(str(file), ask())
+        return json.loads(file.read_text())
+
     def ask(self, box: BlackBoxOfImages, images: Any, chosen: list[list]) -> Asked:
-        """Ask what has no answer yet.
+        """Ask about images what has no answer yet.
 
         Args:
+            chosen (list[list]): (first, second, share) of each.
             images (Callable): gives the pixels (3, H, W) of an entry of ``chosen`` and the path of
                 its image in the pool, None for a mixture.
         """
+        Path(self.folder, 'images').mkdir(exist_ok=True)
         keys = [f'images/{_name(*entry)}.png' for entry in chosen]
         scores = []
         for number, start in enumerate(range(0, len(chosen), BATCH)):

@@ -16,7 +16,7 @@ from mmkd.options import check_number
 MATCH = 'match'
 
 
-def check_thresholds(threshold: Any, classes: Sequence[str]) -> list[float]:
+def check_thresholds(owner: str, threshold: Any, classes: Sequence[str]) -> list[float]:
     """The threshold of each class.
 
     Args:
@@ -25,7 +25,6 @@ def check_thresholds(threshold: Any, classes: Sequence[str]) -> list[float]:
     Raises:
         ValueError: a number out of range; a class that there is not, or that has none.
     """
-    owner = 'PseudoLabels'
     if not isinstance(threshold, Mapping):
         return [float(check_number(owner, 'threshold', threshold, 0, 1))] * len(classes)
     given = {}
@@ -44,6 +43,17 @@ def check_thresholds(threshold: Any, classes: Sequence[str]) -> list[float]:
             'rest.'
         )
     return [given.get(name, given.get('other', 0.0)) for name in classes]
+
+
+def check_match(owner: str, threshold: Any, labelled: str | None, per_class: bool = False) -> None:
+    """ValueError for options of ``'match'`` without their company."""
+    if threshold == MATCH and labelled is None:
+        raise ValueError(
+            f"{owner}: threshold='match' counts the objects of labelled images; set labelled= to "
+            'their COCO file or config.'
+        )
+    if per_class and threshold != MATCH:
+        raise ValueError(f"{owner}: per_class=True is an option of threshold='match'.")
 
 
 def matched(scores: Iterable[float], images: int, mean: float) -> tuple[float, int]:
@@ -87,7 +97,9 @@ def match_thresholds(
     ]
 
 
-def labelled_counts(source: str, classes: Sequence[str]) -> tuple[dict[str, float], list[dict]]:
+def labelled_counts(
+    owner: str, source: str, classes: Sequence[str]
+) -> tuple[dict[str, float], list[dict]]:
     """Objects of each class per image of a labelled set, and its categories, id and name.
 
     Args:
@@ -106,7 +118,7 @@ def labelled_counts(source: str, classes: Sequence[str]) -> tuple[dict[str, floa
         images = len(entries)
     else:
         if not Path(source).is_file():
-            raise FileNotFoundError(f'PseudoLabels: labelled: {no_file(source, ".json")}')
+            raise FileNotFoundError(f'{owner}: labelled: {no_file(source, ".json")}')
         held = json.loads(Path(source).read_text())
         categories = [dict(id=c['id'], name=c['name']) for c in held['categories']]
         numbers = {c['id']: c['name'] for c in categories}
@@ -114,8 +126,8 @@ def labelled_counts(source: str, classes: Sequence[str]) -> tuple[dict[str, floa
         names, images = list(numbers.values()), len(held['images'])
     if sorted(names) != sorted(classes) or not images:
         raise ValueError(
-            f'PseudoLabels: {source} has {images} images and the classes {", ".join(names)}, but '
-            f'the teacher knows {", ".join(classes)}. Both must be the same.'
+            f'{owner}: {source} has {images} images and the classes {", ".join(names)}, but the '
+            f'teacher knows {", ".join(classes)}. Both must be the same.'
         )
     found = dict.fromkeys(classes, 0)
     for label in labels:

@@ -9,8 +9,8 @@ def test_where_images_are(tmp_path):
     (tmp_path / 'x').mkdir()
     files = [picture(tmp_path / 'x' / f'{n}.jpg') for n in 'ba']
     picture(tmp_path / 'x' / '._a.jpg')
-    assert list_images(str(tmp_path)) == sorted(files), 'no hidden ones'
+    assert list_images('X', str(tmp_path)) == sorted(files), 'no hidden ones'
     (tmp_path / 'l.txt').write_text('\n'.join(files) + '\n\n')
-    assert list_images(str(tmp_path / 'l.txt')) == files, 'in their order'
+    assert list_images('X', str(tmp_path / 'l.txt')) == files, 'in their order'
     assert root_of(str(tmp_path), files) == str(tmp_path)
     assert root_of('l.txt', files) == str(tmp_path / 'x')

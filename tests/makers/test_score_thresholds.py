@@ -34,8 +34,8 @@ def test_each_class_by_itself():
 
 
 def test_numbers_by_class():
-    assert check_thresholds(0.5, 'ab') == [0.5, 0.5]
-    assert check_thresholds(dict(A=0.2, other=0.7), ['a', 'b']) == [0.2, 0.7]
+    assert check_thresholds('X', 0.5, 'ab') == [0.5, 0.5]
+    assert check_thresholds('X', dict(A=0.2, other=0.7), ['a', 'b']) == [0.2, 0.7]
     for given, words in (
         (2, 'threshold must be a finite number from 0 to 1'),
         (dict(c=0.5), "names 'c', but the classes are a, b"),
@@ -43,7 +43,7 @@ def test_numbers_by_class():
         (dict(a='x', b=0), 'threshold of a must be'),
     ):
         with pytest.raises(ValueError, match=words):
-            check_thresholds(given, ['a', 'b'])
+            check_thresholds('X', given, ['a', 'b'])
 
 
 @pytest.fixture
@@ -56,13 +56,13 @@ def coco(tmp_path):
 
 
 def test_a_labelled_set(coco):
-    counts, categories = labelled_counts(coco, ['a', 'b'])
+    counts, categories = labelled_counts('X', coco, ['a', 'b'])
     assert counts == dict(a=0.5, b=1.0), 'crowds do not count'
     assert categories == [dict(id=7, name='b'), dict(id=3, name='a')]
     with pytest.raises(ValueError, match='has 2 images and the classes b, a, but the teacher'):
-        labelled_counts(coco, ['a', 'c'])
+        labelled_counts('X', coco, ['a', 'c'])
     with pytest.raises(FileNotFoundError, match='no file labelled=nowhere.json'):
-        labelled_counts('nowhere.json', ['a'])
+        labelled_counts('X', 'nowhere.json', ['a'])
 
 
 def test_the_training_set_of_a_config(tmp_path):
@@ -83,5 +83,5 @@ def test_the_training_set_of_a_config(tmp_path):
     for entry in (dataset, dict(type='RepeatDataset', times=3, dataset=dataset)):
         config = Config(dict(train_dataloader=dict(dataset=entry)))
         config.dump(tmp_path / 'c.py')
-        counts, categories = labelled_counts(str(tmp_path / 'c.py'), list(CLASSES))
+        counts, categories = labelled_counts('X', str(tmp_path / 'c.py'), list(CLASSES))
         assert sum(counts.values()) == pytest.approx(2) and categories == []
