@@ -61,7 +61,7 @@ def test_a_labelled_set(coco):
     assert categories == [dict(id=7, name='b'), dict(id=3, name='a')]
     with pytest.raises(ValueError, match='has 2 images and the classes b, a, but the teacher'):
         labelled_counts('X', coco, ['a', 'c'])
-    with pytest.raises(FileNotFoundError, match='no file labelled=nowhere.json'):
+    with pytest.raises(FileNotFoundError, match='X: labelled: .*nowhere.json'):
         labelled_counts('X', 'nowhere.json', ['a'])
 
 
