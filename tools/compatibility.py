@@ -32,7 +32,7 @@ from mmkd.teacher import Teacher, build_model
 
 ROOT = Path(__file__).resolve().parent.parent
 #: RoIs sampled in an image, where a config has more
-ROIS = 64
+ROIS = 16
 LINES = Path(__file__).with_name('compatibility_pairs.txt').read_text().splitlines()
 #: student, teacher
 PAIRS = [tuple(line.split()) for line in LINES if line and not line.startswith('#')]

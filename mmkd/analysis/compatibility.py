@@ -79,7 +79,7 @@ def _introduction(found: Sequence[dict[str, Any]], faults: list[str]) -> Iterato
         f'the options that the message offers were tried. {stepped} of {len(works)} combinations '
         f'that fit were then trained for {steps} steps '
         '(two random images of the size in the table, random weights, CPU, float32), all methods '
-        'of a pair in one run, under the checks of the first steps. Two-stage students sample 64 '
+        'of a pair in one run, under the checks of the first steps. Two-stage students sample 16 '
         'RoIs in an image.'
     )
     yield ''

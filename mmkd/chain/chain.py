@@ -23,6 +23,7 @@ from mmkd.chain.checks import (
     check_saves,
     check_student,
     look_at,
+    written_later,
 )
 from mmkd.chain.folders import begin, check_folders, find_done, of_main
 from mmkd.chain.isolation import isolated
@@ -32,7 +33,7 @@ from mmkd.chain.product import DONE, Product, write_json
 from mmkd.chain.progress import ProgressHook
 from mmkd.chain.resolving import place_of, read_config, set_teacher, teacher_places
 from mmkd.chain.stage import Reference, Stage, read_stages
-from mmkd.checkpoint import check_file, local_file
+from mmkd.checkpoint import check_start
 from mmkd.checkpoint.newest import newest_checkpoint
 from mmkd.checks.in_vain import check_settings
 from mmkd.engine.connecting import connect
@@ -129,7 +130,8 @@ class Chain:
                         set_teacher(entry, entry.get('config'), None, '')
                 else:
                     _check_inputs(config, stage, self.amp)
-                self.facts[name] = look_at(config, awaits)
+                later = None if self.only_look else written_later(stage)
+                self.facts[name] = look_at(config, awaits, later)
             self._compare(stage)
 
     def _compare(self, stage: Stage) -> None:
@@ -275,10 +277,8 @@ def _check_inputs(config: Config, stage: Stage, amp: bool) -> None:
     for dataset in [_dataset_of(there, stage, key) for key in data]:
         dataset.clear()
     check_data(there, 'train', 'val')
-    source = config.get('load_from')
-    if source and '://' not in source and 'load_from' not in stage.files:
-        with local_file(source) as path:
-            check_file(path)
+    if 'load_from' not in stage.files:
+        check_start('load_from', config.get('load_from'))
 
 
 def _dataset_of(config: Config, stage: Stage, key: str) -> Any:

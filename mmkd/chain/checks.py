@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import nn
 
 from mmkd.chain.resolving import build
 from mmkd.chain.stage import Reference, Stage
+from mmkd.checkpoint.starts import check_starts
 from mmkd.checkpoint.weights import EDITS
 from mmkd.checks.labels import check_splits, labels_of, relation
 from mmkd.config import dataset_leaves, distils, type_name
@@ -47,20 +48,35 @@ class Facts:
     text: str = ''
 
 
-def look_at(config: Config, awaits: Mapping[str, str] = {}) -> Facts:  # noqa: B006
+def written_later(stage: Stage) -> set[str]:
+    """Modules of a stage's model whose ``init_cfg`` gets its file from another stage."""
+    found = {key.rpartition('.init_cfg.') for key in stage.files}
+    names = {place.removeprefix('model.') for place, within, _ in found if within}
+    return {name.removeprefix('student').lstrip('.') for name in names}
+
+
+def look_at(
+    config: Config,
+    awaits: Mapping[str, str] = {},  # noqa: B006
+    later: Container[str] | None = None,
+) -> Facts:
     """Build the model of a stage, and the class names of its data; nothing is left behind.
 
     Args:
         awaits (dict[str, str]): what the weights of a random teacher are going to be from, by its
             dotted name in the config, ``''`` for the only one; the plan says so.
+        later: modules whose weights to start from are not written yet; None asks for none.
 
     Raises:
+        FileNotFoundError, CheckpointError: weights that a network starts from.
         ValueError: classes that differ between the training and the validation data.
     """
     scope = config.get('default_scope') or 'mmengine'
     with untouched_random_state(), DefaultScope.overwrite_default_scope(scope):
         model, names = build(config), class_names(config)
         others = class_names(config, 'val') if config.get('val_cfg') is not None else None
+    if later is not None:
+        check_starts(model, later)
     _announce(model, awaits)
     student = getattr(model, 'student', model)
     if names and others and numbers_classes(student):

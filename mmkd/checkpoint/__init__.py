@@ -7,6 +7,7 @@ from mmkd.checkpoint.finding import local_file
 from mmkd.checkpoint.finite_weights import not_finite, refuse_not_finite
 from mmkd.checkpoint.inspecting import check_file, find_damage
 from mmkd.checkpoint.reading import read_checkpoint, read_file
+from mmkd.checkpoint.starts import check_start, check_starts
 from mmkd.checkpoint.stock import guard_stock_loaders
 from mmkd.checkpoint.trust import trust_checkpoints, trusted
 from mmkd.checkpoint.weights import dataset_meta_of, weights_of_one
@@ -17,6 +18,8 @@ __all__ = [
     'atomic_file',
     'check_file',
     'check_plain',
+    'check_start',
+    'check_starts',
     'dataset_meta_of',
     'find_damage',
     'guard_file_handlers',

@@ -78,7 +78,9 @@ def run(args: argparse.Namespace) -> None:
     if distils(config.model):
         show_plan(config, args)
     else:
-        show('model', build_model(config.model).eval(), args.depth)
+        model = build_model(config.model).eval()
+        check_files(config, args, model)
+        show('model', model, args.depth)
 
 
 def show_plan(config: Any, args: argparse.Namespace) -> None:
@@ -98,7 +100,18 @@ def show_plan(config: Any, args: argparse.Namespace) -> None:
     if args.step or args.suggest is not None:
         rehearse(config, built, partial(show_batches, config, args))
     else:
-        built(MODELS.build(config.model))
+        model = MODELS.build(config.model)
+        check_files(config, args, model)
+        built(model)
+
+
+def check_files(config: Any, args: argparse.Namespace, model: Any) -> None:
+    """The files that training would start from, unless a plan without any is asked for."""
+    from mmkd.checkpoint import check_start, check_starts
+
+    if not args.random_teacher:
+        check_start('load_from', config.get('load_from'))
+        check_starts(model)
 
 
 def show_batches(config: Any, args: argparse.Namespace, model: Any, loader: Any) -> None:

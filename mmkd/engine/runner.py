@@ -28,8 +28,8 @@ from mmkd.borrowed import unwrapped
 from mmkd.checkpoint import (
     CheckpointError,
     atomic_file,
-    check_file,
-    local_file,
+    check_start,
+    check_starts,
     read_checkpoint,
 )
 from mmkd.checkpoint.checkpoint_error import first_line
@@ -99,12 +99,16 @@ class Runner(MMRunner):
         if self._resume:
             self._resume_from = self._load_from or self._find_newest()
             self._adopt_run()
-        elif self._load_from and '://' not in self._load_from:
-            with local_file(self._load_from) as path:  # the newest of a folder
-                check_file(path)
+        else:
+            check_start('load_from', self._load_from)
 
     def train(self) -> nn.Module:
-        """As mmengine's; warns if another run is training in the work dir."""
+        """As mmengine's; warns if another run is training in the work dir.
+
+        Raises:
+            FileNotFoundError, CheckpointError: a file that an ``init_cfg`` names.
+        """
+        check_starts(unwrapped(self.model))
         if not is_main_process():
             return super().train()
         with occupied(self.work_dir):

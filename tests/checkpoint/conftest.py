@@ -1,6 +1,7 @@
 """What the tests of checkpoints share."""
 
 import pytest
+from chain_toys import images, paths  # noqa: F401  (fixtures)
 
 
 @pytest.fixture
