@@ -207,6 +207,17 @@ def check_segmentors(owner: str, *models: nn.Module) -> None:
             )
 
 
+def check_labelled(owner: str, student: nn.Module) -> None:
+    """A segmentor whose data have the class of every pixel, else Misfit."""
+    check_segmentors(owner, student)
+    if not classifies_pixels(student):
+        raise Misfit(
+            f'{owner} needs the class of every pixel (gt_sem_seg), but the student, '
+            f'{named(student)}, learns masks of instances alone, whose data do not have it. Use a '
+            'method without labels, such as CWD, or MatchedMasks.'
+        )
+
+
 def check_logits(objective: Any, student: nn.Module, teacher: nn.Module | None) -> None:
     """Both must classify pixels into the same two or more classes, else Misfit."""
     check_same_classes(objective, student, teacher)

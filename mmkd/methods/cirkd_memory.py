@@ -118,7 +118,7 @@ class CIRKDMemory(Objective):
         self.classes = 0
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
-        segmentor.check_segmentors('CIRKDMemory', student)
+        segmentor.check_labelled('CIRKDMemory', student)
         segmentor.bind_features(self, student, teacher)
         self.classes = max(segmentor.classes(student), 2)  # one sigmoid output tells two apart
         many = self.classes > 50

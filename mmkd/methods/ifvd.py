@@ -111,7 +111,7 @@ class IFVD(PairObjective):
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         super().bind(student, teacher)
-        segmentor.check_segmentors('IFVD', student)
+        segmentor.check_labelled('IFVD', student)
         segmentor.bind_features(self, student, teacher)
         # A head with one sigmoid output still has labels 0 and 1.
         self.classes = max(int(segmentor.decode_head(student)[0].num_classes), 2)

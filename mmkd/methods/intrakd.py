@@ -153,7 +153,7 @@ class IntRAKD(PairObjective):
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         super().bind(student, teacher)
         segmentor.bind_features(self, student, teacher)
-        segmentor.check_segmentors('IntRAKD', student)
+        segmentor.check_labelled('IntRAKD', student)
         self.classes = max(segmentor.classes(student), 2)
         if not set(self.exclude) <= set(range(self.classes)):
             known = f'classes 0 to {self.classes - 1}'

@@ -75,6 +75,8 @@ class Instances:
         """
         family = family_of(student)
         usual = {'segmentor': 'regions', **dict.fromkeys(DETECTORS, 'boxes')}.get(family, 'images')
+        if family == 'segmentor' and not segmentor.classifies_pixels(student):
+            usual = 'images'  # its data have masks of instances, and no class of every pixel
         self.rows = self.rows or usual
         objective.needs_ground_truth = self.rows != 'images'
         objective.label_free = self.rows == 'images'
@@ -89,7 +91,7 @@ class Instances:
             if not objective.student_taps:
                 bind_pyramid(objective, student, teacher)
         else:
-            segmentor.check_segmentors(self.owner, student)
+            segmentor.check_labelled(self.owner, student)
             segmentor.bind_features(objective, student, teacher)
             self.classes = max(segmentor.classes(student), 2)
             head = segmentor.decode_head(student)[0]

@@ -5,8 +5,11 @@ import torch
 
 from mmkd.levels import Level
 from mmkd.methods.cckd import CCKD
+from mmkd.methods.cirkd_memory import CIRKDMemory
 from mmkd.methods.darkrank import DarkRank
 from mmkd.methods.gkd import GKD
+from mmkd.methods.ifvd import IFVD
+from mmkd.methods.intrakd import IntRAKD
 from mmkd.methods.irg import IRG, edges, relation_error
 from mmkd.methods.pkt import PKT
 from mmkd.methods.rkd import RKD, distance_error
@@ -227,3 +230,25 @@ def test_maps_of_unequal_width_are_answered_with_one_that_both_have():
     ]
     with pytest.raises(ValueError, match=r"student='backbone\[2\]', teacher='backbone\[0\]'"):
         Instances('RKD', 'boxes', gather=False).setup(*sides)
+
+
+class OfInstances(torch.nn.Module):
+    """A segmentor whose head knows no class of what lies between objects."""
+
+    def __init__(self, stuff):
+        super().__init__()
+        self.panoptic_head = torch.nn.Module()
+        self.panoptic_head.num_things_classes, self.panoptic_head.num_stuff_classes = 3, stuff
+        self.panoptic_head.num_classes = 3 + stuff
+        self.panoptic_head.cls_embed = torch.nn.Linear(4, 4 + stuff)
+        self.panoptic_head.mask_embed = torch.nn.Identity()
+
+
+@pytest.mark.parametrize('method', [IFVD, CIRKDMemory, IntRAKD, RKD])
+def test_labels_of_pixels_are_asked_of_segmentors_that_have_them(method):
+    named = dict(student='backbone', teacher='backbone')
+    options = dict(instances='regions') if method is RKD else {}
+    wanted = "instances='regions' does not suit" if method is RKD else 'needs the class of every p'
+    with pytest.raises(ValueError, match=wanted):
+        method(**named, **options).bind(OfInstances(0), OfInstances(0))
+    method(**named, **options).bind(OfInstances(2), OfInstances(2))
