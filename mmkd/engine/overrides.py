@@ -56,14 +56,14 @@ def check_overrides(keys: Iterable[str], config: Config, who: str = '--cfg-optio
 def check_names(config: Config) -> None:
     """Refuse a name at the top of a config that is, but for one slip, one that mmengine reads.
 
-    Other names may be variables of the file; so may a plural, such as ``models``.
+    Other names may be variables of the file; so may a plural, such as ``models``, and ``mode``.
 
     Raises:
         ValueError: with the name that is meant.
     """
     for key in config:
         near = next((name for name in _TOP if key not in _TOP and one_slip(key, name)), None)
-        if near and key != f'{near}s':
+        if near and key not in (f'{near}s', 'mode'):
             raise ValueError(
                 f'{config.filename} has {key!r}, which nothing reads. Did you mean {near!r}? If it '
                 'is a variable of the file, give it another name.'

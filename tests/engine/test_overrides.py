@@ -95,4 +95,8 @@ def test_dtype_is_no_slip_of_type():
 def test_a_misspelt_name_at_the_top_of_a_config(name, meant):
     with pytest.raises(ValueError, match=f'has {name!r}, which nothing reads. .* mean {meant!r}'):
         check_names(Config({'model': dict(), name: dict()}))
-    check_names(Config(dict(model=dict(), models=[], backbone=dict(), data_root='x', num_stages=3)))
+    check_names(
+        Config(
+            dict(model=dict(), mode='min', models=[], backbone=dict(), data_root='x', num_stages=3)
+        )
+    )
