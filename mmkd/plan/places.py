@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from mmkd.families import family_of, is_two_stage, segmentor
+from mmkd.families import family_of, is_two_stage, is_weak, segmentor
 from mmkd.families.comparable import Misfit
 from mmkd.families.two_stage import features_tap
 from mmkd.functional.nested import flatten
@@ -27,11 +27,14 @@ QUERIES = 'queries or other rows in an order of its own'
 def check_places(objective: Objective, *networks: Found | None) -> None:
     """Refuse taps in the config whose rows are different samples in the two networks.
 
-    Methods that evaluate both networks on the student's RoIs choose their taps themselves.
+    Methods that evaluate both networks on the student's RoIs choose their taps themselves. A
+    student that looks at several views of an image in training has other maps than its teacher.
 
     Raises:
         Misfit: such a tap, of student or teacher.
     """
+    if len(networks) > 1 and networks[0] is not None:
+        _check_views(objective, networks[0].model)
     for found in networks:
         named = [tap for tap in found.taps if tap in objective.asked_taps] if found else []
         for tap, rows in own_rows(found, named).items():
@@ -41,6 +44,18 @@ def check_places(objective: Objective, *networks: Found | None) -> None:
                 f'are of different places; tap maps, such as {_maps(found.model)!r}.',
                 prefer=('Mimic',) * (rows == BOXES),
             )
+
+
+def _check_views(objective: Objective, student: nn.Module) -> None:
+    views = getattr(student, 'views', ()) if is_weak(student) else ()
+    maps = [tap for tap in objective.student_taps if tap.path.split('.')[0] in BODY]
+    if views and maps:
+        raise Misfit(
+            f"{type(objective).__name__} compares maps, but '{maps[0]}' of the student "
+            f'{type(student).__name__} runs {len(views) + 1} times in a training step, on the '
+            f'image and on its views ({", ".join(views)}), and that of the teacher once. Train a '
+            'student without views (views=[]).'
+        )
 
 
 def _maps(model: nn.Module) -> str:

@@ -23,6 +23,7 @@ from mmkd.testing import (
     tiny_detr,
     tiny_faster_rcnn,
     tiny_retinanet,
+    tiny_weak,
 )
 
 #: networks of these tests alone: a Teacher freezes its own
@@ -154,3 +155,11 @@ def test_the_list_of_candidates_leaves_them_out():
     assert not [name for name in found if name.startswith('roi_head')]
     assert 'encoder' in dict(candidates(network('detr'), 1))
     assert 'decoder' not in dict(candidates(network('detr'), 1))
+
+
+def test_a_student_that_looks_at_views_shows_no_map_that_a_teacher_has():
+    teacher = Teacher(build_model(tiny_weak()), 'random')
+    objectives = dict(at=dict(type='mmkd.AT'))
+    with pytest.raises(ValueError, match=r'runs 3 times in a training step.*\(flip, scale\)'):
+        Distiller(build_model(tiny_weak(views=['flip', 'scale'])), objectives, teacher)
+    Distiller(build_model(tiny_weak()), objectives, teacher)
