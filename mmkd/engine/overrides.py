@@ -57,11 +57,12 @@ def check_names(config: Config) -> None:
     """Refuse a name at the top of a config that is, but for one slip, one that mmengine reads.
 
     Other names may be variables of the file; so may a plural, such as ``models``, and ``mode``.
+    What a new-style config imports, such as ``OptimWrapper``, is none of them.
 
     Raises:
         ValueError: with the name that is meant.
     """
-    for key in config:
+    for key in config.keys() - set(getattr(config, '_imported_names', ())):
         near = next((name for name in _TOP if key not in _TOP and one_slip(key, name)), None)
         if near and key not in (f'{near}s', 'mode'):
             raise ValueError(
