@@ -51,7 +51,7 @@ def complexity(model: nn.Module, run: Callable[[], Any]) -> Complexity:
         for module in operators.values()
     ]
     try:
-        with _products_only(), FlopCounterMode(display=False) as counter:
+        with _constants(model), _products_only(), FlopCounterMode(display=False) as counter:
             run()
     finally:
         for hook in hooks:
@@ -70,6 +70,20 @@ def complexity(model: nn.Module, run: Callable[[], Any]) -> Complexity:
 
 def _of_mmcv(module: nn.Module) -> bool:
     return any(kind.__module__.startswith('mmcv.ops.') for kind in type(module).__mro__)
+
+
+@contextlib.contextmanager
+def _constants(model: nn.Module) -> Iterator[None]:
+    """Parameters that do not train: PyTorch's counter stops at a module that is given a part of one
+    that does, such as the queries of Deformable DETR."""
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        for parameter in learning:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
 
 
 @contextlib.contextmanager

@@ -83,6 +83,23 @@ def test_a_detector_costs_the_same_with_compiled_operators_and_without():
     assert found.left_out == ('RoIAlign',)
 
 
+class Queries(nn.Module):
+    """A layer on one half of a parameter, as Deformable DETR has for its queries."""
+
+    def __init__(self):
+        super().__init__()
+        self.queries, self.layer = nn.Parameter(torch.ones(4, 6)), nn.Linear(3, 2)
+
+    def forward(self):
+        return self.layer(self.queries.split(3, 1)[0])
+
+
+def test_a_part_of_a_parameter_may_be_the_input_of_a_layer():
+    model = Queries()
+    assert complexity(model, model).macs == 4 * 3 * 2
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
 class Clock:
     """Of a machine that slows down: each call takes a tenth of a second more than the last."""
 
