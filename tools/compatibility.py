@@ -26,8 +26,10 @@ from mmkd.analysis.trial import try_steps
 from mmkd.checkpoint import atomic_file
 from mmkd.config import load_config
 from mmkd.errors.ending import plain_errors
+from mmkd.families.two_stage import few_proposals
 from mmkd.methods import names
-from mmkd.plan.probe import SIZES
+from mmkd.plan.probe import SIZES, dummy_samples, first_that_runs
+from mmkd.route import run_route
 from mmkd.teacher import Teacher, build_model
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -95,17 +97,22 @@ def undecided(teacher: torch.nn.Module) -> None:
             parameter.zero_()
 
 
-def calibrated(teacher: torch.nn.Module, side: int) -> None:
+@torch.no_grad()
+def calibrated(teacher: torch.nn.Module) -> None:
     """Statistics of BatchNorm from one batch: with those of no data the maps of a deep network
     vanish, and with them every loss on maps."""
-    inputs, samples = random_batch(teacher, (side, side), 2, 6)
     norms = [m for m in teacher.modules() if isinstance(m, _BatchNorm)]
     kept = [norm.momentum for norm in norms]
-    teacher.train()
+    teacher.eval()
     for norm in norms:
         norm.train().momentum = 1
-    with torch.no_grad():
-        teacher(inputs, samples, mode='loss')
+
+    def run(side: int) -> None:
+        inputs, _ = random_batch(teacher, (side, side), 2, 6)
+        run_route(teacher, 'tensor', inputs, 2 * dummy_samples(side))
+
+    with few_proposals(teacher):
+        first_that_runs(SIZES, run)
     for norm, momentum in zip(norms, kept, strict=True):
         norm.momentum = momentum
     teacher.eval()
@@ -130,7 +137,7 @@ def try_pair(number: int, methods: list[str], steps: int) -> dict:
             with contextlib.suppress(AttributeError):  # SAN's own cannot without its file
                 network.init_weights()
         undecided(networks[1])
-        calibrated(networks[1], SIZES[0])
+        calibrated(networks[1])
         pair = Pair(networks[0], Teacher(networks[1], 'random'))
         fits = list(pair.fits(methods))
         planned, size = time.time() - start, side_of(pair)
