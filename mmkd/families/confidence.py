@@ -16,6 +16,9 @@ from mmkd.families.mask_classes import classifies_masks
 from mmkd.functional.mask_scores import MaskScores
 from mmkd.tap import Tap
 
+#: heads that in evaluation take one map, not a tuple
+TAKE_A_MAP = ('DDRHead', 'PIDHead')
+
 
 def features_tap(model: nn.Module) -> str:
     """Address of the maps that :func:`best_scores` takes: a detector's neck, else the backbone."""
@@ -95,7 +98,7 @@ def _pixel_logits(model: nn.Module, maps: tuple[Tensor, ...]) -> Tensor:
         return MaskScores.of(own.forward(feats, samples)).at()
     heads = model.decode_head
     if not isinstance(heads, nn.ModuleList):
-        logits = heads.forward(feats)
+        logits = heads.forward(feats[0] if definer(heads, 'forward') in TAKE_A_MAP else feats)
         return logits[-1] if isinstance(logits, (list, tuple)) else logits
     first, *others = heads
     logits = first.forward(feats)

@@ -129,6 +129,17 @@ def encoder_tap(model: nn.Module) -> str:
     return 'backbone[-1]' if hasattr(model, 'backbone') else feature_tap(model)
 
 
+def read_tap(model: nn.Module) -> str:
+    """Address of the backbone's map that the decode head reads, of several the last.
+
+    Without a neck that is the head's ``in_index``: heads of BiSeNet read the first map.
+    """
+    if getattr(model, 'neck', None) is not None or not hasattr(model, 'backbone'):
+        return encoder_tap(model)
+    index = getattr(decode_head(model)[0], 'in_index', -1)
+    return f'backbone[{index if isinstance(index, int) else index[-1]}]'
+
+
 def auxiliary_tap(model: nn.Module) -> str | None:
     """Address of the (last) auxiliary head's logits; None where there are none."""
     head, path = getattr(model, 'auxiliary_head', None), 'auxiliary_head'

@@ -78,7 +78,8 @@ class GradientRegions(PairObjective):
     have no gradient for the student.
 
     Without taps: the first four maps of a two-stage student's neck, the whole neck of other
-    detectors, the last map of a segmentor's backbone.
+    detectors, of a segmentor the map of the backbone that its decode head reads (of several, the
+    last).
 
     Args:
         weights (str): ``'abs'``, the mean absolute gradient over channels, or ``'cam'``, Grad-CAM's
@@ -114,7 +115,9 @@ class GradientRegions(PairObjective):
                 f'{both(student, teacher)}.'
             )
         if families[0] == 'segmentor':
-            segmentor.bind_encoders(self, student, teacher)
+            segmentor.check_segmentors('GradientRegions', student, teacher)
+            self.student_taps = self.student_taps or parse_taps(segmentor.read_tap(student))
+            self.teacher_taps = self.teacher_taps or parse_taps(segmentor.read_tap(teacher))
         bind_pyramid(self, student, teacher, levels=4 if is_two_stage(student) else None)
         confidence.check_scores('GradientRegions', 'teacher', teacher)
         features = parse_taps(confidence.features_tap(teacher))

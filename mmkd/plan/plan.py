@@ -221,8 +221,9 @@ class Plan:
             if tap.path.split('.')[0] not in BODY or not (text := student.differs(tap)):
                 continue
             meant = student.of_evaluation(tap)
-            other = ', '.join(map(str, objective.teacher_taps))
-            advice = f"student='{meant}', teacher='{other}'" if meant else 'each map by its index'
+            taps = [str(tap) for tap in objective.teacher_taps]
+            sure = meant and len(taps) == 1
+            advice = f"student='{meant}', teacher='{taps[0]}'" if sure else 'each map by its index'
             raise ValueError(
                 f"objective '{name}': {text} A teacher runs in evaluation mode, so name the "
                 f'map that is meant: {advice}.'

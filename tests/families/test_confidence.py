@@ -6,8 +6,9 @@ from mmengine.config import Config
 from stock_segmentors import network
 
 from mmkd.config import load_config
-from mmkd.families import confidence
+from mmkd.families import confidence, segmentor
 from mmkd.families.comparable import Misfit
+from mmkd.functional.nested import flatten
 from mmkd.tap import Tap
 from mmkd.teacher import build_model
 from mmkd.testing import shrink, tiny_cascade_rcnn, tiny_classifier, tiny_detr, tiny_pspnet
@@ -46,6 +47,27 @@ def test_pixel_heads(name):
     assert scores.dim() == 2 and 0 <= float(scores.min()) <= float(scores.max()) <= 1
     scores.sum().backward()
     assert feats[-1].grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ('path', 'read'),
+    [
+        ('ddrnet/ddrnet_23-slim_in1k-pre_2xb6-120k_cityscapes-1024x1024.py', 'backbone[-1]'),
+        ('bisenetv1/bisenetv1_r18-d32_4xb4-160k_cityscapes-1024x1024.py', 'backbone[0]'),
+    ],
+)
+def test_heads_that_read_one_map_of_their_own(path, read):
+    config = load_config(f'mmseg::{path}').model.to_dict()
+    config['backbone'].pop('init_cfg', None)
+    model = build_model(Config(dict(model=config, default_scope='mmseg'))).eval()
+    assert segmentor.read_tap(model) == read
+    found = model.backbone(torch.randn(1, 3, 128, 128))
+    feats = [x.detach().requires_grad_() for x in flatten(found)]
+    confidence.best_scores(model, feats).sum().backward()
+    place = Tap.parse(read).index
+    assert [x.grad is not None for x in feats] == [
+        i == place % len(feats) for i in range(len(feats))
+    ]
 
 
 def test_a_cascade_of_decode_heads():
