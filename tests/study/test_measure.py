@@ -61,9 +61,15 @@ def test_a_new_run_forgets_what_lies_there(tmp_path, clock):
     assert kept == dict(curve={'40': {}}, unit='iteration', length=80, peak=7)
 
 
-def test_the_peak_is_that_of_this_run():
+def grown():
+    """How much higher the peak is after 64 MiB more were held."""
     measure._forget_peak()
     before = measure._peak()
     held = bytearray(64 * 2**20)
     held[::4096] = bytes([1]) * len(held[::4096])
-    assert measure._peak() - before > 50 * 2**20
+    return measure._peak() - before
+
+
+def test_the_peak_is_that_of_this_run():
+    # a system that takes back idle pages of a large process may hide one growth, hardly three
+    assert max(grown() for _ in range(3)) > 50 * 2**20
