@@ -18,7 +18,6 @@ from mmkd.registry import MODELS
 from mmkd.rows.generator_objective import GeneratorObjective
 from mmkd.tap import Tap, Trace
 
-_OPTIMIZER = dict(type='Adam', lr=0.02)
 FACTORS = dict(one_hot=0.05, balance=5.0, activation=0.01)
 
 
@@ -59,20 +58,17 @@ class DAFL(GeneratorObjective):
         factors (dict[str, float] | None): of the terms ``'one_hot'`` (oh, 0.05), ``'balance'``
             (ie, 5) and ``'activation'`` (a, 0.01).
         tau (float): temperature of the student's loss.
-        size (int | list[int]): height and width of the images, multiples of 4.
-        latent (int): numbers in z.
-        width (int): channels of the generator's first maps.
-        optimizer (dict | None): the generator's; None is Adam, learning rate 0.02. It follows the
-            run's ``param_scheduler``.
-        seed (int): of the noise.
-        student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`; taps show
-            logits.
+        size, latent, width, optimizer, seed, student, teacher, weight, teacher_name: see
+            :class:`~mmkd.rows.generator_objective.GeneratorObjective`; 1,000 numbers in z, and a
+            learning rate of 0.02, unless they are set.
 
     Raises:
         ValueError: options out of range; no classifiers of equal classes, or of images of unequal
             channels.
     """
 
+    usual_latent = 1000
+    usual_lr = 0.02
     zero_at_equality = False
     own_losses = tuple(f'loss_{term}' for term in FACTORS)
     term_factors = {f'loss_{term}': f'factors.{term}' for term in FACTORS}
@@ -83,15 +79,9 @@ class DAFL(GeneratorObjective):
         *taps: Taps,
         factors: Mapping[str, float] | None = None,
         tau: float = 1.0,
-        size: Any = 32,
-        latent: int = 1000,
-        width: int = 128,
-        optimizer: Mapping[str, Any] | None = None,
-        seed: int = 0,
         **common: Any,
     ) -> None:
-        own = dict(size=size, latent=latent, width=width, seed=seed)
-        super().__init__(*taps, **own, optimizer=optimizer or _OPTIMIZER, **common)
+        super().__init__(*taps, **common)
         self.factors = check_factors('DAFL', factors, FACTORS)
         self.tau = check_temperature('DAFL', tau)
 

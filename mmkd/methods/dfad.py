@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmkd.objective import Taps
 from mmkd.registry import MODELS
 from mmkd.rows.generator_objective import GeneratorObjective
 from mmkd.tap import Trace
-
-_OPTIMIZER = dict(type='Adam', lr=1e-3)
 
 
 @MODELS.register_module()
@@ -33,32 +27,16 @@ class DFAD(GeneratorObjective):
     should be alike. Batches should be large; the code has 256.
 
     Args:
-        size (int | list[int]): height and width of the images, multiples of 4.
-        latent (int): numbers in z.
-        width (int): channels of the generator's first maps.
-        optimizer (dict | None): the generator's; None is Adam, learning rate 1e-3. It follows the
-            run's ``param_scheduler``.
-        seed (int): of the noise.
-        student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`; taps show
-            logits.
+        size, latent, width, optimizer, seed, student, teacher, weight, teacher_name: see
+            :class:`~mmkd.rows.generator_objective.GeneratorObjective`; 256 numbers in z, and a
+            learning rate of 1e-3, unless they are set.
 
     Raises:
         ValueError: options out of range; no classifiers of equal classes, or of images of unequal
             channels.
     """
 
-    def __init__(
-        self,
-        *taps: Taps,
-        size: Any = 32,
-        latent: int = 256,
-        width: int = 128,
-        optimizer: Mapping[str, Any] | None = None,
-        seed: int = 0,
-        **common: Any,
-    ) -> None:
-        own = dict(size=size, latent=latent, width=width, seed=seed)
-        super().__init__(*taps, **own, optimizer=optimizer or _OPTIMIZER, **common)
+    usual_latent = 256
 
     def student_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
         return F.l1_loss(student, teacher)

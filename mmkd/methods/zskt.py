@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from torch import Tensor
 
 from mmkd.functional.logit_distances import mean_kl
-from mmkd.objective import Taps
 from mmkd.registry import MODELS
 from mmkd.rows.generator_objective import GeneratorObjective
 from mmkd.tap import Trace
-
-_OPTIMIZER = dict(type='Adam', lr=1e-3)
 
 
 @MODELS.register_module()
@@ -38,34 +32,18 @@ class ZSKT(GeneratorObjective):
     losses are left out (``task_weight=None``).
 
     Args:
-        size (int | list[int]): height and width of the images, multiples of 4.
-        latent (int): numbers in z.
-        width (int): channels of the generator's first maps.
-        optimizer (dict | None): the generator's; None is Adam, learning rate 1e-3. It follows the
-            run's ``param_scheduler``.
-        seed (int): of the noise.
-        student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`; taps show
-            logits.
+        size, latent, width, optimizer, seed, student, teacher, weight, teacher_name: see
+            :class:`~mmkd.rows.generator_objective.GeneratorObjective`; 100 numbers in z, and a
+            learning rate of 1e-3, unless they are set.
 
     Raises:
         ValueError: options out of range; no classifiers of equal classes, or of images of unequal
             channels.
     """
 
-    keeps_noise = True
+    usual_latent = 100
 
-    def __init__(
-        self,
-        *taps: Taps,
-        size: Any = 32,
-        latent: int = 100,
-        width: int = 128,
-        optimizer: Mapping[str, Any] | None = None,
-        seed: int = 0,
-        **common: Any,
-    ) -> None:
-        own = dict(size=size, latent=latent, width=width, seed=seed)
-        super().__init__(*taps, **own, optimizer=optimizer or _OPTIMIZER, **common)
+    keeps_noise = True
 
     def student_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
         return mean_kl(student, teacher, 1.0).mean()

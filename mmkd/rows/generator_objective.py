@@ -42,9 +42,10 @@ class GeneratorObjective(Objective):
 
     Args:
         size (int | list[int]): height and width of the images, multiples of 4.
-        latent (int): numbers in z.
+        latent (int | None): numbers in z; None: as published for the method.
         width (int): channels of the generator's first maps.
-        optimizer (dict): the generator's.
+        optimizer (dict | None): the generator's, which follows the run's ``param_scheduler``; None:
+            Adam with the published learning rate.
         seed (int): of the noise.
         student, teacher, weight, teacher_name: see :class:`~mmkd.objective.Objective`; taps show
             logits.
@@ -62,6 +63,9 @@ class GeneratorObjective(Objective):
     families = ('classifier',)
     #: all steps from one turn of the generator to the next have the same noise
     keeps_noise: ClassVar[bool] = False
+    #: published: numbers in z, and the generator's learning rate
+    usual_latent: ClassVar[int]
+    usual_lr: ClassVar[float] = 1e-3
     generator: Generator
     scale: Tensor
     shift: Tensor
@@ -69,11 +73,11 @@ class GeneratorObjective(Objective):
     def __init__(
         self,
         *taps: Taps,
-        size: Any,
-        latent: int,
-        width: int,
-        optimizer: Mapping[str, Any],
-        seed: int,
+        size: Any = 32,
+        latent: int | None = None,
+        width: int = 128,
+        optimizer: Mapping[str, Any] | None = None,
+        seed: int = 0,
         **common: Any,
     ) -> None:
         super().__init__(*taps, **common)
@@ -81,9 +85,10 @@ class GeneratorObjective(Objective):
         self.size = check_size(name, size)
         if any(side % STEP for side in self.size):
             raise ValueError(f'{name}: both sides of size must be multiples of 4, found {size!r}.')
+        latent = self.usual_latent if latent is None else latent
         self.latent = check_number(name, 'latent', latent, 1, whole=True)
         self.width = check_number(name, 'width', width, 1, whole=True)
-        self.optimizer = dict(optimizer)
+        self.optimizer = dict(optimizer or dict(type='Adam', lr=self.usual_lr))
         self.seed = check_number(name, 'seed', seed, 0, whole=True)
         self.made: Tensor | None = None
 
