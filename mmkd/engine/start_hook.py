@@ -46,8 +46,10 @@ class StartHook(Hook):
             self._carry_on(model)
 
     def _start(self, student: nn.Module) -> None:
-        told = any(key.startswith(EDITS) for key in weights_in(read_checkpoint(self.student)))
-        anew = () if told else (f'^{re.escape(EDITS)}',)
+        anew: tuple[str, ...] = ()
+        if any(key.startswith(EDITS) for key in student.state_dict()):
+            told = weights_in(read_checkpoint(self.student))
+            anew = () if any(key.startswith(EDITS) for key in told) else (f'^{re.escape(EDITS)}',)
         count = load_strictly(student, self.student, anew, who='student')
         print_log(f'student: all {count} weights from {self.student}', logger='current')
 
