@@ -26,7 +26,7 @@ from mmkd.makers.box_queries import (
 )
 from mmkd.makers.label_folder import list_images, root_of
 from mmkd.makers.mixtures import lowest
-from mmkd.makers.queries import Queries
+from mmkd.makers.queries import Queries, check_budget, check_one_black_box, of_round, say_asked
 from mmkd.makers.score_thresholds import check_match
 from mmkd.makers.uncertainty import MEASURES
 from mmkd.options import check_choice, check_list, check_number
@@ -109,11 +109,7 @@ class ActiveLabels(Maker):
         self.pictures = check_number(OWNER, 'pictures', pictures, 1, whole=True)
         self.seed = check_number(OWNER, 'seed', seed, 0, 2**31, whole=True)
         check_match(OWNER, threshold, labelled)
-        if self.budget is not None and self.budget < self.seeds:
-            raise ValueError(
-                f'ActiveLabels: budget={self.budget} does not suffice for the first {self.seeds} '
-                'images. Raise it, or lower seeds.'
-            )
+        check_budget(OWNER, self.budget, self.seeds)
 
     def __call__(self, given: Mapping[str, Product], work_dir: str) -> Product:
         files = list(dict.fromkeys(list_images(OWNER, self.images)))
@@ -135,9 +131,7 @@ class ActiveLabels(Maker):
             asked[image] = queries.answer(number, partial(box.boxes, pool[image], self.least))
             _say_progress('asked', number + 1, len(chosen))
         write_asked(work_dir, box.names, asked)
-        limit = '' if self.budget is None else f' of a budget of {self.budget}'
-        line = f'ActiveLabels: {len(chosen)} images asked, {len(asked)} in all{limit}'
-        current_screen().say(line)
+        say_asked(OWNER, len(chosen), len(asked), self.budget)
         found = {file: asked[image] for image, file in pool.items() if image in asked}
         info = dict(wanted, queries=len(asked), budget=self.budget)
         product = labels.write(work_dir, root, found, info, pictures=self.pictures)
@@ -146,12 +140,7 @@ class ActiveLabels(Maker):
     def _black_box(
         self, given: Mapping[str, Product], student: DetectingNetwork | None
     ) -> DetectingFunction | DetectingNetwork:
-        if bool(self.black_box) == ('teacher' in given):
-            found = 'both' if self.black_box else 'neither'
-            raise ValueError(
-                f'ActiveLabels asks one black box: teacher= of the stage (--teacher of mmkd make) '
-                f'or black_box=, found {found}.'
-            )
+        check_one_black_box(OWNER, self.black_box, given)
         known = student.names if student else []
         box: DetectingFunction | DetectingNetwork
         if self.black_box:
@@ -210,14 +199,7 @@ class ActiveLabels(Maker):
 
     def _count(self, asked: int, free: int) -> int:
         """Images of this round."""
-        count = self.add if asked else self.seeds
-        if self.budget is not None:
-            if asked >= self.budget:
-                raise ValueError(
-                    f'ActiveLabels: {asked} images were asked, and the budget is {self.budget}. '
-                    'Raise it, or leave this round out.'
-                )
-            count = min(count, self.budget - asked)
+        count = of_round(OWNER, asked, self.seeds, self.add, self.budget)
         if free < count:
             raise ValueError(
                 f'ActiveLabels: {count} images are to be asked, but only {free} of {self.images} '

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from mmkd.chain import Maker, Product
 from mmkd.chain.product import digest
 from mmkd.config import type_name
-from mmkd.engine.console.screen import current_screen
 from mmkd.makers.mixtures import (
     BATCH,
     SHARES,
@@ -24,7 +23,17 @@ from mmkd.makers.mixtures import (
 )
 from mmkd.makers.networks import check_classifier, on_gpu
 from mmkd.makers.pool import Pool
-from mmkd.makers.queries import ALONE, ANSWERS, Asked, BlackBoxOfImages, Queries
+from mmkd.makers.queries import (
+    ALONE,
+    ANSWERS,
+    Asked,
+    BlackBoxOfImages,
+    Queries,
+    check_budget,
+    check_one_black_box,
+    of_round,
+    say_asked,
+)
 from mmkd.options import check_choice, check_number
 from mmkd.registry import MAKERS
 from mmkd.teacher import Teacher, build_model, load_strictly
@@ -88,11 +97,7 @@ class ActiveMixup(Maker):
         self.choose = check_choice(OWNER, 'choose', choose, ('uncertain', 'random'))
         self.pairs = check_number(OWNER, 'pairs', pairs, self.add, whole=True, optional=True)
         self.seed = check_number(OWNER, 'seed', seed, 0, 2**31, whole=True)
-        if self.budget is not None and self.budget < self.seeds:
-            raise ValueError(
-                f'ActiveMixup: budget={self.budget} does not suffice for the first {self.seeds} '
-                'images. Raise it, or lower seeds.'
-            )
+        check_budget(OWNER, self.budget, self.seeds)
         if mix and type_name(black_box or {}) == 'Cached':
             raise ValueError(
                 'ActiveMixup: black_box is a file of answers (mmkd.Cached), which has none for '
@@ -112,9 +117,7 @@ class ActiveMixup(Maker):
             chosen = self._chosen(asked, pool, student, 'student' in given)
             queries.settle(chosen)
         found = asked + queries.ask(box, lambda entry: _pixels(pool, *entry), chosen)
-        limit = '' if self.budget is None else f' of a budget of {self.budget}'
-        line = f'ActiveMixup: {len(chosen)} images asked, {len(found)} in all{limit}'
-        current_screen().say(line)
+        say_asked(OWNER, len(chosen), len(found), self.budget)
         file = osp.join(work_dir, ANSWERS)
         found.write(file, pool.mark, pool.names)
         return Product('', file, work_dir, dict(queries=len(found)))
@@ -130,12 +133,7 @@ class ActiveMixup(Maker):
     def _black_box(
         self, given: Mapping[str, Product], student: nn.Module, names: tuple[str, ...]
     ) -> BlackBoxOfImages:
-        if bool(self.black_box) == ('teacher' in given):
-            found = 'both' if self.black_box else 'neither'
-            raise ValueError(
-                f'ActiveMixup asks one black box: teacher= of the stage (--teacher of mmkd make) '
-                f'or black_box=, found {found}.'
-            )
+        check_one_black_box(OWNER, self.black_box, given)
         if self.black_box:
             teacher = build_teacher(self.black_box)
         else:
@@ -166,13 +164,7 @@ class ActiveMixup(Maker):
                 "ActiveMixup: choose='uncertain' needs a student: student= of the stage, or "
                 '--student CONFIG CHECKPOINT of mmkd make.'
             )
-        left = self.add if self.budget is None else self.budget - len(asked)
-        if left < 1:
-            raise ValueError(
-                f'ActiveMixup: {len(asked)} images were asked, and the budget is {self.budget}. '
-                'Raise it, or leave this round out.'
-            )
-        count = min(self.add, left)
+        count = of_round(OWNER, len(asked), self.seeds, self.add, self.budget)
         find = self._mixtures if self.mix else self._images
         return find(asked, pool, student, count, draw)
 

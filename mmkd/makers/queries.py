@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mmkd.chain.product import write_json
 from mmkd.checkpoint import atomic_file
+from mmkd.engine.console.screen import current_screen
 from mmkd.families import classifier
 from mmkd.makers.label_folder import write_compact
 from mmkd.makers.networks import on_gpu
@@ -237,3 +238,45 @@ class BlackBoxOfImages:
 def _few(names: tuple[str, ...] | None) -> str:
     names = names or ('names unknown',)
     return ', '.join(names[:6]) + (', …' if len(names) > 6 else '')
+
+
+def check_budget(owner: str, budget: int | None, seeds: int) -> None:
+    """A budget must suffice for the first round, else ValueError."""
+    if budget is not None and budget < seeds:
+        raise ValueError(
+            f'{owner}: budget={budget} does not suffice for the first {seeds} images. Raise it, '
+            'or lower seeds.'
+        )
+
+
+def check_one_black_box(owner: str, black_box: Any, given: Mapping[str, Any]) -> None:
+    """Either the stage has a teacher or the maker a black box, else ValueError."""
+    if bool(black_box) == ('teacher' in given):
+        found = 'both' if black_box else 'neither'
+        raise ValueError(
+            f'{owner} asks one black box: teacher= of the stage (--teacher of mmkd make) or '
+            f'black_box=, found {found}.'
+        )
+
+
+def of_round(owner: str, asked: int, seeds: int, add: int, budget: int | None) -> int:
+    """Images of the next round: ``seeds``, later ``add``, and no more than the budget leaves.
+
+    Raises:
+        ValueError: the budget is spent.
+    """
+    count = add if asked else seeds
+    if budget is None:
+        return count
+    if asked >= budget:
+        raise ValueError(
+            f'{owner}: {asked} images were asked, and the budget is {budget}. Raise it, or leave '
+            'this round out.'
+        )
+    return min(count, budget - asked)
+
+
+def say_asked(owner: str, new: int, asked: int, budget: int | None) -> None:
+    """How many images were asked, in this round and in all."""
+    limit = '' if budget is None else f' of a budget of {budget}'
+    current_screen().say(f'{owner}: {new} images asked, {asked} in all{limit}')
