@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmkd.makers.merge_detections import overlap
 from mmkd.pixels import Pixels
 from mmkd.untouched import training, untouched_random_state
 
@@ -95,16 +96,10 @@ def layout(
             w, h = max(round(w), 1), max(round(h), 1)
             x, y = draw.integers(0, width - w + 1), draw.integers(0, height - h + 1)
             box = [float(x), float(y), float(x + w), float(y + h)]
-            if all(_iou(box, other) <= OVERLAP for other in boxes):
+            if (overlap(np.array(box), np.array(boxes).reshape(-1, 4)) <= OVERLAP).all():
                 boxes.append(box)
                 break
     return boxes, draw.integers(0, classes, len(boxes)).tolist()
-
-
-def _iou(a: list[float], b: list[float]) -> float:
-    w, h = (max(min(a[i + 2], b[i + 2]) - max(a[i], b[i]), 0.0) for i in (0, 1))
-    area = sum((x[2] - x[0]) * (x[3] - x[1]) for x in (a, b))
-    return w * h / (area - w * h)
 
 
 Loss = Callable[[Tensor], Tensor]
