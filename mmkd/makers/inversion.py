@@ -235,7 +235,7 @@ class Inversion(Maker):
             metainfo=dict(classes=tuple(self.names)),
         )
         shown = [
-            label_files.picture_of_boxes(file, objects[file][1], self.names)
+            label_files.picture_of_boxes(file, objects[file][1], self.names, scored=False)
             for file in spread([*objects], self.pictures)
         ]
         return path, entry, shown

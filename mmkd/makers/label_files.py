@@ -164,21 +164,26 @@ def write_map(path: str, labels: np.ndarray) -> None:
         Path(part).write_bytes(buffer.tobytes())
 
 
-def picture_of_boxes(file: str, objects: list[Object], names: Sequence[str]) -> np.ndarray:
-    """An image with its boxes and the outlines of masks; grey ones are ignored."""
+def picture_of_boxes(
+    file: str, objects: list[Object], names: Sequence[str], scored: bool = True
+) -> np.ndarray:
+    """An image with its boxes and the outlines of masks; grey ones are ignored.
+
+    Args:
+        scored (bool): names are followed by scores.
+    """
     image = mmcv.imread(file)
     picture = canvas.enlarge(image, WIDTH)
-    scale = WIDTH / image.shape[1]
-    for box, label, score, ignored, mask in objects:
-        x1, y1, x2, y2 = (round(scale * v) for v in box)
-        colour = canvas.GREY if ignored else canvas.colour_of(label)
-        cv2.rectangle(picture, (x1, y1), (x2, y2), colour, 1)
-        if mask is not None:
-            whole = canvas.resize_labels(_decoded(mask), picture.shape[1::-1]).astype(np.uint8)
+    colours = [canvas.GREY if x.ignored else canvas.colour_of(x.label) for x in objects]
+    for one, colour in zip(objects, colours, strict=True):
+        if one.mask is not None:
+            whole = canvas.resize_labels(_decoded(one.mask), picture.shape[1::-1]).astype(np.uint8)
             lines, _ = cv2.findContours(whole, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
             cv2.drawContours(picture, lines, -1, colour, 1)
-        if not ignored:
-            canvas.write(picture, f'{names[label]} {score:.2f}', (x1, max(0, y1 - 12)), 10, colour)
+    boxes = WIDTH / image.shape[1] * np.array([x.box for x in objects]).reshape(-1, 4)
+    said = [f'{names[x.label]} {x.score:.2f}' if scored else names[x.label] for x in objects]
+    said = ['' if x.ignored else text for x, text in zip(objects, said, strict=True)]
+    picture = canvas.draw_boxes(picture, boxes, said, colours)
     return canvas.captioned(
         picture, Path(file).name, f'{sum(not x.ignored for x in objects)} objects'
     )

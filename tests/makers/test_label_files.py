@@ -80,6 +80,8 @@ def test_coco_with_masks(tmp_path):
     ((file, (_, own)),) = images.items()
     bare = [one._replace(mask=None) for one in own]
     assert (picture_of_boxes(file, own, NAMES) != picture_of_boxes(file, bare, NAMES)).any()
+    unsaid = picture_of_boxes(file, own, NAMES, scored=False)
+    assert (picture_of_boxes(file, own, NAMES) != unsaid).any()
 
 
 def test_voc(tmp_path):  # PL-2
