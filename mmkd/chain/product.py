@@ -33,7 +33,7 @@ class Product:
     Attributes:
         config (str): the resolved config; of a maker that changes a network the config whose model
             is the new one, ``''`` where it makes no network.
-        checkpoint (str): the last checkpoint, or the file that a maker wrote.
+        checkpoint (str): the last checkpoint, or what a maker wrote: a file, or a folder of files.
         folder (str): of the stage.
         scores (dict[str, float]): metrics of the last validation.
     """
@@ -44,7 +44,7 @@ class Product:
     scores: Mapping[str, float] = field(default_factory=dict)
 
     def file(self, reference: Reference) -> str:
-        """The file that a reference to this stage means.
+        """The file, or folder of a maker, that a reference to this stage means.
 
         A peer's weights are written into a file of their own, under the names of a plain network.
 
@@ -56,7 +56,7 @@ class Product:
             path = newest_in(self.folder, best=True)
         elif reference.take != 'last':
             path = osp.join(self.folder, f'{reference.take}.pth')
-        if not osp.isfile(path):
+        if not osp.exists(path):
             raise FileNotFoundError(
                 f'Stage {reference.stage!r} is done, but {path} is not there. Put the file back, '
                 f'or delete {self.folder}: the stage then runs again.'
@@ -80,8 +80,11 @@ def digest(path: str) -> str:
     """What a file holds, as 64 hexadecimal digits; of a checkpoint only the weights count.
 
     So a stage that is trained again, with the same result, is no other one to those behind it. Of a
-    file that holds weights in another way, such as in lists, every byte counts.
+    file that holds weights in another way, such as in lists, every byte counts; of a folder, the
+    names of all files in it and their bytes.
     """
+    if osp.isdir(path):
+        return _digest_of_folder(Path(path))
     weights: dict[str, torch.Tensor] = {}
     if path.endswith(_WEIGHTS):
         checkpoint = read_checkpoint(path, mmap=True)
@@ -92,6 +95,14 @@ def digest(path: str) -> str:
     for key, value in sorted(weights.items()):
         found.update(f'{key} {value.dtype} {tuple(value.shape)} '.encode())
         found.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def _digest_of_folder(folder: Path) -> str:
+    found = hashlib.sha256()
+    for file in sorted(one for one in folder.rglob('*') if one.is_file()):
+        content = hashlib.sha256(file.read_bytes()).hexdigest()
+        found.update(f'{file.relative_to(folder).as_posix()} {content}\n'.encode())
     return found.hexdigest()
 
 
@@ -146,7 +157,7 @@ def done_marker(folder: str) -> dict[str, Any] | None:
             'folder of the stage, and it runs again.'
         )
     path = osp.join(folder, osp.basename(product['checkpoint']))
-    if not osp.isfile(path) or (path.endswith(_WEIGHTS) and find_damage(path)):
+    if not osp.exists(path) or (path.endswith(_WEIGHTS) and find_damage(path)):
         return None
     # The folder may have been moved together with the chain.
     config = product['config'] and osp.join(folder, osp.basename(product['config']))

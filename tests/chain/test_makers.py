@@ -1,5 +1,7 @@
 """Makers in chains: what they are given, what is made of theirs, and what is refused."""
 
+import shutil
+
 import pytest
 import torch
 from chain_toys import run
@@ -71,6 +73,35 @@ def test_a_teacher_from_a_maker(paths, images, tmp_path):
     _, products = run(stages, tmp_path)
     used = load_config(products['student'].config).model.teacher
     assert used.config == str(tmp_path / 'half' / 'student.py')
+
+
+@MAKERS.register_module()
+class Images(Maker):
+    """A folder of class folders, as pseudo labels of segmentors are a folder of masks."""
+
+    def __init__(self, like: str) -> None:
+        self.like = like
+
+    def __call__(self, given, work_dir):
+        folder = f'{work_dir}/images'
+        shutil.copytree(self.like, folder, dirs_exist_ok=True)
+        return Product('', folder, work_dir)
+
+
+def test_the_folder_of_a_maker_is_what_the_next_stage_takes(paths, images, tmp_path):
+    key = 'train_dataloader.dataset.data_root'
+    stages = dict(
+        images=dict(make=dict(type='Images', like=str(images))),
+        student=dict(config=paths['plain'], files={key: 'images'}),
+    )
+    _, products = run(stages, tmp_path)
+    used = load_config(products['student'].config).train_dataloader.dataset.data_root
+    assert used == str(tmp_path / 'images' / 'images')
+    said, _ = run(stages, tmp_path)
+    assert [line.endswith('done already') for line in said[:2]] == [True, True]
+    next((tmp_path / 'images' / 'images' / 'train').rglob('*.png')).unlink()
+    with pytest.raises(ValueError, match="stage 'student' .*: the file of files"):
+        Chain(stages, str(tmp_path))
 
 
 @MAKERS.register_module()

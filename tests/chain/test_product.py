@@ -41,6 +41,17 @@ def test_tensors_in_lists_count_in_a_digest(tmp_path):
     assert found[0] != found[1]
 
 
+def test_names_and_bytes_count_in_the_digest_of_a_folder(tmp_path):
+    (tmp_path / 'a').mkdir()
+    (tmp_path / 'a' / '1.png').write_bytes(b'1')
+    found = [digest(str(tmp_path))]
+    (tmp_path / 'a' / '1.png').write_bytes(b'2')
+    found.append(digest(str(tmp_path)))
+    (tmp_path / 'a' / '1.png').rename(tmp_path / '1.png')
+    found.append(digest(str(tmp_path)))
+    assert len(set(found)) == 3 and found[-1] == digest(str(tmp_path))
+
+
 def test_a_fingerprint_changes_with_settings_and_inputs():
     found = {fingerprint(*pair) for pair in [({}, {}), ({'a': 1}, {}), ({}, {'a': '1'})]}
     assert len(found) == 3
