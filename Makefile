@@ -26,12 +26,13 @@ RUN := [ ! -e $(DONE)/cpu-only ] || export CUDA_VISIBLE_DEVICES=; $(BIN)/python
 # The site's tools have an environment of their own: they need neither torch nor OpenMMLab.
 DOCS := $(VENV)/docs
 
-.PHONY: help setup demo test test-outside gpu-check versions lint format docs environment clean distclean FORCE
+.PHONY: help setup demo test test-outside test-chains gpu-check versions lint format docs environment clean distclean FORCE
 
 help:
 	@echo 'make demo         train a teacher, a student and two distilled students on synthetic scenes'
 	@echo 'make test         run the tests              (ARGS="-k fgfi" passes arguments on; WORKERS=0: one process)'
 	@echo 'make test-outside the tests that need timm, transformers or onnxruntime, with these'
+	@echo 'make test-chains  train each shipped chain of small models for a few steps a stage'
 	@echo 'make versions     write down with which versions all tests ran, in docs/installation.md'
 	@echo 'make gpu-check    try on one GPU what has to work there, in minutes'
 	@echo 'make lint         format, style, types, spelling: look, change nothing'
@@ -67,6 +68,9 @@ $(DONE)/outside: $(DONE)/mmkd requirements/outside.txt
 # The newest: make test VENV=$(VENV)/newest TORCH='--upgrade torch'
 versions:
 	@$(PYTHON) .ci/versions.py pinned=$(VENV) newest=$(VENV)/newest
+
+test-chains: setup
+	@$(RUN) -m pytest -n $(WORKERS) tests/endtoend/chains_check.py $(ARGS)
 
 gpu-check: setup
 	@$(RUN) tests/endtoend/gpu_check.py $(ARGS)
