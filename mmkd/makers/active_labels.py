@@ -119,7 +119,7 @@ class ActiveLabels(Maker):
             DetectingNetwork(OWNER, 'student', given['student']) if 'student' in given else None
         )
         box = self._black_box(given, student)
-        labels = BoxLabels(OWNER, box.names, self.threshold, self.labelled)
+        labels = BoxLabels(OWNER, box.names, self.threshold, self.labelled, least=self.least)
         asked = read_asked(OWNER, self.asked, box.names, pool) if self.asked else {}
         wanted = self._wanted(given, pool, box.names)
         queries = Queries(OWNER, work_dir, wanted)

@@ -27,11 +27,11 @@ class BoxLabels:
         owner (str): the maker, for messages and files.
         names (Sequence[str]): of the classes, in the order of the labels.
         threshold (float | dict[str, float] | str), labelled (str | None), per_class (bool), ignore
-            (float | None): as of :class:`~mmkd.makers.PseudoLabels`.
+            (float | None), least (float): as of :class:`~mmkd.makers.PseudoLabels`.
 
     Raises:
-        ValueError: a threshold out of range, or of a class that there is not; a labelled set of
-            other classes.
+        ValueError: a threshold out of range, below ``least``, or of a class that there is not; a
+            labelled set of other classes.
         FileNotFoundError: no labelled set.
     """
 
@@ -43,13 +43,21 @@ class BoxLabels:
         labelled: str | None = None,
         per_class: bool = False,
         ignore: float | None = None,
+        least: float = 0,
     ) -> None:
         self.owner, self.names, self.per_class, self.ignore = owner, names, per_class, ignore
+        self.least = least
         self.counts: dict[str, float] = {}
         self.categories: list[dict] = []
         if labelled is not None:
             self.counts, self.categories = labelled_counts(owner, labelled, names)
         self.limits = None if threshold == MATCH else check_thresholds(owner, threshold, names)
+        lowest = min([*(self.limits or []), *([] if ignore is None else [ignore])], default=1.0)
+        if lowest < least:
+            raise ValueError(
+                f'{owner}: a box of the score {lowest:g} is to be a label, or ignored, but boxes '
+                f'below least={least:g} are not kept. Lower least, too.'
+            )
 
     def write(
         self,
@@ -127,7 +135,7 @@ class BoxLabels:
             current_screen().say(line)
         if not counts:
             best = sorted((s for one in found.values() for s in one['scores']), reverse=True)
-            tops = ', '.join(f'{s:.3g}' for s in best[:5]) or 'none'
+            tops = ', '.join(f'{s:.3g}' for s in best[:5]) or f'below least={self.least:g}'
             raise ValueError(
                 f'{self.owner}: no object of {len(found)} images reaches its threshold; the best '
                 f'scores are {tops}. Lower threshold=, or see whether the teacher knows such '

@@ -147,7 +147,13 @@ class PseudoLabels(Maker):
         self, views: ImageViews, files: list[str], out: str, info: dict, kind: str
     ) -> Product:
         labels = BoxLabels(
-            OWNER, self.names, self.threshold, self.labelled, self.per_class, self.ignore
+            OWNER,
+            self.names,
+            self.threshold,
+            self.labelled,
+            self.per_class,
+            self.ignore,
+            self.least,
         )
         root = root_of(self.images, files)
         if kind == 'voc':

@@ -46,7 +46,8 @@ _mixup = asking(4) | {f'stages.ask{i}.make.{key}': 60 for i in range(4) for key 
 # A teacher whose BatchNorm has seen a few batches, and any score that it has, is a label.
 _steps, _least = 'options.train_dataloader.num_batch_per_epoch', 'options.model.test_cfg.score_thr'
 _sees = {f'stages.teacher.{_steps}': 20, f'stages.teacher.{_least}': 0.0}
-_labels = asking(3) | _sees | {f'stages.ask{i}.make.threshold': 0.001 for i in range(3)}
+_labels = asking(3) | _sees
+_labels |= {f'stages.ask{i}.make.{key}': 0.0 for i in range(3) for key in ('threshold', 'least')}
 _one_view = {'stages.labels.make.scales': [1.0]}
 OPTIONS = dict(
     # ADL's sampler wants the whole dataset
@@ -60,7 +61,8 @@ OPTIONS = dict(
     | {
         f'stages.old.{_steps}': 20,
         f'stages.old.{_least}': 0.0,
-        'stages.labels.make.threshold': 0.001,
+        'stages.labels.make.threshold': 0.0,
+        'stages.labels.make.least': 0.0,
     },
     data_distillation_maskrcnn_scenes=EPOCH
     | {'stages.teacher.options.model.test_cfg.rcnn.score_thr': 0.0},

@@ -126,6 +126,11 @@ def test_scores_below_the_threshold_are_neither(setting, tmp_path):
     assert [a['iscrowd'] for a in content['annotations']] == [0, 0]
     with pytest.raises(ValueError, match='no object of 2 images .* best scores are 0.75'):
         make(teacher, tmp_path, threshold=0.8, ignore=0.7, **options)
+    with pytest.raises(ValueError, match='best scores are below least=0.9'):
+        make(teacher, tmp_path, threshold=0.9, least=0.9, overwrite=True, **options)
+    for own in (dict(threshold=0.01), dict(threshold=0.5, ignore=0.01)):
+        with pytest.raises(ValueError, match='of the score 0.01 .* below least=0.05'):
+            make(teacher, tmp_path, overwrite=True, **own, **options)
 
 
 def test_maps_of_a_segmentor(tmp_path, monkeypatch):
