@@ -50,9 +50,13 @@ def add_trust(parser: Parser) -> None:
 def add_teacher(parser: Parser, method: str = 'FGFI', more: str = '') -> None:
     """Arguments that distil a stock config, without any config of ours."""
     parser.add_argument(
-        '--teacher', nargs=2, metavar=('CONFIG', 'CHECKPOINT'), help='wrap a stock config'
+        '--teacher',
+        nargs=2,
+        metavar=('CONFIG', 'CHECKPOINT'),
+        help='of a plain student config; CHECKPOINT may be released, last, best or random',
     )
-    parser.add_argument('--method', default=method, help=f'with --teacher: the objective{more}')
+    text = f'with --teacher: a method, or several such as KD+AT{more} (default: {method})'
+    parser.add_argument('--method', default=method, help=text)
 
 
 def add_verbose(parser: Parser) -> None:

@@ -44,16 +44,29 @@ def parser() -> argparse.ArgumentParser:
     parser = command_parser('benchmark', __doc__, MixedParser)
     parser.add_argument('what', choices=['step', 'gradients', 'operators'])
     parser.add_argument('config', nargs='*')
-    parser.add_argument('--size', type=int, nargs=2, default=(256, 256), metavar=('H', 'W'))
-    parser.add_argument('--batch', type=int, default=2, help='images a step')
-    parser.add_argument('--rounds', type=int, default=7, help='measured steps or batches')
-    parser.add_argument('--boxes', type=int, default=8, help='ground-truth boxes an image')
+    parser.add_argument(
+        '--size',
+        type=int,
+        nargs=2,
+        default=(256, 256),
+        metavar=('H', 'W'),
+        help='of images (256 256)',
+    )
+    parser.add_argument('--batch', type=int, default=2, help='images in a step (%(default)s)')
+    parser.add_argument(
+        '--rounds', type=int, default=7, help='measured steps or batches (%(default)s)'
+    )
+    parser.add_argument(
+        '--boxes', type=int, default=8, help='ground-truth boxes in an image (%(default)s)'
+    )
     parser.add_argument(
         '--teachers', nargs='+', default=['plain'], choices=TEACHERS, help='step: rows to compare'
     )
-    parser.add_argument('--device', choices=['cpu', 'cuda'], help='step: a GPU if there is one')
+    parser.add_argument(
+        '--device', choices=['cpu', 'cuda'], help='step; default: a GPU if there is one'
+    )
     parser.add_argument('--amp', action='store_true', help='step: under autocast')
-    parser.add_argument('--checkpoint', help='gradients: the student; untrained without')
+    parser.add_argument('--checkpoint', help="gradients: the student's weights; default: untrained")
     add_common(parser)
     return parser
 

@@ -23,7 +23,7 @@ from mmkd.commands.arguments import (
 
 def parser() -> argparse.ArgumentParser:
     parser = command_parser('compare', __doc__)
-    parser.add_argument('config')
+    parser.add_argument('config', help='a config of mmkd')
     parser.add_argument(
         '--student', action='append', default=[], metavar='NAME=CHECKPOINT', help='may be repeated'
     )

@@ -43,7 +43,9 @@ def parser() -> argparse.ArgumentParser:
         metavar='SHARE',
         help="propose weights: gradients at this share of the task's (0.3)",
     )
-    parser.add_argument('--checkpoint', help='with --step: the student; as training starts without')
+    parser.add_argument(
+        '--checkpoint', help="with --step: the student's weights; default: as training starts"
+    )
     add_teacher(parser, 'all', ', or all')
     add_common(parser)
     return parser

@@ -5,7 +5,7 @@
     mmkd study DISTILLED [DISTILLED ...] --seeds 0 1
 
 A study config has methods=[…]; see docs/study.md. Writes report.md, report.csv and report.png into
-the work dir. Finished runs are kept, cut ones go on: after an interruption run it again.
+the work dir. Finished runs are kept, interrupted ones resumed: after an interruption run it again.
 """
 
 from __future__ import annotations
@@ -39,12 +39,16 @@ def parser() -> argparse.ArgumentParser:
         help="names such as FGFI,CWD or KD+AT, or 'all' that fit; of a study with methods: which "
         'of them to train now',
     )
-    parser.add_argument('--seeds', nargs='+', type=int, help='(0)')
+    parser.add_argument('--seeds', nargs='+', type=int, help='of the students (0)')
     parser.add_argument(
         '--baseline', action=argparse.BooleanOptionalAction, help='train plain students, too'
     )
     parser.add_argument(
-        '--grid', nargs='+', action=OverrideAction, metavar='KEY=V1,V2', help='values to train'
+        '--grid',
+        nargs='+',
+        action=OverrideAction,
+        metavar='KEY=V1,V2',
+        help='one row for each value',
     )
     parser.add_argument('--search', type=int, metavar='EPOCHS', help='short runs choose methods')
     parser.add_argument('--keep', type=int, help='with --search: methods that are left (1)')
@@ -52,9 +56,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument('--jobs', type=int, default=1, help='processes at a time (%(default)s)')
     parser.add_argument('--work-dir', help='default: work_dirs/<config name>_study')
     parser.add_argument(
-        '--resume', action='store_true', help='not needed: a study goes on where it stopped'
+        '--resume', action='store_true', help='not needed: a study always continues'
     )
-    parser.add_argument('--amp', action='store_true', help='mixed precision')
+    parser.add_argument('--amp', action='store_true', help='mixed precision (GPUs only)')
     add_common(parser)
     add_verbose(parser)
     return parser

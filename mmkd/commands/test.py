@@ -13,8 +13,8 @@ from mmkd.commands.arguments import add_common, add_verbose, command_parser, exe
 
 def parser() -> argparse.ArgumentParser:
     parser = command_parser('test', __doc__)
-    parser.add_argument('config')
-    parser.add_argument('checkpoint')
+    parser.add_argument('config', help='a config of mmkd, or a plain one')
+    parser.add_argument('checkpoint', help='a file, an address, or the work dir of a run')
     parser.add_argument('--work-dir')
     parser.add_argument(
         '--who',

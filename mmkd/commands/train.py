@@ -5,7 +5,8 @@ mmkd train STOCK_CONFIG --teacher CONFIG CHECKPOINT --method FGFI
 mmkd train CHAIN [--only STAGE]
 
 --baseline trains a plain student, too, and compares them: a study of one method (mmkd study).
-A config with stages=dict(…) is a chain of runs: finished stages are skipped, a cut one goes on.
+A config with stages=dict(…) is a chain of runs: finished stages are skipped, an interrupted one is
+resumed.
 """
 
 from __future__ import annotations
@@ -27,19 +28,22 @@ from mmkd.commands.arguments import (
 def parser() -> argparse.ArgumentParser:
     parser = command_parser('train', __doc__)
     parser.add_argument('config', help='a config of mmkd, or a stock one with --teacher')
-    parser.add_argument('--work-dir', help='default: work_dirs/<config name>')
+    parser.add_argument(
+        '--work-dir',
+        help='default: work_dirs/<config name>, with --teacher followed by _distil_<method>',
+    )
     parser.add_argument(
         '--resume',
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='go on from the newest complete checkpoint of the work dir, or from the one named',
+        help='continue from the newest complete checkpoint of the work dir, or from the one given',
     )
     parser.add_argument('--only', metavar='STAGE', help='of a chain: this stage alone')
     parser.add_argument(
-        '--baseline', action='store_true', help='train a plain student, too, and compare'
+        '--baseline', action='store_true', help='train a plain student, too, and compare both'
     )
-    parser.add_argument('--amp', action='store_true', help='mixed precision')
+    parser.add_argument('--amp', action='store_true', help='mixed precision (GPUs only)')
     add_teacher(parser)
     add_common(parser)
     add_verbose(parser)

@@ -17,10 +17,14 @@ from mmkd.commands.console import without_log
 
 def parser() -> argparse.ArgumentParser:
     parser = command_parser('visualize', __doc__)
-    parser.add_argument('config')
-    parser.add_argument('--split', choices=['train', 'val'], default='train')
-    parser.add_argument('--indices', nargs='+', type=int, default=[0, 1, 2], metavar='N')
-    parser.add_argument('--checkpoint', help="the student's weights; untrained without")
+    parser.add_argument('config', help='a config of mmkd, or a plain one')
+    parser.add_argument(
+        '--split', choices=['train', 'val'], default='train', help='images (%(default)s)'
+    )
+    parser.add_argument(
+        '--indices', nargs='+', type=int, default=[0, 1, 2], metavar='N', help='of images (0 1 2)'
+    )
+    parser.add_argument('--checkpoint', help="the student's weights; default: untrained")
     parser.add_argument(
         '--point',
         nargs=2,

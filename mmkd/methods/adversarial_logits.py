@@ -1,4 +1,4 @@
-"""AdversarialLogits: a discriminator of class logits with C + 2 outputs, told the class (cGAN)."""
+"""AdversarialLogits: a class-conditional discriminator of logits, with C + 2 outputs (cGAN)."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class BPKD(PairObjective):
     The training code is not published, so this is an interpretation. Two independent
     implementations agree on the weights 50 and 20, and differ in the temperature (1 and 4), the
     radius (3 and 1) and the divisor of the edge term, see ``normalise``. That term is a sum over
-    classes: with many of them compare its gradient with the task's (``tools/benchmark.py
+    classes: with many of them compare its gradient with the task's (``mmkd benchmark
     gradients``).
 
     Args:

@@ -1,4 +1,4 @@
-"""DAFL: a generator makes images of which the teacher is sure, of all classes, without any data."""
+"""DAFL: a generator makes images of all classes with confident predictions, without any data."""
 
 from __future__ import annotations
 

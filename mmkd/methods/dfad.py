@@ -1,4 +1,4 @@
-"""DFAD: a generator looks for images on which student and teacher differ, without any data."""
+"""DFAD: a generator maximises the difference of logits of student and teacher, without any data."""
 
 from __future__ import annotations
 

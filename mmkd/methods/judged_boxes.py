@@ -1,4 +1,4 @@
-"""JudgedBoxes: a DETR judges anchors, points or RoIs of a student, as queries of its decoder."""
+"""JudgedBoxes: a DETR's decoder predicts classes and boxes for anchors, points or RoIs."""
 
 from __future__ import annotations
 

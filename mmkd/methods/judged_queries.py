@@ -1,4 +1,4 @@
-"""JudgedQueries: the box head of a two-stage teacher judges the boxes of a DETR's queries."""
+"""JudgedQueries: a two-stage teacher's box head predicts for the boxes of a DETR's queries."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def judged_classes(student: Tensor, wanted: Tensor) -> Tensor:
 
 @MODELS.register_module()
 class JudgedQueries(Objective):
-    """A two-stage detector teaches a DETR: it judges the boxes of the student's queries.
+    """A two-stage detector teaches a DETR: its box head runs on the boxes of the student's queries.
 
-    Our construction; no publication has it. The teacher judges the student's regions as in Chen et
-    al., NeurIPS 2017: boxes of the last decoder layer are RoIs for the teacher's (first) box head,
-    so nothing is matched and any number of queries does. With p, the
-    teacher's class probabilities without background, and the box that it makes of the RoI for its
-    best class, clipped to the image,
+    Our construction; no publication has it. The teacher's head runs on the student's regions as in
+    Chen et al., NeurIPS 2017: boxes of the last decoder layer are RoIs for the teacher's
+    (first) box head, so nothing is matched and any number of queries does. With p, the
+    teacher's class probabilities without background, and the box that it makes of the RoI for
+    its best class, clipped to the image,
 
     * ``loss_classes``: ``BCE(z, p) |sigmoid(z) - p|``, summed over the classes;
     * ``loss_boxes``, ``loss_giou``: sum of the absolute differences of cxcywh, as shares of the

@@ -1,4 +1,4 @@
-"""KDDETR: both decoders of two DETRs are asked about the same points, and the answers compared."""
+"""KDDETR: predictions of two DETR decoders for the same sampled queries (distillation points)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""KDGAN: student, teacher and discriminator play a game of three about the labels of images."""
+"""KDGAN: adversarial training of student, teacher and a discriminator of pseudo labels (GAN)."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class KDGAN(Objective):
 
     The code samples labels, of which the paper takes a Gumbel-softmax relaxation; expectations are
     exact here, of which that is a noisy estimate. One label an image; the paper tags images with
-    several. D looks at the pixels by a small network. T must be better than C at first, or C drags
+    several. D reads the pixels by a small network. T must be better than C at first, or C drags
     it down: let it start from a trained checkpoint (``init_cfg``), and lower ``gamma`` where it
     learns as fast as C: the code's 1 belongs to Adam with a rate of 1e-3. The log shows
     ``accuracy``, the share of true labels with D > 1/2 and of proposed ones with D < 1/2.

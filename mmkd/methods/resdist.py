@@ -1,4 +1,4 @@
-"""ResDist: the teacher's later stages carry on with the student's maps, which learn from that."""
+"""ResDist: student features pass through the teacher's later stages to the task loss."""
 
 from __future__ import annotations
 
@@ -47,15 +47,16 @@ def margin_in(teacher: nn.Module) -> Tensor:
 class ResDist(Objective):
     """Residual distillation: towards portable deep neural networks without shortcuts.
 
-    Li et al., NeurIPS 2020, and their code leoozy/JointRD_Neurips2020. Behind each cut the frozen
-    teacher's remaining stages carry on with the student's map: logits y_i and last features g_i,
-    before the last ReLU. With n cuts and the student itself the loss is ``1/n [CE + m sum CE(y_i)]
-    + w/n [d(g_s, g_t) + m sum d(g_i, g_t)]``; CE is the student's own loss, so that
+    Li et al., NeurIPS 2020, and their code leoozy/JointRD_Neurips2020. After each cut the student's
+    map passes through the frozen teacher's remaining stages, to logits y_i and last features
+    g_i before the last ReLU. With n cuts and the student itself the loss is ``1/n [CE + m sum
+    CE(y_i)] + w/n [d(g_s, g_t) + m sum d(g_i, g_t)]``; CE is the student's own loss, so that
     ``task_weight`` must be ``scale``. d is OFD's distance behind a 1x1 convolution with
-    BatchNorm. Gradients flow through the teacher, which does not change. JOINT, the paper's form,
-    trains it beside the student by its own loss: it is a peer then, ``teacher_name='peer'``, heard
-    in evaluation mode as it was before the step (the code updates it first), and its margin is read
-    anew. The edits ``mmkd.NoShortcuts`` and ``mmkd.Dirac`` make the student.
+    BatchNorm. Gradients flow through the teacher, which does not change. JOINT, the paper's
+    form, also trains the teacher, by its own loss: it is a peer then, ``teacher_name='peer'``,
+    and runs in evaluation mode with its weights before the step (the code updates it first),
+    and its margin is read in each step. The edits ``mmkd.NoShortcuts`` and ``mmkd.Dirac`` make
+    the student.
 
     Args:
         cuts (str | list[str] | None): student's taps at outputs of stages; all but the last if

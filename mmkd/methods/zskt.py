@@ -1,4 +1,4 @@
-"""ZSKT: a generator looks for images on which the probabilities differ, without any data."""
+"""ZSKT: a generator maximises the KL divergence of student and teacher, without any data."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ class ZSKT(GeneratorObjective):
     """Zero-shot knowledge transfer via adversarial belief matching.
 
     Micaelli and Storkey, NeurIPS 2019, and their code polo5/ZeroShotKnowledgeTransfer. A generator
-    makes images on which the student's probabilities are far from the teacher's, and the student
-    learns them there: ``L_S = KL(p_T || p_S)`` and ``L_G = -KL(p_T || p_S)``. Of the same noise,
-    the generator takes one step and then the student ten::
+    makes images on which the student's probabilities are far from the teacher's, and the
+    student learns them there: ``L_S = KL(p_T || p_S)`` and ``L_G = -KL(p_T || p_S)``. With one
+    batch of noise the generator takes one step and then the student ten::
 
         trains=dict(objectives=dict(every=11), student=dict(every=11, first=1, count=10))
 
-    The student also learns the teacher's attention: ``dict(type='mmkd.AT', weight=250)`` beside it,
-    which does not train the generator. As in the code, KL is the mean over images and classes, for
-    which 250 is meant. The teacher runs in each of the ten steps, and the gradients of the
-    generator are not clipped (the code does at 5); the student's are by ``optim_wrapper``. The
-    code's generator ends in a BatchNorm with parameters and without tanh.
+    The paper adds attention transfer, ``dict(type='mmkd.AT', weight=250)``, which does not train
+    the generator. As in the code, KL is the mean over images and classes; 250 belongs to this
+    mean. The teacher runs in each of the ten steps, and the gradients of the generator are not
+    clipped (the code does at 5); the student's are by ``optim_wrapper``. The code's generator
+    ends in a BatchNorm with parameters and without tanh.
 
     Without turns both learn in every step, on new noise. No image is read
     ([without any data](../data-free.md)): the data set is ``mmkd.NoImages``, and the student's own
