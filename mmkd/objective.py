@@ -211,7 +211,7 @@ class Objective(nn.Module):
         raise NotImplementedError(f'{type(self).__name__} has no forward(trace).')
 
     def describe(self) -> list[str]:
-        """Lines for tools/plan.py."""
+        """Lines for ``mmkd plan``."""
         return []
 
     def views(self, trace: Trace) -> Sequence[View | Boxes]:

@@ -2,10 +2,13 @@
 
 import copy
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from mmengine.dataset import ConcatDataset
 from mmengine.registry import DATASETS
+from mmseg.utils import register_all_modules
 from torch.utils.data import BatchSampler
 
 from mmkd.datasets.unlabelled import (
@@ -232,6 +235,25 @@ def test_labels_are_dropped(tmp_path):
     assert not sample.labelled and len(sample.gt_instances.bboxes) == 0
     _, samples = segmentation_batch(1)
     assert 'gt_sem_seg' not in without_labels(samples)[0]
+
+
+def test_the_training_pipeline_of_a_segmentor(tmp_path):
+    """It loads label maps, flips them and looks at their classes; there are none."""
+    register_all_modules(init_default_scope=False)
+    image = np.random.default_rng(0).integers(0, 255, (24, 32, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / 'a.png'), image)
+    pipeline = [
+        dict(type='LoadImageFromFile'),
+        dict(type='mmseg.LoadAnnotations', reduce_zero_label=True),
+        dict(type='mmseg.RandomCrop', crop_size=(16, 16), cat_max_ratio=0.75),
+        dict(type='RandomFlip', prob=1.0),
+        dict(type='mmseg.PackSegInputs'),
+    ]
+    folder = ImageFolder(data_root=str(tmp_path), pipeline=pipeline)
+    assert (folder[0]['data_samples'].gt_sem_seg.data == 255).all()
+    sample = Unlabelled(folder)[0]['data_samples']
+    assert 'gt_sem_seg' not in sample and not sample.labelled
+    assert sample.img_shape == (16, 16) and folder[0]['inputs'].shape == (3, 16, 16)
 
 
 # --------------------------------------------------------------------------------- bad input

@@ -75,7 +75,7 @@ def _introduction(found: Sequence[dict[str, Any]], faults: list[str]) -> Iterato
     yield (
         f'{len(found)} pairs of stock configs, or of mmkd where there are none, {len(methods)} '
         'methods. Each method was planned on each pair with its default options, as '
-        '`tools/plan.py STUDENT --teacher TEACHER random --method all` does; where it was refused, '
+        '`mmkd plan STUDENT --teacher TEACHER random --method all` does; where it was refused, '
         f'the options that the message offers were tried. {stepped} of {len(works)} combinations '
         f'that fit were then trained for {steps} steps '
         '(two random images of the size in the table, random weights, CPU, float32), all methods '

@@ -43,7 +43,7 @@ def weights_of(checkpoint: str, config: Any) -> str:
     except CheckpointError as error:
         raise CheckpointError(
             f'checkpoint={checkpoint!r} of {config}: {error} Train it first '
-            f'(tools/train.py {config}), or name the file.'
+            f'(mmkd train {config}), or name the file.'
         ) from None
 
 

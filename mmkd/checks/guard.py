@@ -168,7 +168,7 @@ class Guard:
             elif own and value >= SHARE * total:
                 text = (
                     f'{key} = {value:.4g} makes up {value / total:.0%} of the total loss (the task '
-                    f'loss is {own:.4g}). tools/plan.py --step compares their gradients.'
+                    f'loss is {own:.4g}). mmkd plan --step compares their gradients.'
                 )
             else:
                 continue

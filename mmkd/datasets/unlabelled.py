@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sized
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 from mmengine.dataset import BaseDataset, ConcatDataset
@@ -34,6 +35,20 @@ class DropLabels(BaseTransform):
         for name in ('gt_sem_seg', 'gt_edge_map', 'gt_depth_map', 'gt_label', 'gt_score'):
             if name in sample:
                 delattr(sample, name)
+        return results
+
+
+class IgnoredMap(BaseTransform):
+    """A label map (H, W) that says of each pixel to ignore it, 255: of an image without labels.
+
+    Transforms that move label maps or look at their classes (``RandomCrop``) work as they do with
+    labels.
+    """
+
+    def transform(self, results: dict) -> dict:
+        """The results with ``gt_seg_map``."""
+        results['gt_seg_map'] = np.full(results['img'].shape[:2], 255, np.uint8)
+        results.setdefault('seg_fields', []).append('gt_seg_map')
         return results
 
 
@@ -74,8 +89,8 @@ class ImageFolder(BaseDataset):
             it lies.
         metainfo (dict): none by default, so that a ConcatDataset needs
             ``ignore_keys=['classes', 'palette']``.
-        pipeline, data_prefix, indices, …: see :class:`mmengine.dataset.BaseDataset`; the pipeline
-            may load annotations, which there are none of.
+        pipeline, data_prefix, indices, …: see :class:`mmengine.dataset.BaseDataset`. The pipeline
+            may load annotations: there are no boxes, and every pixel of a label map is ignored.
 
     Raises:
         FileNotFoundError: no such folder or file, or no image in it.
@@ -84,6 +99,10 @@ class ImageFolder(BaseDataset):
     def __init__(self, *args: Any, manifest: str | None = None, **kwargs: Any) -> None:
         self.manifest = manifest
         super().__init__(*args, **kwargs)
+        for place, transform in reversed([*enumerate(self.pipeline.transforms)]):
+            if getattr(transform, 'with_seg', False):
+                transform.with_seg = False
+                self.pipeline.transforms.insert(place + 1, IgnoredMap())
 
     def load_data_list(self) -> list[dict]:
         """Path and number of each image, in the order of their names, or of the manifest."""

@@ -20,7 +20,7 @@ def unknown_message(model: nn.Module, tap: Any, path: str) -> str:
     return (
         f"Tap '{tap}': {type(model).__name__} has no module '{path}'.{hint} "
         f"'{parent or type(model).__name__}' contains: {', '.join(inside) or 'nothing'}. "
-        'tools/plan.py lists every candidate.'
+        'mmkd plan lists every candidate.'
     )
 
 

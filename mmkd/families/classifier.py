@@ -222,7 +222,7 @@ def _last_blocks(model: nn.Module) -> list[str]:
 def _unknown(model: nn.Module, what: str) -> ValueError:
     return ValueError(
         f'Where the {what} of a {type(model.backbone).__name__} are is not known; name the taps '
-        'yourself (student=, teacher=), tools/plan.py lists candidates.'
+        'yourself (student=, teacher=), mmkd plan lists candidates.'
     )
 
 

@@ -33,7 +33,7 @@ from mmkd.untouched import untouched_random_state
 
 @dataclass
 class Plan:
-    """The plan of a distillation run; ``str(plan)`` is the output of tools/plan.py."""
+    """The plan of a distillation run; ``str(plan)`` is the output of ``mmkd plan``."""
 
     student: nn.Module
     teachers: dict[str, Teacher]

@@ -210,7 +210,7 @@ class Instances:
         return region_means(x, areas).flatten(0, 1)[upload(where, x, torch.long)]
 
     def describe(self) -> list[str]:
-        """For tools/plan.py."""
+        """For ``mmkd plan``."""
         what = {'boxes': 'ground-truth boxes', 'regions': 'regions of one class in one image'}
         return [f'compares {what.get(str(self.rows), "images")}']
 
