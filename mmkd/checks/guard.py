@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmkd.checks.finite import GradientWatch, all_values, check_losses, check_teachers, task_losses
 from mmkd.families import family_of, segmentor
-from mmkd.functional.gradients import gradients_at
+from mmkd.functional.gradients import gradients_at, in_half
 from mmkd.functional.nested import flatten
 from mmkd.names import turning
 from mmkd.options import check_number, match_options, options_of
@@ -22,6 +22,9 @@ from mmkd.trains import player_of
 
 #: share of the total loss from which on a term is mentioned
 SHARE = 0.9
+#: of a loss in the first step of dynamic loss scaling; gradients that float16 rounds to 0 without
+#: it are there in training
+LOSS_SCALE = 2.0**16
 #: batches without ground truth, or with a late loss of 0, that a term is waited for
 PATIENCE = 200
 
@@ -198,6 +201,7 @@ class Guard:
                     f"objective '{name}'."
                 )
             nonzero = _is_nonzero(key, gradients, f'{who} at {", ".join(map(str, taps))}')
+            nonzero = nonzero or _is_small(loss, leaves)
             if float(loss.detach()) != 0 and (nonzero or not leaves):
                 self.alive.add(key)
 
@@ -218,7 +222,7 @@ class Guard:
             found = [g for g in gradients[len(leaves) :] if g is not None]
             if not found:
                 raise RuntimeError(f"{key} has no gradient in the parameters of '{name}'.")
-            if _is_nonzero(key, found, f"the parameters of '{name}'"):
+            if _is_nonzero(key, found, f"the parameters of '{name}'") or _is_small(loss, learnt):
                 self.alive.add(key)
 
     def _conclude(self, name: str, keys: list[str], terms: Mapping[str, Tensor]) -> None:
@@ -276,6 +280,14 @@ def _is_nonzero(key: str, gradients: Sequence[Tensor | None], where: str) -> boo
             'or train without AMP.'
         )
     return any(bool(g.ne(0).any()) for g in found)
+
+
+def _is_small(loss: Tensor, leaves: Sequence[Tensor]) -> bool:
+    """Whether a gradient is 0 in float16 alone, where loss scaling keeps it."""
+    if not leaves or not in_half(leaves, loss.device.type):
+        return False
+    found = gradients_at(loss, leaves, LOSS_SCALE)
+    return any(g is not None and bool(g.ne(0).any()) for g in found)
 
 
 def _reaching(
