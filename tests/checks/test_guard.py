@@ -103,6 +103,17 @@ def test_a_gradient_that_float16_alone_rounds_to_0_is_alive():
             run(toy(It(lambda x: x * 0)))
 
 
+def test_ranks_guard_the_same_steps(monkeypatch):
+    """A batch without boxes on another rank counts on none: a SyncBN in a term waits for all."""
+    told = iter([0.0, 1.0, 1.0])
+    monkeypatch.setattr(guard, 'all_reduce', lambda flag, op: flag.clamp_(max=next(told)))
+    distiller = toy(It(), preflight=dict(steps=2))
+    run(distiller, 2)
+    assert distiller.guard.seen == {'it': 1}
+    run(distiller, 3)
+    assert distiller.guard.seen == {'it': 2}
+
+
 def test_one_live_step_is_enough():
     values = iter([0, 0, 1, 0, 0, 0])
     run(toy(It(lambda x: x * next(values))), 6)
