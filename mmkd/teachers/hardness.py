@@ -118,8 +118,8 @@ class Hardness:
         device = next(self.student.parameters()).device.type
         with ExitStack() as stack:
             stack.enter_context(untouched_random_state())
-            # Of the step: up to torch 2.9 its autocast would keep the weights that it casts here,
-            # without their gradients, for the pass that trains.
+            # Of the step: in older versions of torch its autocast would keep the weights that it
+            # casts here, without their gradients, for the pass that trains.
             stack.enter_context(torch.autocast(device, enabled=False))
             for module in (self.student, *self.objectives):
                 stack.enter_context(evaluation(module))
