@@ -16,10 +16,12 @@ from datetime import timedelta
 from typing import Any
 
 import torch
-from mmengine.dist import broadcast, broadcast_object_list, is_distributed, is_main_process
+from mmengine.dist import broadcast, is_distributed, is_main_process
 from torch import Tensor
 from torch import distributed as torch_dist
 from torch.distributed.rendezvous import rendezvous
+
+from mmkd.waiting import of_main
 
 #: seconds for which one group waits for the others
 WAIT = 600.0
@@ -71,7 +73,7 @@ class Groups:
             self._wait(keys, lambda key: self.store.check([key]), what, wait)
             return [json.loads(self.store.get(key)) for key in keys]
 
-        return _of_first(told)
+        return of_main(told)
 
     def keep_up(self, iteration: float, wait: float = WAIT) -> None:
         """Wait until every other group has come as far; collective in each group.
@@ -85,7 +87,7 @@ class Groups:
             keys = [f'at/{number}' for number in self.others]
             self._wait(keys, lambda key: self._at(key) >= iteration, f'step {iteration + 1}', wait)
 
-        _of_first(others_are_there)
+        of_main(others_are_there)
 
     def leave(self, wait: float = WAIT) -> None:
         """End; the first group waits for the others, since its process may hold the store."""
@@ -97,7 +99,7 @@ class Groups:
             keys = [f'left/{number}' for number in self.others]
             self._wait(keys, lambda key: self.store.check([key]), 'the end', wait)
 
-        _of_first(left)
+        of_main(left)
 
     def announce(self, iteration: float) -> None:
         """Let the others know how far the first process of this group is."""
@@ -155,20 +157,6 @@ class Groups:
                 broadcast(data, src=0)
                 found[number] = _from_bytes(data, tensors)
         return found
-
-
-def _of_first(function: Callable[[], Any]) -> Any:
-    """The result of a group's first process in all of them, or its TimeoutError."""
-    found: list[Any] = [None, '']
-    if is_main_process():
-        try:
-            found[0] = function()
-        except TimeoutError as error:
-            found[1] = str(error)
-    broadcast_object_list(found)
-    if found[1]:
-        raise TimeoutError(found[1])
-    return found[0]
 
 
 def _as_bytes(tensors: list[Tensor]) -> Tensor:

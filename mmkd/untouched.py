@@ -16,7 +16,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 def untouched_random_state() -> Iterator[None]:
     """Leave python's, numpy's and torch's random streams as they were."""
     states = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
+    # Those of this process' own GPU: where it sees several, torch warns of looking at all.
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else None
+    with torch.random.fork_rng(devices):
         try:
             yield
         finally:

@@ -1,6 +1,7 @@
 """Random states, modes and buffers are what they were."""
 
 import random
+import warnings
 from contextlib import nullcontext
 
 import numpy as np
@@ -34,6 +35,22 @@ def test_random_streams_go_on_as_if_nothing_had_been_drawn(fails):
         assert not fails or 1 / 0
     found.append(drawn())
     assert found == wanted
+
+
+def test_of_several_gpus_the_own_one_is_meant(monkeypatch):
+    looked_at = []
+    monkeypatch.setattr(torch.random, '_fork_rng_warned_already', False)
+    for name, value in dict(
+        is_available=lambda: True,
+        device_count=lambda: 4,
+        current_device=lambda: 2,
+        get_rng_state=lambda device: looked_at.append(device) or 'state',
+        set_rng_state=lambda state, device: looked_at.append(device),
+    ).items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    with warnings.catch_warnings(action='error'), untouched_random_state():
+        pass
+    assert looked_at == [2, 2]
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from mmkd.functional.fake_quantise import (
     to_rows,
 )
 from mmkd.functional.gather import mean_over_ranks
-from mmkd.functional.quantise import percentile
+from mmkd.functional.quantise import percentile, tied
 
 #: passes through a ReLU before its largest value is rounded to
 CALIBRATION = 10
@@ -145,7 +145,7 @@ class Clip(nn.Module):
             self.begun = bool(self.passes >= CALIBRATION)
         if self.learns and not self.begun:
             return self._look(x)
-        return clipped(x, self.most.clamp(min=1e-6).to(x), self.bits)
+        return clipped(x, self.most.clamp(min=1e-6), self.bits)
 
     def _look(self, x: Tensor) -> Tensor:
         y = x.clamp(min=0)
@@ -154,7 +154,7 @@ class Clip(nn.Module):
                 top = mean_over_ranks(percentile(y).float().clamp(min=1e-6))
                 self.most.lerp_(top.view(1), 1 / (self.passes + 1.0))
                 self.passes += 1
-        return y + 0 * self.most.to(y.dtype)  # DDP waits for its gradient
+        return tied(y, self.most)
 
     def _load_from_state_dict(self, *args: Any) -> None:
         self.begun = None

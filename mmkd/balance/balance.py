@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmkd.functional.gradients import in_half
 from mmkd.functional.nested import flatten
 from mmkd.names import did_you_mean, turning
 from mmkd.objective import Objective
@@ -93,9 +94,9 @@ class Balance:
 
 
 def scale_at(trace: Trace, taps: Iterable[Tap]) -> float:
-    """Factor for :func:`gradients_at`: small gradients are lost where a tap is in float16."""
+    """Factor for :func:`gradients_at`, without which small gradients are lost in float16."""
     tensors = (t for tap in taps for t in flatten(trace.student.raw(tap)))
-    return SCALE if any(t.dtype == torch.float16 for t in tensors) else 1.0
+    return SCALE if in_half(tensors, trace.inputs.device.type) else 1.0
 
 
 def student_losses(name: str, terms: Mapping[str, Tensor], objective: Objective) -> list[str]:

@@ -25,7 +25,7 @@ from mmkd.chain.checks import (
     look_at,
     written_later,
 )
-from mmkd.chain.folders import begin, check_folders, find_done, of_main
+from mmkd.chain.folders import begin, check_folders, find_done
 from mmkd.chain.isolation import isolated
 from mmkd.chain.links import Links
 from mmkd.chain.makers import build_maker
@@ -41,6 +41,7 @@ from mmkd.engine.console.lines import main_metric, score
 from mmkd.engine.launch import check_data, enable_amp, train
 from mmkd.engine.writable import make_folder
 from mmkd.errors.origin import short
+from mmkd.waiting import alone, of_main
 
 Hooks = Callable[[Config], list[Hook]]
 Say = Callable[[str], None]
@@ -216,8 +217,12 @@ class Chain:
             for role, reference in stage.references().items()
             if not role.startswith('files.')
         }
-        product = of_main(lambda: build_maker(stage.maker(files))(given, folder))
-        return product, time.time() - began
+
+        def make() -> Product:
+            with alone():
+                return build_maker(stage.maker(files))(given, folder)
+
+        return of_main(make), time.time() - began
 
     def _train(
         self, name: str, files: Mapping[str, str], newest: str | None, hooks: Hooks

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os.path as osp
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from mmengine.dist import broadcast_object_list, is_main_process
 
 from mmkd.chain.links import Links
 from mmkd.chain.product import (
@@ -103,17 +101,3 @@ def begin(links: Links, name: str) -> dict[str, Any]:
     marker = dict(stage=name, fingerprint=known, settings=settings, inputs=inputs)
     write_json(osp.join(links.folder(name), STARTED), marker)
     return marker
-
-
-def of_main(function: Callable[[], Any]) -> Any:
-    """The result of rank 0 in all processes, or its exception."""
-    found: list[Any] = [None, None]
-    if is_main_process():
-        try:
-            found[0] = function()
-        except Exception as error:
-            found[1] = error
-    broadcast_object_list(found)
-    if found[1] is not None:
-        raise found[1]
-    return found[0]

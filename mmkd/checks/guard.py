@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from logging import WARNING
 from typing import Any
 
+import torch
+from mmengine.dist import all_reduce
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmkd.checks.finite import GradientWatch, all_values, check_losses, check_teachers, task_losses
 from mmkd.families import family_of, segmentor
-from mmkd.functional.gradients import gradients_at
+from mmkd.functional.gradients import gradients_at, in_half
 from mmkd.functional.nested import flatten
 from mmkd.names import turning
 from mmkd.options import check_number, match_options, options_of
@@ -22,6 +24,9 @@ from mmkd.trains import player_of
 
 #: share of the total loss from which on a term is mentioned
 SHARE = 0.9
+#: of a loss in the first step of dynamic loss scaling; gradients that float16 rounds to 0 without
+#: it are there in training
+LOSS_SCALE = 2.0**16
 #: batches without ground truth, or with a late loss of 0, that a term is waited for
 PATIENCE = 200
 
@@ -134,7 +139,7 @@ class Guard:
         dead = {key.rpartition('.')[2] for key in keys if key not in self.alive}
         learner = distiller.plan.learner(objective)
         known = not dead or has_ground_truth(trace.samples, ignored(learner))
-        told = known and not dead & {*objective.late_losses}
+        told = _on_all_ranks(known and not dead & {*objective.late_losses})
         self.waited[name] = self.waited.get(name, 0) + (not told)
         if told or self.waited[name] > PATIENCE:
             self.seen[name] = self.seen.get(name, 0) + 1
@@ -198,6 +203,7 @@ class Guard:
                     f"objective '{name}'."
                 )
             nonzero = _is_nonzero(key, gradients, f'{who} at {", ".join(map(str, taps))}')
+            nonzero |= _survives_scaled(loss, leaves)
             if float(loss.detach()) != 0 and (nonzero or not leaves):
                 self.alive.add(key)
 
@@ -218,7 +224,8 @@ class Guard:
             found = [g for g in gradients[len(leaves) :] if g is not None]
             if not found:
                 raise RuntimeError(f"{key} has no gradient in the parameters of '{name}'.")
-            if _is_nonzero(key, found, f"the parameters of '{name}'"):
+            nonzero = _is_nonzero(key, found, f"the parameters of '{name}'")
+            if nonzero | _survives_scaled(loss, learnt):
                 self.alive.add(key)
 
     def _conclude(self, name: str, keys: list[str], terms: Mapping[str, Tensor]) -> None:
@@ -262,6 +269,14 @@ def ignored(student: nn.Module) -> int:
     return getattr(segmentor.decode_head(student)[0], 'ignore_index', 255)
 
 
+def _on_all_ranks(told: bool) -> bool:
+    """Whether a batch tells on every rank, so that all of them guard the same steps: gradients of a
+    term may pass a SyncBN, which waits for the others."""
+    flag = torch.tensor(float(told))
+    all_reduce(flag, 'min')
+    return bool(flag)
+
+
 def _is_nonzero(key: str, gradients: Sequence[Tensor | None], where: str) -> bool:
     """Whether any gradient is not zero.
 
@@ -276,6 +291,17 @@ def _is_nonzero(key: str, gradients: Sequence[Tensor | None], where: str) -> boo
             'or train without AMP.'
         )
     return any(bool(g.ne(0).any()) for g in found)
+
+
+def _survives_scaled(loss: Tensor, leaves: Sequence[Tensor]) -> bool:
+    """Whether a gradient that may be 0 in float16 is not, where loss scaling keeps it.
+
+    It is asked for on every rank, or on none: SyncBN waits for the others on the way back.
+    """
+    if not leaves or not in_half(leaves, loss.device.type):
+        return False
+    found = gradients_at(loss, leaves, LOSS_SCALE)
+    return any(g is not None and bool(g.ne(0).any()) for g in found)
 
 
 def _reaching(

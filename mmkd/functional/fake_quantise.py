@@ -170,15 +170,24 @@ class _Clipped(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, most: Tensor, bits: int) -> Tensor:
         ctx.save_for_backward(x, most)
-        steps = x.new_full((), 2**bits - 1)
-        return (x.clamp(min=0).minimum(most) / most * steps).round() / steps * most
+        wide, top = _widened(x, most)
+        steps = wide.new_full((), 2**bits - 1)
+        return ((wide.clamp(min=0).minimum(top) / top * steps).round() / steps * top).to(x)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple:  # type: ignore[override]
         x, most = ctx.saved_tensors
-        over = x >= most
+        wide, top = _widened(x, most)
+        over = wide >= top
         inside = (x > 0) & ~over
-        return gradient * inside, (gradient * over).sum_to_size(most.shape), None
+        of_most = (gradient.to(wide) * over).sum_to_size(most.shape).to(most)
+        return gradient * inside, of_most, None
+
+
+def _widened(x: Tensor, most: Tensor) -> list[Tensor]:
+    """Both in float32 at least: float16 has no 65535, and no room for sums over maps."""
+    kind = torch.promote_types(torch.promote_types(x.dtype, most.dtype), torch.float32)
+    return [x.to(kind), most.to(kind)]
 
 
 def clipped(x: Tensor, most: Tensor, bits: int) -> Tensor:
@@ -188,7 +197,7 @@ def clipped(x: Tensor, most: Tensor, bits: int) -> Tensor:
     rounding of activations in WRPN.
 
     Args:
-        x (Tensor): any shape.
+        x (Tensor): any shape; the result has its precision.
         most (Tensor): a, one number.
     """
     return _Clipped.apply(x, most, bits)

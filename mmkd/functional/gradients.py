@@ -31,6 +31,13 @@ def gradients_at(
     return wide if scale == 1 else [None if g is None else g / scale for g in wide]
 
 
+def in_half(tensors: Iterable[Tensor], device: str) -> bool:
+    """Whether gradients at these tensors pass through float16, where small ones become 0: one of
+    them is in float16, or autocast computes in it what lies behind them."""
+    amp = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
+    return amp or any(tensor.dtype == torch.float16 for tensor in tensors)
+
+
 def gradients_by_place(
     loss: Tensor, groups: Iterable[Iterable[GradientEdge]], scale: float = 1.0
 ) -> dict[GradientEdge, Tensor | None]:

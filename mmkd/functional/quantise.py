@@ -42,6 +42,25 @@ def straight_through(x: Tensor, value: Tensor) -> Tensor:
     return _StraightThrough.apply(x, value)
 
 
+class _Tied(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, parameter: Tensor) -> Tensor:
+        ctx.save_for_backward(parameter)
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        return gradient, torch.zeros_like(*ctx.saved_tensors)
+
+
+def tied(x: Tensor, parameter: Tensor) -> Tensor:
+    """``x``, and a gradient of 0 for a parameter that DDP waits for.
+
+    Of ``x + 0 * parameter`` it would be NaN where the sum of the gradients overflows in float16.
+    """
+    return _Tied.apply(x, parameter)
+
+
 def percentile(x: Tensor, share: float = 0.999) -> Tensor:
     """Quantile ``share`` of the absolute values."""
     return x.abs().flatten().kthvalue(max(ceil(share * x.numel()), 1)).values

@@ -6,8 +6,6 @@ import os.path as osp
 from collections.abc import Mapping
 from typing import Any
 
-from mmengine.dist import get_world_size
-
 from mmkd.analysis.routes import search_routes
 from mmkd.chain import Maker, Product
 from mmkd.chain.product import write_json
@@ -27,7 +25,7 @@ class GuidanceRoutes(Maker):
         options (dict): of that config, as ``--cfg-options``.
 
     Raises:
-        ValueError: several processes; see also ``search_routes``.
+        ValueError: see ``search_routes``.
     """
 
     def __init__(
@@ -44,11 +42,6 @@ class GuidanceRoutes(Maker):
         self.settings = (epochs, hold_out, seed, rank, objective)
 
     def __call__(self, given: Mapping[str, Product], work_dir: str) -> Product:
-        if get_world_size() > 1:
-            raise ValueError(
-                'GuidanceRoutes searches in one process, and the chain was launched in '
-                f'{get_world_size()}. Run it without a launcher first, with --only.'
-            )
         config = load_config(self.config)
         apply_options(config, self.options)
         if 'teacher' in given:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from mmkd.operators.precision import full
+
 
 def bbox_overlaps(
     bboxes1: Tensor, bboxes2: Tensor, ious: Tensor, mode: int, aligned: bool, offset: int
@@ -18,6 +20,7 @@ def bbox_overlaps(
         aligned: Row with row, instead of every pair.
         offset: Added to the width ``x2 - x1``: 1 in the old convention of whole pixels.
     """
+    bboxes1, bboxes2 = full(bboxes1), full(bboxes2)
     first = bboxes1 if aligned else bboxes1[:, None]
     sides = first[..., 2:].minimum(bboxes2[..., 2:]) - first[..., :2].maximum(bboxes2[..., :2])
     overlap = (sides + offset).clamp(min=0).prod(-1)

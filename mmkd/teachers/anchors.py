@@ -6,12 +6,12 @@ import glob
 import os
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from logging import WARNING
 from math import floor, inf
 from typing import Any
 
 import torch
-from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.logging import print_log
 
 from mmkd.checkpoint import read_checkpoint
@@ -21,6 +21,7 @@ from mmkd.schedule import Progress
 from mmkd.teacher import Teacher, build_model, load_strictly
 from mmkd.teachers.hardness import MEASURES, Hardness
 from mmkd.teachers.kinds import kind
+from mmkd.waiting import of_main
 
 RULES = ('even', 'last_easy', 'first_hard')
 
@@ -134,30 +135,28 @@ class Anchors(Teacher):
         stage = sum(time <= float(progress) for time in self.times)
         while self.greedy and self.decided < stage:
             self.decided += 1
-            self.index = self._choose(progress)
+            # By the main process, since statistics are each rank's own.
+            self.index = of_main(partial(self._choose, progress))
         if not self.greedy:
             self.index = stage - 1
         if self.index != self.shown:
             self._show(self.index)
 
     def _choose(self, progress: Progress) -> int:
-        """The next anchor, chosen by the main process, since statistics are each rank's own."""
-        found = [self.index]
-        if is_main_process():
-            if self.hardness is None:
-                raise RuntimeError(
-                    'Anchors: the next anchor is chosen by a measurement that is set up when '
-                    'mmkd.Runner begins to train. Train with mmkd.Runner, or take rule="even".'
-                )
-            states = [self._weights(j) for j in range(self.index, len(self.files))]
-            distances = self.hardness(states, progress)
-            self._show(self.shown)
-            found = [self.index + next_anchor(distances, self.eps, self.rule)]
-            numbers = ', '.join(f'{h:.4g}' for h in distances)
-            name = os.path.basename(self.files[found[0]])
-            print_log(f'Anchors: H {numbers} from anchor {self.index + 1} on: {name}', 'current')
-        broadcast_object_list(found)
-        return int(found[0])
+        """The next anchor, by the distances of this one and of all later ones."""
+        if self.hardness is None:
+            raise RuntimeError(
+                'Anchors: the next anchor is chosen by a measurement that is set up when '
+                'mmkd.Runner begins to train. Train with mmkd.Runner, or take rule="even".'
+            )
+        states = [self._weights(j) for j in range(self.index, len(self.files))]
+        distances = self.hardness(states, progress)
+        self._show(self.shown)
+        found = self.index + next_anchor(distances, self.eps, self.rule)
+        numbers = ', '.join(f'{h:.4g}' for h in distances)
+        name = os.path.basename(self.files[found])
+        print_log(f'Anchors: H {numbers} from anchor {self.index + 1} on: {name}', 'current')
+        return found
 
     def _weights(self, index: int) -> dict[str, Any]:
         """A whole state from a file that was loaded at build; the model has it until it shows

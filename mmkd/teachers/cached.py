@@ -141,7 +141,7 @@ def read_scores(owner: str, file: str) -> dict[str, Any]:
     path = Path(file).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f'{owner}: {no_file(file, ".npz", ".pt")}')
-    held: Any = _arrays(owner, path) if path.suffix == '.npz' else read_file(str(path))
+    held: Any = _arrays(owner, path) if path.suffix == '.npz' else read_file(str(path), 'cpu')
     good = isinstance(held, Mapping) and {'keys', 'scores'} <= set(held)
     if not good or not all(getattr(held[k], 'ndim', 1) for k in ('keys', 'scores')):
         raise ValueError(f'{owner}: {file} must hold keys and scores, an entry for each image.')

@@ -9,7 +9,6 @@ from logging import WARNING
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
 from torch import nn
@@ -22,6 +21,7 @@ from mmkd.teacher import Teacher, build_model, load_strictly
 from mmkd.teachers.copies import copy_of
 from mmkd.teachers.kinds import kind
 from mmkd.teachers.shards import called, shard_in
+from mmkd.waiting import of_main
 
 #: seconds from one look at the other run's folder to the next
 PAUSE = 0.2
@@ -114,16 +114,7 @@ class Follower(Teacher):
 
     def _find(self, step: int) -> str | None:
         """The file to show from now on, the same for all ranks."""
-        found: list[Any] = [None, '']
-        if is_main_process():
-            try:
-                found[0] = self._of_step(step) if self.lockstep else self._newest()
-            except TimeoutError as error:
-                found[1] = str(error)
-        broadcast_object_list(found)
-        if found[1]:
-            raise TimeoutError(found[1])
-        return found[0]
+        return of_main(lambda: self._of_step(step) if self.lockstep else self._newest())
 
     def _newest(self) -> str | None:
         path, now = _newest_in(self.folder), time.monotonic()

@@ -38,7 +38,8 @@ class Hardness:
 
     ``'kl'``: the mean of KL(p_T || p_S) at temperature 1 over images or pixels. ``'feature'``:
     ``sum ||A(s) - t||^2 / sum ||t||^2`` at the taps of the objectives that compare maps with it, s
-    behind their adapters A. Random streams, modes and statistics stay as they were.
+    behind their adapters A. The student computes in float32. Random streams, modes and statistics
+    stay as they were.
 
     Args:
         teacher (Teacher): its own network is run with the states' weights.
@@ -114,8 +115,12 @@ class Hardness:
         recorder, route = Recorder(self.student, self.taps), shortest_route(self.student, self.taps)
         apart = torch.zeros(len(states), dtype=torch.float64)
         total = torch.zeros(len(states), dtype=torch.float64)
+        device = next(self.student.parameters()).device.type
         with ExitStack() as stack:
             stack.enter_context(untouched_random_state())
+            # Of the step: in older versions of torch its autocast would keep the weights that it
+            # casts here, without their gradients, for the pass that trains.
+            stack.enter_context(torch.autocast(device, enabled=False))
             for module in (self.student, *self.objectives):
                 stack.enter_context(evaluation(module))
             for inputs, samples in self._batches(count):

@@ -8,12 +8,16 @@ from typing import Any
 
 import mmcv
 import numpy as np
+import torch
 
 from mmkd.encoders.encoder import IMAGENET
 from mmkd.names import no_file
 from mmkd.options import check_normalisation
 from mmkd.teachers.function import Function
 from mmkd.teachers.kinds import kind
+
+#: providers of onnxruntime that choose one of several GPUs
+ON_GPUS = ('CUDAExecutionProvider', 'TensorrtExecutionProvider', 'ROCMExecutionProvider')
 
 
 @kind
@@ -109,9 +113,16 @@ def _session(file: str) -> Any:
             f"Onnx: onnxruntime cannot be imported ({error}). Run pip install 'mmkd[onnx]'."
         ) from None
     try:
-        return onnxruntime.InferenceSession(
-            str(path), providers=onnxruntime.get_available_providers()
-        )
+        providers = _on_own_gpu(onnxruntime.get_available_providers())
+        return onnxruntime.InferenceSession(str(path), providers=providers)
     except Exception as error:  # noqa: BLE001  errors of onnxruntime have no common class
         reason = ' '.join(str(error).split())
         raise ValueError(f'Onnx: onnxruntime cannot read {file} ({reason:.200}).') from None
+
+
+def _on_own_gpu(names: Sequence[str]) -> list[Any]:
+    """Providers of onnxruntime, which all processes of a launch would run on the first GPU."""
+    if not torch.cuda.is_available():
+        return list(names)
+    own = {'device_id': torch.cuda.current_device()}
+    return [(name, own) if name in ON_GPUS else name for name in names]

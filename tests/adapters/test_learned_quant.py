@@ -135,3 +135,16 @@ def test_a_layer_computes_nearly_the_same_before_training(form):
     plain = net(x)
     numbers = learn_weight(net, Rounding(8, 'channel', form))
     assert (net(x) - plain).abs().max() < 0.1 and isinstance(numbers, nn.Module)
+
+
+@pytest.mark.parametrize('passes', [0, CALIBRATION])
+def test_float16_has_room_for_the_gradient_of_the_largest_activation(passes):
+    """Of 16 bits, and of a sum over a map."""
+    clip = Clip(16)
+    clip.passes.fill_(passes)
+    x = torch.full((2, 64, 32, 32), 3.0).half().requires_grad_()
+    y = clip(x)
+    assert y.dtype == torch.float16 and y.unique().tolist() == [1 if passes else 3]
+    y.backward(torch.full_like(y, 2))
+    assert clip.most.grad.tolist() == [2 * x.numel() if passes else 0]
+    assert x.grad.unique().tolist() == [0 if passes else 2]

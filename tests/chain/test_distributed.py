@@ -16,6 +16,8 @@ MAKER = """
 import os
 from pathlib import Path
 
+from mmengine.dist import get_world_size
+
 from mmkd.chain import Maker, Product
 from mmkd.registry import MAKERS
 
@@ -24,7 +26,8 @@ from mmkd.registry import MAKERS
 class Note(Maker):
     def __call__(self, given, work_dir):
         path = Path(work_dir, 'note.json')
-        path.write_text(os.environ['RANK'] if not path.exists() else 'twice')
+        own = f"{os.environ['RANK']} of {get_world_size()}"
+        path.write_text(own if not path.exists() else 'twice')
         return Product('', str(path), work_dir)
 """
 
@@ -47,7 +50,8 @@ def test_a_chain_in_two_processes(paths, tmp_path):
     (tmp_path / 'chain.py').write_text(text)  # Config.dump sorts what it writes
     printed = launch(command, 2, tmp_path / 'first')
     work = tmp_path / 'work_dirs' / 'chain'
-    assert (work / 'note' / 'note.json').read_text() == '0', 'by rank 0 alone, once'
+    text = (work / 'note' / 'note.json').read_text()
+    assert text == '0 of 1', 'by rank 0 alone, once, and it waits for nobody'
     assert 'stage 1/4 teacher: started' in printed[0] and not printed[1], 'one rank speaks'
     marker = json.loads((work / 'student' / 'done.json').read_text())
     before = weights(work / 'student' / 'epoch_2.pth')

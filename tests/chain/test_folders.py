@@ -9,7 +9,6 @@ import torch
 from chain_toys import run, three
 
 from mmkd.chain import Chain
-from mmkd.chain.folders import of_main
 
 
 @pytest.fixture(scope='module')
@@ -134,9 +133,3 @@ def test_a_changed_marker(paths, folder):
     path.write_text(json.dumps(marker | dict(fingerprint='0')))
     with pytest.raises(ValueError, match='its marker was changed'):
         Chain(three(paths), str(folder))
-
-
-def test_an_exception_of_rank_0_is_that_of_all():
-    assert of_main(lambda: 3) == 3
-    with pytest.raises(KeyError):
-        of_main({}.popitem)

@@ -93,6 +93,27 @@ def test_a_dead_term_stops_after_the_guarded_steps():
         run(toy(It(lambda x: x * 0), preflight=dict(steps=2)), 2)
 
 
+def test_a_gradient_that_float16_alone_rounds_to_0_is_alive():
+    """Loss scaling, which multiplies the loss by 65536 at first, keeps it."""
+    with torch.autocast('cpu', dtype=torch.float16):
+        distiller = toy(It(lambda x: x * 1e-8, student='neck.conv', teacher='neck.conv'))
+        run(distiller)
+        assert distiller.guard.alive == {'kd.it.loss'}
+        with pytest.raises(RuntimeError, match='kd.it.loss: zero, or without a gradient'):
+            run(toy(It(lambda x: x * 0)))
+
+
+def test_ranks_guard_the_same_steps(monkeypatch):
+    """A batch without boxes on another rank counts on none: a SyncBN in a term waits for all."""
+    told = iter([0.0, 1.0, 1.0])
+    monkeypatch.setattr(guard, 'all_reduce', lambda flag, op: flag.clamp_(max=next(told)))
+    distiller = toy(It(), preflight=dict(steps=2))
+    run(distiller, 2)
+    assert distiller.guard.seen == {'it': 1}
+    run(distiller, 3)
+    assert distiller.guard.seen == {'it': 2}
+
+
 def test_one_live_step_is_enough():
     values = iter([0, 0, 1, 0, 0, 0])
     run(toy(It(lambda x: x * next(values))), 6)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.autograd.graph import get_gradient_edge
 
-from mmkd.functional.gradients import gradients_at, gradients_by_place
+from mmkd.functional.gradients import gradients_at, gradients_by_place, in_half
 
 
 def graph(dtype=torch.float32):
@@ -50,6 +50,15 @@ def test_small_gradients_survive_half_precision_with_a_scale(scale, wanted):
     (found,) = gradients_at(loss, [x], scale)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, torch.full((3,), wanted), rtol=0.01, atol=0)
+
+
+def test_gradients_pass_through_half_precision_at_a_tensor_or_behind_it():
+    half, single = torch.ones(1).half(), torch.ones(1)
+    assert in_half([single, half], 'cpu') and not in_half([single, single.bfloat16()], 'cpu')
+    with torch.autocast('cpu', dtype=torch.float16):
+        assert in_half([single], 'cpu'), 'a normalisation gives float32, what follows does not'
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        assert not in_half([single], 'cpu')
 
 
 def test_groups_of_places_share_one_pass(monkeypatch):

@@ -65,9 +65,3 @@ def test_the_search_gets_the_teacher_of_the_chain(own, paths, tmp_path, monkeypa
     assert seen == [(str(checkpoint), 7, (2, 0.1, None, 'joint', None))]
     assert json.loads((out / 'routes.json').read_text()) == dict(winner=[1, 1])
     assert routes.search_routes is not search
-
-
-def test_one_process_only(own, tmp_path, monkeypatch):
-    monkeypatch.setattr(guidance_routes, 'get_world_size', lambda: 2)
-    with pytest.raises(ValueError, match='searches in one process, .* launched in 2'):
-        guidance_routes.GuidanceRoutes(own)({}, str(tmp_path))

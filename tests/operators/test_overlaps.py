@@ -4,6 +4,8 @@ import mmcv.ops
 import pytest
 import torch
 
+from mmkd.operators import overlaps
+
 
 def area(box, offset):
     return max(box[2] - box[0] + offset, 0) * max(box[3] - box[1] + offset, 0)
@@ -30,3 +32,10 @@ def test_bbox_overlaps(both, mode, aligned, offset):
     )
     for wanted in (pairs.diagonal() if aligned else pairs, *others):
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6, equal_nan=True)
+
+
+def test_areas_above_the_largest_number_of_float16():
+    first = torch.tensor([[0.0, 0, 640, 480]])
+    found = torch.zeros(1, 1).half()
+    overlaps.bbox_overlaps(first.half(), (first / 2).half(), found, 0, False, 0)
+    assert found.item() == 0.25

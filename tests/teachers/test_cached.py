@@ -9,6 +9,7 @@ from mmkd.distiller import Distiller
 from mmkd.structures import ClassSample
 from mmkd.teacher import build_model
 from mmkd.teachers import build_teacher
+from mmkd.teachers.cached import read_scores
 from mmkd.testing import segmentation_batch, tiny_classifier, tiny_pspnet
 
 
@@ -219,3 +220,11 @@ def test_scores_of_other_classes(tmp_path):
 def test_no_file():
     with pytest.raises(FileNotFoundError, match='there is no file nowhere.npz'):
         build_teacher(entry('nowhere.npz'))
+
+
+def test_scores_that_a_gpu_wrote_which_is_not_here(tmp_path, monkeypatch):
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(torch.serialization, 'location_tag', lambda storage: 'cuda:5')
+        torch.save(dict(keys=['0.png'], scores=torch.ones(1, 2)), tmp_path / 's.pt')
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    assert read_scores('Cached', str(tmp_path / 's.pt'))['scores'].device.type == 'cpu'

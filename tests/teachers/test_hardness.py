@@ -52,6 +52,10 @@ def test_divergence_of_class_scores(tmp_path):
     with torch.no_grad():
         own, other = student(data['inputs']), teacher(data['inputs'])
     assert found == pytest.approx(float(soft_kl(own, other, 1.0).mean()), rel=1e-5)
+    student.train()
+    with torch.autocast('cpu', torch.bfloat16):  # of a step, amid which it is asked
+        assert hardness([teacher.state_dict()], Progress()) == [found]
+        assert student(data['inputs']).requires_grad and student.head.fc.weight.requires_grad
 
 
 def test_features_behind_the_adapter(tmp_path):

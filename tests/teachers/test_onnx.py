@@ -11,7 +11,7 @@ import torch
 
 from mmkd.distiller import Distiller
 from mmkd.teacher import build_model
-from mmkd.teachers import Onnx, build_teacher
+from mmkd.teachers import Onnx, build_teacher, onnx
 from mmkd.testing import classification_batch, tiny_classifier
 
 #: means of the channels of images of any size, and their softmax: written by the package onnx
@@ -25,7 +25,7 @@ class Session:
     softmax = True
 
     def __init__(self, path, providers):
-        self.path, self.seen = path, []
+        self.path, self.seen, self.providers = path, [], providers
         if 'broken' in path:
             raise RuntimeError('no protobuf\nat all')
 
@@ -106,6 +106,15 @@ def test_a_file_that_fixes_its_sizes(session):
     teacher.by_pixel = True  # of a segmentor, whose answers belong to places
     with pytest.raises(ValueError, match='takes images of 8 x 8 pixels, but the batch has 16 x 9'):
         teacher.answer(np.zeros((1, 16, 9, 3)))
+
+
+def test_every_process_runs_it_on_its_own_gpu(session, monkeypatch):
+    names = ['CUDAExecutionProvider', 'CPUExecutionProvider']
+    monkeypatch.setattr('onnxruntime.get_available_providers', lambda: names)
+    assert onnx._session('net.onnx').providers == names
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'current_device', lambda: 3)
+    assert onnx._session('net.onnx').providers == [(names[0], dict(device_id=3)), names[1]]
 
 
 def test_a_budget(session):
