@@ -16,8 +16,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 def untouched_random_state() -> Iterator[None]:
     """Leave python's, numpy's and torch's random streams as they were."""
     states = random.getstate(), np.random.get_state()
-    # Those of this process' own GPU: where it sees several, torch warns of looking at all.
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else None
+    # Where it sees several GPUs, that of this process alone: torch warns of looking at all.
+    devices = [torch.cuda.current_device()] if torch.cuda.device_count() > 1 else None
     with torch.random.fork_rng(devices):
         try:
             yield

@@ -41,7 +41,6 @@ def test_of_several_gpus_the_own_one_is_meant(monkeypatch):
     looked_at = []
     monkeypatch.setattr(torch.random, '_fork_rng_warned_already', False)
     for name, value in dict(
-        is_available=lambda: True,
         device_count=lambda: 4,
         current_device=lambda: 2,
         get_rng_state=lambda device: looked_at.append(device) or 'state',
