@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from mmengine.dist import get_world_size
 from mmengine.logging import print_log
 from torch import Tensor
 
@@ -167,11 +168,17 @@ def check_mixture(loader: Any) -> None:
     """Our samplers decide what a batch is, so that nothing may deal its images out anew.
 
     Raises:
-        ValueError: batches of another size, a batch sampler that sorts images, or batches of an
-            AlternatingSampler that may be without labels.
+        ValueError: batches of another size, a batch sampler that sorts images, batches of an
+            AlternatingSampler that may be without labels, or another sampler in several processes.
     """
     sampler, batches = getattr(loader, 'sampler', None), getattr(loader, 'batch_sampler', None)
     if not isinstance(sampler, (MixedSampler, AlternatingSampler)) or batches is None:
+        if get_world_size() > 1 and len({*_unlabelled(loader.dataset)}) > 1:
+            raise ValueError(
+                'Some images of the training set are Unlabelled, and its sampler does not mix them '
+                'into every batch: a process whose batch has some would wait for those whose batch '
+                "has none. Set sampler=dict(type='mmkd.MixedSampler', batch_size=…)."
+            )
         return
     owner = type(sampler).__name__
     kind, size = type(batches).__name__, getattr(batches, 'batch_size', None)

@@ -330,3 +330,14 @@ def test_batches_that_are_dealt_out_anew(kind):
     else:
         with pytest.raises(ValueError, match='batches that may have no labelled image'):
             check_mixture(loader(4, partly))
+
+
+def test_other_samplers_in_several_processes(monkeypatch):
+    partly = ConcatDataset([Numbers(3), Unlabelled(Numbers(3))])
+    loader = type('Loader', (), dict(sampler=range(6), batch_sampler=[], dataset=partly))
+    check_mixture(loader)
+    monkeypatch.setattr('mmkd.unlabelled.get_world_size', lambda: 2)
+    with pytest.raises(ValueError, match='Set sampler=dict\\(type=.mmkd.MixedSampler'):
+        check_mixture(loader)
+    loader.dataset = ConcatDataset([Unlabelled(Numbers(3)), Unlabelled(Numbers(3))])
+    check_mixture(loader)
