@@ -10,7 +10,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from mmkd.families import family_of, segmentor, two_stage
-from mmkd.families.comparable import Misfit, definer, is_yolov3, named, uses_sigmoid
+from mmkd.families.comparable import Misfit, definer, is_yolov3, kind_of, named, uses_sigmoid
 from mmkd.families.dense import dense_head
 from mmkd.families.mask_classes import classifies_masks
 from mmkd.functional.mask_scores import MaskScores
@@ -54,7 +54,8 @@ def _needs_only_features(head: nn.Module) -> bool:
 def best_scores(model: nn.Module, feats: Sequence[Tensor]) -> Tensor:
     """Probability of the best class of each prior of all levels, or of each pixel; (N, P).
 
-    Differentiable with respect to the features. Scores of YOLO count times objectness.
+    Differentiable with respect to the features. Scores of YOLO count times objectness; TOOD's head
+    gives probabilities.
 
     Args:
         feats (Sequence[Tensor]): what the model gives at :func:`features_tap`.
@@ -71,7 +72,8 @@ def best_scores(model: nn.Module, feats: Sequence[Tensor]) -> Tensor:
     if is_yolov3(model):
         return _flat([_of_yolov3(level, head.num_attrib) for level in outputs[0]])
     found = [level.unflatten(1, (-1, head.cls_out_channels)) for level in outputs[0]]
-    scores = [level.sigmoid().amax(2) for level in found]
+    given = kind_of(model) == 'decoded'
+    scores = [(level if given else level.sigmoid()).amax(2) for level in found]
     if definer(head, 'forward_single') == 'YOLOXHead':
         scores = [s * obj.sigmoid() for s, obj in zip(scores, outputs[2], strict=True)]
     return _flat(scores)

@@ -30,6 +30,8 @@ from mmkd.functional.query_distances import binary_divergence, class_divergence
 from mmkd.functional.sigmoid_distances import against_rest
 from mmkd.tap import Side, Trace
 
+#: what the decoder is given that is the same for all images
+_SHARED = ('spatial_shapes', 'level_start_index')
 #: address of the classes (L, N, Q, C) and boxes (L, N, Q, 4) of all decoder layers
 HEAD = 'bbox_head.forward()'
 HIDDEN = 'bbox_head.forward()@in[hidden_states]'
@@ -131,6 +133,14 @@ def hidden(side: Side) -> Tensor:
 def memory(side: Side) -> dict[str, Any]:
     """What the decoder is given beside points: the encoder's memory (N, P, D), masks, shapes."""
     return {name: _value(side, name) for name in _memory_inputs(side.model)}
+
+
+def of_images(given: dict[str, Any], images: list[int]) -> dict[str, Any]:
+    """:func:`memory`, or points, of some images alone."""
+    return {
+        name: value if value is None or name in _SHARED else value[images]
+        for name, value in given.items()
+    }
 
 
 def points(side: Side) -> dict[str, Tensor]:

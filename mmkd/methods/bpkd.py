@@ -85,7 +85,7 @@ class BPKD(PairObjective):
     rank_invariant = True
     adapts_width = False
     scheduled = ('tau', 'alpha')
-    label_free = False
+    label_free = False  # but with the teacher's edges
     families = ('segmentor',)
 
     def __init__(
@@ -115,6 +115,7 @@ class BPKD(PairObjective):
         self.factors = check_factors('BPKD', factors, dict(edge=50.0, body=20.0))
         self.ignore_index = check_number('BPKD', 'ignore_index', ignore_index, whole=True)
         self.needs_ground_truth = self.edges == 'label'
+        self.label_free = not self.needs_ground_truth
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         super().bind(student, teacher)

@@ -51,7 +51,8 @@ class CLoCKDistill(Objective):
       the area of the smallest box, and on the ground, by its size.
     * ``loss_classes``, ``loss_boxes``, ``loss_giou``: both decoders get one query for each object,
       which nobody learns: its box, and for DINO and DDQ the teacher's embedding of its class. Every
-      layer of the student imitates the teacher's last, weighted as in KDDETR.
+      layer of the student imitates the teacher's last, weighted as in KDDETR. Images of equally
+      many objects take one pass of the decoders together, since queries of an image see each other.
 
     Args:
         factors (dict[str, float] | None): of the terms ``'foreground'`` (5e-5), ``'background'``
@@ -167,12 +168,13 @@ class CLoCKDistill(Objective):
         """Terms of both decoders' answers at the objects; images without any count nothing."""
         judge, learner = trace.teacher, trace.student
         objects, labels, real = queries.ground_truth(trace.samples, trace.inputs)
-        # Where an image has fewer objects, the whole picture is asked about, for nothing.
+        counts = [len(sample.gt_instances) for sample in trace.samples]
+        # Without any object the whole picture is asked about, for nothing.
         objects = torch.where(real[..., None], objects, _whole(objects))
         with torch.no_grad():
             at = queries.points_at(judge, objects, content_of(judge.model, labels))
-            scores, boxes = queries.decode(judge.model, queries.memory(judge), at)
-        found = queries.decode(learner.model, queries.memory(learner), at)
+            scores, boxes = answers_at(judge, at, counts)
+        found = answers_at(learner, at, counts)
         logits = found[0], scores[-1]
         apart, sure = queries.class_distances(trace, *logits, self.classes, self.tau)
         return point_terms(apart, found[1], boxes[-1], sure * real, 'per_image')
@@ -193,6 +195,31 @@ def content_of(model: nn.Module, labels: Tensor) -> Tensor | None:
     if not hasattr(model, 'dn_query_generator'):
         return None
     return model.dn_query_generator.label_embedding(labels)
+
+
+def answers_at(side: Side, at: dict[str, Tensor], counts: list[int]) -> tuple[Tensor, Tensor]:
+    """Class logits (L, N, G, C) and boxes (L, N, G, 4) at the first so many points of each image, 0
+    at the others.
+
+    Queries of an image see each other, so images of equally many objects are decoded together, and
+    no image gets more queries since another has more objects.
+
+    Args:
+        at (dict): G points of each image.
+        counts (list[int]): objects of each image.
+    """
+    given, most = queries.memory(side), max(1, *counts)
+    every = [count if any(counts) else most for count in counts]
+    found: list[Tensor] = []
+    for count in sorted({*every} - {0}):
+        images = [i for i, own in enumerate(every) if own == count]
+        points = {name: x[images, :count] for name, x in at.items()}
+        part = queries.decode(side.model, queries.of_images(given, images), points)
+        if not found:
+            found = [x.new_zeros(len(x), len(counts), most, x.shape[-1]) for x in part]
+        for whole, own in zip(found, part, strict=True):
+            whole[:, images, :count] = own
+    return found[0], found[1]
 
 
 def memory_maps(side: Side) -> list[Tensor]:

@@ -38,11 +38,12 @@ class MatchedDetections(Objective):
     p are the teacher's probabilities of all classes at a detection d. The losses ``loss_classes``
     (less the entropy of p), ``loss_boxes`` and ``loss_giou`` are the same over the pairs, by their
     number, summed over the layers. Queries without a detection count nothing, so the student learns
-    from ground truth alone where there is nothing.
+    from ground truth alone where there is nothing. NMS orders boxes as the teacher's own does: by
+    score times centerness (FCOS, ATSS) or IoU (PAA) where its head predicts one.
 
     Args:
-        count (int): detections of an image at most, those of highest score.
-        score (float): least score of a detection.
+        count (int): detections of an image at most, those of highest rank.
+        score (float): least class probability of a detection.
         iou (float): IoU above which NMS, over all classes together, removes the box of lower score.
         factors (dict[str, float] | None): of the terms ``'classes'`` (1), ``'boxes'`` (5) and
             ``'giou'`` (2), where not these.
@@ -97,9 +98,9 @@ class MatchedDetections(Objective):
         sizes = predictions.level_sizes(model, outputs)
         boxes = predictions.decode(model, codes, sizes, trace.samples)
         p = logits.sigmoid()
-        best = p.amax(-1)
-        best = best.masked_fill(best < self.score, -1.0)
-        rois, places = select_boxes(best, boxes, self.iou, self.count)
+        order = predictions.ranking(model, outputs, logits)
+        order = order.masked_fill(p.amax(-1) < self.score, -1.0)
+        rois, places = select_boxes(order, boxes, self.iou, self.count)
         n, images = len(p), rois[:, 0].long()
         rank = rank_in_group(images, n)
         found = p.new_zeros(n, self.count, p.shape[-1])

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from mmkd.families.comparable import definer, kind_of, shared_levels
+from mmkd.families.comparable import CODES, definer, kind_of, shared_levels
 from mmkd.families.dense import assigned, dense_head, level_priors, outputs_tap, targets_tap
 from mmkd.families.dense import targets as step_targets
 from mmkd.families.two_stage import features_tap
@@ -168,12 +168,27 @@ def positives(model: nn.Module, sizes: Sizes, rois: Tensor, each: list[int]) -> 
     return found
 
 
+def ranking(model: nn.Module, outputs: list[Tensor], logits: Tensor) -> Tensor:
+    """Score by which NMS orders the boxes of all levels, (N, P), as in the head's own inference.
+
+    It is the probability of the best class, times that of centerness (FCOS, ATSS) or of IoU (PAA)
+    where the head gives such a third map.
+
+    Args:
+        logits (Tensor): of classes, (N, P, K), from :func:`split`.
+    """
+    best, count = logits.amax(-1).sigmoid(), dense_head(model).prior_generator.num_levels
+    if kind_of(model) not in CODES or len(outputs) != 3 * count:
+        return best
+    return best * rows(outputs[2 * count :], 1)[..., 0].sigmoid()
+
+
 @torch.no_grad()
 def proposals(model: nn.Module, outputs: list[Tensor], samples: list, count: int) -> Tensor:
     """The best boxes of each image after NMS (IoU 0.7, class-agnostic), (R, 5)."""
     logits, codes = split(model, outputs)
     boxes = decode(model, codes, level_sizes(model, outputs), samples)
-    return select_boxes(logits.amax(-1).sigmoid(), boxes, 0.7, count)[0]
+    return select_boxes(ranking(model, outputs, logits), boxes, 0.7, count)[0]
 
 
 def answer_taps(student: nn.Module, teacher: nn.Module) -> tuple[tuple[Tap, ...], tuple[Tap, ...]]:

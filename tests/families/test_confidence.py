@@ -38,6 +38,13 @@ def test_dense_heads(name):
     assert any(x.grad.abs().sum() > 0 for x in feats)
 
 
+def test_tood_gives_probabilities():
+    model = stock(HEADS['tood'])
+    feats = model.extract_feat(torch.randn(2, 3, 128, 128))
+    wanted = torch.cat([x.amax(1).flatten(1) for x in model.bbox_head(feats)[0]], 1)
+    torch.testing.assert_close(confidence.best_scores(model, feats), wanted)
+
+
 @pytest.mark.parametrize('name', ['KNet', 'Segmenter', 'Mask2Former', 'MaskFormer'])
 def test_pixel_heads(name):
     model = network(name).eval()

@@ -11,6 +11,7 @@ from mmkd.functional.edges import class_edges
 from mmkd.methods.bpkd import BPKD, body_loss, edge_loss
 from mmkd.teacher import Teacher, build_model
 from mmkd.testing import label_maps, make_trace, ready, segmentation_batch, tiny_pspnet
+from mmkd.unlabelled import listens_without_labels
 
 S, T, Y = probe_tensors()
 HALVES = torch.tensor([0, 0, 0, 1, 1, 1]).expand(1, 4, 6)
@@ -120,6 +121,11 @@ def test_factors_and_ignored_pixels():
     assert float(found['loss_body']) == 0
     ignored = on_logits(BPKD(), S.float(), T.float(), torch.full_like(Y, 255))
     assert float(ignored['loss_edge']) == 0 and float(ignored['loss_body']) > 0
+
+
+def test_images_without_labels_teach_by_the_teachers_edges():
+    assert not listens_without_labels(BPKD())
+    assert listens_without_labels(BPKD(edges='teacher'))
 
 
 def test_a_class_that_is_absent_counts_nothing():

@@ -79,13 +79,19 @@ def test_images_without_objects(name):  # CLK-2
         assert (float(value.detach()) == 0) == (key != 'loss_background'), key
 
 
-def test_an_image_with_fewer_objects_counts_those_alone():
-    """What is asked beside the objects, since another image has more, weighs nothing."""
-    model = steady(distiller(network('dab'), network('dab', 8, 1), CLoCKDistill()))
+@pytest.mark.parametrize('name', ['dab', 'dino', 'ddq'])
+@pytest.mark.parametrize('left', [0, 1])
+def test_an_image_is_not_asked_more_since_another_has_more_objects(name, left):
+    """Queries see each other: the answers at an object are those of its image alone."""
+    model = steady(distiller(network(name), network(name, 8, 1), CLoCKDistill()))
     inputs, samples = batch(objects=3)
-    samples[1].gt_instances = samples[1].gt_instances[:1]
-    found = losses(model, (inputs, samples))
-    assert all(x.isfinite() and float(x.detach()) > 0 for x in found.values())
+    samples[1].gt_instances = samples[1].gt_instances[:left]
+    both = losses(model, (inputs, samples))
+    each = [losses(model, (inputs[[i]], samples[i : i + 1])) for i in range(2)]
+    for key in ('loss_classes', 'loss_foreground'):
+        alone = sum(float(one[key].detach()) for one in each) / 2
+        assert float(both[key].detach()) == pytest.approx(alone, rel=1e-4), key
+    assert all(x.isfinite() and x.requires_grad for x in both.values())
 
 
 def test_memory_of_any_two_detrs():

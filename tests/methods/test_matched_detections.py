@@ -89,6 +89,18 @@ def test_detections_are_the_best_after_nms():
     assert view.side == 'teacher' and view.boxes.shape == (8, 5) and len(view.labels) == 8
 
 
+def test_boxes_are_ordered_as_in_the_teachers_own_nms():
+    """FCOS: by the score times centerness."""
+    teacher = judge_of(tiny_fcos)
+    model = distiller(network('detr'), teacher, MatchedDetections(count=1, score=0))
+    trace = record(model, *batch())['it']
+    rois = model.objectives['it'].detections(trace)[3]
+    with torch.no_grad():
+        own = teacher.predict(*batch(), rescale=False)
+    first = torch.stack([sample.pred_instances.bboxes[0] for sample in own])
+    torch.testing.assert_close(rois[rois[:, 0].argsort(), 1:], first)
+
+
 def test_a_teacher_that_sees_nothing():
     model = distiller(network('dino'), judge_of(), MatchedDetections(score=1.0))
     found = losses(model)
