@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import os.path as osp
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -33,7 +34,7 @@ class Product:
     Attributes:
         config (str): the resolved config; of a maker that changes a network the config whose model
             is the new one, ``''`` where it makes no network.
-        checkpoint (str): the last checkpoint, or the file that a maker wrote.
+        checkpoint (str): the last checkpoint, or the file or folder that a maker wrote.
         folder (str): of the stage.
         scores (dict[str, float]): metrics of the last validation.
     """
@@ -56,7 +57,7 @@ class Product:
             path = newest_in(self.folder, best=True)
         elif reference.take != 'last':
             path = osp.join(self.folder, f'{reference.take}.pth')
-        if not osp.isfile(path):
+        if not osp.exists(path):
             raise FileNotFoundError(
                 f'Stage {reference.stage!r} is done, but {path} is not there. Put the file back, '
                 f'or delete {self.folder}: the stage then runs again.'
@@ -80,8 +81,13 @@ def digest(path: str) -> str:
     """What a file holds, as 64 hexadecimal digits; of a checkpoint only the weights count.
 
     So a stage that is trained again, with the same result, is no other one to those behind it. Of a
-    file that holds weights in another way, such as in lists, every byte counts.
+    file that holds weights in another way, such as in lists, every byte counts; of a folder all of
+    its files and their names.
     """
+    if osp.isdir(path):
+        files = sorted(osp.join(at, name) for at, _, names in os.walk(path) for name in names)
+        listed = (f'{osp.relpath(file, path)} {digest(file)}\n' for file in files)
+        return hashlib.sha256(''.join(listed).encode()).hexdigest()
     weights: dict[str, torch.Tensor] = {}
     if path.endswith(_WEIGHTS):
         checkpoint = read_checkpoint(path, mmap=True)
@@ -146,7 +152,7 @@ def done_marker(folder: str) -> dict[str, Any] | None:
             'folder of the stage, and it runs again.'
         )
     path = osp.join(folder, osp.basename(product['checkpoint']))
-    if not osp.isfile(path) or (path.endswith(_WEIGHTS) and find_damage(path)):
+    if not osp.exists(path) or (path.endswith(_WEIGHTS) and find_damage(path)):
         return None
     # The folder may have been moved together with the chain.
     config = product['config'] and osp.join(folder, osp.basename(product['config']))

@@ -1,5 +1,7 @@
 """Makers in chains: what they are given, what is made of theirs, and what is refused."""
 
+import shutil
+
 import pytest
 import torch
 from chain_toys import run
@@ -71,6 +73,39 @@ def test_a_teacher_from_a_maker(paths, images, tmp_path):
     _, products = run(stages, tmp_path)
     used = load_config(products['student'].config).model.teacher
     assert used.config == str(tmp_path / 'half' / 'student.py')
+
+
+@MAKERS.register_module()
+class Fill(Maker):
+    """A folder of images, as label maps are."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+
+    def __call__(self, given, work_dir):
+        CALLS.append(given)
+        shutil.copytree(self.source, f'{work_dir}/images', dirs_exist_ok=True)
+        return Product('', f'{work_dir}/images', work_dir)
+
+
+def test_a_folder_from_a_maker(paths, images, tmp_path):
+    """As of PseudoLabels' label maps: the stages behind it read it, and it is not made again."""
+    CALLS.clear()
+    stages = dict(
+        filled=dict(make=dict(type='Fill', source=str(images / 'train'))),
+        plain=dict(
+            config=paths['plain'], files={'train_dataloader.dataset.data_prefix.img_path': 'filled'}
+        ),
+    )
+    options = {'train_dataloader.dataset.data_root': ''}
+    _, products = run(stages, tmp_path, options=options)
+    used = load_config(products['plain'].config).train_dataloader.dataset
+    assert used.data_prefix.img_path == str(tmp_path / 'filled' / 'images')
+    run(stages, tmp_path, options=options)
+    assert len(CALLS) == 1, 'what is made is not made again'
+    (tmp_path / 'filled' / 'images' / 'a' / '0.png').unlink()
+    with pytest.raises(ValueError, match="stage 'plain' .*the file of files.train_.* is another"):
+        Chain(stages, str(tmp_path), options=options)
 
 
 @MAKERS.register_module()
