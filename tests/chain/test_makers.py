@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmkd.chain import Chain, Maker, Product, build_maker
 from mmkd.config import load_config
 from mmkd.registry import MAKERS
+from mmkd.chain.product import read_json, write_json
 from mmkd.teacher import build_model
 from mmkd.testing import tiny_classifier
 
@@ -110,6 +111,30 @@ def test_a_folder_from_a_maker(paths, images, tmp_path):
 
 @MAKERS.register_module()
 class Needy(Maker):
+@MAKERS.register_module()
+class Strict(Maker):
+    """Says which options it can work with when it has looked at what it is given."""
+
+    def __init__(self, threshold: float) -> None:
+        self.threshold = threshold
+
+    def __call__(self, given, work_dir):
+        if self.threshold > 0.5:
+            raise ValueError('Lower threshold=.')
+        write_json(f'{work_dir}/a.json', dict(threshold=self.threshold))
+        return Product('', f'{work_dir}/a.json', work_dir)
+
+
+def test_a_maker_that_failed_gets_other_options(tmp_path):
+    """As its message says; the chain asked to delete the folder, and with it what was done."""
+    stages = dict(a=dict(make=dict(type='Strict', threshold=0.8)))
+    with pytest.raises(ValueError, match='Lower threshold'):
+        run(stages, tmp_path)
+    stages['a']['make']['threshold'] = 0.5
+    _, products = run(stages, tmp_path)
+    assert read_json(products['a'].checkpoint) == dict(threshold=0.5)
+
+
     """Two arguments without a default."""
 
     def __init__(self, target: str, share: float, size: int = 1) -> None:
