@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 import os.path as osp
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.dist import broadcast_object_list, is_distributed, is_main_process
+from torch import distributed as torch_dist
 
 from mmkd.chain.links import Links
 from mmkd.chain.product import (
@@ -20,6 +22,9 @@ from mmkd.chain.product import (
     write_json,
 )
 from mmkd.engine.settings import changes
+
+#: for what rank 0 makes the others wait
+PATIENCE = datetime.timedelta(days=30)
 
 
 class OtherStageError(ValueError):
@@ -106,14 +111,23 @@ def begin(links: Links, name: str) -> dict[str, Any]:
     return marker
 
 
-def of_main(function: Callable[[], Any]) -> Any:
-    """The result of rank 0 in all processes, or its exception."""
+def of_main(function: Callable[[], Any], slow: bool = False) -> Any:
+    """The result of rank 0 in all processes, or its exception.
+
+    Args:
+        slow (bool): it may take longer than processes otherwise wait for each other, 10 minutes on
+            GPUs.
+    """
+    patient = slow and is_distributed()
+    group = torch_dist.new_group(backend='gloo', timeout=PATIENCE) if patient else None
     found: list[Any] = [None, None]
     if is_main_process():
         try:
             found[0] = function()
         except Exception as error:
             found[1] = error
+    if group is not None:
+        torch_dist.barrier(group)
     broadcast_object_list(found)
     if found[1] is not None:
         raise found[1]

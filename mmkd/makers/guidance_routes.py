@@ -6,14 +6,13 @@ import os.path as osp
 from collections.abc import Mapping
 from typing import Any
 
-from mmengine.dist import get_world_size
-
 from mmkd.analysis.routes import search_routes
 from mmkd.chain import Maker, Product
 from mmkd.chain.product import write_json
 from mmkd.config import load_config
 from mmkd.engine.console.screen import current_screen
 from mmkd.engine.launch import apply_options
+from mmkd.makers.networks import check_alone
 from mmkd.registry import MAKERS
 
 
@@ -44,11 +43,7 @@ class GuidanceRoutes(Maker):
         self.settings = (epochs, hold_out, seed, rank, objective)
 
     def __call__(self, given: Mapping[str, Product], work_dir: str) -> Product:
-        if get_world_size() > 1:
-            raise ValueError(
-                'GuidanceRoutes searches in one process, and the chain was launched in '
-                f'{get_world_size()}. Run it without a launcher first, with --only.'
-            )
+        check_alone('GuidanceRoutes')
         config = load_config(self.config)
         apply_options(config, self.options)
         if 'teacher' in given:

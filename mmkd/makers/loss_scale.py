@@ -14,6 +14,7 @@ from mmkd.chain.product import write_json
 from mmkd.config import load_config
 from mmkd.engine.console.screen import current_screen
 from mmkd.engine.launch import apply_options, build_runner, prepare
+from mmkd.makers.networks import check_alone
 from mmkd.options import check_number
 from mmkd.registry import MAKERS
 
@@ -51,8 +52,8 @@ class LossScale(Maker):
         options (dict): of that config, as ``--cfg-options``.
 
     Raises:
-        ValueError: no objective of that name; a loss that is 0 or negative, for which no scale
-            makes sense.
+        ValueError: several processes; no objective of that name; a loss that is 0 or negative, for
+            which no scale makes sense.
     """
 
     RATIOS = ('1:1', '1:2', '2:1', '3:1')
@@ -70,6 +71,7 @@ class LossScale(Maker):
     def __call__(self, given: Mapping[str, Product], work_dir: str) -> Product:
         from mmkd.analysis.sweep import factor_of
 
+        check_alone('LossScale')
         config = load_config(self.config)
         apply_options(config, self.options)
         name = self._named(config)

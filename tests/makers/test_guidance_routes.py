@@ -9,7 +9,7 @@ from mmkd.analysis import routes
 from mmkd.chain import Chain
 from mmkd.commands import make
 from mmkd.config import load_config
-from mmkd.makers import guidance_routes
+from mmkd.makers import guidance_routes, networks
 
 GUIDE = dict(guidance=dict(type='mmkd.GuidanceRoute'))
 
@@ -68,6 +68,6 @@ def test_the_search_gets_the_teacher_of_the_chain(own, paths, tmp_path, monkeypa
 
 
 def test_one_process_only(own, tmp_path, monkeypatch):
-    monkeypatch.setattr(guidance_routes, 'get_world_size', lambda: 2)
-    with pytest.raises(ValueError, match='searches in one process, .* launched in 2'):
+    monkeypatch.setattr(networks, 'get_world_size', lambda: 2)
+    with pytest.raises(ValueError, match='GuidanceRoutes trains in one process, .* launched in 2'):
         guidance_routes.GuidanceRoutes(own)({}, str(tmp_path))
