@@ -28,7 +28,7 @@ from mmkd.chain.checks import (
 from mmkd.chain.folders import begin, check_folders, find_done, of_main
 from mmkd.chain.isolation import isolated
 from mmkd.chain.links import Links
-from mmkd.chain.makers import build_maker
+from mmkd.chain.makers import build_maker, run_maker
 from mmkd.chain.product import DONE, Product, write_json
 from mmkd.chain.progress import ProgressHook
 from mmkd.chain.resolving import place_of, read_config, set_teacher, teacher_places
@@ -216,7 +216,9 @@ class Chain:
             for role, reference in stage.references().items()
             if not role.startswith('files.')
         }
-        product = of_main(lambda: build_maker(stage.maker(files))(given, folder))
+        product = of_main(
+            lambda: run_maker(build_maker(stage.maker(files)), given, folder), slow=True
+        )
         return product, time.time() - began
 
     def _train(

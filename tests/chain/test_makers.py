@@ -1,16 +1,18 @@
 """Makers in chains: what they are given, what is made of theirs, and what is refused."""
 
+import random
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from chain_toys import run
 from mmengine.config import Config
 
 from mmkd.chain import Chain, Maker, Product, build_maker
+from mmkd.chain.product import read_json, write_json
 from mmkd.config import load_config
 from mmkd.registry import MAKERS
-from mmkd.chain.product import read_json, write_json
 from mmkd.teacher import build_model
 from mmkd.testing import tiny_classifier
 
@@ -110,8 +112,6 @@ def test_a_folder_from_a_maker(paths, images, tmp_path):
 
 
 @MAKERS.register_module()
-class Needy(Maker):
-@MAKERS.register_module()
 class Strict(Maker):
     """Says which options it can work with when it has looked at what it is given."""
 
@@ -135,6 +135,8 @@ def test_a_maker_that_failed_gets_other_options(tmp_path):
     assert read_json(products['a'].checkpoint) == dict(threshold=0.5)
 
 
+@MAKERS.register_module()
+class Needy(Maker):
     """Two arguments without a default."""
 
     def __init__(self, target: str, share: float, size: int = 1) -> None:
@@ -156,6 +158,29 @@ def test_bad_makers(entry, message, tmp_path):
         build_maker(entry)
     with pytest.raises(ValueError, match=message):
         Chain(dict(a=dict(make=entry)), str(tmp_path / 'a'))
+
+
+@MAKERS.register_module()
+class Draw(Maker):
+    """Random numbers of every kind, as transforms and initial weights draw them."""
+
+    def __call__(self, given, work_dir):
+        drawn = [random.random(), float(np.random.rand()), float(torch.rand(()))]
+        path = f'{work_dir}/drawn.json'
+        write_json(path, dict(drawn=drawn))
+        return Product('', path, work_dir)
+
+
+def test_a_maker_makes_the_same_every_time(tmp_path):
+    """Also after a kill, when it begins again; the caller's random numbers go on."""
+    found = []
+    for name in ('first', 'second'):
+        before = torch.get_rng_state()
+        _, products = run(dict(drawn=dict(make=dict(type='Draw'))), tmp_path / name)
+        assert torch.equal(before, torch.get_rng_state())
+        found.append(read_json(products['drawn'].checkpoint))
+        random.random(), np.random.rand(), torch.rand(())
+    assert found[0] == found[1]
 
 
 def test_a_maker_has_one_file(paths, tmp_path):
