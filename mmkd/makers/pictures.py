@@ -46,7 +46,7 @@ def files_of(source: str, most: int) -> list[str]:
 
 def entries_of(config: Any) -> list[dict]:
     """What the training set of a config lists, by image."""
-    dataset = _training_set(config, pipeline=[])
+    dataset = training_set(config, pipeline=[])
     return [dataset.get_data_info(i) for i in range(len(dataset))]
 
 
@@ -62,7 +62,7 @@ def training_batches(
             training.
     """
     size = size or int(config.train_dataloader.get('batch_size') or 1)
-    dataset = _training_set(config)
+    dataset = training_set(config)
     chosen = spread(range(len(dataset)), most)
     for start in range(0, len(chosen), size):
         part = pseudo_collate([dataset[i] for i in chosen[start : start + size]])
@@ -70,7 +70,8 @@ def training_batches(
         yield data['inputs'], data['data_samples']
 
 
-def _training_set(config: Any, **changes: Any) -> Any:
+def training_set(config: Any, **changes: Any) -> Any:
+    """That of a config, built; ``changes`` are those of each dataset inside wrappers."""
     with DefaultScope.overwrite_default_scope(config.get('default_scope') or 'mmengine'):
         entry = copy.deepcopy(config.train_dataloader.dataset)
         for leaf in dataset_leaves(entry):
