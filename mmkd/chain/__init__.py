@@ -2,7 +2,7 @@
 
 from mmkd.chain.assistants import nearest_to_mean, paths
 from mmkd.chain.chain import Chain
-from mmkd.chain.makers import Maker, build_maker
+from mmkd.chain.makers import Maker, build_maker, run_maker
 from mmkd.chain.product import Product
 from mmkd.chain.stage import Reference, Stage, is_chain
 
@@ -16,4 +16,5 @@ __all__ = [
     'is_chain',
     'nearest_to_mean',
     'paths',
+    'run_maker',
 ]

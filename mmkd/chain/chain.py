@@ -28,7 +28,7 @@ from mmkd.chain.checks import (
 from mmkd.chain.folders import begin, check_folders, find_done
 from mmkd.chain.isolation import isolated
 from mmkd.chain.links import Links
-from mmkd.chain.makers import build_maker
+from mmkd.chain.makers import build_maker, run_maker
 from mmkd.chain.product import DONE, Product, write_json
 from mmkd.chain.progress import ProgressHook
 from mmkd.chain.resolving import place_of, read_config, set_teacher, teacher_places
@@ -220,7 +220,7 @@ class Chain:
 
         def make() -> Product:
             with alone():
-                return build_maker(stage.maker(files))(given, folder)
+                return run_maker(build_maker(stage.maker(files)), given, folder)
 
         return of_main(make), time.time() - began
 

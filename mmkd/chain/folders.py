@@ -48,7 +48,8 @@ def find_done(links: Links) -> dict[str, tuple[Product, float]]:
 def check_folders(links: Links) -> None:
     """Refuse folders with a stage of another fingerprint, or with a run that is no stage.
 
-    A run that has saved no checkpoint yet may become another one: nothing of it is lost.
+    A run that has saved no checkpoint yet may become another one: nothing of it is lost. So may a
+    maker that is not done, which begins again, or knows by itself what of its files is of use.
 
     Raises:
         OtherStageError: which, and the keys of the config that differ.
@@ -56,7 +57,7 @@ def check_folders(links: Links) -> None:
     for name, stage in links.stages.items():
         folder = links.folder(name)
         done, saved = read_json(osp.join(folder, DONE)), any(Path(folder).glob('*.pth'))
-        if done is None and not saved and not stage.make:
+        if done is None and (stage.make or not saved):
             continue
         marker = done or read_json(osp.join(folder, STARTED))
         if marker is None:

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mmengine.runner import set_random_seed
+
 from mmkd.chain.product import Product
 from mmkd.names import did_you_mean
 from mmkd.options import read_options
 from mmkd.registry import MAKERS
+from mmkd.untouched import untouched_random_state
 
 
 class Maker:
     """Base of makers. A subclass is registered in ``MAKERS``; ``__init__`` takes its options.
 
     ``make=dict(type='mmkd.Name', option=…)`` is a stage of a chain; ``mmkd make Name option=…``
-    runs it alone. It runs in the process of rank 0 only, and after a kill again from the beginning,
-    so it overwrites what an earlier call left behind.
+    runs it alone, see :func:`run_maker`. It runs in the process of rank 0 only, and after a kill
+    again from the beginning, so it overwrites what an earlier call left behind.
     """
 
     def __call__(self, given: Mapping[str, Product], work_dir: str) -> Product:
@@ -49,3 +52,13 @@ def build_maker(entry: Mapping[str, Any]) -> Maker:
             f'Maker {error} mmkd make takes them as KEY=VALUE, a stage in make=dict(type=…, …).'
         ) from None
     return found(**options)
+
+
+def run_maker(maker: Maker, given: Mapping[str, Product], work_dir: str) -> Product:
+    """Call a maker with random numbers of the seed 0, so that it makes the same every time.
+
+    Initial weights and random transforms of training images are drawn from them.
+    """
+    with untouched_random_state():
+        set_random_seed(0)
+        return maker(given, work_dir)

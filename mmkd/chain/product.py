@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import os.path as osp
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -81,10 +82,12 @@ def digest(path: str) -> str:
 
     So a stage that is trained again, with the same result, is no other one to those behind it. Of a
     file that holds weights in another way, such as in lists, every byte counts; of a folder, the
-    names of all files in it and their bytes.
+    names of all files in it and what they hold.
     """
     if osp.isdir(path):
-        return _digest_of_folder(Path(path))
+        files = sorted(osp.join(at, name) for at, _, names in os.walk(path) for name in names)
+        listed = (f'{osp.relpath(file, path)} {digest(file)}\n' for file in files)
+        return hashlib.sha256(''.join(listed).encode()).hexdigest()
     weights: dict[str, torch.Tensor] = {}
     if path.endswith(_WEIGHTS):
         checkpoint = read_checkpoint(path, mmap=True)
@@ -95,14 +98,6 @@ def digest(path: str) -> str:
     for key, value in sorted(weights.items()):
         found.update(f'{key} {value.dtype} {tuple(value.shape)} '.encode())
         found.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
-
-
-def _digest_of_folder(folder: Path) -> str:
-    found = hashlib.sha256()
-    for file in sorted(one for one in folder.rglob('*') if one.is_file()):
-        content = hashlib.sha256(file.read_bytes()).hexdigest()
-        found.update(f'{file.relative_to(folder).as_posix()} {content}\n'.encode())
     return found.hexdigest()
 
 

@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> None:
     from mmengine.config import Config
 
-    from mmkd.chain import Product, build_maker
+    from mmkd.chain import Product, build_maker, run_maker
     from mmkd.checkpoint import local_file, trust_checkpoints, weights_of
     from mmkd.commands.console import console
     from mmkd.engine.writable import make_folder
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
             with local_file(weights_of(checkpoint, config)) as path:
                 given[role] = Product(config, path, '')
     with console(args):
-        product = maker(given, out)
+        product = run_maker(maker, given, out)
     print(short(product.checkpoint))
 
 

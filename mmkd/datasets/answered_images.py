@@ -26,7 +26,8 @@ class AnsweredImages(BaseDataset):
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file without the two; an image named twice; scores that are no probabilities.
+        ValueError: a file without the two; an image named twice; scores that are no probabilities;
+            other classes in ``metainfo``, or in another order.
     """
 
     def __init__(self, answers: str, **kwargs: Any) -> None:
@@ -39,9 +40,13 @@ class AnsweredImages(BaseDataset):
         scores = held['scores']
         count, classes = len(held['keys']), scores.shape[-1]
         as_logits(f'AnsweredImages {self.answers}', scores, count, classes, False, False)
-        names = held.get('classes', [])
-        if len(names) and 'classes' not in self._metainfo:
-            self._metainfo['classes'] = tuple(map(str, names))
+        if names := tuple(map(str, held.get('classes', ()))):
+            given = tuple(self._metainfo.setdefault('classes', names))
+            if given != names:
+                raise ValueError(
+                    f'AnsweredImages: metainfo has the classes {", ".join(given)}, but the scores '
+                    f'in {self.answers} are of {", ".join(names)}. Leave classes out of metainfo.'
+                )
         folder = Path(self.answers).expanduser().parent
         return [
             dict(img_path=str(folder / key), gt_label=int(row.argmax()), gt_score=row)

@@ -15,11 +15,20 @@ SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
 
 
 def images_below(folder: Path) -> Iterator[Path]:
-    """Image files at any depth of a folder; names that begin with a dot do not count."""
-    for path in folder.rglob('*'):
-        own = path.relative_to(folder).parts
-        if path.suffix.lower() in SUFFIXES and not any(name.startswith('.') for name in own):
-            yield path
+    """Image files at any depth of a folder, through links as well.
+
+    Names that begin with a dot do not count.
+
+    Raises:
+        ValueError: a link back, to a folder that it lies in.
+    """
+    for place, subfolders, files in os.walk(folder, followlinks=True):
+        subfolders[:] = [sub for sub in subfolders if not sub.startswith('.')]
+        for sub in subfolders:
+            _check_link(os.path.join(place, sub))
+        for file in files:
+            if file.lower().endswith(SUFFIXES) and not file.startswith('.'):
+                yield Path(place, file)
 
 
 @DATASETS.register_module()
@@ -87,23 +96,11 @@ def _images(root: Path, name: str) -> list[str]:
         raise FileNotFoundError(
             f'ClassFolders: class {name!r} of metainfo has no folder in {root.absolute()}.'
         )
-    found = []
-    for folder, subfolders, files in os.walk(root / name, followlinks=True):
-        subfolders[:] = [sub for sub in subfolders if not sub.startswith('.')]
-        for sub in subfolders:
-            _check_link(os.path.join(folder, sub))
-        found += [
-            os.path.join(folder, file)
-            for file in files
-            if file.lower().endswith(SUFFIXES) and not file.startswith('.')
-        ]
-    return sorted(found)
+    return sorted(map(str, images_below(root / name)))
 
 
 def _check_link(folder: str) -> None:
     """Stop at a link to a parent folder, which contains the images of all classes again."""
-    target = os.path.realpath(folder)
-    if os.path.islink(folder) and os.path.realpath(os.path.dirname(folder)).startswith(target):
-        raise ValueError(
-            f'ClassFolders: {folder} is a link to {target}, the folder that it lies in. Remove it.'
-        )
+    target, home = (os.path.realpath(path) for path in (folder, os.path.dirname(folder)))
+    if os.path.islink(folder) and os.path.commonpath((target, home)) == target:
+        raise ValueError(f'{folder} is a link to {target}, the folder that it lies in. Remove it.')

@@ -94,6 +94,7 @@ class ImageFolder(BaseDataset):
 
     Raises:
         FileNotFoundError: no such folder or file, or no image in it.
+        ValueError: a link to a folder that it lies in.
     """
 
     def __init__(self, *args: Any, manifest: str | None = None, **kwargs: Any) -> None:

@@ -112,7 +112,7 @@ class ActiveLabels(Maker):
         check_budget(OWNER, self.budget, self.seeds)
 
     def __call__(self, given: Mapping[str, Product], work_dir: str) -> Product:
-        files = list(dict.fromkeys(list_images(OWNER, self.images)))
+        files = list_images(OWNER, self.images)
         root = root_of(self.images, files)
         pool = {osp.relpath(file, root).replace(os.sep, '/'): file for file in files}
         student = (
@@ -160,9 +160,7 @@ class ActiveLabels(Maker):
         self, given: Mapping[str, Product], pool: Mapping[str, str], names: list[str]
     ) -> dict[str, Any]:
         """What decides which images are chosen, and what is answered."""
-        options = {
-            k: getattr(self, k) for k in ('seeds', 'add', 'budget', 'choose', 'seed', 'least')
-        }
+        options = {name: getattr(self, name) for name in DECISIVE}
         files = {role: digest(product.checkpoint) for role, product in given.items()}
         if self.asked:
             files['asked'] = digest(osp.join(osp.dirname(self.asked), 'asked.json'))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mmkd.chain import Maker, Product
 from mmkd.chain.product import digest
 from mmkd.config import type_name
+from mmkd.engine.settings import plain
 from mmkd.makers.mixtures import (
     BATCH,
     SHARES,
@@ -141,9 +142,10 @@ class ActiveMixup(Maker):
         return BlackBoxOfImages(OWNER, teacher, student, names)
 
     def _wanted(self, given: Mapping[str, Product], pool: Pool) -> dict[str, Any]:
-        """What decides which images are chosen."""
-        options = {k: v for k, v in vars(self).items() if k not in ('config', 'asked', 'black_box')}
-        files = {role: product.checkpoint for role, product in given.items() if role == 'student'}
+        """What decides which images are chosen, and who answers."""
+        options = {k: v for k, v in vars(self).items() if k not in ('config', 'asked')}
+        options = plain(options, lambda key, value: False)
+        files = {role: product.checkpoint for role, product in given.items()}
         files |= dict(asked=self.asked) if self.asked else {}
         return dict(options, pool=pool.mark, **{k: digest(path) for k, path in files.items()})
 

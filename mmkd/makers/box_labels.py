@@ -30,8 +30,8 @@ class BoxLabels:
             (float | None), least (float): as of :class:`~mmkd.makers.PseudoLabels`.
 
     Raises:
-        ValueError: a threshold out of range, below ``least``, or of a class that there is not; a
-            labelled set of other classes.
+        ValueError: a threshold out of range, below ``least``, or of a class that there is not;
+            ``ignore`` above all thresholds; a labelled set of other classes.
         FileNotFoundError: no labelled set.
     """
 
@@ -52,6 +52,11 @@ class BoxLabels:
         if labelled is not None:
             self.counts, self.categories = labelled_counts(owner, labelled, names)
         self.limits = None if threshold == MATCH else check_thresholds(owner, threshold, names)
+        if ignore is not None and self.limits and ignore >= max(self.limits):
+            raise ValueError(
+                f'{owner}: ignore={ignore} is not below the threshold {max(self.limits)}, so that '
+                'no box is ignored. Lower it.'
+            )
         lowest = min([*(self.limits or []), *([] if ignore is None else [ignore])], default=1.0)
         if lowest < least:
             raise ValueError(

@@ -17,11 +17,10 @@ from mmkd.chain.product import digest, write_json
 from mmkd.config import type_name
 from mmkd.engine.console.screen import current_screen
 from mmkd.families import DETECTORS, family_of
-from mmkd.families.class_heads import Labels, wrong_heads
 from mmkd.makers import label_files
 from mmkd.makers.inverting import Inverter, class_loss, detection_loss, layout
 from mmkd.makers.label_folder import claim, dated, describe, write_compact
-from mmkd.makers.networks import given_teacher, on_gpu
+from mmkd.makers.networks import given_teacher, named_classes, on_gpu
 from mmkd.makers.pictures import spread
 from mmkd.options import check_factors, check_list, check_number, check_size
 from mmkd.registry import MAKERS
@@ -259,20 +258,10 @@ class Inversion(Maker):
         return family
 
     def _names(self, model: Any) -> list[str]:
-        names = self.classes or (getattr(model, 'dataset_meta', None) or {}).get('classes')
-        if not names:
-            raise ValueError(
-                'Inversion: the checkpoint does not name the classes of the teacher; give them '
-                'by classes=.'
-            )
-        for head in wrong_heads(model, Labels(tuple(names)))[:1]:
-            raise ValueError(
-                f'Inversion: {len(names)} classes are named, but {head.path or "the teacher"} has '
-                f'{head.found}.'
-            )
+        names = named_classes(OWNER, model, self.classes)
         if not self.detects and self.count < len(names):
             raise ValueError(
                 f'Inversion: count={self.count} is less than the {len(names)} classes, of which '
                 'each gets an image at least. Raise it.'
             )
-        return [str(name) for name in names]
+        return names

@@ -147,11 +147,15 @@ def label_map(
 ) -> np.ndarray:
     """uint8 (H, W): the best class of each pixel of (K, H, W), 255 below its threshold.
 
+    A class without a threshold, such as a spare output of the network, is 255 as well.
+
     Args:
         reduce_zero_label (bool): the dataset takes 1 off when it loads a map, so 1 is added.
     """
     labels = probabilities.argmax(0)
-    sure = probabilities.max(0) >= np.asarray(thresholds)[labels]
+    limits = np.full(len(probabilities), np.inf)
+    limits[: len(thresholds)] = thresholds
+    sure = probabilities.max(0) >= limits[labels]
     return np.where(sure, labels + int(reduce_zero_label), 255).astype(np.uint8)
 
 

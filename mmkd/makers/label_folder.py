@@ -22,7 +22,7 @@ PARTS = ('parts', 'masks')
 
 
 def list_images(owner: str, source: str) -> list[str]:
-    """Every image file that ``images`` means, in order.
+    """Every image file that ``images`` means, in order, once.
 
     Raises:
         FileNotFoundError: there is none.
@@ -30,9 +30,11 @@ def list_images(owner: str, source: str) -> list[str]:
     if source.endswith('.txt'):
         if not osp.isfile(source):
             raise FileNotFoundError(f'{owner}: there is no file {source}.')
-        files = [line.strip() for line in Path(source).read_text().splitlines() if line.strip()]
+        lines = Path(source).read_text(encoding='utf-8-sig').splitlines()
+        files = [line.strip() for line in lines if line.strip()]
     else:
-        files = list(dict.fromkeys(files_of(source, 2**62)))  # a repeated dataset names them again
+        files = files_of(source, 2**62)
+    files = list(dict.fromkeys(files))  # a repeated dataset names them again
     if not files:
         raise FileNotFoundError(f'{owner}: {source} has no images.')
     return files

@@ -51,8 +51,8 @@ class LossScale(Maker):
         options (dict): of that config, as ``--cfg-options``.
 
     Raises:
-        ValueError: no objective of that name; a loss that is 0 or negative, for which no scale
-            makes sense.
+        ValueError: several processes; no objective of that name; a loss that is 0 or negative, for
+            which no scale makes sense.
     """
 
     RATIOS = ('1:1', '1:2', '2:1', '3:1')

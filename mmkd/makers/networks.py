@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os.path as osp
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -17,6 +17,7 @@ from mmkd.checkpoint.edit_record import EditRecord
 from mmkd.config import load_config
 from mmkd.engine.student_config import student_config, write_config
 from mmkd.families import family_of
+from mmkd.families.class_heads import Labels, wrong_heads
 from mmkd.teacher import Teacher, build_model, load_strictly
 
 Network = TypeVar('Network', nn.Module, Teacher)
@@ -69,6 +70,26 @@ def check_classifier(owner: str, model: nn.Module) -> None:
     """ValueError for a network that is no image classifier."""
     if family_of(model) != 'classifier':
         raise ValueError(f'{owner} needs an image classifier, found {type(model).__name__}.')
+
+
+def named_classes(owner: str, model: nn.Module, given: Sequence[str] | None) -> list[str]:
+    """Names of a teacher's classes: those given, else those in its checkpoint.
+
+    Raises:
+        ValueError: there are none, or not as many as its heads have outputs for.
+    """
+    names = given or (getattr(model, 'dataset_meta', None) or {}).get('classes')
+    if not names:
+        raise ValueError(
+            f'{owner}: the checkpoint does not name the classes of the teacher; give them by '
+            'classes=.'
+        )
+    for head in wrong_heads(model, Labels(tuple(names)))[:1]:
+        raise ValueError(
+            f'{owner}: {len(names)} classes are named, but {head.path or "the teacher"} has '
+            f'{head.found}. Name its classes by classes=.'
+        )
+    return [str(name) for name in names]
 
 
 def on_gpu(network: Network) -> Network:

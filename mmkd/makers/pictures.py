@@ -46,7 +46,7 @@ def files_of(source: str, most: int) -> list[str]:
 
 def entries_of(config: Any) -> list[dict]:
     """What the training set of a config lists, by image."""
-    dataset = _training_set(config, pipeline=[])
+    dataset = training_set(config, pipeline=[])
     return [dataset.get_data_info(i) for i in range(len(dataset))]
 
 
@@ -62,7 +62,7 @@ def training_batches(
             training.
     """
     size = size or int(config.train_dataloader.get('batch_size') or 1)
-    dataset = _training_set(config)
+    dataset = training_set(config)
     chosen = spread(range(len(dataset)), most)
     for start in range(0, len(chosen), size):
         part = pseudo_collate([dataset[i] for i in chosen[start : start + size]])
@@ -70,7 +70,8 @@ def training_batches(
         yield data['inputs'], data['data_samples']
 
 
-def _training_set(config: Any, **changes: Any) -> Any:
+def training_set(config: Any, **changes: Any) -> Any:
+    """That of a config, built; ``changes`` are those of each dataset inside wrappers."""
     with DefaultScope.overwrite_default_scope(config.get('default_scope') or 'mmengine'):
         entry = copy.deepcopy(config.train_dataloader.dataset)
         for leaf in dataset_leaves(entry):
@@ -85,29 +86,31 @@ def spread(items: Sequence[Any], most: int) -> list[Any]:
 
 
 def batches(files: Sequence[str], pixels: Pixels, size: tuple[int, int]) -> Iterator[Tensor]:
-    """Images (N, 3, H, W) scaled to one size and normalised as a model wants them.
+    """Images (N, C, H, W) scaled to one size and normalised as a model wants them.
 
     Raises:
         ValueError: a file that cannot be decoded.
     """
     for first in range(0, len(files), BATCH):
-        read = [_image(file) for file in files[first : first + BATCH]]
+        read = [_image(file, pixels.channels) for file in files[first : first + BATCH]]
         scaled = [mmcv.imresize(x, size[::-1], interpolation='area') for x in read]
-        stacked = torch.from_numpy(np.stack(scaled)).permute(0, 3, 1, 2).float()
+        stacked = torch.from_numpy(np.stack(scaled)).view(-1, *size, pixels.channels)
+        stacked = stacked.permute(0, 3, 1, 2).float()
         stacked = stacked.flip(1) if pixels.swapped else stacked
         mean, std = (x.view(1, -1, 1, 1) for x in (pixels.mean, pixels.std))
         yield (stacked - mean.cpu()) / std.cpu()
 
 
-def _image(file: str) -> np.ndarray:
-    image = mmcv.imread(file)  # BGR; None for what cannot be decoded
+def _image(file: str, channels: int) -> np.ndarray:
+    """In BGR (H, W, 3), or grey (H, W) for one channel."""
+    image = mmcv.imread(file, 'grayscale' if channels == 1 else 'color')  # None: not decoded
     if image is None:
         raise ValueError(f'{file} is damaged or no image. Repair or remove it.')
     return image
 
 
 def seen_by(teacher: Teacher, images: Tensor, files: Sequence[str] = ()) -> Side:
-    """What the taps of a classifier show of images (N, 3, H, W), uint8 BGR.
+    """What the taps of a classifier show of images (N, C, H, W), uint8, BGR or grey.
 
     Args:
         files (Sequence[str]): of the images, where a teacher may know them by name.
@@ -116,7 +119,7 @@ def seen_by(teacher: Teacher, images: Tensor, files: Sequence[str] = ()) -> Side
     size = tuple(images.shape[2:])
     samples = [ClassSample(metainfo=dict(img_shape=size, **one)) for one in known]
     device = next(teacher.model.parameters()).device
-    return teacher(images.float().to(device), samples, Pixels(None))
+    return teacher(images.float().to(device), samples, Pixels(None, images.shape[1]))
 
 
 @torch.no_grad()

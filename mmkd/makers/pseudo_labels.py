@@ -32,7 +32,7 @@ from mmkd.makers.label_folder import (
     root_of,
     write_compact,
 )
-from mmkd.makers.networks import given_teacher, on_gpu
+from mmkd.makers.networks import given_teacher, named_classes, on_gpu
 from mmkd.makers.pictures import spread
 from mmkd.makers.score_thresholds import MATCH, check_match, check_thresholds
 from mmkd.options import check_choice, check_list, check_number
@@ -120,8 +120,8 @@ class PseudoLabels(Maker):
         product = given_teacher(OWNER, given)
         config = load_config(product.config)
         teacher = on_gpu(Teacher(product.config, product.checkpoint))
-        self.names = self._names(teacher)
         kind = self._format(teacher)
+        self.names = named_classes(OWNER, teacher.model, self.classes)
         files = list_images(OWNER, self.images)
         info = dict(
             teacher=product.config,
@@ -134,7 +134,8 @@ class PseudoLabels(Maker):
             images=hashlib.sha256('\n'.join(files).encode()).hexdigest(),
         )
         # Maps hold the decision, boxes are decided at the end.
-        own = dict(threshold=self.threshold) if kind == 'masks' else {}
+        decided = dict(threshold=self.threshold, reduce_zero_label=self.reduce_zero_label)
+        own = decided if kind == 'masks' else {}
         claim(work_dir, dict(info, **own), self.overwrite)
         views = ImageViews(teacher.model, config, self.scales, self.flip)
         if kind == 'masks':
@@ -166,30 +167,48 @@ class PseudoLabels(Maker):
         found: dict[str, Any] = {}
         damaged: list[str] = []
         for start in range(0, len(files), SHARD):
+            some = files[start : start + SHARD]
             path = osp.join(out, 'parts', f'{start // SHARD:05d}.json')
-            if not osp.isfile(path):
-                part: dict[str, Any] = dict(found={}, damaged=[])
-                for file in files[start : start + SHARD]:
-                    try:
-                        part['found'][file] = views.boxes(file, self.least, self.score)
-                    except ValueError as error:
-                        part['damaged'].append(str(error))
-                write_compact(path, part)
+            part = json.loads(Path(path).read_text()) if osp.isfile(path) else dict(found={})
+            if len(part['found']) < len(some):  # a damaged image may have been repaired
+                part = self._asked(views, some, part['found'], path)
                 current_screen().say(f'{min(start + SHARD, len(files))} of {len(files)} images')
-            part = json.loads(Path(path).read_text())
             found |= part['found']
             damaged += part['damaged']
         return found, damaged
+
+    def _asked(
+        self, views: ImageViews, files: Sequence[str], known: Mapping[str, Any], path: str
+    ) -> dict[str, Any]:
+        """A part, written and read again: boxes of images that are not known yet, too."""
+        part: dict[str, Any] = dict(found={}, damaged=[])
+        for file in files:
+            try:
+                found = known[file] if file in known else views.boxes(file, self.least, self.score)
+                part['found'][file] = found
+            except ValueError as error:
+                part['damaged'].append(str(error))
+        write_compact(path, part)
+        return json.loads(Path(path).read_text())
 
     # ---------------------------------------------------------------------------------- segmentors
 
     def _masks(self, views: ImageViews, files: list[str], out: str, info: dict) -> Product:
         limits = check_thresholds(OWNER, self.threshold, self.names)
         root, folder = root_of(self.images, files), osp.join(out, 'masks')
-        damaged, counts, done = [], Counter(), []
+        damaged, counts, done = [], Counter(), {}
         shift = int(self.reduce_zero_label)
+        if len(self.names) + shift > 255:
+            raise ValueError(
+                'PseudoLabels: label maps have the labels 0 to 254, too few for the '
+                f'{len(self.names)} classes of the teacher.'
+            )
+        # Where suffixes differ the names of maps have them too: a.jpg and a.png are two images.
+        suffixes = {osp.splitext(file)[1] for file in files}
+        suffix = suffixes.pop() if len(suffixes) == 1 else ''
         for file in files:
-            path = osp.join(folder, f'{osp.splitext(osp.relpath(file, root))[0]}.png')
+            name = osp.relpath(file, root).removesuffix(suffix)
+            path = osp.join(folder, f'{name}.png')
             if not osp.isfile(path):
                 try:
                     probabilities = views.probabilities(file).numpy()
@@ -199,7 +218,7 @@ class PseudoLabels(Maker):
                 label_files.write_map(path, label_files.label_map(probabilities, limits, shift))
             labels = cv2.imread(path, cv2.IMREAD_GRAYSCALE)
             counts.update(dict(enumerate(torch.from_numpy(labels).flatten().bincount().tolist())))
-            done.append((file, path))
+            done[name] = file, path
         total = sum(counts.values())
         for i, name in enumerate(self.names):
             share = counts[i + shift] / max(total, 1)
@@ -213,17 +232,16 @@ class PseudoLabels(Maker):
             label_files.picture_of_map(
                 file, cv2.imread(path, cv2.IMREAD_GRAYSCALE), len(self.names), shift
             )
-            for file, path in spread(done, self.pictures)
+            for file, path in spread([*done.values()], self.pictures)
         ]
         listed = osp.join(out, 'images.txt')
-        names = [osp.splitext(osp.relpath(file, root))[0] for file, _ in done]
         with atomic_file(listed) as part:
-            Path(part).write_text(''.join(f'{name}\n' for name in names))
+            Path(part).write_text(''.join(f'{name}\n' for name in done))
         entry = dict(
             type='mmseg.BaseSegDataset',
             ann_file=osp.abspath(listed),
             data_prefix=dict(img_path=root, seg_map_path=folder),
-            img_suffix=Counter(osp.splitext(f)[1] for f in files).most_common(1)[0][0],
+            img_suffix=suffix,
             seg_map_suffix='.png',
             reduce_zero_label=self.reduce_zero_label,
             metainfo=dict(classes=tuple(self.names)),
@@ -232,15 +250,6 @@ class PseudoLabels(Maker):
         return finish(OWNER, out, folder, entry, shown, info, damaged)
 
     # ------------------------------------------------------------------------------------- options
-
-    def _names(self, teacher: Teacher) -> list[str]:
-        names = self.classes or (getattr(teacher.model, 'dataset_meta', None) or {}).get('classes')
-        if not names:
-            raise ValueError(
-                'PseudoLabels: the checkpoint does not name the classes of the teacher; give them '
-                'by classes=.'
-            )
-        return [str(name) for name in names]
 
     def _format(self, teacher: Teacher) -> str:
         family = family_of(teacher.model)

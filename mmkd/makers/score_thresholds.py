@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmkd.config import load_config
-from mmkd.makers.pictures import entries_of
+from mmkd.makers.pictures import training_set
 from mmkd.names import did_you_mean, find_name, no_file
 from mmkd.options import check_number
 
@@ -111,11 +111,12 @@ def labelled_counts(
         FileNotFoundError: no such file.
     """
     if source.endswith('.py') or '::' in source:
-        entries = entries_of(load_config(source))
-        labels = [o['bbox_label'] for e in entries for o in e['instances'] if not _ignored(o)]
-        names, categories = list(classes), []
-        numbers = {i: name for i, name in enumerate(classes)}
-        images = len(entries)
+        dataset = training_set(load_config(source), pipeline=[])
+        images, categories = len(dataset), []
+        objects = (o for i in range(images) for o in dataset.get_data_info(i)['instances'])
+        labels = [o['bbox_label'] for o in objects if not _ignored(o)]
+        names = [str(name) for name in dataset.metainfo.get('classes') or classes]
+        numbers = dict(enumerate(names))
     else:
         if not Path(source).is_file():
             raise FileNotFoundError(f'{owner}: labelled: {no_file(source, ".json")}')

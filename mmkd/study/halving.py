@@ -75,6 +75,11 @@ def search(
         ]
         after = sizes[number + 1] if number + 1 < len(sizes) else given.keep
         kept = [row for row in order[:after] if losses[row.name] < math.inf]
+        if not kept:
+            raise ValueError(
+                f'search: all {len(order)} short runs of {epochs} epochs failed or diverged. Their '
+                f'output is in {osp.join(work_dir, FOLDER)}.'
+            )
         for row in order:
             if row not in kept:
                 out[row.name] = f'left out after {epochs} epoch{"s" * (epochs > 1)} of short runs'

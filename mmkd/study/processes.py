@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import os.path as osp
 import signal
 import sys
 import threading
@@ -147,7 +148,7 @@ def run_all(
     """
     names, failed, done = {task.name for task in tasks}, {}, set[str]()
     jobs = min(jobs, len(tasks))
-    waiting, running = list(tasks), dict[int, tuple[Task, Process, float]]()
+    waiting, running = list(tasks), dict[int, tuple[Task, Process, float, int]]()
     try:
         while waiting or running:
             for task in list(waiting):
@@ -160,23 +161,24 @@ def run_all(
                 task = ready.pop(0)
                 waiting.remove(task)
                 say(f'{task.name}: started ({len(done) + len(failed)} of {len(tasks)} are over)')
-                running[slot] = task, start(task, slot, jobs), time.time()
-            for slot, (task, process, began) in list(running.items()):
+                earlier = osp.getsize(task.log) if osp.isfile(task.log) else 0
+                running[slot] = task, start(task, slot, jobs), time.time(), earlier
+            for slot, (task, process, began, written) in list(running.items()):
                 code = process.exitcode
                 if code is None:
                     continue
                 del running[slot]
                 if code:
-                    failed[task.name] = last_error(task.log, code)
+                    failed[task.name] = last_error(task.log, code, written)
                     say(f'{task.name}: failed: {failed[task.name]} ({task.log})')
                 else:
                     done.add(task.name)
                     say(f'{task.name}: done in {time.time() - began:.0f} s')
-            watch([task for task, _, _ in running.values()])
+            watch([task for task, *_ in running.values()])
             if running:
                 time.sleep(PAUSE)
     except BaseException:
-        stop([process for _, process, _ in running.values()])
+        stop([process for _, process, *_ in running.values()])
         raise
     return failed
 
@@ -189,10 +191,14 @@ def stop(processes: Sequence[Process]) -> None:
         process.join()
 
 
-def last_error(log: str, code: int) -> str:
-    """The first line of the last error in the output of a process."""
-    text = Path(log).read_text(errors='replace') if Path(log).is_file() else ''
-    before, found, error = text.rpartition('\nerror: ')
+def last_error(log: str, code: int, start: int = 0) -> str:
+    """The first line of the last error in the output of a process.
+
+    Args:
+        start (int): bytes in the log that are of earlier processes.
+    """
+    text = Path(log).read_bytes()[start:].decode(errors='replace') if Path(log).is_file() else ''
+    before, found, error = f'\n{text}'.rpartition('\nerror: ')
     if found:
         return error.splitlines()[0]
     said = f'killed by signal {-code}' if code < 0 else f'exit status {code}'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os.path as osp
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ import torch
 from mmkd.analysis.complexity import device_name
 from mmkd.chain.folders import check_folders, find_done
 from mmkd.chain.links import Links
-from mmkd.chain.product import DONE, read_json, write_json
-from mmkd.chain.resolving import read_config
+from mmkd.chain.product import DONE, fingerprint, read_json, write_json
+from mmkd.chain.resolving import read_config, settings_of
 from mmkd.chain.stage import read_stages
 from mmkd.config import type_name
 from mmkd.engine.launch import check_data
@@ -47,6 +47,7 @@ class Project:
         failed (dict[str, str]): runs that failed, and why.
         searched (list[str]): lines on short runs.
         results (list[PairResults]): of all pairs, after :meth:`report`.
+        networks (dict[str, dict]): by folder, what is scored or whose costs are measured.
     """
 
     study: Study
@@ -60,6 +61,7 @@ class Project:
     failed: dict[str, str] = field(default_factory=dict)
     searched: list[str] = field(default_factory=list)
     results: list[PairResults] = field(default_factory=list)
+    networks: dict[str, Any] = field(default_factory=dict)
 
     def run(self) -> dict[str, str]:
         """Train what is missing, and write the report.
@@ -141,7 +143,7 @@ class Project:
     def _write(self, pairs: Sequence[PairRows], **more: Any) -> None:
         """Tell the workers what there is to do."""
         runs: dict[str, Any] = {}
-        networks: dict[str, Any] = {}
+        networks = self.networks = {}
         for pair in pairs:
             stages = self._stages(pair)
             for name, stage in stages.items():
@@ -152,11 +154,13 @@ class Project:
                 continue
             seed = self.study.seeds[0]
             entry = {k: v for k, v in student.stage(seed).items() if k != 'teacher'}
-            name = costs_folder(pair)
-            networks[name] = dict(config=entry, student=self._finished(pair) or student.run(seed))
+            name, given = costs_folder(pair), asdict(pair.pair)
+            known = fingerprint(settings_of(student.read(seed)), given)
+            own = dict(config=entry, fingerprint=known)
+            networks[name] = dict(own, student=self._finished(pair) or student.run(seed))
             if pair.teacher:
                 teacher = pair.teacher.run(seed)
-                networks[teacher] = dict(config=entry)
+                networks.setdefault(teacher, own)
                 if teacher not in self.failed:
                     networks[name]['teacher'] = teacher
         study = dict(runs=runs, networks=networks, amp=self.amp, trust=self.trust, **more)
@@ -180,8 +184,7 @@ class Project:
         name = pair.teacher.run(self.study.seeds[0])
         if not pair.pair.checkpoint:
             return [self._task(name, 'train')]
-        scored = read_json(osp.join(self.work_dir, name, SCORED))
-        return [] if scored else [self._task(name, 'score')]
+        return [] if self._is_known(name, SCORED) else [self._task(name, 'score')]
 
     def _student_tasks(self, pair: PairRows) -> list[Task]:
         return [
@@ -192,10 +195,14 @@ class Project:
 
     def _costs_tasks(self, pair: PairRows) -> list[Task]:
         name = costs_folder(pair)
-        known = osp.isfile(osp.join(self.work_dir, name, COSTS))
-        if known or not self._finished(pair):
+        if self._is_known(name, COSTS) or not self._finished(pair):
             return []
         return [self._task(name, 'costs')]
+
+    def _is_known(self, name: str, file: str) -> bool:
+        """Whether that was measured of these very networks."""
+        kept = read_json(osp.join(self.work_dir, name, file)) or {}
+        return kept.get('fingerprint', '') == self.networks.get(name, {}).get('fingerprint')
 
     def _run(self, tasks: Sequence[Task], done: set[str]) -> None:
         for task in tasks:

@@ -34,11 +34,13 @@ def train(work_dir: str, name: str, study: Mapping[str, Any]) -> None:
 
 def score(work_dir: str, name: str, study: Mapping[str, Any]) -> None:
     """Score a teacher that came with its weights, on the validation set of the students."""
-    config = _read(study['networks'][name]['config'])
+    given = study['networks'][name]
+    config = _read(given['config'])
     teacher = next(entry for _, entry in teachers_in(config.model))
     folder = osp.join(work_dir, name)
     scores = score_entry(name, teacher, config, folder)
-    write_json(osp.join(folder, SCORED), dict(scores=scores, checkpoint=teacher.checkpoint))
+    kept = dict(scores=scores, checkpoint=teacher.checkpoint, fingerprint=given['fingerprint'])
+    write_json(osp.join(folder, SCORED), kept)
 
 
 def costs(work_dir: str, name: str, study: Mapping[str, Any]) -> None:
@@ -55,7 +57,7 @@ def costs(work_dir: str, name: str, study: Mapping[str, Any]) -> None:
         else:
             entries['teacher'] = next(entry for _, entry in teachers_in(config.model))
     found = costs_of(entries, config)
-    write_json(osp.join(work_dir, name, COSTS), found)
+    write_json(osp.join(work_dir, name, COSTS), found | dict(fingerprint=given['fingerprint']))
 
 
 def _read(stage: Mapping[str, Any]) -> Config:

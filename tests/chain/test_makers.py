@@ -1,13 +1,16 @@
 """Makers in chains: what they are given, what is made of theirs, and what is refused."""
 
+import random
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from chain_toys import run
 from mmengine.config import Config
 
 from mmkd.chain import Chain, Maker, Product, build_maker
+from mmkd.chain.product import read_json, write_json
 from mmkd.config import load_config
 from mmkd.registry import MAKERS
 from mmkd.teacher import build_model
@@ -76,32 +79,60 @@ def test_a_teacher_from_a_maker(paths, images, tmp_path):
 
 
 @MAKERS.register_module()
-class Images(Maker):
-    """A folder of class folders, as pseudo labels of segmentors are a folder of masks."""
+class Fill(Maker):
+    """A folder of images, as label maps are."""
 
-    def __init__(self, like: str) -> None:
-        self.like = like
+    def __init__(self, source: str) -> None:
+        self.source = source
 
     def __call__(self, given, work_dir):
-        folder = f'{work_dir}/images'
-        shutil.copytree(self.like, folder, dirs_exist_ok=True)
-        return Product('', folder, work_dir)
+        CALLS.append(given)
+        shutil.copytree(self.source, f'{work_dir}/images', dirs_exist_ok=True)
+        return Product('', f'{work_dir}/images', work_dir)
 
 
-def test_the_folder_of_a_maker_is_what_the_next_stage_takes(paths, images, tmp_path):
-    key = 'train_dataloader.dataset.data_root'
+def test_a_folder_from_a_maker(paths, images, tmp_path):
+    """As of PseudoLabels' label maps: the stages behind it read it, and it is not made again."""
+    CALLS.clear()
     stages = dict(
-        images=dict(make=dict(type='Images', like=str(images))),
-        student=dict(config=paths['plain'], files={key: 'images'}),
+        filled=dict(make=dict(type='Fill', source=str(images / 'train'))),
+        plain=dict(
+            config=paths['plain'], files={'train_dataloader.dataset.data_prefix.img_path': 'filled'}
+        ),
     )
+    options = {'train_dataloader.dataset.data_root': ''}
+    _, products = run(stages, tmp_path, options=options)
+    used = load_config(products['plain'].config).train_dataloader.dataset
+    assert used.data_prefix.img_path == str(tmp_path / 'filled' / 'images')
+    run(stages, tmp_path, options=options)
+    assert len(CALLS) == 1, 'what is made is not made again'
+    (tmp_path / 'filled' / 'images' / 'a' / '0.png').unlink()
+    with pytest.raises(ValueError, match="stage 'plain' .*the file of files.train_.* is another"):
+        Chain(stages, str(tmp_path), options=options)
+
+
+@MAKERS.register_module()
+class Strict(Maker):
+    """Says which options it can work with when it has looked at what it is given."""
+
+    def __init__(self, threshold: float) -> None:
+        self.threshold = threshold
+
+    def __call__(self, given, work_dir):
+        if self.threshold > 0.5:
+            raise ValueError('Lower threshold=.')
+        write_json(f'{work_dir}/a.json', dict(threshold=self.threshold))
+        return Product('', f'{work_dir}/a.json', work_dir)
+
+
+def test_a_maker_that_failed_gets_other_options(tmp_path):
+    """As its message says; the chain asked to delete the folder, and with it what was done."""
+    stages = dict(a=dict(make=dict(type='Strict', threshold=0.8)))
+    with pytest.raises(ValueError, match='Lower threshold'):
+        run(stages, tmp_path)
+    stages['a']['make']['threshold'] = 0.5
     _, products = run(stages, tmp_path)
-    used = load_config(products['student'].config).train_dataloader.dataset.data_root
-    assert used == str(tmp_path / 'images' / 'images')
-    said, _ = run(stages, tmp_path)
-    assert [line.endswith('done already') for line in said[:2]] == [True, True]
-    next((tmp_path / 'images' / 'images' / 'train').rglob('*.png')).unlink()
-    with pytest.raises(ValueError, match="stage 'student' .*: the file of files"):
-        Chain(stages, str(tmp_path))
+    assert read_json(products['a'].checkpoint) == dict(threshold=0.5)
 
 
 @MAKERS.register_module()
@@ -127,6 +158,29 @@ def test_bad_makers(entry, message, tmp_path):
         build_maker(entry)
     with pytest.raises(ValueError, match=message):
         Chain(dict(a=dict(make=entry)), str(tmp_path / 'a'))
+
+
+@MAKERS.register_module()
+class Draw(Maker):
+    """Random numbers of every kind, as transforms and initial weights draw them."""
+
+    def __call__(self, given, work_dir):
+        drawn = [random.random(), float(np.random.rand()), float(torch.rand(()))]
+        path = f'{work_dir}/drawn.json'
+        write_json(path, dict(drawn=drawn))
+        return Product('', path, work_dir)
+
+
+def test_a_maker_makes_the_same_every_time(tmp_path):
+    """Also after a kill, when it begins again; the caller's random numbers go on."""
+    found = []
+    for name in ('first', 'second'):
+        before = torch.get_rng_state()
+        _, products = run(dict(drawn=dict(make=dict(type='Draw'))), tmp_path / name)
+        assert torch.equal(before, torch.get_rng_state())
+        found.append(read_json(products['drawn'].checkpoint))
+        random.random(), np.random.rand(), torch.rand(())
+    assert found[0] == found[1]
 
 
 def test_a_maker_has_one_file(paths, tmp_path):

@@ -47,6 +47,8 @@ def test_names_of_classes(file, tmp_path):
     assert not AnsweredImages(answers=file, pipeline=[]).metainfo
     file = written(tmp_path, classes=np.array(['x', 'y', 'z']))
     assert AnsweredImages(answers=file, pipeline=[]).metainfo['classes'] == ('x', 'y', 'z')
+    with pytest.raises(ValueError, match='metainfo has the classes y, x, z, but the scores'):
+        AnsweredImages(answers=file, pipeline=[], metainfo=dict(classes=('y', 'x', 'z')))
 
 
 def test_bad_files(tmp_path):

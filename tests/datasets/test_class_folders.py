@@ -7,6 +7,7 @@ from mmengine.dataset import RepeatDataset
 from PIL import Image
 
 from mmkd.datasets import ClassFolders
+from mmkd.datasets.class_folders import images_below
 from mmkd.datasets.protection import check_paths, protect, skipped
 from mmkd.datasets.synthetic import write_folders
 from mmkd.families import classifier
@@ -62,6 +63,16 @@ def test_a_link_back_is_refused(root):
         ValueError, match=f'cat/more/again is a link to {root / "train"}, the folder'
     ):
         ClassFolders(data_root=str(root))
+
+
+def test_links_to_other_folders_are_followed(tmp_path):
+    """Also to one whose name is the beginning of the own; an ImageFolder left their images out."""
+    for folder in ('train', 'train_more'):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / 'a.jpg').touch()
+    (tmp_path / 'train_more' / 'link').symlink_to(tmp_path / 'train')
+    more = tmp_path / 'train_more'
+    assert sorted(images_below(more)) == [more / 'a.jpg', more / 'link' / 'a.jpg']
 
 
 def test_a_class_without_images_is_refused(root):

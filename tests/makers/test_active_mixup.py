@@ -136,18 +136,24 @@ def test_what_was_answered_before_a_kill_is_not_asked_again(ask, tmp_path, monke
     monkeypatch.setattr('mmkd.makers.queries.BATCH', 4)
     assert BATCH > 4
 
-    def dies(images):
-        if CALLS:
+    kills = [True]
+
+    def answers(images):
+        if CALLS and kills.pop():
             raise KeyboardInterrupt
         return counted(images)
 
+    box = dict(type='mmkd.Function', call=answers)
     with pytest.raises(KeyboardInterrupt):
-        made(ask, tmp_path / '0', black_box=dict(type='mmkd.Function', call=dies))
-    _, held = made(ask, tmp_path / '0')
+        made(ask, tmp_path / '0', black_box=box)
+    kills.append(False)
+    with pytest.raises(ValueError, match='holds answers to other queries'):
+        made(ask, tmp_path / '0')  # another black box
+    _, held = made(ask, tmp_path / '0', black_box=box)
     assert CALLS == [4, 2]
     np.testing.assert_array_equal(held['scores'], made(ask, tmp_path / 'whole')[1]['scores'])
     with pytest.raises(ValueError, match='holds answers to other queries'):
-        made(ask, tmp_path / '0', seeds=7)
+        made(ask, tmp_path / '0', black_box=box, seeds=7)
 
 
 def test_a_chain(ask, paths, images, tmp_path):

@@ -31,3 +31,5 @@ def test_thresholds_and_owner(tmp_path):
         )
     with pytest.raises(ValueError, match='Any: threshold has no number for y'):
         BoxLabels('Any', 'xy', dict(x=0.5))
+    with pytest.raises(ValueError, match='ignore=0.6 is not below the threshold 0.6'):
+        BoxLabels('Any', 'xy', dict(x=0.5, y=0.6), ignore=0.6)

@@ -12,5 +12,7 @@ def test_where_images_are(tmp_path):
     assert list_images('X', str(tmp_path)) == sorted(files), 'no hidden ones'
     (tmp_path / 'l.txt').write_text('\n'.join(files) + '\n\n')
     assert list_images('X', str(tmp_path / 'l.txt')) == files, 'in their order'
+    (tmp_path / 'l.txt').write_text('\n'.join([*files, files[0]]), encoding='utf-8-sig')
+    assert list_images('X', str(tmp_path / 'l.txt')) == files, 'each once, behind a mark of UTF-8'
     assert root_of(str(tmp_path), files) == str(tmp_path)
     assert root_of('l.txt', files) == str(tmp_path / 'x')

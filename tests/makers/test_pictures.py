@@ -6,8 +6,16 @@ import torch
 from chain_toys import recipe, write
 from PIL import Image
 
-from mmkd.makers.pictures import batches, features_of, files_of, spread, training_batches
+from mmkd.makers.pictures import (
+    batches,
+    features_of,
+    files_of,
+    seen_by,
+    spread,
+    training_batches,
+)
 from mmkd.pixels import Pixels
+from mmkd.tap import Tap
 from mmkd.teacher import Teacher, build_model
 from mmkd.testing import tiny_classifier
 
@@ -57,6 +65,22 @@ def test_pixels_are_scaled_and_normalised_in_the_models_order(tmp_path):
     (found,) = batches([str(tmp_path / 'a.png')], Pixels.of(model), (2, 3))
     assert found.shape == (1, 3, 2, 3)
     assert found[0, :, 0, 0].tolist() == [9, 9, 9]
+
+
+def test_a_network_of_one_channel_sees_grey_images(tmp_path):
+    pixels = np.full((4, 6, 3), (10, 20, 30), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / 'a.png')
+    grey = tiny_classifier(4, kind='mmdet', backbone=dict(in_channels=1))
+    grey['data_preprocessor'] = dict(mean=[8.0], std=[2.0])
+    teacher = Teacher(build_model(grey), checkpoint='random')
+    (found,) = batches([str(tmp_path / 'a.png')], teacher.pixels, (32, 32))
+    assert found.shape == (1, 1, 32, 32) and float(found[0, 0, 0, 0]) == 5
+    tap = Tap.parse('head.fc')
+    teacher.set_taps([tap])
+    shown = seen_by(teacher, torch.full((2, 1, 32, 32), 18, dtype=torch.uint8))[tap][0]
+    with torch.no_grad():
+        wanted = teacher.model(torch.full((2, 1, 32, 32), 5.0), mode='tensor')
+    torch.testing.assert_close(shown, wanted)
 
 
 def test_features_are_averaged_over_places(images):

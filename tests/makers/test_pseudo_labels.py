@@ -26,7 +26,7 @@ def setting(tmp_path, monkeypatch):
     for name in ('a', 'b', 'sub/c'):
         picture(tmp_path / 'images' / f'{name}.jpg')
     model = Bright()
-    return use(monkeypatch, tmp_path, tiny_retinanet(4), model), model
+    return use(monkeypatch, tmp_path, tiny_retinanet(4, 2), model), model
 
 
 def use(monkeypatch, folder, built, answers, pack='mmdet.PackDetInputs'):
@@ -166,10 +166,46 @@ def test_the_dataset_of_maps_has_those_images_alone(tmp_path, monkeypatch):
     assert all(os.path.isfile(one['seg_map_path']) for one in found)
 
 
+def test_maps_of_images_that_differ_by_their_suffix_alone(tmp_path, monkeypatch):
+    """Of a.jpg and a.png the second had the map of the first, and one suffix was that of all."""
+    (tmp_path / 'images').mkdir()
+    first = picture(tmp_path / 'images' / 'a.png')
+    second = picture(tmp_path / 'images' / 'a.bmp', box=(0, 0, 5, 5))
+    teacher = use(monkeypatch, tmp_path, tiny_pspnet(4), BrightPixels(), 'mmseg.PackSegInputs')
+    make(teacher, tmp_path)
+    entry = Config.fromfile(str(tmp_path / 'out' / 'dataset.py')).pseudo
+    dataset = DATASETS.build(dict(entry, pipeline=[dict(type='mmseg.LoadImageFromFile')]))
+    infos = [dataset.get_data_info(i) for i in range(len(dataset))]
+    maps = {info['img_path']: cv2.imread(info['seg_map_path'], -1) for info in infos}
+    assert {*maps} == {first, second}
+    for file, labels in maps.items():
+        assert (labels == (cv2.imread(file)[..., 0] > 127)).all()
+
+
+def test_more_classes_than_a_map_can_hold(tmp_path, monkeypatch):
+    """Label 256 became 0."""
+    (tmp_path / 'images').mkdir()
+    picture(tmp_path / 'images' / 'a.png')
+    built = tiny_pspnet(4, num_classes=255)
+    teacher = use(monkeypatch, tmp_path, built, BrightPixels(), 'mmseg.PackSegInputs')
+    options = dict(classes=[f'c{i}' for i in range(255)], reduce_zero_label=True)
+    with pytest.raises(ValueError, match='too few for the 255 classes of the teacher'):
+        make(teacher, tmp_path, **options)
+
+
+def test_another_shift_of_the_labels_is_another_option(tmp_path, monkeypatch):
+    (tmp_path / 'images').mkdir()
+    picture(tmp_path / 'images' / 'a.png')
+    teacher = use(monkeypatch, tmp_path, tiny_pspnet(4), BrightPixels(), 'mmseg.PackSegInputs')
+    make(teacher, tmp_path)
+    with pytest.raises(ValueError, match='other options'):
+        make(teacher, tmp_path, reduce_zero_label=True)
+
+
 def test_instances_have_masks(tmp_path, monkeypatch):
     (tmp_path / 'images').mkdir()
     file = picture(tmp_path / 'images' / 'a.jpg')
-    teacher = use(monkeypatch, tmp_path, tiny_mask_rcnn(4), Bright(masks=True))
+    teacher = use(monkeypatch, tmp_path, tiny_mask_rcnn(4, 2), Bright(masks=True))
     (one,) = held(make(teacher, tmp_path, scales=[1.0, 2.0]))['annotations']
     found = coding.decode(one['segmentation'])
     assert one['area'] == found.sum() == (cv2.imread(file)[..., 0] > 127).sum()
@@ -188,12 +224,16 @@ def test_mask_queries_of_mmdet_find_objects_where_they_are_told_to():
 
 
 def test_damaged_images_are_told_at_the_end(setting, tmp_path):
-    teacher, _ = setting
+    teacher, model = setting
     (tmp_path / 'images' / 'b.jpg').write_bytes(b'no image')
     with pytest.raises(ValueError, match='1 images cannot be read, the others are done.*b.jpg'):
         make(teacher, tmp_path)
     content = json.loads((tmp_path / 'out' / 'annotations.json').read_text())
     assert len(content['images']) == 2
+    picture(tmp_path / 'images' / 'b.jpg')
+    names = [image['file_name'] for image in held(make(teacher, tmp_path))['images']]
+    assert names == ['a.jpg', 'b.jpg', 'sub/c.jpg'], 'repaired, the same command reads it'
+    assert len(model.seen) == 6, 'and none of the others again'
 
 
 @pytest.mark.parametrize(
@@ -226,4 +266,6 @@ def test_no_teacher_no_classes_no_images(setting, tmp_path):
     torch.save(dict(state_dict=state, meta={}), teacher.checkpoint)
     with pytest.raises(ValueError, match='does not name the classes of the teacher'):
         make(teacher, tmp_path)
+    with pytest.raises(ValueError, match='1 classes are named, but bbox_head has 2'):
+        make(teacher, tmp_path, classes=['x'])
     assert held(make(teacher, tmp_path, classes=['x', 'y']))['annotations']

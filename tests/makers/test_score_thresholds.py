@@ -85,3 +85,7 @@ def test_the_training_set_of_a_config(tmp_path):
         config.dump(tmp_path / 'c.py')
         counts, categories = labelled_counts('X', str(tmp_path / 'c.py'), list(CLASSES))
         assert sum(counts.values()) == pytest.approx(2) and categories == []
+    other = labelled_counts('X', str(tmp_path / 'c.py'), CLASSES[::-1])[0]
+    assert other == counts and len({*counts.values()}) > 1, 'by name, whatever the order'
+    with pytest.raises(ValueError, match='but the teacher knows car. Both must be the same'):
+        labelled_counts('X', str(tmp_path / 'c.py'), ['car'])

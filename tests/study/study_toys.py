@@ -55,8 +55,10 @@ class FakeStart:
             study = read_json(f'{work_dir}/study.json')
             leave(work_dir, name, study['runs'][name], self.score(name))
         elif job == 'score':
-            Path(work_dir, name).mkdir()
-            write_json(f'{work_dir}/{name}/scored.json', dict(scores={'top1': self.score(name)}))
+            Path(work_dir, name).mkdir(exist_ok=True)
+            known = read_json(f'{work_dir}/study.json')['networks'][name]['fingerprint']
+            kept = dict(scores={'top1': self.score(name)}, fingerprint=known)
+            write_json(f'{work_dir}/{name}/scored.json', kept)
         elif job == 'probe':
             given = read_json(f'{work_dir}/study.json')['probes'][name]
             loss = self.scores[name.rpartition('_e')[0]]

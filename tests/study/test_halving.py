@@ -1,5 +1,7 @@
 """Short runs that choose methods, without the runs; one real probe is in test_study.py."""
 
+import math
+
 import pytest
 from study_toys import FakeStart
 
@@ -70,4 +72,11 @@ def test_nothing_to_choose_from(rows, tmp_path):
 def test_probes_that_all_fail_end_the_search(rows, tmp_path):
     start = FakeStart({}, bad=('a_e1', 'b_e1', 'c_e1'))
     with pytest.raises(ValueError, match='all 3 short runs of 1 epochs failed, .*: out of luck'):
+        searched(rows, tmp_path, start)
+
+
+def test_probes_that_all_diverge_end_the_search(rows, tmp_path):
+    """Every method was left out, and the study trained the plain student alone."""
+    start = FakeStart(dict.fromkeys('abc', math.inf))
+    with pytest.raises(ValueError, match='all 3 short runs of 1 epochs failed or diverged'):
         searched(rows, tmp_path, start)

@@ -91,6 +91,10 @@ def test_the_message_of_a_failure(tmp_path):
     assert last_error(str(log), -9) == 'killed by signal 9, without a message'
     log.write_text('x\n\nerror: first\n\nerror: no such file.\n(MMKD_TRACEBACK=1 …)\n')
     assert last_error(str(log), 1) == 'no such file.'
+    earlier = log.stat().st_size
+    assert last_error(str(log), -9, earlier) == 'killed by signal 9, without a message'
+    log.write_text(log.read_text() + 'error: out of memory\n')
+    assert last_error(str(log), 1, earlier) == 'out of memory'
 
 
 def test_cores_and_gpus_are_shared(monkeypatch):

@@ -2,6 +2,7 @@
 
 import csv
 import gc
+import shutil
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,19 @@ def test_a_teacher_that_came_with_weights_is_scored(study, paths, tmp_path):
     study(start, teacher=given, seeds=[1], metric='top1')
     assert start.calls[0] == ('score', 'teacher') and start.calls[1] == ('train', 'plain_s1')
     assert rows(tmp_path)['teacher']['seed_1'] == '90'
+    again = FakeStart({})
+    study(again, teacher=given, seeds=[1], metric='top1')
+    assert ('score', 'teacher') not in again.calls, 'it is known'
+
+
+def test_other_weights_of_a_teacher_are_scored_anew(study, paths, tmp_path):
+    """The table kept the score of those before."""
+    for checkpoint, score in (('t.pth', 90), ('u.pth', 80)):
+        given = dict(config=paths['teacher'], checkpoint=checkpoint)
+        study(FakeStart(dict(teacher=score)), teacher=given, seeds=[1], metric='top1')
+        assert rows(tmp_path)['teacher']['seed_1'] == str(score)
+        for run in ('plain_s1', 'kd_s1'):  # as the message about another config says
+            shutil.rmtree(tmp_path / 's' / run)
 
 
 def test_options_of_the_model_are_the_students(study, tmp_path):

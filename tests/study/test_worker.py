@@ -36,7 +36,7 @@ def test_costs_are_those_of_the_student_with_its_edits(paths, tmp_path, monkeypa
     stage = dict(config=paths['student'], options=options)
     leave(tmp_path, 'kd_s0', dict(kd_s0=stage), 1.0)
     (tmp_path / 'costs').mkdir()
-    study = dict(networks=dict(costs=dict(config=stage, student='kd_s0')))
+    study = dict(networks=dict(costs=dict(config=stage, student='kd_s0', fingerprint='f')))
     worker.costs(str(tmp_path), 'costs', study)
     assert seen['student'].checkpoint == str(tmp_path / 'kd_s0' / 'epoch_2.pth')
     model = build_model(Config(dict(model=seen['student'].model)))
