@@ -5,15 +5,11 @@ import io
 import json
 import os
 import sys
-import time
-from datetime import timedelta
 from pathlib import Path
 
 from chain_toys import three, weights
 from launches import launch
-from torch import distributed
 
-from mmkd.chain.folders import of_main
 from mmkd.commands.train import main
 
 MAKER = """
@@ -66,17 +62,3 @@ def test_a_chain_in_two_processes(paths, tmp_path):
     again = json.loads((work / 'student' / 'done.json').read_text())
     assert again['product'] == marker['product'] and again['inputs'] == marker['inputs']
     assert weights(work / 'student' / 'epoch_2.pth').keys() == before.keys()
-
-
-def patient(rank, folder):
-    """What all processes get of rank 0, which takes longer than they wait for each other."""
-    distributed.init_process_group('gloo')
-    distributed.distributed_c10d._set_pg_timeout(timedelta(seconds=2))
-    found = of_main(lambda: time.sleep(4) or rank, slow=True)
-    distributed.distributed_c10d._set_pg_timeout(timedelta(minutes=5))
-    return found
-
-
-def test_processes_wait_for_a_maker_as_long_as_it_takes(tmp_path):
-    """PseudoLabels of many images took longer than the 10 minutes that NCCL waits."""
-    assert launch(patient, 2, tmp_path / 'out') == [0, 0]
