@@ -1,7 +1,7 @@
-# Platelets alone on the second half of the images, where nobody has marked red and white cells.
+# White cells alone on the second half of the images, where nobody has marked red cells and platelets.
 _base_ = ['retinanet_r18w8_bccd.py']
 
-new = dict(classes=('Platelets',), palette=[(240, 190, 60)])
+new = dict(classes=('WBC',), palette=[(70, 110, 220)])
 half = dict(metainfo=new, indices=[*range(103, 205)], filter_cfg=dict(filter_empty_gt=False))
 model = dict(bbox_head=dict(num_classes=1))
 train_dataloader = dict(dataset=half)
