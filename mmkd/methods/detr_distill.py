@@ -190,7 +190,8 @@ class DETRDistill(Objective):
         depth = min(len(scores), len(wanted))
         logits = queries.binary_logits(trace.student.model, scores[-depth:])
         pairs = logits, boxes[-depth:], wanted[-depth:], targets[-depth:]
-        costs = dict(queries=pair_costs(*pairs, self.factors))
+        with torch.no_grad():  # else all pairs of all layers are kept for a backward pass
+            costs = dict(queries=pair_costs(*pairs, self.factors))
         if self.factors['prior'] or self.negatives != 'all':
             costs['objects'] = object_costs(wanted, judged[1].detach(), truth)
         again = None

@@ -121,8 +121,9 @@ class MatchedDetections(Objective):
         wanted, targets, real, _ = self.detections(trace)
         logits = queries.binary_logits(trace.student.model, scores)
         wanted, targets = (x.expand(len(boxes), *x.shape) for x in (wanted, targets))
-        costs = pair_costs(logits, boxes, wanted, targets, self.factors)
-        costs = costs.masked_fill(~real[:, None], _NO_PAIR)
+        with torch.no_grad():  # else all pairs of all layers are kept for a backward pass
+            costs = pair_costs(logits, boxes, wanted, targets, self.factors)
+            costs = costs.masked_fill(~real[:, None], _NO_PAIR)
         partners = objects_of(assign(detections=costs)['detections'], real)
         count = mean_over_ranks((partners >= 0).sum((1, 2)).float())
         terms = pair_terms(logits, boxes, wanted, targets, partners)
