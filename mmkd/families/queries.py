@@ -14,7 +14,7 @@ points.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from inspect import Parameter, signature
 from typing import Any
@@ -276,6 +276,35 @@ def decode(model: nn.Module, given: dict[str, Any], at: dict[str, Tensor]) -> tu
         with torch.autocast(weight.device.type, dtype=weight.dtype if low else None, enabled=low):
             scores, boxes = model.bbox_head(**model.forward_decoder(**every))[:2]
     return scores.float(), boxes.float()
+
+
+def decode_counted(
+    side: Side, at: dict[str, Tensor], counts: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """:func:`decode` at the first so many points of each image; 0 at the others.
+
+    Queries of an image see each other, so images of equally many points are decoded together, and
+    no image gets more queries since another has more.
+
+    Args:
+        at (dict): R points of each image.
+        counts (Sequence[int]): points of each image that are asked about; one of each image for
+            nothing where there are none at all.
+    """
+    given, most = memory(side), len(next(iter(at.values()))[0])
+    every = list(counts) if any(counts) else [1] * len(counts)
+    found: list[Tensor] = []
+    for count in sorted({*every} - {0}):
+        images = [i for i, own in enumerate(every) if own == count]
+        chosen = {name: x[images, :count] for name, x in at.items()}
+        part = decode(side.model, of_images(given, images), chosen)
+        if len(images) == len(every) and count == most:
+            return part
+        if not found:
+            found = [x.new_zeros(len(x), len(every), most, x.shape[-1]) for x in part]
+        for whole, own in zip(found, part, strict=True):
+            whole[:, images, :count] = own
+    return found[0], found[1]
 
 
 def _of_type(value: Any, dtype: torch.dtype) -> Any:
