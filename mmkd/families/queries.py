@@ -186,6 +186,24 @@ def attention(side: Side) -> list[Tensor]:
     return [side[tap][0][:, own, own] for tap in attention_taps('attention', side.model)]
 
 
+@contextmanager
+def whole_attention(model: nn.Module) -> Iterator[None]:
+    """No dropout of the decoder's weights of self-attention, which would set some to 0."""
+    parts = [layer.self_attn for layer in model.decoder.layers]
+    # Of Conditional and DAB-DETR, and of the others.
+    places = [
+        (x.attn_drop, 'p') if hasattr(x, 'forward_attn') else (x.attn, 'dropout') for x in parts
+    ]
+    kept = [getattr(*place) for place in places]
+    for part, name in places:
+        setattr(part, name, 0.0)
+    try:
+        yield
+    finally:
+        for (part, name), value in zip(places, kept, strict=True):
+            setattr(part, name, value)
+
+
 # ------------------------------------------------------------------------------------- new points
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -25,10 +26,7 @@ _LEAST = 1e-8
 
 
 def attention_distance(student: Tensor, teacher: Tensor, form: str = 'kl') -> Tensor:
-    """Mean over rows of ``KL(a_t || a_s)``, or mean square error, of attention (..., Q, Q).
-
-    Rows of the student need not sum to 1 while its attention has dropout.
-    """
+    """Mean over rows of ``KL(a_t || a_s)``, or mean square error, of attention (..., Q, Q)."""
     if form == 'mse':
         return (student - teacher).square().mean()
     apart = torch.xlogy(teacher, teacher) - teacher * student.clamp(min=_LEAST).log()
@@ -52,7 +50,9 @@ class KDDETR(Objective):
     * ``loss_<group>_boxes``: mean, weighted by w, of the absolute difference of cxcywh;
     * ``loss_<group>_giou``: the same of 1 - GIoU;
     * ``loss_attention``: of self-attention in the specific pass, as D3ETR has it (Chen et al.,
-      IJCAI 2024; no code is public, so this form is ours): KL of its rows, mean over heads.
+      IJCAI 2024; no code is public, so this form is ours): KL of its rows, mean over heads. The
+      student's attention then has no dropout in this pass, since weights that are set to 0 would
+      count as disagreement.
 
     A step costs two more passes of the student's decoder and one of the teacher's, no encoder.
 
@@ -164,7 +164,8 @@ class KDDETR(Objective):
             at = queries.points(trace.teacher)
             scores, boxes = (x[-1] for x in queries.outputs(trace.teacher))
             taps = queries.attention_taps('KDDETR', model) if self.factors['attention'] else []
-            with Recorder(model, parse_taps(taps)).record(trace.inputs) as seen:
+            whole = queries.whole_attention(model) if taps else nullcontext()
+            with whole, Recorder(model, parse_taps(taps)).record(trace.inputs) as seen:
                 found = queries.decode(model, own, at)
             losses |= self.terms('specific', trace, found, (scores.detach(), boxes.detach()))
             if taps:
