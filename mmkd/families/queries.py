@@ -68,8 +68,24 @@ def point_inputs(model: nn.Module) -> list[str]:
 
 def output_taps(model: nn.Module) -> list[str]:
     """Taps that :func:`outputs` and :func:`hidden` need."""
-    denoises = 'dn_meta' in signature(model.bbox_head.loss).parameters
-    return [HEAD, *[_DENOISING] * denoises]
+    return [HEAD, *[_DENOISING] * _denoises(model)]
+
+
+def _denoises(model: nn.Module) -> bool:
+    return 'dn_meta' in signature(model.bbox_head.loss).parameters
+
+
+def why_labels(model: nn.Module) -> str:
+    """Why a student does not run without boxes while it trains; empty if it does."""
+    if not _denoises(model):
+        return ''
+    return f'{type(model).__name__} makes denoising queries of boxes while it trains'
+
+
+def replay_taps(model: nn.Module) -> list[str]:
+    """Taps of a student whose decoder runs again: :func:`memory_taps`, and the head, so that
+    decoder and head train where the student runs no further than its taps."""
+    return [*memory_taps(model), HEAD]
 
 
 def memory_taps(model: nn.Module) -> list[str]:

@@ -124,6 +124,7 @@ class CLoCKDistill(Objective):
         sides = [
             [*queries.memory_taps(model), *[_NECK] * self.on_memory] for model in (student, teacher)
         ]
+        sides[0] += [queries.HEAD] * self.at_objects  # so that the decoder trains without tasks
         sides[1] += queries.point_taps(teacher) if self.at_objects else []
         self.student_taps, self.teacher_taps = map(parse_taps, sides)
 

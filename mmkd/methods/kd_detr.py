@@ -54,7 +54,9 @@ class KDDETR(Objective):
       student's attention then has no dropout in this pass, since weights that are set to 0 would
       count as disagreement.
 
-    A step costs two more passes of the student's decoder and one of the teacher's, no encoder.
+    A step costs two more passes of the student's decoder and one of the teacher's, no encoder. The
+    student's own queries learn from its own losses alone. Images without labels teach as well, but
+    not DINO and DDQ, which make denoising queries of boxes.
 
     Args:
         points (int | None): random points; ``None``: 300, and none for DETR and Conditional DETR,
@@ -84,6 +86,7 @@ class KDDETR(Objective):
     """
 
     compares_classes = True
+    label_free = True  # but of students that denoise
     asks_teacher = True
     checks_shapes = False
     zero_at_equality = False  # the earlier layers imitate the teacher's last
@@ -114,6 +117,8 @@ class KDDETR(Objective):
         self.specific = specific
         self.classes = check_choice('KDDETR', 'classes', classes, ('softmax', 'sigmoid'))
         self.cls_norm = check_choice('KDDETR', 'cls_norm', cls_norm, NORMS)
+        if cls_norm == 'code':
+            self.adds_up = tuple(f'loss_{group}_classes' for group in _GROUPS)
         self.tau = check_temperature('KDDETR', tau)
         self.factors = check_factors('KDDETR', factors, FACTORS)
         self.attention = check_choice('KDDETR', 'attention', attention, ('last', 'each'))
@@ -144,6 +149,8 @@ class KDDETR(Objective):
                     'each network, since they are learned vectors without a place; set points=0.'
                 )
             self.points = 0
+        self.why_labels = queries.why_labels(student)
+        self.label_free = not self.why_labels
         if not self.points and not self.specific:
             raise ValueError(
                 'KDDETR: with points=0 and specific=False there is nothing to compare.'
@@ -154,7 +161,7 @@ class KDDETR(Objective):
         if self.factors['attention']:
             taps += queries.attention_taps('KDDETR', teacher)
             queries.attention_taps('KDDETR', student)
-        self.student_taps = parse_taps(queries.memory_taps(student))
+        self.student_taps = parse_taps(queries.replay_taps(student))
         self.teacher_taps = parse_taps(dict.fromkeys(taps))
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
