@@ -56,6 +56,11 @@ class Objective(nn.Module):
     needs_ground_truth: bool = False
     #: reads no ground truth, as it is bound: it also learns from images without labels
     label_free: bool = False
+    #: what it, or its student, needs labels for, as it is bound; for messages
+    why_labels: str = ''
+    #: losses that grow with the number of images: those of images without labels are added, where
+    #: the mean over all images is taken of others
+    adds_up: tuple[str, ...] = ()
     #: differentiates with respect to the pixels, which then require gradients in the student's pass
     needs_input_gradient: ClassVar[bool] = False
     #: runs the student once more, so that its terms depend on weights and not on the taps alone

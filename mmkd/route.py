@@ -18,6 +18,7 @@ from mmkd.tap import Tap
 AUXILIARY = 'tensor + auxiliary_head'
 #: the route that also runs SAN's text encoder
 WORDS = 'tensor + text_encoder'
+_DETR_TAKES = ['img_feats', 'batch_data_samples']
 
 
 def shortest_route(model: nn.Module, taps: Iterable[Tap]) -> str:
@@ -51,6 +52,8 @@ def run_route(model: nn.Module, route: str, inputs: Tensor, samples: list) -> No
         _run_cascade(model, inputs)
     elif _head_wants_samples(model):
         model.decode_head(model.extract_feat(inputs), samples)
+    elif model.training and _gives_its_losses_more(model):
+        _run_decoder(model, inputs, samples)
     else:
         model(inputs, samples, mode='tensor')
 
@@ -110,6 +113,19 @@ def _run_cascade(model: nn.Module, inputs: Tensor) -> None:
     logits = first.forward(feats)
     for head in filter(gives_logits, others):
         logits = head.forward(feats, logits)
+
+
+def _gives_its_losses_more(model: nn.Module) -> bool:
+    """A DETR, whose ``mode='tensor'`` fails in training, if it hands its head what only the losses
+    read; but not one whose classes are words."""
+    run = getattr(model, 'forward_transformer', None)
+    return run is not None and [*inspect.signature(run).parameters] == _DETR_TAKES
+
+
+def _run_decoder(model: nn.Module, inputs: Tensor, samples: list) -> None:
+    given = model.forward_transformer(model.extract_feat(inputs), samples)
+    known = inspect.signature(model.bbox_head.forward).parameters
+    model.bbox_head.forward(**{name: x for name, x in given.items() if name in known})
 
 
 def _head_wants_samples(model: nn.Module) -> bool:

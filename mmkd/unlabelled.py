@@ -85,24 +85,30 @@ def add_unlabelled(
     for name in listen:
         trace = distiller.trace(name, {'student': (student, samples)}, sides, progress)
         found = distiller._terms(name, weights[name], trace)
-        terms[name] = joined(terms[name], found, (labelled, len(samples)))
+        sums = [f'kd.{name}.{key}' for key in distiller.objectives[name].adds_up]
+        terms[name] = joined(terms[name], found, (labelled, len(samples)), sums)
 
 
 def joined(
-    labelled: Mapping[str, Tensor], free: Mapping[str, Tensor], counts: Sequence[int]
+    labelled: Mapping[str, Tensor],
+    free: Mapping[str, Tensor],
+    counts: Sequence[int],
+    sums: Sequence[str] = (),
 ) -> dict[str, Tensor]:
     """Terms of one objective over a whole batch, whose losses are means over images.
 
     Args:
         labelled, free (Mapping[str, Tensor]): of the images with and without labels.
         counts (Sequence[int]): how many of both there are.
+        sums (Sequence[str]): losses that are sums over images.
     """
     n, m = counts
     whole = dict(labelled)
     for key in set(labelled) | set(free):
         if '.loss' in key:
             parts = labelled.get(key, 0.0), free.get(key, 0.0)
-            whole[key] = (n * parts[0] + m * parts[1]) / (n + m)
+            mean = (n * parts[0] + m * parts[1]) / (n + m)
+            whole[key] = parts[0] + parts[1] if key in sums else mean
     return whole
 
 
@@ -137,7 +143,7 @@ def check_listeners(objectives: Mapping[str, Any], dataset: Any, tasks: bool) ->
         beside = f' {", ".join(fine)} can.' if fine else ' CWD, PKD and AT can, for instance.'
         raise ValueError(
             f'No image of the training set has labels, and {", ".join(needy)} ({kinds}) cannot do '
-            f'without.{beside}'
+            f'without.{_reasons(objectives)}{beside}'
         )
 
 
@@ -148,10 +154,17 @@ def _warn_of_idle(objectives: Mapping[str, Any], dataset: Any) -> None:
     kinds = ', '.join(f'{name} ({type(one).__name__})' for name, one in own.items())
     print_log(
         f'No objective learns from the images without labels: {kinds or "none there is"} cannot '
-        'do without. Add one that can, such as CWD, PKD or AT, or leave these images out.',
+        f'do without.{_reasons(own)} Add one that can, such as CWD, PKD or AT, or leave these '
+        'images out.',
         logger='current',
         level=30,
     )
+
+
+def _reasons(objectives: Mapping[str, Any]) -> str:
+    """A sentence for each that says what it needs labels for."""
+    known = {name: getattr(one, 'why_labels', '') for name, one in objectives.items()}
+    return ''.join(f' {name}: {why}.' for name, why in known.items() if why)
 
 
 def _warn_of_unmarked(dataset: Any) -> None:

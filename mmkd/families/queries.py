@@ -14,7 +14,7 @@ points.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from inspect import Parameter, signature
 from typing import Any
@@ -68,8 +68,24 @@ def point_inputs(model: nn.Module) -> list[str]:
 
 def output_taps(model: nn.Module) -> list[str]:
     """Taps that :func:`outputs` and :func:`hidden` need."""
-    denoises = 'dn_meta' in signature(model.bbox_head.loss).parameters
-    return [HEAD, *[_DENOISING] * denoises]
+    return [HEAD, *[_DENOISING] * _denoises(model)]
+
+
+def _denoises(model: nn.Module) -> bool:
+    return 'dn_meta' in signature(model.bbox_head.loss).parameters
+
+
+def why_labels(model: nn.Module) -> str:
+    """Why a student does not run without boxes while it trains; empty if it does."""
+    if not _denoises(model):
+        return ''
+    return f'{type(model).__name__} makes denoising queries of boxes while it trains'
+
+
+def replay_taps(model: nn.Module) -> list[str]:
+    """Taps of a student whose decoder runs again: :func:`memory_taps`, and the head, so that
+    decoder and head train where the student runs no further than its taps."""
+    return [*memory_taps(model), HEAD]
 
 
 def memory_taps(model: nn.Module) -> list[str]:
@@ -186,6 +202,24 @@ def attention(side: Side) -> list[Tensor]:
     return [side[tap][0][:, own, own] for tap in attention_taps('attention', side.model)]
 
 
+@contextmanager
+def whole_attention(model: nn.Module) -> Iterator[None]:
+    """No dropout of the decoder's weights of self-attention, which would set some to 0."""
+    parts = [layer.self_attn for layer in model.decoder.layers]
+    # Of Conditional and DAB-DETR, and of the others.
+    places = [
+        (x.attn_drop, 'p') if hasattr(x, 'forward_attn') else (x.attn, 'dropout') for x in parts
+    ]
+    kept = [getattr(*place) for place in places]
+    for part, name in places:
+        setattr(part, name, 0.0)
+    try:
+        yield
+    finally:
+        for (part, name), value in zip(places, kept, strict=True):
+            setattr(part, name, value)
+
+
 # ------------------------------------------------------------------------------------- new points
 
 
@@ -276,6 +310,35 @@ def decode(model: nn.Module, given: dict[str, Any], at: dict[str, Tensor]) -> tu
         with torch.autocast(weight.device.type, dtype=weight.dtype if low else None, enabled=low):
             scores, boxes = model.bbox_head(**model.forward_decoder(**every))[:2]
     return scores.float(), boxes.float()
+
+
+def decode_counted(
+    side: Side, at: dict[str, Tensor], counts: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """:func:`decode` at the first so many points of each image; 0 at the others.
+
+    Queries of an image see each other, so images of equally many points are decoded together, and
+    no image gets more queries since another has more.
+
+    Args:
+        at (dict): R points of each image.
+        counts (Sequence[int]): points of each image that are asked about; one of each image for
+            nothing where there are none at all.
+    """
+    given, most = memory(side), len(next(iter(at.values()))[0])
+    every = list(counts) if any(counts) else [1] * len(counts)
+    found: list[Tensor] = []
+    for count in sorted({*every} - {0}):
+        images = [i for i, own in enumerate(every) if own == count]
+        chosen = {name: x[images, :count] for name, x in at.items()}
+        part = decode(side.model, of_images(given, images), chosen)
+        if len(images) == len(every) and count == most:
+            return part
+        if not found:
+            found = [x.new_zeros(len(x), len(every), most, x.shape[-1]) for x in part]
+        for whole, own in zip(found, part, strict=True):
+            whole[:, images, :count] = own
+    return found[0], found[1]
 
 
 def _of_type(value: Any, dtype: torch.dtype) -> Any:

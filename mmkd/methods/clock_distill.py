@@ -124,6 +124,7 @@ class CLoCKDistill(Objective):
         sides = [
             [*queries.memory_taps(model), *[_NECK] * self.on_memory] for model in (student, teacher)
         ]
+        sides[0] += [queries.HEAD] * self.at_objects  # so that the decoder trains without tasks
         sides[1] += queries.point_taps(teacher) if self.at_objects else []
         self.student_taps, self.teacher_taps = map(parse_taps, sides)
 
@@ -173,8 +174,8 @@ class CLoCKDistill(Objective):
         objects = torch.where(real[..., None], objects, _whole(objects))
         with torch.no_grad():
             at = queries.points_at(judge, objects, content_of(judge.model, labels))
-            scores, boxes = answers_at(judge, at, counts)
-        found = answers_at(learner, at, counts)
+            scores, boxes = queries.decode_counted(judge, at, counts)
+        found = queries.decode_counted(learner, at, counts)
         logits = found[0], scores[-1]
         apart, sure = queries.class_distances(trace, *logits, self.classes, self.tau)
         return point_terms(apart, found[1], boxes[-1], sure * real, 'per_image')
@@ -195,31 +196,6 @@ def content_of(model: nn.Module, labels: Tensor) -> Tensor | None:
     if not hasattr(model, 'dn_query_generator'):
         return None
     return model.dn_query_generator.label_embedding(labels)
-
-
-def answers_at(side: Side, at: dict[str, Tensor], counts: list[int]) -> tuple[Tensor, Tensor]:
-    """Class logits (L, N, G, C) and boxes (L, N, G, 4) at the first so many points of each image, 0
-    at the others.
-
-    Queries of an image see each other, so images of equally many objects are decoded together, and
-    no image gets more queries since another has more objects.
-
-    Args:
-        at (dict): G points of each image.
-        counts (list[int]): objects of each image.
-    """
-    given, most = queries.memory(side), max(1, *counts)
-    every = [count if any(counts) else most for count in counts]
-    found: list[Tensor] = []
-    for count in sorted({*every} - {0}):
-        images = [i for i, own in enumerate(every) if own == count]
-        points = {name: x[images, :count] for name, x in at.items()}
-        part = queries.decode(side.model, queries.of_images(given, images), points)
-        if not found:
-            found = [x.new_zeros(len(x), len(counts), most, x.shape[-1]) for x in part]
-        for whole, own in zip(found, part, strict=True):
-            whole[:, images, :count] = own
-    return found[0], found[1]
 
 
 def memory_maps(side: Side) -> list[Tensor]:

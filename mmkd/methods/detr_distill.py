@@ -99,6 +99,8 @@ class DETRDistill(Objective):
       step to step early in training.
 
     The authors' code also has a contrastive term, which the paper does not, and which is left out.
+    Images without labels teach matched queries alone (factors 0 of features and prior, and
+    ``negatives='all'``), and not DINO and DDQ, which make denoising queries of boxes.
     scipy matches on the processor: 6 layers of 300 queries take about 0.1 s for an image and step.
 
     Args:
@@ -146,9 +148,21 @@ class DETRDistill(Objective):
         self.pairs: list[tuple[int, int]] = []
         self.adapters = nn.ModuleDict()
 
+    @property
+    def reads_objects(self) -> bool:
+        """Whether a term reads ground truth: any but the matched queries."""
+        return bool(self.factors['prior'] or self.factors['features']) or self.negatives != 'all'
+
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         queries.check_decoders('DETRDistill', student, teacher)
         assert teacher is not None
+        self.why_labels = queries.why_labels(student)
+        if self.reads_objects and not self.why_labels:
+            self.why_labels = (
+                'the objects of an image count in all but the matched queries; set '
+                "factors={'prior': 0, 'features': 0} and negatives='all'"
+            )
+        self.label_free = not self.why_labels
         own, judged = queries.output_taps(student), queries.output_taps(teacher)
         if self.factors['prior']:
             way = "set factors={'prior': 0}, and the queries are matched alone"
@@ -186,11 +200,14 @@ class DETRDistill(Objective):
         scores, boxes = own
         wanted = queries.foreground(trace.teacher.model, judged[0].detach())
         targets = centred(corners(judged[1].detach()).clamp(0, 1))
-        truth = queries.ground_truth(trace.samples, boxes)
         depth = min(len(scores), len(wanted))
         logits = queries.binary_logits(trace.student.model, scores[-depth:])
         pairs = logits, boxes[-depth:], wanted[-depth:], targets[-depth:]
-        costs = dict(queries=pair_costs(*pairs, self.factors))
+        with torch.no_grad():  # else all pairs of all layers are kept for a backward pass
+            costs = dict(queries=pair_costs(*pairs, self.factors))
+        if not self.reads_objects:
+            return self.matched(pairs, assign(**costs)['queries'], None)
+        truth = queries.ground_truth(trace.samples, boxes)
         if self.factors['prior'] or self.negatives != 'all':
             costs['objects'] = object_costs(wanted, judged[1].detach(), truth)
         again = None

@@ -34,7 +34,7 @@ class Asked(NamedTuple):
         logits (Tensor): of each class against the rest, (N, M, K).
         codes (Tensor): boxes (N, M, 4), xyxy in pixels, or for RoIs their deltas, (N, M, 4 K or 4).
         places (Tensor): (N, M, 4), xyxy in pixels.
-        real (Tensor): (N, M) bool; other places only fill the rows.
+        real (Tensor): (N, M) bool; other places, behind these, only fill the rows.
     """
 
     logits: Tensor
@@ -60,10 +60,10 @@ class JudgedBoxes(Objective):
     both divided by the sum of max p, at least 1, as a mean over ranks. Of softmax classes z is the
     logit of each against the rest, and RoIs with a box for each class give that of the teacher's
     best. Queries of an image see each other, so of several for one object the teacher is sure of
-    one.
+    one. Images of equally many places take one pass of the decoder together.
 
     Args:
-        queries (int): M; an image of fewer RoIs repeats them, which count once.
+        queries (int): M; of an image with fewer RoIs, all of them.
         factors (dict[str, float] | None): of the terms ``'classes'`` (1) and ``'boxes'`` (4), where
             not these.
         weight, teacher_name, learner: see :class:`~mmkd.objective.Objective`.
@@ -128,17 +128,17 @@ class JudgedBoxes(Objective):
         return (of_rois if with_rois else of_priors)(trace, self.queries)
 
     @torch.no_grad()
-    def judged(self, trace: Trace, places: Tensor) -> tuple[Tensor, Tensor]:
+    def judged(self, trace: Trace, places: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
         """The teacher's logits of each class against the rest (N, M, K), and its boxes (N, M, 4),
-        xyxy in the student's pixels."""
+        xyxy in the student's pixels, of places that are real, (N, M), in front of others."""
         side, sizes = trace.teacher, queries.image_sizes(trace.samples, places)[:, None]
         at = queries.points_at(side, centred((places / sizes).clamp(0, 1)))
-        scores, boxes = queries.decode(side.model, queries.memory(side), at)
+        scores, boxes = queries.decode_counted(side, at, real.sum(1).tolist())
         return queries.binary_logits(side.model, scores[-1]), corners(boxes[-1]) * sizes
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         own = self.asked(trace)
-        wanted, targets = self.judged(trace, own.places)
+        wanted, targets = self.judged(trace, own.places, own.real)
         p = wanted.sigmoid()
         sure = p.amax(-1) * own.real
         boxes = boxes_of(trace.student.model, own, p.argmax(-1))
@@ -157,7 +157,7 @@ class JudgedBoxes(Objective):
     def views(self, trace: Trace) -> list[Boxes]:
         """The ten surest places, with the class that each side gives them."""
         own = self.asked(trace)
-        wanted = self.judged(trace, own.places)[0]
+        wanted = self.judged(trace, own.places, own.real)[0]
         images = torch.arange(len(wanted)).to(wanted)[:, None, None]
         rois = torch.cat((images.expand(*own.real.shape, 1), own.places), -1)[own.real]
         scores = [logits.sigmoid()[own.real] for logits in (own.logits, wanted)]

@@ -43,7 +43,8 @@ class JudgedQueries(Objective):
     * ``loss_boxes``, ``loss_giou``: sum of the absolute differences of cxcywh, as shares of the
       image, and 1 - GIoU, weighted by max p;
 
-    each summed over the RoIs and divided by the sum of max p. RoIs carry no gradient.
+    each summed over the RoIs and divided by the sum of max p. RoIs carry no gradient. Images
+    without labels teach as well, but not DINO and DDQ, which make denoising queries of boxes.
 
     Args:
         queries (int): how many of an image are judged, those of highest score.
@@ -57,6 +58,7 @@ class JudgedQueries(Objective):
     """
 
     compares_classes = True
+    label_free = True  # but of students that denoise
     asks_teacher = True
     checks_shapes = False
     zero_at_equality = False  # teacher and student are never equal
@@ -81,6 +83,8 @@ class JudgedQueries(Objective):
         two_stage.check_box_heads('JudgedQueries', teacher, teacher, softmax=False)
         heads = student.bbox_head, two_stage.box_head(teacher)
         check_class_counts('JudgedQueries', *heads)
+        self.why_labels = queries.why_labels(student)
+        self.label_free = not self.why_labels
         self.student_taps = parse_taps(queries.output_taps(student))
         self.teacher_taps = parse_taps(two_stage.features_tap(teacher))
 

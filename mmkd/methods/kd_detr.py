@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -25,10 +26,7 @@ _LEAST = 1e-8
 
 
 def attention_distance(student: Tensor, teacher: Tensor, form: str = 'kl') -> Tensor:
-    """Mean over rows of ``KL(a_t || a_s)``, or mean square error, of attention (..., Q, Q).
-
-    Rows of the student need not sum to 1 while its attention has dropout.
-    """
+    """Mean over rows of ``KL(a_t || a_s)``, or mean square error, of attention (..., Q, Q)."""
     if form == 'mse':
         return (student - teacher).square().mean()
     apart = torch.xlogy(teacher, teacher) - teacher * student.clamp(min=_LEAST).log()
@@ -52,9 +50,13 @@ class KDDETR(Objective):
     * ``loss_<group>_boxes``: mean, weighted by w, of the absolute difference of cxcywh;
     * ``loss_<group>_giou``: the same of 1 - GIoU;
     * ``loss_attention``: of self-attention in the specific pass, as D3ETR has it (Chen et al.,
-      IJCAI 2024; no code is public, so this form is ours): KL of its rows, mean over heads.
+      IJCAI 2024; no code is public, so this form is ours): KL of its rows, mean over heads. The
+      student's attention then has no dropout in this pass, since weights that are set to 0 would
+      count as disagreement.
 
-    A step costs two more passes of the student's decoder and one of the teacher's, no encoder.
+    A step costs two more passes of the student's decoder and one of the teacher's, no encoder. The
+    student's own queries learn from its own losses alone. Images without labels teach as well, but
+    not DINO and DDQ, which make denoising queries of boxes.
 
     Args:
         points (int | None): random points; ``None``: 300, and none for DETR and Conditional DETR,
@@ -84,6 +86,7 @@ class KDDETR(Objective):
     """
 
     compares_classes = True
+    label_free = True  # but of students that denoise
     asks_teacher = True
     checks_shapes = False
     zero_at_equality = False  # the earlier layers imitate the teacher's last
@@ -114,6 +117,8 @@ class KDDETR(Objective):
         self.specific = specific
         self.classes = check_choice('KDDETR', 'classes', classes, ('softmax', 'sigmoid'))
         self.cls_norm = check_choice('KDDETR', 'cls_norm', cls_norm, NORMS)
+        if cls_norm == 'code':
+            self.adds_up = tuple(f'loss_{group}_classes' for group in _GROUPS)
         self.tau = check_temperature('KDDETR', tau)
         self.factors = check_factors('KDDETR', factors, FACTORS)
         self.attention = check_choice('KDDETR', 'attention', attention, ('last', 'each'))
@@ -144,6 +149,8 @@ class KDDETR(Objective):
                     'each network, since they are learned vectors without a place; set points=0.'
                 )
             self.points = 0
+        self.why_labels = queries.why_labels(student)
+        self.label_free = not self.why_labels
         if not self.points and not self.specific:
             raise ValueError(
                 'KDDETR: with points=0 and specific=False there is nothing to compare.'
@@ -154,7 +161,7 @@ class KDDETR(Objective):
         if self.factors['attention']:
             taps += queries.attention_taps('KDDETR', teacher)
             queries.attention_taps('KDDETR', student)
-        self.student_taps = parse_taps(queries.memory_taps(student))
+        self.student_taps = parse_taps(queries.replay_taps(student))
         self.teacher_taps = parse_taps(dict.fromkeys(taps))
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
@@ -164,7 +171,8 @@ class KDDETR(Objective):
             at = queries.points(trace.teacher)
             scores, boxes = (x[-1] for x in queries.outputs(trace.teacher))
             taps = queries.attention_taps('KDDETR', model) if self.factors['attention'] else []
-            with Recorder(model, parse_taps(taps)).record(trace.inputs) as seen:
+            whole = queries.whole_attention(model) if taps else nullcontext()
+            with whole, Recorder(model, parse_taps(taps)).record(trace.inputs) as seen:
                 found = queries.decode(model, own, at)
             losses |= self.terms('specific', trace, found, (scores.detach(), boxes.detach()))
             if taps:

@@ -39,7 +39,8 @@ class MatchedDetections(Objective):
     (less the entropy of p), ``loss_boxes`` and ``loss_giou`` are the same over the pairs, by their
     number, summed over the layers. Queries without a detection count nothing, so the student learns
     from ground truth alone where there is nothing. NMS orders boxes as the teacher's own does: by
-    score times centerness (FCOS, ATSS) or IoU (PAA) where its head predicts one.
+    score times centerness (FCOS, ATSS) or IoU (PAA) where its head predicts one. Images without
+    labels teach as well, but not DINO and DDQ, which make denoising queries of boxes.
 
     Args:
         count (int): detections of an image at most, those of highest rank.
@@ -55,6 +56,7 @@ class MatchedDetections(Objective):
     """
 
     compares_classes = True
+    label_free = True  # but of students that denoise
     checks_shapes = False
     zero_at_equality = False  # teacher and student are never equal
     term_factors = {f'loss_{term}': f'factors.{term}' for term in FACTORS}
@@ -85,6 +87,8 @@ class MatchedDetections(Objective):
             )
         heads = student.bbox_head, dense.dense_head(teacher)
         check_class_counts('MatchedDetections', *heads)
+        self.why_labels = queries.why_labels(student)
+        self.label_free = not self.why_labels
         self.student_taps = parse_taps(queries.output_taps(student))
         self.teacher_taps = parse_taps(dense.outputs_tap(teacher))
 
@@ -121,8 +125,9 @@ class MatchedDetections(Objective):
         wanted, targets, real, _ = self.detections(trace)
         logits = queries.binary_logits(trace.student.model, scores)
         wanted, targets = (x.expand(len(boxes), *x.shape) for x in (wanted, targets))
-        costs = pair_costs(logits, boxes, wanted, targets, self.factors)
-        costs = costs.masked_fill(~real[:, None], _NO_PAIR)
+        with torch.no_grad():  # else all pairs of all layers are kept for a backward pass
+            costs = pair_costs(logits, boxes, wanted, targets, self.factors)
+            costs = costs.masked_fill(~real[:, None], _NO_PAIR)
         partners = objects_of(assign(detections=costs)['detections'], real)
         count = mean_over_ranks((partners >= 0).sum((1, 2)).float())
         terms = pair_terms(logits, boxes, wanted, targets, partners)

@@ -182,6 +182,23 @@ def test_whose_assignment_the_prior_has(assignment, monkeypatch):
     assert float(found['loss_prior_bbox'].detach()) > 0
 
 
+def test_costs_of_the_matching_keep_no_graph(monkeypatch):
+    """They hold all pairs of queries of all layers."""
+    from mmkd.methods import detr_distill
+
+    costs = {}
+    monkeypatch.setattr(
+        detr_distill, 'assign', lambda **found: costs.update(found) or assign(**found)
+    )
+    model = distiller(
+        network('detr'),
+        network('detr', 8, 1),
+        DETRDistill(assignment='own', factors={'features': 0}),
+    )
+    losses(model)
+    assert len(costs) == 3 and not any(x.requires_grad for x in costs.values())
+
+
 def test_decoders_of_other_depth():
     for depths in ((2, 3), (3, 2)):
         student = network('dino', layers=depths[0])

@@ -110,13 +110,12 @@ def judge(trace, places):
     return probabilities, [torch.cat(x, 1) * s for *x, s in zip(low, high, sizes, strict=True)]
 
 
-def compared(logits, boxes, trace, places, real=(10**6, 10**6)):
-    """Both losses of logits (M, K) and boxes (M, K, 4), or (M, 1, 4), of each image, whose first
-    rows are real."""
+def compared(logits, boxes, trace, places):
+    """Both losses of logits (M, K) and boxes (M, K, 4), or (M, 1, 4), of each image."""
     probabilities, targets = judge(trace, places)
     classes = apart = total = 0.0
-    for z, own, p, wanted, n in zip(logits, boxes, probabilities, targets, real, strict=True):
-        for j in range(min(len(z), n)):
+    for z, own, p, wanted in zip(logits, boxes, probabilities, targets, strict=True):
+        for j in range(len(z)):
             cross = F.binary_cross_entropy_with_logits(z[j], p[j], reduction='none')
             classes += float((cross * (z[j].sigmoid() - p[j]).abs()).sum())
             sure, best = float(p[j].max()), int(p[j].argmax())
@@ -172,19 +171,18 @@ def test_a_step_with_rois_is_the_equation_written_out(options, count):
     scores, deltas = (x.detach() for x in trace.student['roi_head.bbox_head'])
     rois = trace.student['roi_head.bbox_roi_extractor@in[1]'][0].detach()
     labels = trace.student.raw('roi_head.bbox_head.get_targets()')[0][0]
-    logits, boxes, places, real = [], [], [], []
+    logits, boxes, places = [], [], []
     for i in range(2):
         rows = [k for k in range(len(rois)) if rois[k, 0] == i]
         p = scores.double().softmax(-1)[:, :3]
         rows.sort(key=lambda k: (-int(labels[k] < 3), -float(p[k].max())))
-        real.append(min(len(rows), count))
         assert len(rows) == 18
-        rows = [rows[k % len(rows)] for k in range(count)]
+        rows = rows[:count]
         places.append(rois[rows, 1:])
         logits.append(torch.logit(p[rows]).float())
         each = [deltas[rows, 4 * k : 4 * k + 4] for k in range(deltas.shape[1] // 4)]
         boxes.append(torch.stack([head.bbox_coder.decode(places[-1], d) for d in each], 1))
-    wanted = compared(logits, boxes, trace, places, real)
+    wanted = compared(logits, boxes, trace, places)
     found = {k: float(v.detach()) for k, v in terms(losses).items()}
     assert found == pytest.approx(wanted, rel=1e-3)
 
@@ -223,7 +221,23 @@ def test_positives_come_first_and_padding_is_not_asked_about():
     assert [objective.asked(trace).logits.shape[1] for objective.queries in (3, 7)] == [3, 7]
 
 
-def test_an_image_of_few_rois_repeats_them_and_one_of_none_counts_nothing():
+def test_an_image_of_few_rois_is_not_asked_more_since_another_has_more():
+    """Queries see each other: the teacher's answers at a RoI are those of its image alone."""
+    _, trace = step(JudgedBoxes(), two_stage(), teacher_of())
+    rois = trace.student['roi_head.bbox_roi_extractor@in[1]'][0]
+    few = (rois[:, 0] == 1).nonzero()[:3, 0]
+    kept = torch.cat(((rois[:, 0] == 0).nonzero()[:5, 0], few))
+    objective, part = JudgedBoxes(queries=5), Few(trace, kept)
+    own = objective.asked(part)
+    assert own.real.sum(1).tolist() == [5, 3]
+    found = objective.judged(part, own.places, own.real)
+    for i, count in enumerate((5, 3)):
+        p, boxes = judge(trace, own.places[:, :count])
+        torch.testing.assert_close(found[0][i, :count].sigmoid(), p[i])
+        torch.testing.assert_close(found[1][i, :count], boxes[i], rtol=1e-4, atol=1e-3)
+
+
+def test_an_image_of_few_rois_has_all_of_them_and_one_of_none_counts_nothing():
     _, trace = step(JudgedBoxes(), two_stage(), teacher_of())
     rois = trace.student['roi_head.bbox_roi_extractor@in[1]'][0]
     kept = (rois[:, 0] == 1).nonzero()[:3, 0]
@@ -295,7 +309,7 @@ def test_a_teacher_on_larger_images(make):
     assert trace.inputs.shape[2:] == (64, 96) and trace.teacher.inputs.shape[2:] == (128, 192)
     places = torch.tensor([[[4.0, 4, 24, 28]], [[5.5, 5.5, 25.5, 29.5]]])
     full = judge(larger(trace, 2), 2 * places)
-    wanted, boxes = objective.judged(trace, places)
+    wanted, boxes = objective.judged(trace, places, torch.ones(2, 1, dtype=torch.bool))
     torch.testing.assert_close(wanted.sigmoid(), full[0])
     torch.testing.assert_close(2 * boxes, torch.stack(full[1]))
 

@@ -222,6 +222,26 @@ def test_attention(name, options):
     assert 'loss_attention' not in alone
 
 
+@pytest.mark.parametrize('name', ['detr', 'dab'])
+def test_attention_before_its_dropout_is_compared(name):
+    """Weights that dropout sets to 0 count as 1e-8: about 18 p for each row."""
+    student = network(name, layers=1) if name == 'dab' else network(name)
+    for module in student.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        elif isinstance(module, torch.nn.MultiheadAttention):
+            module.dropout = 0.0
+    part = student.decoder.layers[0].self_attn
+    teacher = copy.deepcopy(student)
+    place = (part.attn_drop, 'p') if name == 'dab' else (part.attn, 'dropout')
+    setattr(*place, 0.5)
+    model = steady(
+        distiller(student, teacher, KDDETR(points=0, attention='each', factors=dict(attention=1)))
+    )
+    assert float(losses(model)['loss_attention'].detach()) < 1e-4
+    assert getattr(*place) == 0.5
+
+
 def test_decoders_of_other_depth_and_other_numbers_of_queries():
     student = network('dino', num_queries=5, layers=2)
     teacher = network('dino', 8, 1, num_queries=9, layers=3)

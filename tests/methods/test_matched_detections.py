@@ -6,6 +6,7 @@ from query_toys import batch, distiller, losses, network
 from torch.nn import functional as F
 
 from mmkd.families import queries
+from mmkd.functional.set_matching import assign
 from mmkd.methods.matched_detections import MatchedDetections
 from mmkd.plan.recording import record
 from mmkd.teacher import build_model
@@ -99,6 +100,18 @@ def test_boxes_are_ordered_as_in_the_teachers_own_nms():
         own = teacher.predict(*batch(), rescale=False)
     first = torch.stack([sample.pred_instances.bboxes[0] for sample in own])
     torch.testing.assert_close(rois[rois[:, 0].argsort(), 1:], first)
+
+
+def test_costs_of_the_matching_keep_no_graph(monkeypatch):
+    """They hold all pairs of queries and detections of all layers."""
+    from mmkd.methods import matched_detections
+
+    costs = {}
+    monkeypatch.setattr(
+        matched_detections, 'assign', lambda **found: costs.update(found) or assign(**found)
+    )
+    losses(distiller(network('detr'), judge_of(), MatchedDetections(count=5)))
+    assert costs and not any(x.requires_grad for x in costs.values())
 
 
 def test_a_teacher_that_sees_nothing():
