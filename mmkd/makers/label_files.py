@@ -184,7 +184,8 @@ def picture_of_boxes(
             whole = canvas.resize_labels(_decoded(one.mask), picture.shape[1::-1]).astype(np.uint8)
             lines, _ = cv2.findContours(whole, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
             cv2.drawContours(picture, lines, -1, colour, 1)
-    boxes = WIDTH / image.shape[1] * np.array([x.box for x in objects]).reshape(-1, 4)
+    scale = np.array(picture.shape[1::-1]) / image.shape[1::-1]
+    boxes = np.tile(scale, 2) * np.array([x.box for x in objects]).reshape(-1, 4)
     said = [f'{names[x.label]} {x.score:.2f}' if scored else names[x.label] for x in objects]
     said = ['' if x.ignored else text for x, text in zip(objects, said, strict=True)]
     picture = canvas.draw_boxes(picture, boxes, said, colours)
