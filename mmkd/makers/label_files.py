@@ -124,10 +124,9 @@ def write_voc(
         for (x1, y1, x2, y2), label, score, ignored, _ in objects:
             one = ElementTree.SubElement(top, 'object')
             _texts(one, name=names[label], difficult=int(ignored), score=score)
-            corners = dict(xmin=round(x1) + 1, ymin=round(y1) + 1, xmax=round(x2), ymax=round(y2))
-            corners['xmax'] = max(corners['xmax'], corners['xmin'])
-            corners['ymax'] = max(corners['ymax'], corners['ymin'])
-            _texts(ElementTree.SubElement(one, 'bndbox'), **corners)
+            low = dict(xmin=min(round(x1) + 1, width), ymin=min(round(y1) + 1, height))
+            high = dict(xmax=max(round(x2), low['xmin']), ymax=max(round(y2), low['ymin']))
+            _texts(ElementTree.SubElement(one, 'bndbox'), **low, **high)
         ElementTree.indent(top)
         with atomic_file(osp.join(out, 'Annotations', f'{stem}.xml')) as part:
             ElementTree.ElementTree(top).write(part)

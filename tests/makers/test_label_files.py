@@ -1,6 +1,7 @@
 """Files of pseudo labels, read again by the datasets that they are for."""
 
 import json
+from xml.etree import ElementTree
 
 import cv2
 import numpy as np
@@ -101,6 +102,17 @@ def test_voc(tmp_path):  # PL-2
     np.testing.assert_allclose(boxes, FOUND['boxes'], atol=0.51)
     assert [(o['bbox_label'], o['ignore_flag']) for o in read] == [(1, 0), (0, 0), (0, 1)]
     assert '<score>0.9</score>' in (tmp_path / 'Annotations' / 'a.xml').read_text()
+
+
+def test_voc_of_boxes_under_half_a_pixel_at_the_edges(tmp_path):
+    """One at the right or lower edge began beyond it."""
+    boxes = [[59.7, 39.6, 60.0, 40.0], [0.0, 0.0, 0.3, 0.4]]
+    own = chosen(dict(boxes=boxes, labels=[0, 0], scores=[0.9, 0.9]), [0.5, 0.5], None)
+    write_voc(str(tmp_path), {picture(tmp_path / 'a.jpg'): ((40, 60), own)}, NAMES)
+    top = ElementTree.parse(tmp_path / 'Annotations' / 'a.xml')
+    names = ('xmin', 'ymin', 'xmax', 'ymax')
+    found = [[int(one.find(name).text) for name in names] for one in top.iter('bndbox')]
+    assert found == [[60, 40, 60, 40], [1, 1, 1, 1]]
 
 
 def test_boxes_of_a_very_tall_image_are_drawn_within_it(tmp_path, monkeypatch):
