@@ -80,9 +80,12 @@ def check_folders(links: Links) -> None:
 
 def _check_fingerprint(links: Links, name: str, marker: Mapping[str, Any]) -> None:
     settings, inputs = links.identity(name)
+    before = marker.get('settings') or {}
+    if 'configs' not in before:  # it is not known what they said, if there were some
+        settings.pop('configs', None)
     if marker.get('fingerprint') == fingerprint(settings, inputs):
         return
-    found = dict(changes(marker.get('settings') or {}, settings))
+    found = dict(changes(before, settings))
     shown = '; '.join(f'{key} {change}' for key, change in list(found.items())[:10])
     roles = [r for r, value in inputs.items() if (marker.get('inputs') or {}).get(r) != value]
     taken = f'the file of {", ".join(roles)} is another' if roles else ''

@@ -12,6 +12,7 @@ from mmengine.config import Config
 
 from mmkd.chain.product import Product, digest
 from mmkd.chain.resolving import (
+    named_configs,
     network_of,
     set_file,
     set_student,
@@ -110,6 +111,8 @@ class Links:
         """What decides the result of a stage: settings, and digests of the files by role."""
         stage = self.stages[name]
         settings = settings_of(dict(make=stage.make) if stage.make else self._own(name))
+        if stage.make and (configs := named_configs(stage.maker({}))):
+            settings['configs'] = configs
         settings['references'] = {role: str(one) for role, one in stage.references().items()}
         networks = [self._network(one) for one in stage.teacher.values()] if stage.config else []
         settings['teachers'] = settings_of(dict(networks=networks))

@@ -220,6 +220,16 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(found, sort_keys=True))
 
 
+def named_configs(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What the configs say that options of a maker name, by option."""
+    texts = ((key, text) for key, text in flat(entry).items() if isinstance(text, str))
+    return {
+        key: settings_of(load_config(text))
+        for key, text in texts
+        if key != 'type' and (text.endswith('.py') or '::' in text)
+    }
+
+
 def build(config: Config) -> Any:
     """The model of a config; a Distiller with its plan."""
     return MODELS.build(copy.deepcopy(config.model))

@@ -1,4 +1,4 @@
-"""A lock on the work dir while a run writes into it; a second run is told of the first."""
+"""A lock on the work dir while a run or study writes into it; a second one is told of it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,28 @@ LOCK = '.running'
 @contextlib.contextmanager
 def occupied(folder: str) -> Iterator[None]:
     """Hold the lock of a folder; where another process has it, warn and go on without."""
+    with locked(folder) as other:
+        if other:
+            print_log(
+                f'another run is training in {folder}: {other}. Both write files of the same '
+                'names, so neither can be resumed. Stop one, or give it another --work-dir.',
+                'current',
+                WARNING,
+            )
+        yield
+
+
+@contextlib.contextmanager
+def locked(folder: str) -> Iterator[str]:
+    """Try to hold the lock of a folder, and give who else has it; ``''`` where nobody has."""
     try:
         import fcntl
     except ImportError:  # Windows
-        yield
+        yield ''
         return
     path = os.path.join(folder, LOCK)
     with contextlib.ExitStack() as stack:
-        held = False
+        held, other = False, ''
         with contextlib.suppress(OSError):  # a file system without locks
             file = stack.enter_context(open(path, 'a+', encoding='utf-8'))
             try:
@@ -33,13 +47,7 @@ def occupied(folder: str) -> Iterator[None]:
                 held = True
             except BlockingIOError:
                 file.seek(0)
-                print_log(
-                    f'another run is training in {folder}: {file.read().strip() or "unknown"}. '
-                    'Both write files of the same names, so neither can be resumed. Stop one, '
-                    'or give it another --work-dir.',
-                    'current',
-                    WARNING,
-                )
+                other = file.read().strip() or 'unknown'
             if held:
                 file.truncate(0)
                 file.write(
@@ -48,7 +56,7 @@ def occupied(folder: str) -> Iterator[None]:
                 )
                 file.flush()
         try:
-            yield
+            yield other
         finally:
             if held:
                 with contextlib.suppress(OSError):

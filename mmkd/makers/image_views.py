@@ -21,6 +21,10 @@ from mmkd.makers.box_voting import mirrored, vote
 LEFT_OUT = ('LoadAnnotations', 'LoadPanopticAnnotations')
 
 
+class UnreadableImage(ValueError):
+    """A file that cannot be decoded."""
+
+
 class ImageViews:
     """What a network says of an image file, over views of it.
 
@@ -55,14 +59,14 @@ class ImageViews:
         """Data sample of each view, whether it was flipped, and (H, W) of the file.
 
         Raises:
-            ValueError: the file cannot be decoded.
+            UnreadableImage: the file cannot be decoded.
         """
         try:
             loaded = self.loader(dict(img_path=file, img_id=0))
         except Exception as error:  # noqa: BLE001  whatever a decoder says
-            raise ValueError(f'{file} cannot be read ({error}).') from None
+            raise UnreadableImage(f'{file} cannot be read ({error}).') from None
         if loaded is None or loaded.get('img') is None:
-            raise ValueError(f'{file} is damaged or no image.')
+            raise UnreadableImage(f'{file} is damaged or no image.')
         size = tuple(loaded['img'].shape[:2])
         found = []
         for flipped in (False, True)[: 2 if self.flip else 1]:

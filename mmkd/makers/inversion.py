@@ -75,8 +75,9 @@ class Inversion(Maker):
 
     Raises:
         ValueError: no teacher, or one that neither classifies images nor finds boxes; options out
-            of range; names that are not as many as its classes; fewer images than classes; no
-            BatchNorm to compare with; a folder with other results.
+            of range; names that are not as many as its classes, or a classifier's that cannot be
+            those of folders; fewer images than classes; no BatchNorm to compare with; a folder with
+            other results.
     """
 
     def __init__(
@@ -263,5 +264,13 @@ class Inversion(Maker):
             raise ValueError(
                 f'Inversion: count={self.count} is less than the {len(names)} classes, of which '
                 'each gets an image at least. Raise it.'
+            )
+        no_folders = [n for n in names if n in ('', '.', '..') or '/' in n or '\\' in n]
+        twice = [n for n in dict.fromkeys(names) if names.count(n) > 1]
+        if not self.detects and (no_folders or twice):
+            why = 'cannot name a folder' if no_folders else 'names several classes'
+            raise ValueError(
+                'Inversion: each class has a folder of its name, but '
+                f'{", ".join(map(repr, no_folders or twice))} {why}. Name the classes by classes=.'
             )
         return names

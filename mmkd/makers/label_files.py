@@ -124,10 +124,9 @@ def write_voc(
         for (x1, y1, x2, y2), label, score, ignored, _ in objects:
             one = ElementTree.SubElement(top, 'object')
             _texts(one, name=names[label], difficult=int(ignored), score=score)
-            corners = dict(xmin=round(x1) + 1, ymin=round(y1) + 1, xmax=round(x2), ymax=round(y2))
-            corners['xmax'] = max(corners['xmax'], corners['xmin'])
-            corners['ymax'] = max(corners['ymax'], corners['ymin'])
-            _texts(ElementTree.SubElement(one, 'bndbox'), **corners)
+            low = dict(xmin=min(round(x1) + 1, width), ymin=min(round(y1) + 1, height))
+            high = dict(xmax=max(round(x2), low['xmin']), ymax=max(round(y2), low['ymin']))
+            _texts(ElementTree.SubElement(one, 'bndbox'), **low, **high)
         ElementTree.indent(top)
         with atomic_file(osp.join(out, 'Annotations', f'{stem}.xml')) as part:
             ElementTree.ElementTree(top).write(part)
@@ -184,7 +183,8 @@ def picture_of_boxes(
             whole = canvas.resize_labels(_decoded(one.mask), picture.shape[1::-1]).astype(np.uint8)
             lines, _ = cv2.findContours(whole, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
             cv2.drawContours(picture, lines, -1, colour, 1)
-    boxes = WIDTH / image.shape[1] * np.array([x.box for x in objects]).reshape(-1, 4)
+    scale = np.array(picture.shape[1::-1]) / image.shape[1::-1]
+    boxes = np.tile(scale, 2) * np.array([x.box for x in objects]).reshape(-1, 4)
     said = [f'{names[x.label]} {x.score:.2f}' if scored else names[x.label] for x in objects]
     said = ['' if x.ignored else text for x, text in zip(objects, said, strict=True)]
     picture = canvas.draw_boxes(picture, boxes, said, colours)

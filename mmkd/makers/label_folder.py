@@ -42,7 +42,9 @@ def list_images(owner: str, source: str) -> list[str]:
 
 def root_of(source: str, files: Sequence[str]) -> str:
     """The folder below which all of them are."""
-    return source if osp.isdir(source) else osp.commonpath([osp.dirname(f) or '.' for f in files])
+    if osp.isdir(source):
+        return source
+    return osp.commonpath([osp.dirname(f) or '.' for f in files]) or '.'
 
 
 def check_stems(root: str, files: Sequence[str]) -> None:

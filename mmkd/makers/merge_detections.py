@@ -12,7 +12,7 @@ import numpy as np
 
 from mmkd.chain import Maker, Product
 from mmkd.chain.product import write_json
-from mmkd.names import no_file
+from mmkd.names import did_you_mean, no_file
 from mmkd.options import check_number
 from mmkd.registry import MAKERS
 from mmkd.teachers.means import read_weights
@@ -91,7 +91,8 @@ class MergeDetections(Maker):
         least (float): boxes of a lower merged score are left out.
 
     Raises:
-        ValueError: no member, or one that knows none of the classes; unsuitable weights or options.
+        ValueError: no member, or one that knows none of the classes; a class that no
+            member knows; unsuitable weights or options.
         FileNotFoundError: a file does not exist.
     """
 
@@ -150,6 +151,12 @@ class MergeDetections(Maker):
         union = list(dict.fromkeys(label for own in known.values() for label in own.values()))
         if self.classes is None:
             return union
+        for label in self.classes:
+            if label not in union:
+                raise ValueError(
+                    f'MergeDetections: no member knows the class {label!r}; they know {union}.'
+                    f'{did_you_mean(label, union)}'
+                )
         for name, own in known.items():
             if not {*own.values()} & {*self.classes}:
                 raise ValueError(

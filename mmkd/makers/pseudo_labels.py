@@ -22,7 +22,7 @@ from mmkd.families import family_of
 from mmkd.makers import label_files
 from mmkd.makers.box_labels import BoxLabels
 from mmkd.makers.box_voting import RULES
-from mmkd.makers.image_views import ImageViews
+from mmkd.makers.image_views import ImageViews, UnreadableImage
 from mmkd.makers.label_folder import (
     check_stems,
     claim,
@@ -186,7 +186,7 @@ class PseudoLabels(Maker):
             try:
                 found = known[file] if file in known else views.boxes(file, self.least, self.score)
                 part['found'][file] = found
-            except ValueError as error:
+            except UnreadableImage as error:
                 part['damaged'].append(str(error))
         write_compact(path, part)
         return json.loads(Path(path).read_text())
@@ -212,7 +212,7 @@ class PseudoLabels(Maker):
             if not osp.isfile(path):
                 try:
                     probabilities = views.probabilities(file).numpy()
-                except ValueError as error:
+                except UnreadableImage as error:
                     damaged.append(str(error))
                     continue
                 label_files.write_map(path, label_files.label_map(probabilities, limits, shift))

@@ -107,7 +107,7 @@ def labelled_counts(
         classes (Sequence[str]): of the teacher.
 
     Raises:
-        ValueError: other classes than the teacher's; no image.
+        ValueError: other classes than the teacher's; no image; annotations of no category.
         FileNotFoundError: no such file.
     """
     if source.endswith('.py') or '::' in source:
@@ -124,6 +124,13 @@ def labelled_counts(
         categories = [dict(id=c['id'], name=c['name']) for c in held['categories']]
         numbers = {c['id']: c['name'] for c in categories}
         labels = [a['category_id'] for a in held['annotations'] if not a.get('iscrowd')]
+        unknown = {*labels} - {*numbers}
+        if unknown:
+            raise ValueError(
+                f'{owner}: {source} has annotations of the category_id '
+                f'{", ".join(sorted(map(str, unknown)))}, which its categories do not list. Add '
+                'them there, or leave such annotations out.'
+            )
         names, images = list(numbers.values()), len(held['images'])
     if sorted(names) != sorted(classes) or not images:
         raise ValueError(

@@ -79,7 +79,7 @@ class Specialists(Maker):
 
     Raises:
         ValueError: no generalist, or one that is no mmkd.Classifier; fewer classes than groups; one
-            group of all classes.
+            group of all classes; a group without images.
     """
 
     def __init__(self, count: int = 2, seed: int = 0) -> None:
@@ -110,6 +110,12 @@ class Specialists(Maker):
         for number, group in enumerate(groups):
             own = [names[i] for i in group]
             share = float(torch.isin(labels, torch.tensor(group)).double().mean())
+            if share == 0:
+                raise ValueError(
+                    f'Specialists: no training image of the generalist is of {", ".join(own)}, '
+                    'which are one group, so its specialist has nothing to learn from. Add images '
+                    'of them, or lower count.'
+                )
             found[f'specialist_{number}'] = dict(classes=own, oversampling=(1 - share) / share)
             path = osp.join(work_dir, f'specialist_{number}.py')
             _write(path, config, source, own)

@@ -18,6 +18,7 @@ from mmkd.chain.resolving import read_config, settings_of
 from mmkd.chain.stage import read_stages
 from mmkd.config import type_name
 from mmkd.engine.launch import check_data
+from mmkd.engine.occupied import locked
 from mmkd.engine.writable import make_folder
 from mmkd.study.entries import Study
 from mmkd.study.halving import search
@@ -71,9 +72,20 @@ class Project:
 
         Raises:
             OtherStageError: a folder holds a run of another config.
+            ValueError: another process runs a study in the work dir.
             ValueError, FileNotFoundError: whatever is wrong with the study itself.
         """
         make_folder(self.work_dir)
+        with locked(self.work_dir) as other:
+            if other:
+                raise ValueError(
+                    f'another study is running in {self.work_dir}: {other}. For several runs at a '
+                    'time stop it and start one study with --jobs N, which keeps what is done; or '
+                    'give this one another --work-dir.'
+                )
+            return self._all()
+
+    def _all(self) -> dict[str, str]:
         flags = (*['--amp'] * self.amp, *['--trust-checkpoint'] * self.trust)
         pairs = [replace(pair, flags=flags) for pair in rows_of(self.study, self.work_dir)]
         for pair in pairs:

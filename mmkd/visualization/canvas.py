@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 INK, GREY, RED, WHITE = (40, 34, 30), (125, 115, 108), (40, 40, 200), (255, 255, 255)
+TALLEST = 20  # height of a picture at most, in widths
 ACCENT = (20, 130, 250)  # cells of a mask
 COLOURS = (  # Okabe and Ito's, told apart by colour-blind readers too; BGR
     (0, 94, 213),
@@ -163,8 +164,12 @@ def paragraph(lines: Sequence[tuple[str, tuple[int, int, int]]], width: int) -> 
 
 
 def enlarge(image: np.ndarray, width: int) -> np.ndarray:
-    """Scale an image to a width; enlarged pixels stay sharp when few."""
-    height = max(round(image.shape[0] * width / image.shape[1]), 1)
+    """Scale an image to a width; enlarged pixels stay sharp when few.
+
+    A column of pixels does not become a picture that fills the memory: one that is taller than
+    ``TALLEST`` widths is squeezed.
+    """
+    height = min(max(round(image.shape[0] * width / image.shape[1]), 1), TALLEST * width)
     shrinking = width < image.shape[1]
     how = cv2.INTER_AREA if shrinking else cv2.INTER_CUBIC
     return cv2.resize(image, (width, height), interpolation=how)

@@ -10,7 +10,7 @@ from chain_toys import run
 from mmengine.config import Config
 
 from mmkd.chain import Chain, Maker, Product, build_maker
-from mmkd.chain.product import read_json, write_json
+from mmkd.chain.product import fingerprint, read_json, write_json
 from mmkd.config import load_config
 from mmkd.registry import MAKERS
 from mmkd.teacher import build_model
@@ -133,6 +133,46 @@ def test_a_maker_that_failed_gets_other_options(tmp_path):
     stages['a']['make']['threshold'] = 0.5
     _, products = run(stages, tmp_path)
     assert read_json(products['a'].checkpoint) == dict(threshold=0.5)
+
+
+@MAKERS.register_module()
+class Reads(Maker):
+    """Takes configs, alone and in a mapping."""
+
+    def __init__(self, config: str = '', members: dict | None = None) -> None:
+        self.config, self.members = config, members
+
+    def __call__(self, given, work_dir):
+        write_json(f'{work_dir}/a.json', {})
+        return Product('', f'{work_dir}/a.json', work_dir)
+
+
+@pytest.mark.parametrize('nested', [False, True])
+def test_a_maker_whose_config_was_edited_is_not_done(nested, tmp_path):
+    base, config = tmp_path / 'base.py', tmp_path / 'c.py'
+    base.write_text("model = dict(depth=4)\nlog_level = 'INFO'\n")
+    config.write_text("_base_ = ['base.py']\n")
+    options = dict(members=dict(a=dict(config=str(config)))) if nested else dict(config=str(config))
+    stages = dict(a=dict(make=dict(type='Reads', **options)))
+    run(stages, tmp_path / 'ta')
+    base.write_text("model = dict(depth=4)\nlog_level = 'ERROR'\n")
+    assert {*Chain(stages, str(tmp_path / 'ta')).links.products} == {'a'}, 'which decides nothing'
+    base.write_text("model = dict(depth=6)\nlog_level = 'INFO'\n")
+    key = r'configs\.members\.a\.config' if nested else r'configs\.config'
+    with pytest.raises(ValueError, match=f"stage 'a' of another .*: {key}.model.depth 4 -> 6"):
+        Chain(stages, str(tmp_path / 'ta'))
+
+
+def test_a_marker_that_does_not_know_the_configs_is_kept(tmp_path):
+    """Of an earlier version: nothing that is done is refused."""
+    (tmp_path / 'c.py').write_text('model = dict(depth=4)\n')
+    stages = dict(a=dict(make=dict(type='Reads', config=str(tmp_path / 'c.py'))))
+    run(stages, tmp_path / 'ta')
+    marker = read_json(str(tmp_path / 'ta' / 'a' / 'done.json'))
+    assert marker['settings'].pop('configs')['config'] == dict(model=dict(depth=4))
+    marker['fingerprint'] = fingerprint(marker['settings'], marker['inputs'])
+    write_json(str(tmp_path / 'ta' / 'a' / 'done.json'), marker)
+    assert {*Chain(stages, str(tmp_path / 'ta')).links.products} == {'a'}
 
 
 @MAKERS.register_module()

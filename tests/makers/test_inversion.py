@@ -159,6 +159,9 @@ def test_options_change_what_is_made(detector, tmp_path):
         (dict(lr=0), 'lr must be a finite number above 0'),
         (dict(factors=dict(kl=1)), 'a key of factors must be one of'),
         (dict(sides=[0.5, 0.2]), 'sides must be the least and the largest size'),
+        (dict(classes=['a', 'b', 'a']), "but 'a' names several classes. Name the"),
+        (dict(classes=['a/b', '..', 'c']), r"but 'a/b', '\.\.' cannot name a folder"),
+        (dict(classes=['/a', 'b', 'c']), "a folder of its name, but '/a' cannot"),
         (dict(classes=['x']), '1 classes are named, but the teacher has 3'),
     ],
 )

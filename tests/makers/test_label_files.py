@@ -1,7 +1,9 @@
 """Files of pseudo labels, read again by the datasets that they are for."""
 
 import json
+from xml.etree import ElementTree
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from view_toys import picture
 
 from mmkd.makers.image_views import encoded
 from mmkd.makers.label_files import (
+    Object,
     chosen,
     label_map,
     picture_of_boxes,
@@ -19,6 +22,7 @@ from mmkd.makers.label_files import (
     write_page,
     write_voc,
 )
+from mmkd.visualization import canvas
 
 NAMES = ['cat', 'dog']
 FOUND = dict(
@@ -100,6 +104,26 @@ def test_voc(tmp_path):  # PL-2
     assert '<score>0.9</score>' in (tmp_path / 'Annotations' / 'a.xml').read_text()
 
 
+def test_voc_of_boxes_under_half_a_pixel_at_the_edges(tmp_path):
+    """One at the right or lower edge began beyond it."""
+    boxes = [[59.7, 39.6, 60.0, 40.0], [0.0, 0.0, 0.3, 0.4]]
+    own = chosen(dict(boxes=boxes, labels=[0, 0], scores=[0.9, 0.9]), [0.5, 0.5], None)
+    write_voc(str(tmp_path), {picture(tmp_path / 'a.jpg'): ((40, 60), own)}, NAMES)
+    top = ElementTree.parse(tmp_path / 'Annotations' / 'a.xml')
+    names = ('xmin', 'ymin', 'xmax', 'ymax')
+    found = [[int(one.find(name).text) for name in names] for one in top.iter('bndbox')]
+    assert found == [[60, 40, 60, 40], [1, 1, 1, 1]]
+
+
+def test_boxes_of_a_very_tall_image_are_drawn_within_it(tmp_path, monkeypatch):
+    file, seen = str(tmp_path / 'a.png'), []
+    cv2.imwrite(file, np.zeros((400, 2, 3), np.uint8))
+    real = canvas.draw_boxes
+    monkeypatch.setattr(canvas, 'draw_boxes', lambda *a: seen.append(a) or real(*a))
+    picture_of_boxes(file, [Object([0.0, 200.0, 2.0, 400.0], 0, 0.9, False)], NAMES)
+    assert seen[0][1].tolist() == [[0, 3200, 320, 6400]]
+
+
 def test_maps(tmp_path):  # PL-1
     logits = torch.tensor([[3.0, 0, 0], [1, 0.9, 0], [0, 0, 0]]).T[:, None]
     shares = logits.softmax(0).numpy()
@@ -108,8 +132,6 @@ def test_maps(tmp_path):  # PL-1
     assert label_map(shares, [0.5, 0, 0]).tolist() == [[0, 255, 255]]
     assert label_map(shares, [0.4] * 3, reduce_zero_label=True).tolist() == [[1, 1, 255]]
     write_map(str(tmp_path / 'x' / 'a.png'), label_map(shares, [0.4] * 3))
-    import cv2
-
     assert cv2.imread(str(tmp_path / 'x' / 'a.png'), -1).tolist() == [[0, 0, 255]]
 
 

@@ -121,6 +121,7 @@ def test_classes_of_the_student_and_every_box(files, tmp_path):
         (dict(members={}), ValueError, 'needs members=dict'),
         (dict(members=dict(a=dict(results='x'))), ValueError, "member 'a' must be dict"),
         (dict(classes=['cat']), ValueError, "member 'b' knows none of"),
+        (dict(classes=['dgo', 'car']), ValueError, "the class 'dgo'; .* Did you mean 'dog'"),
         (dict(iou=2), ValueError, 'iou must be a finite number from 0 to 1'),
         (dict(least=-1), ValueError, 'least must be a finite number from 0 to 1'),
         (dict(weights=dict(a=1.0)), ValueError, 'weights must be a number for each'),

@@ -236,6 +236,22 @@ def test_damaged_images_are_told_at_the_end(setting, tmp_path):
     assert len(model.seen) == 6, 'and none of the others again'
 
 
+def test_an_error_of_the_network_is_no_damaged_image(setting, tmp_path, monkeypatch):
+    """Each image was said to be unreadable."""
+
+    def fails(self, data):
+        raise ValueError('of the network')
+
+    monkeypatch.setattr(Bright, 'test_step', fails)
+    with pytest.raises(ValueError, match='^of the network$'):
+        make(setting[0], tmp_path)
+    monkeypatch.setattr(BrightPixels, 'test_step', fails)
+    built = tiny_pspnet(4)
+    teacher = use(monkeypatch, tmp_path, built, BrightPixels(), 'mmseg.PackSegInputs')
+    with pytest.raises(ValueError, match='^of the network$'):
+        make(teacher, tmp_path, overwrite=True)
+
+
 @pytest.mark.parametrize(
     ('options', 'error', 'words'),
     [

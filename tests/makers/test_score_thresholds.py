@@ -65,6 +65,16 @@ def test_a_labelled_set(coco):
         labelled_counts('X', 'nowhere.json', ['a'])
 
 
+def test_an_annotation_of_no_category(coco):
+    """It ended in a KeyError."""
+    held = json.loads(open(coco).read())
+    held['annotations'].append(dict(category_id=9))
+    with open(coco, 'w') as file:
+        json.dump(held, file)
+    with pytest.raises(ValueError, match='X: .*a.json has annotations of the category_id 9, which'):
+        labelled_counts('X', coco, ['a', 'b'])
+
+
 def test_the_training_set_of_a_config(tmp_path):
     from mmengine.config import Config
 

@@ -121,3 +121,19 @@ def test_one_group_of_all_classes(generalist, tmp_path, monkeypatch):
     monkeypatch.setattr(specialists, 'confusion_clusters', lambda *args: [[0, 1, 2, 3]])
     with pytest.raises(ValueError, match='all 4 classes are in one group'):
         made(generalist, tmp_path)
+
+
+def test_a_group_without_images(generalist, tmp_path, monkeypatch):
+    """It ended in a ZeroDivisionError."""
+    from mmkd.makers import specialists
+
+    real = specialists.predictions
+
+    def without_b_and_d(*args):
+        p, labels, names = real(*args)
+        return p, labels // 2 * 2, names
+
+    monkeypatch.setattr(specialists, 'predictions', without_b_and_d)
+    monkeypatch.setattr(specialists, 'confusion_clusters', lambda *args: [[0, 2], [1, 3]])
+    with pytest.raises(ValueError, match='no training image of the generalist is of b, d, which'):
+        made(generalist, tmp_path)

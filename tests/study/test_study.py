@@ -3,6 +3,8 @@
 import csv
 import gc
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -107,6 +109,28 @@ def test_an_interrupted_study_goes_on(study):
     start = FakeStart({})
     study(start)
     assert [name for _, name in start.calls] == ['kd_s0', 'plain_s1', 'kd_s1', 'costs']
+
+
+def test_a_second_study_is_refused_while_the_first_runs(study, tmp_path):
+    (tmp_path / 's').mkdir()
+    hold = f"""
+import sys
+from mmkd.engine.occupied import occupied
+with occupied({str(tmp_path / 's')!r}):
+    print('held', flush=True)
+    sys.stdin.read()
+"""
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with subprocess.Popen([sys.executable, '-c', hold], **pipes) as other:
+        assert other.stdout.readline() == b'held\n'
+        start = FakeStart({})
+        message = f'another study is running in .*: process {other.pid} on .*--jobs N.*--work-dir'
+        with pytest.raises(ValueError, match=message):
+            study(start)
+        assert start.calls == [] and not (tmp_path / 's' / 'study.json').exists()
+        other.kill()
+    study(start)
+    assert start.calls and not (tmp_path / 's' / '.running').exists(), 'a killed one is none'
 
 
 def test_another_config_is_noticed_before_anything_is_trained(study):

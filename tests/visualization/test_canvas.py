@@ -94,3 +94,10 @@ def test_boxes_are_drawn_on_a_copy():
 def test_a_picture_is_written_into_a_new_folder(tmp_path):
     path = canvas.save(grey(8, 6), tmp_path / 'a' / 'b.png')
     assert cv2.imread(str(path)).shape == (6, 8, 3)
+
+
+def test_a_column_of_pixels_stays_a_small_picture():
+    """One of 4000 pixels was 1.2 GB."""
+    assert canvas.enlarge(grey(1, 4000), 320).shape == (6400, 320, 3)
+    assert canvas.enlarge(grey(4000, 1), 320).shape == (1, 320, 3)
+    assert canvas.enlarge(grey(10, 190), 20).shape == (380, 20, 3), 'of others the shape is kept'
