@@ -43,7 +43,8 @@ def test_builds_and_its_name_is_true(path, tmp_path):
     # The name of a method or its file, or what the names of several have in common.
     known = {kind.lower() for kind in kinds} | {file_of(kind) for kind in kinds} | {'demo'}
     if balance := model.get('balance'):
-        known |= {'balance', file_of(balance.type.removeprefix('mmkd.'))}
+        kind = balance.type if isinstance(balance, dict) and 'type' in balance else 'GradientRatio'
+        known |= {'balance', file_of(kind.removeprefix('mmkd.'))}
     known |= {commonprefix(sorted(known - {'demo'}))} - {''}
     peers = set(model.get('peers') or {})
     known |= {'dml'} if peers else set()  # deep mutual learning
