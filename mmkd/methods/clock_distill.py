@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.adapters import build_adapter
-from mmkd.families import dense, queries
+from mmkd.families import dense, queries, query_decoding
 from mmkd.families.comparable import Misfit, both
 from mmkd.functional.box_masks import background_mask, foreground_mask
 from mmkd.functional.device import upload
@@ -173,9 +173,9 @@ class CLoCKDistill(Objective):
         # Without any object the whole picture is asked about, for nothing.
         objects = torch.where(real[..., None], objects, _whole(objects))
         with torch.no_grad():
-            at = queries.points_at(judge, objects, content_of(judge.model, labels))
-            scores, boxes = queries.decode_counted(judge, at, counts)
-        found = queries.decode_counted(learner, at, counts)
+            at = query_decoding.points_at(judge, objects, content_of(judge.model, labels))
+            scores, boxes = query_decoding.decode_counted(judge, at, counts)
+        found = query_decoding.decode_counted(learner, at, counts)
         logits = found[0], scores[-1]
         apart, sure = queries.class_distances(trace, *logits, self.classes, self.tau)
         return point_terms(apart, found[1], boxes[-1], sure * real, 'per_image')

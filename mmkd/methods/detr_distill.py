@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.adapters import build_adapter
-from mmkd.families import queries
+from mmkd.families import queries, query_decoding
 from mmkd.families.set_losses import object_costs, objects_of, set_losses
 from mmkd.functional.box_distances import centred, corners, iou
 from mmkd.functional.gather import mean_over_ranks
@@ -213,7 +213,7 @@ class DETRDistill(Objective):
         again = None
         if self.factors['prior']:
             model, given = trace.student.model, queries.memory(trace.student)
-            again = queries.decode(model, given, queries.points(trace.teacher))
+            again = query_decoding.decode(model, given, queries.points(trace.teacher))
             if self.assignment == 'own':
                 found = queries.foreground(model, again[0].detach())
                 costs['objects of the student'] = object_costs(found, again[1].detach(), truth)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mmkd.families import assignments, dense, is_two_stage, queries, two_stage
+from mmkd.families import assignments, dense, is_two_stage, queries, query_decoding, two_stage
 from mmkd.families.comparable import Misfit, both, check_class_counts, check_coders, uses_sigmoid
 from mmkd.functional.box_distances import centred, corners, giou
 from mmkd.functional.device import sizes_of_groups
@@ -132,8 +132,8 @@ class JudgedBoxes(Objective):
         """The teacher's logits of each class against the rest (N, M, K), and its boxes (N, M, 4),
         xyxy in the student's pixels, of places that are real, (N, M), in front of others."""
         side, sizes = trace.teacher, queries.image_sizes(trace.samples, places)[:, None]
-        at = queries.points_at(side, centred((places / sizes).clamp(0, 1)))
-        scores, boxes = queries.decode_counted(side, at, real.sum(1).tolist())
+        at = query_decoding.points_at(side, centred((places / sizes).clamp(0, 1)))
+        scores, boxes = query_decoding.decode_counted(side, at, real.sum(1).tolist())
         return queries.binary_logits(side.model, scores[-1]), corners(boxes[-1]) * sizes
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:

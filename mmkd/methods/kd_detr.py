@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmkd.families import queries
+from mmkd.families import queries, query_decoding
 from mmkd.families.comparable import Misfit, uses_sigmoid
 from mmkd.functional.query_distances import NORMS, point_terms
 from mmkd.objective import Objective
@@ -171,9 +171,9 @@ class KDDETR(Objective):
             at = queries.points(trace.teacher)
             scores, boxes = (x[-1] for x in queries.outputs(trace.teacher))
             taps = queries.attention_taps('KDDETR', model) if self.factors['attention'] else []
-            whole = queries.whole_attention(model) if taps else nullcontext()
+            whole = query_decoding.whole_attention(model) if taps else nullcontext()
             with whole, Recorder(model, parse_taps(taps)).record(trace.inputs) as seen:
-                found = queries.decode(model, own, at)
+                found = query_decoding.decode(model, own, at)
             losses |= self.terms('specific', trace, found, (scores.detach(), boxes.detach()))
             if taps:
                 wanted = queries.attention(trace.teacher)
@@ -182,9 +182,9 @@ class KDDETR(Objective):
         if self.points:
             judge = trace.teacher
             with torch.no_grad():
-                at = queries.fresh_points(judge, self.points, self.general)
-                scores, boxes = queries.decode(judge.model, queries.memory(judge), at)
-            found = queries.decode(model, own, at)
+                at = query_decoding.fresh_points(judge, self.points, self.general)
+                scores, boxes = query_decoding.decode(judge.model, queries.memory(judge), at)
+            found = query_decoding.decode(model, own, at)
             losses |= self.terms('general', trace, found, (scores[-1], boxes[-1]))
         return losses
 

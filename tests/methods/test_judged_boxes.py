@@ -12,7 +12,7 @@ from query_toys import network
 from torch.nn import functional as F
 
 from mmkd.distiller import Distiller
-from mmkd.families import assignments, queries
+from mmkd.families import assignments, queries, query_decoding
 from mmkd.methods.judged_boxes import JudgedBoxes, of_rois
 from mmkd.plan.recording import record
 from mmkd.rows import predictions
@@ -102,9 +102,9 @@ def judge(trace, places):
         [torch.cat(((x[:, :2] + x[:, 2:]) / 2, x[:, 2:] - x[:, :2]), 1) for x in shares]
     )
     side = trace.teacher
-    at = queries.points_at(side, points)
+    at = query_decoding.points_at(side, points)
     with torch.no_grad():
-        scores, boxes = queries.decode(side.model, queries.memory(side), at)
+        scores, boxes = query_decoding.decode(side.model, queries.memory(side), at)
     probabilities, boxes = scores[-1].sigmoid(), boxes[-1]
     low, high = boxes[..., :2] - boxes[..., 2:] / 2, boxes[..., :2] + boxes[..., 2:] / 2
     return probabilities, [torch.cat(x, 1) * s for *x, s in zip(low, high, sizes, strict=True)]
